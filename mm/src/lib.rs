@@ -1,0 +1,19 @@
+//! Linux's memory manager as a library. It keeps address spaces (`mm_struct`), their VMAs
+//! (`vm_area_struct`) and their x86-64 page tables in a guest's physical memory, and knows nothing of
+//! KVM: who owns the memory implements [`phys::PhysMemory`], who runs the vCPUs implements
+//! [`paging::FlushSink`].
+//!
+//! The VMA is intent, the page table is fact, and nothing stands between them. Read
+//! [`space::AddressSpace`] first.
+
+#![deny(unsafe_code)]
+
+pub mod addr;
+pub mod backing;
+pub mod error;
+pub mod inspect;
+pub mod paging;
+pub mod phys;
+pub mod replay;
+pub mod space;
+pub mod vma;

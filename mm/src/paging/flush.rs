@@ -1,0 +1,137 @@
+//! The flush batch: what must be shown to the vCPUs before a frame may be used for anything else.
+//!
+//! Every removal or lowering of a permission goes through a [`FlushBatch`]. Frames taken out of the
+//! tables stay in quarantine in it until the [`FlushSink`] has confirmed that no vCPU can still use
+//! the old translation.
+//!
+//! ```text
+//!     entry cleared ──> batch (quarantine) ──flush──> sink confirms ──> frame is free
+//!                          │ A was clear: no vCPU ever cached it, nothing to show,
+//!                          └ but the frame waits with the others
+//! ```
+
+use std::fmt::Debug;
+
+use crate::addr::{Frame, FrameRun};
+use crate::error::Broken;
+use crate::phys::Frames;
+
+/// What a sink has to make visible.
+#[derive(Debug, Default)]
+pub struct FlushRequest {
+    /// Frames whose leaf entries were lowered, as physically contiguous runs in no order.
+    pub leaves: Vec<FrameRun>,
+    /// Whether an entry that points to a table was changed. Only a flush of everything will do then.
+    pub tables: TableChange,
+}
+
+impl FlushRequest {
+    /// How many frames the runs hold.
+    #[must_use]
+    pub fn leaf_frames(&self) -> u64 {
+        self.leaves.iter().map(|run| run.count).sum()
+    }
+
+    /// Whether there is nothing to make visible.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.leaves.is_empty() && self.tables == TableChange::None
+    }
+}
+
+/// Whether a batch changed entries that point to tables.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum TableChange {
+    /// Leaf entries only.
+    #[default]
+    None,
+    /// A table was unlinked or an entry repointed.
+    Unlinked,
+}
+
+/// Makes changed entries visible to all vCPUs, running ones included.
+pub trait FlushSink: Debug + Send + Sync {
+    /// Returns only when no vCPU can use a translation that the request names.
+    ///
+    /// # Errors
+    /// [`Broken`] when even the strongest method failed; the frames then stay in quarantine for ever.
+    fn flush(&self, request: &FlushRequest) -> Result<(), Broken>;
+}
+
+/// The changes of one operation, to be flushed once.
+#[must_use = "the frames in a batch are free only after `finish`"]
+#[derive(Debug, Default)]
+pub struct FlushBatch {
+    request: FlushRequest,
+    quarantine: Vec<FrameRun>,
+}
+
+impl FlushBatch {
+    /// An empty batch.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A leaf entry that named `frame` was lowered or removed after a vCPU may have cached it.
+    pub fn lowered(&mut self, frame: Frame) {
+        push(&mut self.request.leaves, frame);
+    }
+
+    /// An entry that pointed to a table was changed.
+    pub fn table_unlinked(&mut self) {
+        self.request.tables = TableChange::Unlinked;
+    }
+
+    /// One reference to `frame` is to be given up once the flush is confirmed.
+    pub fn put_later(&mut self, frame: Frame) {
+        push(&mut self.quarantine, frame);
+    }
+
+    /// What will be flushed.
+    #[must_use]
+    pub fn request(&self) -> &FlushRequest {
+        &self.request
+    }
+
+    /// Flushes, then gives up the quarantined references.
+    ///
+    /// # Errors
+    /// [`Broken`] if the sink cannot flush: the frames are then never used again.
+    pub fn finish(mut self, sink: &dyn FlushSink, frames: &Frames) -> Result<(), Broken> {
+        if !self.request.is_empty() {
+            sink.flush(&self.request)?;
+        }
+        for run in self.quarantine.drain(..) {
+            frames.put_run(run)?;
+        }
+        Ok(())
+    }
+}
+
+/// Appends a frame to the runs, growing the last run at either end where it fits.
+fn push(runs: &mut Vec<FrameRun>, frame: Frame) {
+    match runs.last_mut() {
+        Some(last) if last.start.offset(last.count) == frame => last.count += 1,
+        Some(last) if frame.offset(1) == last.start => {
+            last.start = frame;
+            last.count += 1;
+        }
+        _ => runs.push(FrameRun { start: frame, count: 1 }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn neighbouring_frames_form_one_run_in_either_direction() {
+        let mut batch = FlushBatch::new();
+        for number in [5, 6, 7, 9, 8, 20] {
+            batch.lowered(Frame::new(number));
+        }
+        let runs: Vec<_> =
+            batch.request().leaves.iter().map(|r| (r.start.number(), r.count)).collect();
+        assert_eq!(runs, [(5, 3), (8, 2), (20, 1)]);
+    }
+}

@@ -1,0 +1,65 @@
+//! The guest's physical memory: the one seam to whoever owns the bytes, the frame table and the
+//! allocator of frames.
+//!
+//! vCPUs write this memory at any time, the hardware sets accessed and dirty bits in it. So there is
+//! never a reference to its bytes: words are atomics, bytes are copied.
+
+mod frames;
+mod software;
+
+pub use frames::{FrameKind, FrameStats, Frames};
+pub use software::SoftwareMemory;
+
+use std::fmt::Debug;
+use std::sync::atomic::AtomicU64;
+
+use crate::addr::{Frame, FrameRun, GuestPhysAddr};
+use crate::error::Broken;
+
+/// Frames in a block of 2 MiB: the unit in which memory is taken from the host and given back.
+pub const BLOCK_FRAMES: u64 = 512;
+
+/// The 512 words of a frame.
+pub type Words = [AtomicU64; 512];
+
+/// The guest's physical memory, from frame 0 up to [`frames`](PhysMemory::frames).
+///
+/// All methods may run on any thread while vCPUs run. Naming a frame past the end is a bug of the
+/// caller, and panics.
+pub trait PhysMemory: Debug + Send + Sync {
+    /// How many frames there are now.
+    fn frames(&self) -> u64;
+
+    /// Adds frames at the end, at least a block, and says how many there are now. The new ones read
+    /// as zeros. `Ok` with the old number when the memory is as large as it may become.
+    ///
+    /// # Errors
+    /// [`Broken`] if the host refuses a slot within that size.
+    fn grow(&self) -> Result<u64, Broken>;
+
+    /// The words of a frame, for page tables: entries are read, written and compared-and-exchanged
+    /// whole.
+    fn words(&self, frame: Frame) -> &Words;
+
+    /// Copies bytes out of guest memory. The span may cross frames.
+    fn read(&self, from: GuestPhysAddr, into: &mut [u8]);
+
+    /// Copies bytes into guest memory. The span may cross frames.
+    fn write(&self, to: GuestPhysAddr, bytes: &[u8]);
+
+    /// Fills a frame with zeros.
+    fn zero(&self, frame: Frame);
+
+    /// Copies a whole frame.
+    fn copy(&self, from: Frame, to: Frame);
+
+    /// A hint that all of these frames will be used soon: the host may make them present, huge where
+    /// it can.
+    fn populate(&self, run: FrameRun);
+
+    /// Gives the bytes back to the host; the frames read as zeros afterwards.
+    ///
+    /// # Errors
+    /// [`Broken`] if the host refuses; the bytes are then unspecified.
+    fn release(&self, run: FrameRun) -> Result<(), Broken>;
+}

@@ -1,0 +1,5 @@
+//! Guest memory in ordinary memory.
+
+/// Guest memory in ordinary memory.
+#[derive(Debug)]
+pub struct SoftwareMemory {}

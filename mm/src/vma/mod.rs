@@ -1,0 +1,3 @@
+//! Virtual memory areas: pure values, no frames, no tables.
+
+pub mod tree;

@@ -1,0 +1,13 @@
+//! The machine around the memory manager: a KVM virtual machine without a kernel, whose programs'
+//! hypercalls are Linux system calls.
+
+#![deny(unsafe_code)]
+
+pub mod boot;
+pub mod cli;
+pub mod doctor;
+pub mod hypercall;
+pub mod kvm;
+pub mod load;
+pub mod nested;
+pub mod task;
