@@ -7,6 +7,7 @@
 #![allow(unsafe_code)]
 
 use core::arch::asm;
+use core::cell::UnsafeCell;
 use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -202,22 +203,53 @@ pub(crate) fn reserve(image: Range<u64>, stack: u64) {
     STACK_TOP.store(stack, Ordering::Relaxed);
 }
 
-/// A page of a payload's image that is given away: see [`cede`].
+/// Words of eight bytes in a page.
+const WORDS: usize = 512;
+
+/// One page of a payload's image.
 #[repr(C, align(4096))]
 #[derive(Debug)]
-pub struct Page(pub [u64; 512]);
+struct Page([u64; WORDS]);
 
-/// Gives a part of the image away: from now on these pages are plain bytes, for the functions here
-/// to protect and change. One part at a time; the answer is its first address.
-///
-/// # Safety
-/// Nothing reads or writes the pages by reference any more.
-#[must_use]
-pub unsafe fn cede(pages: *const [Page]) -> u64 {
-    let start = pages.cast::<u8>() as u64;
-    CEDED_START.store(start, Ordering::Relaxed);
-    CEDED_END.store(start + pages.len() as u64 * PAGE, Ordering::Relaxed);
-    start
+/// Pages of a payload's image that are given away: a static of this type holds bytes that no Rust
+/// code has a reference to, so they may be protected, written, executed and unmapped like any
+/// mapping, once [`Ceded::cede`] has told their address.
+#[derive(Debug)]
+pub struct Ceded<const N: usize>(UnsafeCell<[Page; N]>);
+
+// SAFETY: the bytes are never reached through the value, only by address.
+unsafe impl<const N: usize> Sync for Ceded<N> {}
+
+impl<const N: usize> Ceded<N> {
+    /// Pages of zeros (the linker puts them into bss).
+    #[must_use]
+    pub const fn zeros() -> Self {
+        Ceded(UnsafeCell::new([const { Page([0; WORDS]) }; N]))
+    }
+
+    /// Pages full of `word`, but that each page's last word is `tag` plus the page's number: a page
+    /// tells which one it is.
+    #[must_use]
+    pub const fn tagged(word: u64, tag: u64) -> Self {
+        let mut pages = [const { Page([0; WORDS]) }; N];
+        let mut n = 0;
+        while n < N {
+            pages[n].0 = [word; WORDS];
+            pages[n].0[WORDS - 1] = tag + n as u64;
+            n += 1;
+        }
+        Ceded(UnsafeCell::new(pages))
+    }
+
+    /// Gives the pages away, instead of any given away before; the answer is the first one's
+    /// address.
+    #[must_use]
+    pub fn cede(&'static self) -> u64 {
+        let start = self.0.get() as u64;
+        CEDED_START.store(start, Ordering::Relaxed);
+        CEDED_END.store(start + N as u64 * PAGE, Ordering::Relaxed);
+        start
+    }
 }
 
 /// Whether any of these bytes belong to Rust: the image, but for what was ceded, and the stack in
