@@ -97,6 +97,15 @@ impl Builder {
     }
 }
 
+/// Whether the host kernel is the reference, 6.18, or newer.
+pub(crate) fn host_is_reference() -> bool {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let mut numbers = release
+        .split(['.', '-'])
+        .map_while(|part| part.trim().parse::<u32>().ok());
+    (numbers.next(), numbers.next()) >= (Some(6), Some(18))
+}
+
 /// A program that waits in `read(2)` for input that never comes, run by the host kernel without ASLR:
 /// what `execve` made of it can be looked at.
 pub(crate) struct Waiting(Child);
@@ -117,13 +126,17 @@ impl Waiting {
             eprintln!("skipped: there is no setarch on this machine");
             return None;
         };
-        let waiting = Waiting(child);
+        let mut waiting = Waiting(child);
         let name = command[0].rsplit('/').next().unwrap_or_default();
         let name = format!("{}\n", &name[..name.len().min(15)]);
         // First setarch has to become the program.
         while !(waiting.read("comm") == name.as_bytes()
             && waiting.read("syscall").starts_with(b"0 0x0 "))
         {
+            if let Ok(Some(status)) = waiting.0.try_wait() {
+                eprintln!("skipped: setarch -R {command:?} ended with {status}");
+                return None;
+            }
             std::thread::yield_now();
         }
         Some(waiting)
