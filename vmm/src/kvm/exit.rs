@@ -84,10 +84,9 @@ pub(super) enum Direction {
 pub(super) enum Meaning {
     Call,
     CompatCall,
-    /// An exception entry ran; its frame starts `frame_bytes` below the top of the stack.
+    /// An exception entry ran; its frame ends at the top of the stack.
     Entry {
         vector: u8,
-        frame_bytes: u64,
     },
     /// Ring 3 outside the stub.
     User,
@@ -97,6 +96,8 @@ pub(super) enum Meaning {
 
 /// Bytes of a frame without an error code: five words.
 const FRAME_BYTES: u64 = 40;
+/// Words of a frame with an error code.
+pub(super) const FRAME_WORDS: usize = 6;
 
 /// Tells what a port access means.
 ///
@@ -130,7 +131,7 @@ fn entry(regs: &kvm_regs, stack_top: u64) -> Option<Meaning> {
     let frame_bytes = FRAME_BYTES + if has_error_code(vector) { 8 } else { 0 };
     let at_entry = is_out_at(regs.rip, ENTRY_PAGE + number * ENTRY_STRIDE);
     let on_stack = regs.rsp == stack_top.checked_sub(frame_bytes)?;
-    (at_entry && on_stack).then_some(Meaning::Entry { vector, frame_bytes })
+    (at_entry && on_stack).then_some(Meaning::Entry { vector })
 }
 
 /// Whether the vCPU stopped for the `out` at `address`: hardware KVM leaves RIP at the instruction
@@ -144,16 +145,11 @@ pub(super) fn is_kernel(sregs: &kvm_sregs) -> bool {
     sregs.cs.selector & 3 == 0
 }
 
-/// Takes a frame apart: error code (0 where there is none) and what the CPU saved of ring 3. `None` if
-/// it was not ring 3 that was interrupted.
-pub(super) fn parse_frame(words: &[u64]) -> Option<(u64, UserFrame)> {
-    let (error, rest) = match words {
-        [error, rest @ ..] if rest.len() == 5 => (*error, rest),
-        rest => (0, rest),
-    };
-    let [rip, cs, rflags, rsp, ss] = *rest else {
-        return None;
-    };
+/// Takes apart the six words at the top of the stack: the error code (0 for a vector without one) and
+/// what the CPU saved of ring 3. `None` if it was not ring 3 that was interrupted.
+pub(super) fn parse_frame(vector: u8, words: [u64; FRAME_WORDS]) -> Option<(u64, UserFrame)> {
+    let [error, rip, cs, rflags, rsp, ss] = words;
+    let error = if has_error_code(vector) { error } else { 0 };
     (cs & 0xffff == u64::from(USER_CS)).then_some((error, UserFrame { rip, cs, rflags, rsp, ss }))
 }
 
@@ -177,7 +173,7 @@ mod tests {
     #[test]
     fn a_fault_counts_only_from_ring_0_at_its_entry_on_its_stack() {
         let page_fault = ENTRY_PAGE + 14 * ENTRY_STRIDE;
-        let entry = Meaning::Entry { vector: 14, frame_bytes: 48 };
+        let entry = Meaning::Entry { vector: 14 };
         assert_eq!(at(page_fault, TOP - 48, 0x10, out(PORT_FAULT)), entry);
         assert_eq!(at(page_fault + 2, TOP - 48, 0x10, out(PORT_FAULT)), entry);
         assert_eq!(at(page_fault, TOP - 48, 0x33, out(PORT_FAULT)), Meaning::User);
@@ -206,9 +202,8 @@ mod tests {
     #[test]
     fn a_frame_that_is_not_ring_3s_is_refused() {
         let frame = UserFrame { rip: 1, cs: 0x33, rflags: 2, rsp: 3, ss: 0x2b };
-        assert_eq!(parse_frame(&[7, 1, 0x33, 2, 3, 0x2b]), Some((7, frame)));
-        assert_eq!(parse_frame(&[1, 0x33, 2, 3, 0x2b]), Some((0, frame)));
-        assert_eq!(parse_frame(&[1, 0x10, 2, 3, 0x18]), None);
-        assert_eq!(parse_frame(&[1, 0x33]), None);
+        assert_eq!(parse_frame(14, [7, 1, 0x33, 2, 3, 0x2b]), Some((7, frame)));
+        assert_eq!(parse_frame(3, [7, 1, 0x33, 2, 3, 0x2b]), Some((0, frame)), "no error code");
+        assert_eq!(parse_frame(14, [7, 1, 0x10, 2, 3, 0x18]), None);
     }
 }

@@ -13,6 +13,7 @@ use std::cell::Cell;
 use std::io;
 use std::ptr;
 use std::sync::OnceLock;
+use std::sync::atomic::{Ordering, compiler_fence};
 
 use libc::{c_int, c_void, siginfo_t};
 use vmm_sys_util::errno::Error as Errno;
@@ -83,6 +84,8 @@ pub(super) struct Armed(());
 /// Arms the handler with the address of a run page's `immediate_exit`, which outlives the guard.
 pub(super) fn arm(immediate_exit: *mut u8) -> Armed {
     IMMEDIATE_EXIT.set(immediate_exit);
+    // The handler runs on this thread, so the order of instructions is all that matters.
+    compiler_fence(Ordering::SeqCst);
     if PENDING.take() {
         // SAFETY: the caller's promise; a byte that only this thread and the kernel touch.
         unsafe { immediate_exit.write_volatile(1) };
@@ -92,6 +95,7 @@ pub(super) fn arm(immediate_exit: *mut u8) -> Armed {
 
 impl Drop for Armed {
     fn drop(&mut self) {
+        compiler_fence(Ordering::SeqCst);
         IMMEDIATE_EXIT.set(ptr::null_mut());
     }
 }

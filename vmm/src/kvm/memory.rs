@@ -88,9 +88,10 @@ impl GuestMemory {
             size: AtomicU64::new(0),
             next_slot: AtomicU64::new(0),
         };
-        // Over the whole of it at once: later advice on parts would split the host's mapping. A child
-        // process must not make the pages copy-on-write under KVM, and a core dump is no place for them.
-        for advice in [libc::MADV_HUGEPAGE, libc::MADV_DONTFORK, libc::MADV_DONTDUMP] {
+        // A child process must not make the pages copy-on-write under KVM, and a core dump is no place for
+        // them. Huge pages are asked for block by block (`populate`): a small program needs few pages, and
+        // they come sooner one by one than with the whole block around them.
+        for advice in [libc::MADV_DONTFORK, libc::MADV_DONTDUMP] {
             if let Err(error) = memory.advise(0, rounded, advice) {
                 debug!("guest memory: advice {advice} refused: {error}");
             }
@@ -214,8 +215,10 @@ impl PhysMemory for GuestMemory {
     fn populate(&self, run: FrameRun) {
         let span = self.slice(run.start.addr(), run.count << PAGE_SHIFT);
         let bytes = span.len() as u64;
-        if let Err(error) = self.advise(run.start.addr().get(), bytes, libc::MADV_POPULATE_WRITE) {
-            debug!("guest memory: {} frames not made present: {error}", run.count);
+        for advice in [libc::MADV_HUGEPAGE, libc::MADV_POPULATE_WRITE] {
+            if let Err(error) = self.advise(run.start.addr().get(), bytes, advice) {
+                debug!("guest memory: advice {advice} on {} frames refused: {error}", run.count);
+            }
         }
     }
 

@@ -163,7 +163,8 @@ fn a_jump_to_any_byte_of_the_stub_page_ends_at_ring_3() {
             rip: guest::abi::STUB_PAGE + offset,
             rcx: CODE,
             r11: u64::MAX,
-            rsp: machine.vm.memory().limit(),
+            // A stack pointer where the exception frames are: they must not end up elsewhere.
+            rsp: guest::abi::VCPU_BASE + guest::abi::VCPU_STRIDE - 16,
             ..*vcpu.registers()
         };
         vcpu.resume_user(&registers).unwrap();
