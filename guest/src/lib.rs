@@ -37,3 +37,4 @@ pub mod native;
 pub mod print;
 pub mod process;
 pub mod random;
+pub mod trampoline;
