@@ -22,6 +22,23 @@ pub fn exit(status: u8) -> ! {
     }
 }
 
+/// Continues at an address where nothing can be run: the program's death.
+///
+/// A page that can be run is refused, with a line that says so.
+pub fn jump(addr: u64) -> ! {
+    if crate::fault::read(addr).is_ok() {
+        crate::check::fail(format_args!("a jump to {addr:#x}, where there is something"));
+    }
+    // SAFETY: the address cannot be read, so nothing runs there.
+    unsafe { asm!("jmp {}", in(reg) addr, options(noreturn)) }
+}
+
+/// Ends the program by the instruction that is never valid (SIGILL).
+pub fn trap() -> ! {
+    // SAFETY: ud2 does nothing but fault.
+    unsafe { asm!("ud2", options(noreturn)) }
+}
+
 /// The program's process number (getpid(2)): the cheapest honest call there is.
 #[must_use]
 pub fn id() -> u64 {
@@ -83,10 +100,7 @@ impl Args {
     pub(crate) unsafe fn from_stack(stack: *const u64) -> Self {
         // SAFETY: the caller's promise: the first word is argc.
         let count = usize::try_from(unsafe { *stack }).unwrap_or(0);
-        let args = Args {
-            count,
-            vector: stack.wrapping_add(1).cast(),
-        };
+        let args = Args { count, vector: stack.wrapping_add(1).cast() };
         NAME.store(args.pointer(0).cast_mut(), Ordering::Relaxed);
         args
     }
@@ -111,11 +125,7 @@ impl Args {
     /// The argument with this number; 0 is what the program was called as.
     #[must_use]
     pub fn get(&self, index: usize) -> Option<&'static str> {
-        if index < self.count {
-            self.string(index)
-        } else {
-            None
-        }
+        if index < self.count { self.string(index) } else { None }
     }
 
     /// The argument with this number as a number, decimal or `0x` hexadecimal; `None` where there is

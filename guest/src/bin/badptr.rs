@@ -1,10 +1,142 @@
-//! To come.
+//! Hypercalls with arguments that are no good: pointers outside the program's memory (EFAULT), into
+//! the middle of it, and calls that do not exist (ENOSYS). None may do more than fail.
+//!
+//! Usage: badptr
 
 #![no_std]
 #![no_main]
 
+use guest::call::{number, syscall};
+use guest::errno::Errno;
+use guest::memory::{self, Flags, PAGE, Place, Prot};
 use guest::process::Args;
+use guest::{abi, check_eq, must, println};
 
 guest::payload!(main);
 
-fn main(_: Args) {}
+/// Addresses that no program may name.
+const NOWHERE: [u64; 10] = [
+    0,
+    8,
+    memory::TASK_SIZE - 4,
+    memory::TASK_SIZE,
+    1 << 47,
+    0x8000_0000_0000_0000,
+    abi::ENTRY_PAGE,
+    abi::VCPU_BASE,
+    u64::MAX - 7,
+    u64::MAX,
+];
+
+/// A call that may write to nothing but the memory named in its arguments, none of it Rust's.
+fn call<const N: usize>(number: u64, args: [u64; N]) -> Result<u64, Errno> {
+    // SAFETY: every call here is one that fails, or that reads or writes memory of `mmap`'s.
+    unsafe { syscall(number, args) }
+}
+
+/// Each call that takes a pointer, with one that is no good.
+fn bad_pointers(addr: u64) {
+    let fault = Err(Errno::EFAULT);
+    check_eq!(call(number::WRITE, [1, addr, 8]), fault, "write from {addr:#x}");
+    check_eq!(call(number::WRITEV, [1, addr, 1]), fault, "writev by {addr:#x}");
+    check_eq!(call(number::UNAME, [addr]), fault, "uname to {addr:#x}");
+    check_eq!(call(number::GETRANDOM, [addr, 8, 0]), fault, "getrandom to {addr:#x}");
+    // A null action asks; a null stack asks.
+    if addr != 0 {
+        check_eq!(call(number::RT_SIGACTION, [10, addr, 0, 8]), fault, "rt_sigaction by {addr:#x}");
+        check_eq!(call(number::RT_SIGPROCMASK, [0, addr, 0, 8]), fault, "sigprocmask by {addr:#x}");
+    }
+}
+
+/// Memory that ends in the middle of an argument, and memory that may only be read.
+fn halves() {
+    let page = must!(memory::map(Place::Anywhere, 2 * PAGE, Prot::RW, Flags::OWN));
+    let end = page + PAGE;
+    must!(memory::unmap(end, PAGE));
+    check_eq!(
+        call(number::UNAME, [end - 16]),
+        Err(Errno::EFAULT),
+        "uname across the end of memory"
+    );
+    check_eq!(
+        call(number::GETRANDOM, [end - 4, 8, 0]),
+        Ok(4),
+        "getrandom across the end of memory, as far as it goes"
+    );
+
+    memory::store(page, 0x1122_3344_5566_7788);
+    must!(memory::protect(page, PAGE, Prot::READ));
+    check_eq!(call(number::UNAME, [page]), Err(Errno::EFAULT), "uname to read-only memory");
+    check_eq!(call(number::GETRANDOM, [page, 8, 0]), Err(Errno::EFAULT), "getrandom to it");
+    check_eq!(memory::load(page), 0x1122_3344_5566_7788, "read-only memory after calls that write");
+
+    must!(memory::protect(page, PAGE, Prot::empty()));
+    check_eq!(call(number::WRITE, [1, page, 8]), Err(Errno::EFAULT), "write from PROT_NONE");
+    check_eq!(call(number::UNAME, [page]), Err(Errno::EFAULT), "uname to PROT_NONE");
+    must!(memory::unmap(page, PAGE));
+
+    // A page that nobody touched is there for the host to fill.
+    let fresh = must!(memory::map(Place::Anywhere, PAGE, Prot::RW, Flags::OWN));
+    check_eq!(call(number::UNAME, [fresh]), Ok(0), "uname to an untouched page");
+    check_eq!(memory::load(fresh).to_le_bytes()[..5], *b"Linux", "the system's name");
+    must!(memory::unmap(fresh, PAGE));
+}
+
+fn unknown() {
+    for number in
+        [abi::OWN_CALLS - 1, abi::OWN_CALLS + 0xff, 0x3fff, 1 << 20, 1 << 31, 1 << 63, u64::MAX]
+    {
+        check_eq!(call::<0>(number, []), Err(Errno::ENOSYS), "call {number:#x}");
+    }
+}
+
+fn bad_arguments() {
+    check_eq!(call(number::WRITE, [99, 0, 0]), Err(Errno::EBADF), "write to descriptor 99");
+    check_eq!(call(number::WRITE, [u64::MAX, 0, 0]), Err(Errno::EBADF), "write to descriptor -1");
+    check_eq!(call(number::CLOSE, [99]), Err(Errno::EBADF), "close of descriptor 99");
+    for (addr, len, wanted) in [
+        (1, PAGE, Errno::EINVAL),
+        (0, 0, Errno::EINVAL),
+        (memory::TASK_SIZE, PAGE, Errno::EINVAL),
+        (PAGE, u64::MAX, Errno::EINVAL),
+        (PAGE, memory::TASK_SIZE, Errno::EINVAL),
+        (1 << 63, PAGE, Errno::EINVAL),
+    ] {
+        check_eq!(
+            call(number::MUNMAP, [addr, len]),
+            Err(wanted),
+            "munmap of {len:#x} at {addr:#x}"
+        );
+    }
+    let map = |addr, len, prot, flags| call(number::MMAP, [addr, len, prot, flags, u64::MAX, 0]);
+    check_eq!(map(0, 0, 3, 0x22), Err(Errno::EINVAL), "mmap of nothing");
+    check_eq!(map(0, PAGE, 3, 0x20), Err(Errno::EINVAL), "mmap, neither shared nor private");
+    check_eq!(map(1, PAGE, 3, 0x32), Err(Errno::EINVAL), "mmap at a fixed address inside a page");
+    check_eq!(map(0, u64::MAX, 3, 0x22), Err(Errno::ENOMEM), "mmap of everything");
+    check_eq!(map(0, 1 << 47, 3, 0x22), Err(Errno::ENOMEM), "mmap of more than the user half");
+    let top = memory::TASK_SIZE;
+    check_eq!(map(top, PAGE, 3, 0x32), Err(Errno::ENOMEM), "mmap past the user half");
+    check_eq!(map(top - PAGE, 2 * PAGE, 3, 0x32), Err(Errno::ENOMEM), "mmap across its end");
+    check_eq!(map(1 << 63, PAGE, 3, 0x32), Err(Errno::ENOMEM), "mmap in the kernel half");
+    check_eq!(map(0, PAGE, 3, 0x2), Err(Errno::EBADF), "mmap of descriptor -1");
+    let protect = |addr, len, prot| call(number::MPROTECT, [addr, len, prot]);
+    check_eq!(protect(1, PAGE, 1), Err(Errno::EINVAL), "mprotect inside a page");
+    check_eq!(protect(PAGE, PAGE, 1), Err(Errno::ENOMEM), "mprotect of a hole");
+    check_eq!(protect(1 << 63, PAGE, 1), Err(Errno::ENOMEM), "mprotect of the kernel half");
+    check_eq!(protect(PAGE, u64::MAX - PAGE, 1), Err(Errno::ENOMEM), "mprotect of everything");
+    check_eq!(
+        protect(PAGE, PAGE, 1 << 20),
+        Err(Errno::EINVAL),
+        "mprotect to what is no protection"
+    );
+}
+
+fn main(_: Args) {
+    for addr in NOWHERE {
+        bad_pointers(addr);
+    }
+    halves();
+    unknown();
+    bad_arguments();
+    println!("badptr: every bad argument was refused, as Linux does");
+}
