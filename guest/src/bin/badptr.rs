@@ -9,7 +9,7 @@
 use guest::call::{number, syscall};
 use guest::errno::Errno;
 use guest::memory::{self, Flags, PAGE, Place, Prot};
-use guest::process::Args;
+use guest::process::{self, Args};
 use guest::{abi, check_eq, must, println};
 
 guest::payload!(main);
@@ -83,11 +83,12 @@ fn halves() {
 }
 
 fn unknown() {
-    for number in
-        [abi::OWN_CALLS - 1, abi::OWN_CALLS + 0xff, 0x3fff, 1 << 20, 1 << 31, 1 << 63, u64::MAX]
-    {
+    for number in [abi::OWN_CALLS - 1, abi::OWN_CALLS + 0xff, 0x3fff, 1 << 20, 1 << 31, u64::MAX] {
         check_eq!(call::<0>(number, []), Err(Errno::ENOSYS), "call {number:#x}");
     }
+    // A number is the low 32 bits of rax (Linux's do_syscall_64 takes an int).
+    let id = process::id();
+    check_eq!(call::<0>(number::GETPID | 1 << 63, []), Ok(id), "a number with high bits set");
 }
 
 fn bad_arguments() {
