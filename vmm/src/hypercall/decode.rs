@@ -49,12 +49,7 @@ impl Line {
             Some(known) => known.name.to_owned(),
             None => format!("syscall_{:#x}", call.number),
         };
-        let mut line = Line {
-            call,
-            signature,
-            text: name + "(",
-            done: 0,
-        };
+        let mut line = Line { call, signature, text: name + "(", done: 0 };
         let kinds = line.kinds();
         let first_out = kinds.iter().position(|kind| line.is_written(*kind));
         line.print(first_out.unwrap_or(kinds.len()), Stage::Entered, read);
@@ -71,11 +66,7 @@ impl Line {
     #[must_use]
     pub fn leave(mut self, rax: u64, read: Reader<'_>) -> String {
         let error = error_number(rax);
-        let stage = if error.is_some() {
-            Stage::Failed
-        } else {
-            Stage::Returned(rax)
-        };
+        let stage = if error.is_some() { Stage::Failed } else { Stage::Returned(rax) };
         self.print(self.kinds().len(), stage, read);
         let outcome = self.signature.map_or(Outcome::Number, |s| s.outcome);
         let result = match (error, outcome) {
@@ -96,9 +87,7 @@ impl Line {
     }
 
     fn kinds(&self) -> &'static [Arg] {
-        self.signature
-            .and_then(|s| s.args)
-            .unwrap_or(&[Arg::Hex; 6])
+        self.signature.and_then(|s| s.args).unwrap_or(&[Arg::Hex; 6])
     }
 
     /// Appends the arguments up to number `end`.
@@ -222,9 +211,7 @@ fn error_text(number: i32) -> String {
         Errno::UnknownErrno => format!("-1 (errno {number})"),
         known => {
             let text = std::io::Error::from_raw_os_error(number).to_string();
-            let text = text
-                .rsplit_once(" (os error")
-                .map_or(text.as_str(), |(text, _)| text);
+            let text = text.rsplit_once(" (os error").map_or(text.as_str(), |(text, _)| text);
             format!("-1 {known:?} ({text})")
         }
     }
@@ -243,11 +230,7 @@ fn int(value: u64) -> i32 {
 
 /// At least three digits with a leading zero: `0644`, `022`.
 fn octal(value: u64) -> String {
-    if value < 0o100 {
-        format!("{value:03o}")
-    } else {
-        format!("0{value:o}")
-    }
+    if value < 0o100 { format!("{value:03o}") } else { format!("0{value:o}") }
 }
 
 fn signal(value: u64) -> String {
@@ -294,11 +277,7 @@ fn futex_op(value: u64) -> String {
     let mut text = flags::FUTEX.text(operation);
     if value & PRIVATE != 0 {
         let known = flags::FUTEX.names.iter().any(|(v, _)| *v == operation);
-        text.push_str(if known {
-            "_PRIVATE"
-        } else {
-            "|FUTEX_PRIVATE_FLAG"
-        });
+        text.push_str(if known { "_PRIVATE" } else { "|FUTEX_PRIVATE_FLAG" });
     }
     if value & REALTIME != 0 {
         text.push_str("|FUTEX_CLOCK_REALTIME");

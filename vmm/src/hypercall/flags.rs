@@ -161,44 +161,27 @@ pub const MADV: ChoiceSet = ChoiceSet {
 };
 
 /// `msync`.
-pub const MS: FlagSet = FlagSet {
-    prefix: "MS_",
-    zero: None,
-    names: names![MS_SYNC, MS_ASYNC, MS_INVALIDATE],
-};
+pub const MS: FlagSet =
+    FlagSet { prefix: "MS_", zero: None, names: names![MS_SYNC, MS_ASYNC, MS_INVALIDATE] };
 
 /// `mlock2`.
-pub const MLOCK: FlagSet = FlagSet {
-    prefix: "MLOCK_",
-    zero: None,
-    names: &[(c::MLOCK_ONFAULT as u64, "MLOCK_ONFAULT")],
-};
+pub const MLOCK: FlagSet =
+    FlagSet { prefix: "MLOCK_", zero: None, names: &[(c::MLOCK_ONFAULT as u64, "MLOCK_ONFAULT")] };
 
 /// `mlockall`.
-pub const MCL: FlagSet = FlagSet {
-    prefix: "MCL_",
-    zero: None,
-    names: names![MCL_CURRENT, MCL_FUTURE, MCL_ONFAULT],
-};
+pub const MCL: FlagSet =
+    FlagSet { prefix: "MCL_", zero: None, names: names![MCL_CURRENT, MCL_FUTURE, MCL_ONFAULT] };
 
 /// `memfd_create`, without the huge-page size.
 pub const MFD: FlagSet = FlagSet {
     prefix: "MFD_",
     zero: None,
-    names: names![
-        MFD_CLOEXEC,
-        MFD_ALLOW_SEALING,
-        MFD_HUGETLB,
-        MFD_NOEXEC_SEAL,
-        MFD_EXEC
-    ],
+    names: names![MFD_CLOEXEC, MFD_ALLOW_SEALING, MFD_HUGETLB, MFD_NOEXEC_SEAL, MFD_EXEC],
 };
 
 /// `open`: how, in the lowest two bits.
-pub const O_ACCESS: ChoiceSet = ChoiceSet {
-    prefix: "O_",
-    names: names![O_RDONLY, O_WRONLY, O_RDWR, O_ACCMODE],
-};
+pub const O_ACCESS: ChoiceSet =
+    ChoiceSet { prefix: "O_", names: names![O_RDONLY, O_WRONLY, O_RDWR, O_ACCMODE] };
 
 /// `open`: the other flags.
 pub const O: FlagSet = FlagSet {
@@ -228,11 +211,8 @@ pub const O: FlagSet = FlagSet {
 };
 
 /// `pipe2`, `dup3`.
-pub const O_DESCRIPTOR: FlagSet = FlagSet {
-    prefix: "O_",
-    zero: None,
-    names: names![O_NONBLOCK, O_DIRECT, O_CLOEXEC],
-};
+pub const O_DESCRIPTOR: FlagSet =
+    FlagSet { prefix: "O_", zero: None, names: names![O_NONBLOCK, O_DIRECT, O_CLOEXEC] };
 
 /// `newfstatat`, `faccessat2` and the like.
 pub const AT: FlagSet = FlagSet {
@@ -248,11 +228,8 @@ pub const AT: FlagSet = FlagSet {
 };
 
 /// `access`.
-pub const ACCESS: FlagSet = FlagSet {
-    prefix: "?_OK",
-    zero: Some("F_OK"),
-    names: names![R_OK, W_OK, X_OK],
-};
+pub const ACCESS: FlagSet =
+    FlagSet { prefix: "?_OK", zero: Some("F_OK"), names: names![R_OK, W_OK, X_OK] };
 
 /// `lseek`.
 pub const SEEK: ChoiceSet = ChoiceSet {
@@ -322,10 +299,8 @@ pub const ARCH: ChoiceSet = ChoiceSet {
 };
 
 /// `rt_sigprocmask`.
-pub const SIGMASK: ChoiceSet = ChoiceSet {
-    prefix: "SIG_",
-    names: names![SIG_BLOCK, SIG_UNBLOCK, SIG_SETMASK],
-};
+pub const SIGMASK: ChoiceSet =
+    ChoiceSet { prefix: "SIG_", names: names![SIG_BLOCK, SIG_UNBLOCK, SIG_SETMASK] };
 
 /// `rt_sigaction`'s `sa_flags`.
 pub const SA: FlagSet = FlagSet {
@@ -418,9 +393,7 @@ pub const PR: ChoiceSet = ChoiceSet {
 /// `S_IFMT` of `st_mode`.
 pub const FILE_TYPE: ChoiceSet = ChoiceSet {
     prefix: "S_IF",
-    names: names![
-        S_IFSOCK, S_IFLNK, S_IFREG, S_IFBLK, S_IFDIR, S_IFCHR, S_IFIFO
-    ],
+    names: names![S_IFSOCK, S_IFLNK, S_IFREG, S_IFBLK, S_IFDIR, S_IFCHR, S_IFIFO],
 };
 
 /// Signals 1 to 31, without `SIG`.

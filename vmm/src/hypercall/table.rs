@@ -124,13 +124,7 @@ pub struct Signature {
 /// The signature of the call with this number; `None` where there is no such call.
 #[must_use]
 pub fn signature(number: u64) -> Option<Signature> {
-    let own = |name, args, outcome| {
-        Some(Signature {
-            name,
-            args: Some(args),
-            outcome,
-        })
-    };
+    let own = |name, args, outcome| Some(Signature { name, args: Some(args), outcome });
     match number {
         abi::CALL_RECOVER => return own("mmvisor_recover", &[Arg::Address], Outcome::Hex),
         abi::CALL_MAPS => return own("mmvisor_maps", &[Arg::Address, Arg::Size], Outcome::Number),
@@ -146,11 +140,7 @@ pub fn signature(number: u64) -> Option<Signature> {
         Sysno::exit | Sysno::exit_group | Sysno::rt_sigreturn => Outcome::Never,
         _ => Outcome::Number,
     };
-    Some(Signature {
-        name: call.name(),
-        args,
-        outcome,
-    })
+    Some(Signature { name: call.name(), args, outcome })
 }
 
 /// The name of the call with this number, mmvisor's own included.
@@ -161,9 +151,7 @@ pub fn name(number: u64) -> Option<&'static str> {
 
 /// What the arguments of `call` are, by family.
 fn arguments(call: Sysno) -> Option<&'static [Arg]> {
-    memory(call)
-        .or_else(|| files(call))
-        .or_else(|| process(call))
+    memory(call).or_else(|| files(call)).or_else(|| process(call))
 }
 
 fn memory(call: Sysno) -> Option<&'static [Arg]> {
@@ -309,14 +297,7 @@ mod tests {
 
     #[test]
     fn numbers_without_a_call_have_no_name() {
-        for number in [
-            337,
-            423,
-            600,
-            abi::OWN_CALLS - 1,
-            abi::OWN_CALLS + 2,
-            u64::MAX,
-        ] {
+        for number in [337, 423, 600, abi::OWN_CALLS - 1, abi::OWN_CALLS + 2, u64::MAX] {
             assert_eq!(name(number), None, "{number}");
         }
     }
@@ -337,11 +318,7 @@ mod tests {
     #[test]
     fn no_call_has_more_than_six_arguments() {
         for call in (0..600).filter_map(Sysno::new) {
-            assert!(
-                arguments(call).is_none_or(|args| args.len() <= 6),
-                "{}",
-                call.name()
-            );
+            assert!(arguments(call).is_none_or(|args| args.len() <= 6), "{}", call.name());
         }
     }
 }

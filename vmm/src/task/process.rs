@@ -24,7 +24,7 @@ pub struct SignalAction {
 }
 
 /// Who the process says it is.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Identity {
     /// Process id. The guest's processes have numbers of their own.
     pub pid: i32,
