@@ -1,7 +1,10 @@
 //! System calls: which there are and how they are printed.
 
-pub mod decode;
-pub mod flags;
+mod decode;
+mod flags;
 mod structs;
-pub mod table;
-pub mod text;
+mod table;
+mod text;
+
+pub use decode::{Call, Line, line};
+pub use table::name;
