@@ -107,6 +107,7 @@ impl Line {
         match kind {
             Arg::BytesOut
             | Arg::RandomOut
+            | Arg::VectorOut
             | Arg::LimitOut
             | Arg::ActionOut
             | Arg::SignalsOut
@@ -167,7 +168,11 @@ impl Line {
             Arg::BytesIn => text::bytes(value, next, Style::Escaped, read),
             Arg::BytesOut => written_bytes(Style::Escaped),
             Arg::RandomOut => written_bytes(Style::Hex),
-            Arg::VectorIn => or_address(structs::vector(value, next, read)),
+            Arg::VectorIn => or_address(structs::vector(value, next, u64::MAX, read)),
+            Arg::VectorOut => match stage {
+                Stage::Returned(len) => or_address(structs::vector(value, next, len, read)),
+                Stage::Entered | Stage::Failed => text::address(value),
+            },
             Arg::LimitIn => or_address(structs::limit(value, read)),
             Arg::LimitOut => written(structs::limit),
             Arg::ActionIn => or_address(structs::action(value, read)),

@@ -68,6 +68,8 @@ pub(crate) enum Arg {
     RandomOut,
     /// `struct iovec[]` whose bytes the program passes; the next argument is how many.
     VectorIn,
+    /// `struct iovec[]` whose bytes the call writes; the next argument is how many.
+    VectorOut,
     /// `struct rlimit`, passed.
     LimitIn,
     /// `struct rlimit`, written.
@@ -183,14 +185,14 @@ fn memory(call: Sysno) -> Option<&'static [Arg]> {
 fn files(call: Sysno) -> Option<&'static [Arg]> {
     use Arg::{
         Address, BytesIn, BytesOut, Choice, CreateMode, DirFd, FcntlValue, Fd, Flags, Hex, Int,
-        Long, Mode, OpenFlags, PairOut, Path, PathOut, Request, Size, StatOut, VectorIn,
+        Long, Mode, OpenFlags, PairOut, Path, PathOut, Request, Size, StatOut, VectorIn, VectorOut,
     };
     Some(match call {
         Sysno::read => &[Fd, BytesOut, Size],
         Sysno::write => &[Fd, BytesIn, Size],
         Sysno::pread64 => &[Fd, BytesOut, Size, Long],
         Sysno::pwrite64 => &[Fd, BytesIn, Size, Long],
-        Sysno::readv => &[Fd, Address, Size],
+        Sysno::readv => &[Fd, VectorOut, Size],
         Sysno::writev => &[Fd, VectorIn, Size],
         Sysno::open => &[Path, OpenFlags, CreateMode],
         Sysno::openat => &[DirFd, Path, OpenFlags, CreateMode],

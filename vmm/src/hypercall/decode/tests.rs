@@ -128,6 +128,11 @@ fn structures_are_shown_as_strace_does() {
         vector.line(c::SYS_writev, [1, at, 3, 0, 0, 0], 3),
         r#"writev(1, [{iov_base="ab", iov_len=2}, {iov_base="\n", iov_len=1}, {iov_base=NULL, iov_len=0}], 3) = 3"#
     );
+    let vector = Memory::words(at, &[0x9000, 3, 0x9010, 4]).and(0x9000, b" 0;xxxxxxxxxxxxx}\n");
+    assert_eq!(
+        vector.line(c::SYS_readv, [3, at, 2, 0, 0, 0], 5),
+        r#"readv(3, [{iov_base=" 0;", iov_len=3}, {iov_base="}\n", iov_len=4}], 2) = 5"#
+    );
     let resident = nothing().and(at, &[1, 0, 1]);
     let line = resident.line(c::SYS_mincore, [0x10000, 8193, at, 0, 0, 0], 0);
     assert_eq!(line, "mincore(0x10000, 8193, [1, 0, 1]) = 0");
