@@ -4,7 +4,6 @@
 //! A line is made in two steps, as strace makes it: at entry everything the program passes, before
 //! the call can change it; at exit what the call wrote, and the result.
 
-use mm::addr::VirtAddr;
 use mm::error::Errno;
 
 use super::flags::{self, FlagSet};
@@ -108,6 +107,7 @@ impl Line {
         match kind {
             Arg::BytesOut
             | Arg::RandomOut
+            | Arg::VectorOut
             | Arg::LimitOut
             | Arg::ActionOut
             | Arg::SignalsOut
@@ -168,7 +168,11 @@ impl Line {
             Arg::BytesIn => text::bytes(value, next, Style::Escaped, read),
             Arg::BytesOut => written_bytes(Style::Escaped),
             Arg::RandomOut => written_bytes(Style::Hex),
-            Arg::VectorIn => or_address(structs::vector(value, next, read)),
+            Arg::VectorIn => or_address(structs::vector(value, next, u64::MAX, read)),
+            Arg::VectorOut => match stage {
+                Stage::Returned(len) => or_address(structs::vector(value, next, len, read)),
+                Stage::Entered | Stage::Failed => text::address(value),
+            },
             Arg::LimitIn => or_address(structs::limit(value, read)),
             Arg::LimitOut => written(structs::limit),
             Arg::ActionIn => or_address(structs::action(value, read)),
@@ -190,12 +194,6 @@ impl Line {
             Arg::ArchValue => text::hex(value),
         })
     }
-}
-
-/// The line of a call that is over: [`Line::enter`] and [`Line::leave`] in one.
-#[must_use]
-pub fn line(call: Call, rax: u64, read: Reader<'_>) -> String {
-    Line::enter(call, read).leave(rax, read)
 }
 
 /// The error number in a result, if it is one: -4095 to -1.
@@ -329,12 +327,6 @@ fn request(value: u64) -> String {
     let [kind, number, size] =
         [value >> 8 & 0xff, value & 0xff, value >> 16 & 0x3fff].map(text::hex);
     format!("_IOC({direction}, {kind}, {number}, {size})")
-}
-
-/// No memory: for a call whose pointers are not to be followed.
-#[must_use]
-pub fn unreadable(_: VirtAddr, _: &mut [u8]) -> bool {
-    false
 }
 
 #[cfg(test)]

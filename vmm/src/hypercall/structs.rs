@@ -136,15 +136,18 @@ pub(crate) fn resident(at: u64, len: u64, read: Reader<'_>) -> Option<String> {
     Some(format!("[{}]", elements.join(", ")))
 }
 
-/// `struct iovec[count]`, whose bytes the program passes.
-pub(crate) fn vector(at: u64, count: u64, read: Reader<'_>) -> Option<String> {
+/// `struct iovec[count]`, of which the first `filled` bytes are shown: all that the program passes,
+/// or as many as the call wrote.
+pub(crate) fn vector(at: u64, count: u64, filled: u64, read: Reader<'_>) -> Option<String> {
     if count == 0 {
         return Some("[]".to_owned());
     }
     let mut elements = Vec::new();
+    let mut left = filled;
     for index in 0..count.min(SHOWN) {
         let [base, len] = words(at.checked_add(index * 16)?, read)?;
-        let content = text::bytes(base, len, Style::Escaped, read);
+        let content = text::bytes(base, len.min(left), Style::Escaped, read);
+        left -= len.min(left);
         elements.push(format!("{{iov_base={content}, iov_len={len}}}"));
     }
     if count > SHOWN {

@@ -9,8 +9,7 @@ use super::flags::{self, ChoiceSet, FlagSet};
 
 /// What an argument is, for printing and for counting.
 #[derive(Debug, Clone, Copy)]
-#[non_exhaustive]
-pub enum Arg {
+pub(crate) enum Arg {
     /// An address that is not looked behind.
     Address,
     /// A number of bytes or things, unsigned, 64 bits.
@@ -69,6 +68,8 @@ pub enum Arg {
     RandomOut,
     /// `struct iovec[]` whose bytes the program passes; the next argument is how many.
     VectorIn,
+    /// `struct iovec[]` whose bytes the call writes; the next argument is how many.
+    VectorOut,
     /// `struct rlimit`, passed.
     LimitIn,
     /// `struct rlimit`, written.
@@ -99,7 +100,7 @@ pub enum Arg {
 
 /// How a result that is no error is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
+pub(crate) enum Outcome {
     /// A signed number.
     Number,
     /// An address or bits, in hexadecimal.
@@ -112,18 +113,18 @@ pub enum Outcome {
 
 /// A call's name and what its arguments are.
 #[derive(Debug, Clone, Copy)]
-pub struct Signature {
+pub(crate) struct Signature {
     /// The name in the kernel's table, without `sys_`.
-    pub name: &'static str,
+    pub(crate) name: &'static str,
     /// Its arguments; `None` where this table does not know them.
-    pub args: Option<&'static [Arg]>,
+    pub(crate) args: Option<&'static [Arg]>,
     /// Its result.
-    pub outcome: Outcome,
+    pub(crate) outcome: Outcome,
 }
 
 /// The signature of the call with this number; `None` where there is no such call.
 #[must_use]
-pub fn signature(number: u64) -> Option<Signature> {
+pub(crate) fn signature(number: u64) -> Option<Signature> {
     let own = |name, args, outcome| Some(Signature { name, args: Some(args), outcome });
     match number {
         abi::CALL_RECOVER => return own("mmvisor_recover", &[Arg::Address], Outcome::Hex),
@@ -184,14 +185,14 @@ fn memory(call: Sysno) -> Option<&'static [Arg]> {
 fn files(call: Sysno) -> Option<&'static [Arg]> {
     use Arg::{
         Address, BytesIn, BytesOut, Choice, CreateMode, DirFd, FcntlValue, Fd, Flags, Hex, Int,
-        Long, Mode, OpenFlags, PairOut, Path, PathOut, Request, Size, StatOut, VectorIn,
+        Long, Mode, OpenFlags, PairOut, Path, PathOut, Request, Size, StatOut, VectorIn, VectorOut,
     };
     Some(match call {
         Sysno::read => &[Fd, BytesOut, Size],
         Sysno::write => &[Fd, BytesIn, Size],
         Sysno::pread64 => &[Fd, BytesOut, Size, Long],
         Sysno::pwrite64 => &[Fd, BytesIn, Size, Long],
-        Sysno::readv => &[Fd, Address, Size],
+        Sysno::readv => &[Fd, VectorOut, Size],
         Sysno::writev => &[Fd, VectorIn, Size],
         Sysno::open => &[Path, OpenFlags, CreateMode],
         Sysno::openat => &[DirFd, Path, OpenFlags, CreateMode],

@@ -4,7 +4,7 @@ use mm::addr::{PAGE_SIZE, VirtAddr};
 
 /// Reads the program's memory: fills the buffer from the address and says whether all of it could be
 /// read.
-pub type Reader<'a> = &'a dyn Fn(VirtAddr, &mut [u8]) -> bool;
+pub(crate) type Reader<'a> = &'a dyn Fn(VirtAddr, &mut [u8]) -> bool;
 
 /// How many bytes of a text or a buffer are shown (strace's `-s`).
 const SHOWN: usize = 32;
@@ -13,19 +13,19 @@ const PATH_MAX: usize = 4096;
 
 /// An address as strace prints pointers.
 #[must_use]
-pub fn address(value: u64) -> String {
+pub(crate) fn address(value: u64) -> String {
     if value == 0 { "NULL".to_owned() } else { format!("{value:#x}") }
 }
 
 /// A number as C's `%#x` prints it.
 #[must_use]
-pub fn hex(value: u64) -> String {
+pub(crate) fn hex(value: u64) -> String {
     if value == 0 { "0".to_owned() } else { format!("{value:#x}") }
 }
 
 /// The same bits as a signed number.
 #[must_use]
-pub fn signed(value: u64) -> i64 {
+pub(crate) fn signed(value: u64) -> i64 {
     i64::from_le_bytes(value.to_le_bytes())
 }
 

@@ -219,7 +219,7 @@ fn read_header(
     read_at(0, &mut head).map_err(LoadError::Read)?;
     if let Some(line) = head.strip_prefix(b"#!") {
         let line = line.split(|&b| b == b'\n').next().unwrap_or(line);
-        let interpreter = String::from_utf8_lossy(line).trim().to_owned();
+        let interpreter = line.trim_ascii().escape_ascii().to_string();
         return Err(LoadError::Script { interpreter });
     }
     if !head.starts_with(abi::ELFMAG) {
@@ -268,7 +268,7 @@ fn read_table(
     (0..u64::from(header.e_phnum)).map(|i| read_value(header.e_phoff + i * size, read_at)).collect()
 }
 
-/// The path in `PT_INTERP`, as far as the file has it.
+/// The path in `PT_INTERP`, as far as the file has it; escaped, since it is shown on a terminal.
 fn read_interpreter(
     entry: &abi::Elf64_Phdr,
     len: u64,
@@ -281,7 +281,7 @@ fn read_interpreter(
     let mut path = vec![0; usize::try_from(size).unwrap_or(0)];
     read_at(entry.p_offset, &mut path).map_err(LoadError::Read)?;
     let path = path.split(|&b| b == 0).next().unwrap_or_default();
-    Ok(String::from_utf8_lossy(path).into_owned())
+    Ok(path.escape_ascii().to_string())
 }
 
 /// One `PT_LOAD` that is not empty.

@@ -2,7 +2,13 @@
 
 use super::recorded::{LINES, Recorded};
 use super::*;
+use mm::addr::VirtAddr;
 use proptest::prelude::*;
+
+/// The line of a call that is over.
+fn line(call: Call, rax: u64, read: Reader<'_>) -> String {
+    Line::enter(call, read).leave(rax, read)
+}
 
 /// The program's memory: pieces at addresses, nothing elsewhere.
 struct Memory(Vec<(u64, Vec<u8>)>);
@@ -31,6 +37,11 @@ impl Memory {
         let number = u64::try_from(number).unwrap();
         line(Call { number, args }, u64::from_le_bytes(result.to_le_bytes()), &read)
     }
+}
+
+/// No memory: pointers are printed as they are.
+fn unreadable(_: VirtAddr, _: &mut [u8]) -> bool {
+    false
 }
 
 fn nothing() -> Memory {
@@ -121,6 +132,11 @@ fn structures_are_shown_as_strace_does() {
     assert_eq!(
         vector.line(c::SYS_writev, [1, at, 3, 0, 0, 0], 3),
         r#"writev(1, [{iov_base="ab", iov_len=2}, {iov_base="\n", iov_len=1}, {iov_base=NULL, iov_len=0}], 3) = 3"#
+    );
+    let vector = Memory::words(at, &[0x9000, 3, 0x9010, 4]).and(0x9000, b" 0;xxxxxxxxxxxxx}\n");
+    assert_eq!(
+        vector.line(c::SYS_readv, [3, at, 2, 0, 0, 0], 5),
+        r#"readv(3, [{iov_base=" 0;", iov_len=3}, {iov_base="}\n", iov_len=4}], 2) = 5"#
     );
     let resident = nothing().and(at, &[1, 0, 1]);
     let line = resident.line(c::SYS_mincore, [0x10000, 8193, at, 0, 0, 0], 0);

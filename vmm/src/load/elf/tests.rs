@@ -58,6 +58,10 @@ fn text_and_empty_files_are_no_programs_and_a_script_names_its_interpreter() {
         panic!("a script");
     };
     assert_eq!(interpreter, "/bin/sh -e");
+    let Err(LoadError::Script { interpreter }) = Elf::from_bytes(b"#!\x1b[2J\xff") else {
+        panic!("a script");
+    };
+    assert_eq!(interpreter, "\\x1b[2J\\xff", "a file cannot command the terminal");
 }
 
 #[test]
