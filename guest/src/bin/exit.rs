@@ -1,0 +1,10 @@
+//! To come.
+
+#![no_std]
+#![no_main]
+
+use guest::process::Args;
+
+guest::payload!(main);
+
+fn main(_: Args) {}
