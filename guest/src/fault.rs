@@ -58,23 +58,13 @@ impl Caught {
     /// Signal, si_code and si_addr: what a fault is compared by.
     #[must_use]
     pub const fn answer(&self) -> Answer {
-        Answer {
-            signal: self.signal,
-            code: self.code,
-            address: self.address,
-        }
+        Answer { signal: self.signal, code: self.code, address: self.address }
     }
 }
 
 impl fmt::Debug for Caught {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} at rip {:#x} (error code {:#x})",
-            self.answer(),
-            self.rip,
-            self.error
-        )
+        write!(f, "{} at rip {:#x} (error code {:#x})", self.answer(), self.rip, self.error)
     }
 }
 
@@ -94,31 +84,19 @@ impl Answer {
     /// SIGSEGV at an address where nothing is mapped.
     #[must_use]
     pub const fn unmapped(address: u64) -> Self {
-        Answer {
-            signal: SIGSEGV,
-            code: SEGV_MAPERR,
-            address,
-        }
+        Answer { signal: SIGSEGV, code: SEGV_MAPERR, address }
     }
 
     /// SIGSEGV at an address whose mapping does not allow the access.
     #[must_use]
     pub const fn denied(address: u64) -> Self {
-        Answer {
-            signal: SIGSEGV,
-            code: SEGV_ACCERR,
-            address,
-        }
+        Answer { signal: SIGSEGV, code: SEGV_ACCERR, address }
     }
 
     /// What #GP becomes: SIGSEGV without an address.
     #[must_use]
     pub const fn protection() -> Self {
-        Answer {
-            signal: SIGSEGV,
-            code: SI_KERNEL,
-            address: 0,
-        }
+        Answer { signal: SIGSEGV, code: SI_KERNEL, address: 0 }
     }
 }
 
@@ -131,11 +109,7 @@ impl fmt::Display for Answer {
             SIGFPE => "SIGFPE",
             SIGSEGV => "SIGSEGV",
             other => {
-                return write!(
-                    f,
-                    "signal {other} code {} address {:#x}",
-                    self.code, self.address
-                );
+                return write!(f, "signal {other} code {} address {:#x}", self.code, self.address);
             }
         };
         match (self.signal, self.code) {
@@ -263,11 +237,7 @@ pub unsafe fn attempt(code: u64, a: u64, b: u64) -> Result<u64, Caught> {
     if faulted == 0 || before != 0 {
         native::recover(before);
     }
-    if faulted == 0 {
-        Ok(outcome.value)
-    } else {
-        Err(outcome.caught)
-    }
+    if faulted == 0 { Ok(outcome.value) } else { Err(outcome.caught) }
 }
 
 /// Reads the eight bytes at an address, of any alignment.
@@ -286,9 +256,7 @@ pub fn load(addr: u64) -> Result<u64, Caught> {
 /// The fault.
 pub fn store(addr: u64, value: u64) -> Result<(), Caught> {
     if memory::reserved(addr, 8) {
-        crate::check::fail(format_args!(
-            "a store at {addr:#x}: this is the payload's own"
-        ));
+        crate::check::fail(format_args!("a store at {addr:#x}: this is the payload's own"));
     }
     // SAFETY: the bytes are not reserved, so Rust has no reference to them.
     unsafe { attempt(guest_store as *const () as u64, addr, value) }.map(drop)

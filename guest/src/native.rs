@@ -149,24 +149,16 @@ fn set_action(signal: u64, action: &SigAction) {
     let args = [signal, core::ptr::from_ref(action) as u64, 0, 8];
     // SAFETY: the call only reads the action; its handler, if any, is this file's.
     if let Err(error) = unsafe { syscall(number::RT_SIGACTION, args) } {
-        check::fail(format_args!(
-            "rt_sigaction({signal}): {error}; this payload needs mmvisor"
-        ));
+        check::fail(format_args!("rt_sigaction({signal}): {error}; this payload needs mmvisor"));
     }
 }
 
 fn catch_signals() {
-    let stack = StackT {
-        pointer: STACK.0.get() as u64,
-        flags: 0,
-        size: HANDLER_STACK as u64,
-    };
+    let stack = StackT { pointer: STACK.0.get() as u64, flags: 0, size: HANDLER_STACK as u64 };
     // SAFETY: the stack is static and used for nothing else.
     let set = unsafe { syscall(number::SIGALTSTACK, [&raw const stack as u64, 0]) };
     if let Err(error) = set {
-        check::fail(format_args!(
-            "sigaltstack: {error}; this payload needs mmvisor"
-        ));
+        check::fail(format_args!("sigaltstack: {error}; this payload needs mmvisor"));
     }
     let action = SigAction {
         handler: handle as *const () as u64,
@@ -218,11 +210,7 @@ extern "C" fn handle(signal: i32, info: *const SigInfo, context: *mut u64) {
     let info = unsafe { &*info };
     // SAFETY: the kernel passes a ucontext, which has more words than are used here.
     let words = unsafe { &mut *context.cast::<[u64; 28]>() };
-    let error = if words[word::TRAP] == PAGE_FAULT {
-        words[word::ERROR]
-    } else {
-        0
-    };
+    let error = if words[word::TRAP] == PAGE_FAULT { words[word::ERROR] } else { 0 };
     words[word::RDI] = signal;
     words[word::RSI] = u64::from(info.code.unsigned_abs());
     // si_addr shares its bytes with the sender's pid where the code is SI_KERNEL: both are 0.
@@ -237,15 +225,7 @@ extern "C" fn handle(signal: i32, info: *const SigInfo, context: *mut u64) {
 /// Sends the signal again, to be delivered, deadly, when the handler returns.
 fn die_of(signal: u64) {
     const KILL: u64 = 62;
-    set_action(
-        signal,
-        &SigAction {
-            handler: 0,
-            flags: SA_RESTORER,
-            restorer: 0,
-            mask: 0,
-        },
-    );
+    set_action(signal, &SigAction { handler: 0, flags: SA_RESTORER, restorer: 0, mask: 0 });
     // SAFETY: a signal to ourselves, blocked until the handler returns.
     let _ = unsafe { syscall(KILL, [crate::process::id(), signal]) };
 }

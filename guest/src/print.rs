@@ -65,11 +65,7 @@ impl Write for Buffer {
 /// Writes formatted text to a stream. An output that is closed or full is not a payload's failure:
 /// its text is dropped.
 pub fn print(stream: Stream, text: fmt::Arguments<'_>) {
-    let mut buffer = Buffer {
-        stream,
-        bytes: [0; LINE],
-        used: 0,
-    };
+    let mut buffer = Buffer { stream, bytes: [0; LINE], used: 0 };
     // A Buffer takes everything; an error could only come from a value's own Display.
     let _ = buffer.write_fmt(text);
     buffer.flush();

@@ -83,10 +83,7 @@ impl Args {
     pub(crate) unsafe fn from_stack(stack: *const u64) -> Self {
         // SAFETY: the caller's promise: the first word is argc.
         let count = usize::try_from(unsafe { *stack }).unwrap_or(0);
-        let args = Args {
-            count,
-            vector: stack.wrapping_add(1).cast(),
-        };
+        let args = Args { count, vector: stack.wrapping_add(1).cast() };
         NAME.store(args.pointer(0).cast_mut(), Ordering::Relaxed);
         args
     }
@@ -111,11 +108,7 @@ impl Args {
     /// The argument with this number; 0 is what the program was called as.
     #[must_use]
     pub fn get(&self, index: usize) -> Option<&'static str> {
-        if index < self.count {
-            self.string(index)
-        } else {
-            None
-        }
+        if index < self.count { self.string(index) } else { None }
     }
 
     /// The argument with this number as a number, decimal or `0x` hexadecimal; `None` where there is

@@ -127,15 +127,11 @@ fn mapped(prot: Prot, access: Access, addr: u64) -> Option<Answer> {
         Access::Write => prot.contains(Prot::WRITE),
         Access::Execute => prot.contains(Prot::EXEC),
     };
-    if allowed {
-        None
-    } else {
-        Some(Answer::denied(addr))
-    }
+    if allowed { None } else { Some(Answer::denied(addr)) }
 }
 
 fn prots() -> impl Iterator<Item = Prot> {
-    (0..PROTS).map(Prot::from_bits_truncate)
+    (0..PROTS).map(Prot::from_bits_retain)
 }
 
 /// Each prot and access on a page that nobody touched before, which must hold what it is to hold.
@@ -156,18 +152,8 @@ fn first_touch(tally: &mut Tally, kind: Kind) {
                 Content::Zeros => (0, 0),
                 Content::Tagged(tag) => (RETS, tag + page),
             };
-            check_eq!(
-                memory::load(addr),
-                first,
-                "{} page {page}, first word",
-                kind.name
-            );
-            check_eq!(
-                memory::load(addr + PAGE - 8),
-                last,
-                "{} page {page}, last word",
-                kind.name
-            );
+            check_eq!(memory::load(addr), first, "{} page {page}, first word", kind.name);
+            check_eq!(memory::load(addr + PAGE - 8), last, "{} page {page}, last word", kind.name);
             page += 1;
         }
     }
@@ -192,12 +178,7 @@ fn changes(tally: &mut Tally, kind: Kind) {
                 let what = format_args!("present, {}, {before:?} to {after:?}", kind.name);
                 tally.expect(access, addr, mapped(after, access, addr), what);
                 must!(memory::protect(addr, PAGE, Prot::READ));
-                check_eq!(
-                    memory::load(addr),
-                    stamp,
-                    "{} after {before:?} to {after:?}",
-                    kind.name
-                );
+                check_eq!(memory::load(addr), stamp, "{} after {before:?} to {after:?}", kind.name);
             }
         }
     }
@@ -206,51 +187,23 @@ fn changes(tally: &mut Tally, kind: Kind) {
 /// Pages that were present and are mapped no more.
 fn unmapped(tally: &mut Tally) {
     for access in ACCESSES {
-        let addr = must!(memory::map(
-            Place::Anywhere,
-            3 * PAGE,
-            Prot::all(),
-            Flags::OWN
-        ));
+        let addr = must!(memory::map(Place::Anywhere, 3 * PAGE, Prot::RWX, Flags::OWN));
         for page in 0..3 {
             memory::store(addr + page * PAGE, RETS);
         }
         let middle = addr + PAGE;
         must!(memory::unmap(middle, PAGE));
-        tally.expect(
-            access,
-            middle,
-            Some(Answer::unmapped(middle)),
-            format_args!("unmapped"),
-        );
+        tally.expect(access, middle, Some(Answer::unmapped(middle)), format_args!("unmapped"));
         check_eq!(memory::load(addr), RETS, "the page below the unmapped one");
-        check_eq!(
-            memory::load(middle + PAGE),
-            RETS,
-            "the page above the unmapped one"
-        );
+        check_eq!(memory::load(middle + PAGE), RETS, "the page above the unmapped one");
 
-        must!(memory::map(
-            Place::IfFree(middle),
-            PAGE,
-            Prot::all(),
-            Flags::OWN
-        ));
+        must!(memory::map(Place::IfFree(middle), PAGE, Prot::RWX, Flags::OWN));
         tally.expect(access, middle, None, format_args!("mapped again"));
-        check_eq!(
-            memory::load(middle),
-            0,
-            "a page that was unmapped and mapped again"
-        );
+        check_eq!(memory::load(middle), 0, "a page that was unmapped and mapped again");
 
         let moved = must!(memory::remap(addr, PAGE, 4 * PAGE, Move::Allowed));
         check!(moved != addr, "a mapping grew over its neighbour");
-        tally.expect(
-            access,
-            addr,
-            Some(Answer::unmapped(addr)),
-            format_args!("moved away"),
-        );
+        tally.expect(access, addr, Some(Answer::unmapped(addr)), format_args!("moved away"));
         check_eq!(memory::load(moved), RETS, "the moved page");
         tally.expect(access, moved, None, format_args!("moved here"));
         must!(memory::unmap(moved, 4 * PAGE));
@@ -271,17 +224,9 @@ fn crossing(tally: &mut Tally) {
         }
     };
     let across = second - 4;
-    expect(
-        fault::store(across, RETS).err(),
-        None,
-        "store across two pages",
-    );
+    expect(fault::store(across, RETS).err(), None, "store across two pages");
     must!(memory::protect(second, PAGE, Prot::READ));
-    expect(
-        fault::load(across).err(),
-        None,
-        "load across into a read-only page",
-    );
+    expect(fault::load(across).err(), None, "load across into a read-only page");
     expect(
         fault::store(across, 1).err(),
         Some(Answer::denied(second)),
@@ -289,17 +234,9 @@ fn crossing(tally: &mut Tally) {
     );
     check_eq!(memory::load(across), RETS, "what a store that faulted left");
     must!(memory::protect(second, PAGE, Prot::empty()));
-    expect(
-        fault::load(across).err(),
-        Some(Answer::denied(second)),
-        "load across into PROT_NONE",
-    );
+    expect(fault::load(across).err(), Some(Answer::denied(second)), "load across into PROT_NONE");
     must!(memory::unmap(second, PAGE));
-    expect(
-        fault::load(across).err(),
-        Some(Answer::unmapped(second)),
-        "load across into a hole",
-    );
+    expect(fault::load(across).err(), Some(Answer::unmapped(second)), "load across into a hole");
     must!(memory::protect(addr, PAGE, Prot::READ));
     expect(
         fault::store(across, 1).err(),
@@ -311,12 +248,7 @@ fn crossing(tally: &mut Tally) {
 
 /// Addresses where nothing is ever mapped.
 fn nowhere(tally: &mut Tally) {
-    let hole = must!(memory::map(
-        Place::Anywhere,
-        PAGE,
-        Prot::empty(),
-        Flags::OWN
-    ));
+    let hole = must!(memory::map(Place::Anywhere, PAGE, Prot::empty(), Flags::OWN));
     must!(memory::unmap(hole, PAGE));
     let unmapped = [
         0,
@@ -341,36 +273,16 @@ fn nowhere(tally: &mut Tally) {
     ];
     for addr in unmapped {
         for access in ACCESSES {
-            tally.expect(
-                access,
-                addr,
-                Some(Answer::unmapped(addr)),
-                format_args!("never mapped"),
-            );
+            tally.expect(access, addr, Some(Answer::unmapped(addr)), format_args!("never mapped"));
         }
     }
     // The stub may have to be readable to the program (on KVMs that run it at CPL 3), never writable.
     let stub = abi::STUB_PAGE;
-    tally.expect(
-        Access::Write,
-        stub,
-        Some(Answer::unmapped(stub)),
-        format_args!("the stub page"),
-    );
+    tally.expect(Access::Write, stub, Some(Answer::unmapped(stub)), format_args!("the stub page"));
 
-    for addr in [
-        1 << 47,
-        0x1234_5678_9abc_def0,
-        0xffff_7fff_ffff_fff8,
-        0x8000_0000_0000_0000,
-    ] {
+    for addr in [1 << 47, 0x1234_5678_9abc_def0, 0xffff_7fff_ffff_fff8, 0x8000_0000_0000_0000] {
         for access in ACCESSES {
-            tally.expect(
-                access,
-                addr,
-                Some(Answer::protection()),
-                format_args!("non-canonical"),
-            );
+            tally.expect(access, addr, Some(Answer::protection()), format_args!("non-canonical"));
         }
     }
 }
@@ -407,26 +319,15 @@ fn heap() -> u64 {
 
 fn main(_: Args) {
     let mut tally = Tally::default();
-    let zeros = |name, start| Kind {
-        name,
-        start,
-        content: Content::Zeros,
-    };
-    let tagged = |name, start, tag| Kind {
-        name,
-        start,
-        content: Content::Tagged(tag),
-    };
+    let zeros = |name, start| Kind { name, start, content: Content::Zeros };
+    let tagged = |name, start, tag| Kind { name, start, content: Content::Tagged(tag) };
     let mut both = |kind| {
         first_touch(&mut tally, kind);
         changes(&mut tally, kind);
     };
 
     let length = PAGES as u64 * PAGE;
-    both(zeros(
-        "anonymous",
-        must!(memory::map(Place::Anywhere, length, Prot::RW, Flags::OWN)),
-    ));
+    both(zeros("anonymous", must!(memory::map(Place::Anywhere, length, Prot::RW, Flags::OWN))));
     both(zeros("heap", heap()));
     both(tagged("constants", CONSTANTS.cede(), 0x1000));
     both(tagged("code", CODE.cede(), 0x2000));
@@ -440,14 +341,6 @@ fn main(_: Args) {
     crossing(&mut tally);
     nowhere(&mut tally);
 
-    check_eq!(
-        tally.wrong,
-        0,
-        "wrong answers of {} accesses",
-        tally.accesses
-    );
-    println!(
-        "faults: {} accesses, each answered as Linux does",
-        tally.accesses
-    );
+    check_eq!(tally.wrong, 0, "wrong answers of {} accesses", tally.accesses);
+    println!("faults: {} accesses, each answered as Linux does", tally.accesses);
 }

@@ -48,11 +48,7 @@ enum Page {
 
 /// What the word at a byte offset of a page with this stamp holds.
 const fn word(stamp: u64, offset: u64) -> u64 {
-    if stamp == 0 {
-        0
-    } else {
-        stamp ^ (offset << 32)
-    }
+    if stamp == 0 { 0 } else { stamp ^ (offset << 32) }
 }
 
 /// How often each call was made, and how often it was refused as it had to be.
@@ -111,10 +107,7 @@ impl Stress {
     fn span(&mut self) -> Span {
         let first = self.index(PAGES);
         let most = (PAGES - first).min(usize::try_from(SPAN).unwrap_or(1));
-        Span {
-            first,
-            count: 1 + self.index(most),
-        }
+        Span { first, count: 1 + self.index(most) }
     }
 
     fn prot(&mut self) -> Prot {
@@ -122,7 +115,7 @@ impl Stress {
         if self.random.chance(50) {
             Prot::RW
         } else {
-            Prot::from_bits_truncate(self.random.below(8))
+            Prot::from_bits_retain(self.random.below(8))
         }
     }
 
@@ -137,18 +130,12 @@ impl Stress {
     }
 
     fn is_free(&self, span: Span) -> bool {
-        self.window[span.pages()]
-            .iter()
-            .all(|page| *page == Page::Hole)
+        self.window[span.pages()].iter().all(|page| *page == Page::Hole)
     }
 
     fn set_new(&mut self, span: Span, prot: Prot) {
         let piece = self.piece();
-        self.window[span.pages()].fill(Page::Mapped {
-            prot,
-            stamp: 0,
-            piece,
-        });
+        self.window[span.pages()].fill(Page::Mapped { prot, stamp: 0, piece });
     }
 
     /// The part of the span, from its first page on, that is surely in one mapping.
@@ -158,10 +145,7 @@ impl Stress {
         };
         let same = |page: &&Page| matches!(page, Page::Mapped { piece, .. } if *piece == wanted);
         let count = self.window[span.pages()].iter().take_while(same).count();
-        Some(Span {
-            first: span.first,
-            count,
-        })
+        Some(Span { first: span.first, count })
     }
 
     fn map(&mut self) {
@@ -209,21 +193,13 @@ impl Stress {
     /// A new mapping outside the window: looked at, and unmapped.
     fn visit_elsewhere(&mut self, addr: u64, len: u64, prot: Prot) {
         let window = WINDOW..WINDOW + PAGES as u64 * PAGE;
-        check_eq!(
-            addr % PAGE,
-            0,
-            "the address that mmap chose, {addr:#x}, within its page"
-        );
+        check_eq!(addr % PAGE, 0, "the address that mmap chose, {addr:#x}, within its page");
         check!(
             addr + len <= window.start || window.end <= addr,
             "mmap chose {addr:#x}, inside the window"
         );
         let last = addr + len - PAGE;
-        let page = Page::Mapped {
-            prot,
-            stamp: 0,
-            piece: 0,
-        };
+        let page = Page::Mapped { prot, stamp: 0, piece: 0 };
         self.probe(addr, page);
         self.probe(last, page);
         must!(memory::unmap(addr, len));
@@ -240,11 +216,7 @@ impl Stress {
                 Err(Errno::EINVAL),
                 "munmap inside a page"
             );
-            check_eq!(
-                memory::unmap(span.addr(), 0),
-                Err(Errno::EINVAL),
-                "munmap of nothing"
-            );
+            check_eq!(memory::unmap(span.addr(), 0), Err(Errno::EINVAL), "munmap of nothing");
             self.counts.refused += 2;
             return;
         }
@@ -268,20 +240,12 @@ impl Stress {
             if last_piece.0 != piece {
                 last_piece = (piece, self.piece());
             }
-            self.window[at] = Page::Mapped {
-                prot: new,
-                stamp,
-                piece: last_piece.1,
-            };
+            self.window[at] = Page::Mapped { prot: new, stamp, piece: last_piece.1 };
         }
         self.renumber_after(span.first + reached, last_piece.0);
         if reached < span.count {
             self.counts.refused += 1;
-            check_eq!(
-                came,
-                Err(Errno::ENOMEM),
-                "mprotect with a hole {reached} pages in"
-            );
+            check_eq!(came, Err(Errno::ENOMEM), "mprotect with a hole {reached} pages in");
         } else {
             check_eq!(came, Ok(()), "mprotect of {} pages", span.count);
         }
@@ -334,19 +298,12 @@ impl Stress {
         if end + more > PAGES {
             return;
         }
-        let added = Span {
-            first: end,
-            count: more,
-        };
+        let added = Span { first: end, count: more };
         let new_len = old.len() + added.len();
         let came = memory::remap(old.addr(), old.len(), new_len, moving);
         if self.is_free(added) {
             check_eq!(came, Ok(old.addr()), "mremap that has room to grow");
-            self.window[added.pages()].fill(Page::Mapped {
-                prot,
-                stamp: 0,
-                piece,
-            });
+            self.window[added.pages()].fill(Page::Mapped { prot, stamp: 0, piece });
         } else if moving == Move::Never {
             check_eq!(came, Err(Errno::ENOMEM), "mremap that has no room to grow");
             self.counts.refused += 1;
@@ -356,11 +313,7 @@ impl Stress {
             for (n, at) in old.pages().enumerate() {
                 self.probe(to + n as u64 * PAGE, self.window[at]);
             }
-            let fresh = Page::Mapped {
-                prot,
-                stamp: 0,
-                piece,
-            };
+            let fresh = Page::Mapped { prot, stamp: 0, piece };
             self.probe(to + old.len(), fresh);
             self.probe(to + new_len - PAGE, fresh);
             must!(memory::unmap(to, new_len));
@@ -370,10 +323,7 @@ impl Stress {
 
     fn window_must_not_hold(&self, addr: u64, len: u64) {
         let end = WINDOW + PAGES as u64 * PAGE;
-        check!(
-            addr + len <= WINDOW || end <= addr,
-            "mremap chose {addr:#x}, inside the window"
-        );
+        check!(addr + len <= WINDOW || end <= addr, "mremap chose {addr:#x}, inside the window");
     }
 
     /// Moves a piece to another place in the window, over whatever is there, perhaps growing or
@@ -409,13 +359,7 @@ impl Stress {
         for (n, page) in (0..).zip(&mut self.heap) {
             match page {
                 _ if n >= used => *page = Page::Hole,
-                Page::Hole => {
-                    *page = Page::Mapped {
-                        prot: Prot::RW,
-                        stamp: 0,
-                        piece: 0,
-                    }
-                }
+                Page::Hole => *page = Page::Mapped { prot: Prot::RW, stamp: 0, piece: 0 },
                 Page::Mapped { .. } => {}
             }
         }
@@ -427,17 +371,11 @@ impl Stress {
         self.counts.probes += 3;
         let (read, write, execute) = match page {
             Page::Hole => (false, false, false),
-            Page::Mapped { prot, .. } => (
-                !prot.is_empty(),
-                prot.contains(Prot::WRITE),
-                prot.contains(Prot::EXEC),
-            ),
+            Page::Mapped { prot, .. } => {
+                (!prot.is_empty(), prot.contains(Prot::WRITE), prot.contains(Prot::EXEC))
+            }
         };
-        let denied = if page == Page::Hole {
-            Answer::unmapped(addr)
-        } else {
-            Answer::denied(addr)
-        };
+        let denied = if page == Page::Hole { Answer::unmapped(addr) } else { Answer::denied(addr) };
         let wanted = |allowed: bool| if allowed { None } else { Some(denied) };
         let came = fault::read(addr).err().map(|caught| caught.answer());
         check_eq!(came, wanted(read), "reading {addr:#x}");
@@ -445,9 +383,7 @@ impl Stress {
         check_eq!(came, wanted(write), "writing {addr:#x}");
         // SAFETY: a page of the window, the heap or a visit holds zeros or a stamp, which begins
         // with RET.
-        let came = unsafe { fault::execute(addr) }
-            .err()
-            .map(|caught| caught.answer());
+        let came = unsafe { fault::execute(addr) }.err().map(|caught| caught.answer());
         check_eq!(came, wanted(execute), "executing {addr:#x}");
         if let (true, Page::Mapped { stamp, .. }) = (read, page) {
             for offset in [0, 8, PAGE / 2, PAGE - 8] {
@@ -503,11 +439,7 @@ impl Stress {
             }
             for offset in (0..PAGE).step_by(8) {
                 let came = memory::load(addr + offset);
-                check_eq!(
-                    came,
-                    word(stamp, offset),
-                    "the word at {addr:#x} + {offset:#x}"
-                );
+                check_eq!(came, word(stamp, offset), "the word at {addr:#x} + {offset:#x}");
             }
         }
     }
@@ -523,11 +455,7 @@ impl Stress {
         self.reread();
         must!(memory::unmap(WINDOW, PAGES as u64 * PAGE));
         self.window.fill(Page::Hole);
-        check_eq!(
-            memory::brk(self.heap_start),
-            self.heap_start,
-            "brk to where the heap began"
-        );
+        check_eq!(memory::brk(self.heap_start), self.heap_start, "brk to where the heap began");
         self.heap.fill(Page::Hole);
         for at in 0..PAGES {
             self.probe(WINDOW + at as u64 * PAGE, Page::Hole);
@@ -566,15 +494,7 @@ fn main(args: Args) {
         }
     }
     stress.finish();
-    let Counts {
-        maps,
-        unmaps,
-        protects,
-        remaps,
-        brks,
-        refused,
-        probes,
-    } = stress.counts;
+    let Counts { maps, unmaps, protects, remaps, brks, refused, probes } = stress.counts;
     println!(
         "stress: seed {seed}, {calls} calls (mmap {maps}, munmap {unmaps}, mprotect {protects}, mremap {remaps}, \
          brk {brks}; {refused} refused), {probes} accesses probed, {} pages written",
