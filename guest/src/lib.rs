@@ -27,6 +27,7 @@
 #![deny(unsafe_code)]
 
 pub mod abi;
+mod bits;
 pub mod call;
 pub mod check;
 pub mod entry;

@@ -11,8 +11,7 @@ use core::cell::UnsafeCell;
 use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use bitflags::bitflags;
-
+use crate::bits::flag_word;
 use crate::call::{number, syscall};
 use crate::check;
 use crate::errno::Errno;
@@ -22,11 +21,10 @@ pub const PAGE: u64 = 4096;
 /// The end of the user half (Linux's `TASK_SIZE_MAX`, four-level paging).
 pub const TASK_SIZE: u64 = (1 << 47) - PAGE;
 
-bitflags! {
+flag_word! {
     /// What may be done with a mapping's bytes (mmap(2)). On x86 a writable page is readable, and so
     /// is an executable one where there are no protection keys.
-    #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-    pub struct Prot: u64 {
+    pub struct Prot {
         /// PROT_READ
         const READ = 1;
         /// PROT_WRITE
@@ -34,10 +32,11 @@ bitflags! {
         /// PROT_EXEC
         const EXEC = 4;
     }
+}
 
+flag_word! {
     /// What kind of mapping (mmap(2)); where it goes is [`Place`]'s to say.
-    #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-    pub struct Flags: u64 {
+    pub struct Flags {
         /// MAP_SHARED
         const SHARED = 0x1;
         /// MAP_PRIVATE
@@ -58,6 +57,8 @@ bitflags! {
 impl Prot {
     /// Readable and writable.
     pub const RW: Prot = Prot::READ.union(Prot::WRITE);
+    /// Everything.
+    pub const RWX: Prot = Prot::RW.union(Prot::EXEC);
     /// Readable and executable.
     pub const RX: Prot = Prot::READ.union(Prot::EXEC);
 }

@@ -131,7 +131,7 @@ fn mapped(prot: Prot, access: Access, addr: u64) -> Option<Answer> {
 }
 
 fn prots() -> impl Iterator<Item = Prot> {
-    (0..PROTS).map(Prot::from_bits_truncate)
+    (0..PROTS).map(Prot::from_bits_retain)
 }
 
 /// Each prot and access on a page that nobody touched before, which must hold what it is to hold.
@@ -187,7 +187,7 @@ fn changes(tally: &mut Tally, kind: Kind) {
 /// Pages that were present and are mapped no more.
 fn unmapped(tally: &mut Tally) {
     for access in ACCESSES {
-        let addr = must!(memory::map(Place::Anywhere, 3 * PAGE, Prot::all(), Flags::OWN));
+        let addr = must!(memory::map(Place::Anywhere, 3 * PAGE, Prot::RWX, Flags::OWN));
         for page in 0..3 {
             memory::store(addr + page * PAGE, RETS);
         }
@@ -197,7 +197,7 @@ fn unmapped(tally: &mut Tally) {
         check_eq!(memory::load(addr), RETS, "the page below the unmapped one");
         check_eq!(memory::load(middle + PAGE), RETS, "the page above the unmapped one");
 
-        must!(memory::map(Place::IfFree(middle), PAGE, Prot::all(), Flags::OWN));
+        must!(memory::map(Place::IfFree(middle), PAGE, Prot::RWX, Flags::OWN));
         tally.expect(access, middle, None, format_args!("mapped again"));
         check_eq!(memory::load(middle), 0, "a page that was unmapped and mapped again");
 

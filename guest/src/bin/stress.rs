@@ -114,7 +114,7 @@ impl Stress {
         if self.random.chance(50) {
             Prot::RW
         } else {
-            Prot::from_bits_truncate(self.random.below(8))
+            Prot::from_bits_retain(self.random.below(8))
         }
     }
 

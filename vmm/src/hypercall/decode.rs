@@ -4,7 +4,6 @@
 //! A line is made in two steps, as strace makes it: at entry everything the program passes, before
 //! the call can change it; at exit what the call wrote, and the result.
 
-use mm::addr::VirtAddr;
 use mm::error::Errno;
 
 use super::flags::{self, FlagSet};
@@ -49,12 +48,7 @@ impl Line {
             Some(known) => known.name.to_owned(),
             None => format!("syscall_{:#x}", call.number),
         };
-        let mut line = Line {
-            call,
-            signature,
-            text: name + "(",
-            done: 0,
-        };
+        let mut line = Line { call, signature, text: name + "(", done: 0 };
         let kinds = line.kinds();
         let first_out = kinds.iter().position(|kind| line.is_written(*kind));
         line.print(first_out.unwrap_or(kinds.len()), Stage::Entered, read);
@@ -71,11 +65,7 @@ impl Line {
     #[must_use]
     pub fn leave(mut self, rax: u64, read: Reader<'_>) -> String {
         let error = error_number(rax);
-        let stage = if error.is_some() {
-            Stage::Failed
-        } else {
-            Stage::Returned(rax)
-        };
+        let stage = if error.is_some() { Stage::Failed } else { Stage::Returned(rax) };
         self.print(self.kinds().len(), stage, read);
         let outcome = self.signature.map_or(Outcome::Number, |s| s.outcome);
         let result = match (error, outcome) {
@@ -96,9 +86,7 @@ impl Line {
     }
 
     fn kinds(&self) -> &'static [Arg] {
-        self.signature
-            .and_then(|s| s.args)
-            .unwrap_or(&[Arg::Hex; 6])
+        self.signature.and_then(|s| s.args).unwrap_or(&[Arg::Hex; 6])
     }
 
     /// Appends the arguments up to number `end`.
@@ -119,6 +107,7 @@ impl Line {
         match kind {
             Arg::BytesOut
             | Arg::RandomOut
+            | Arg::VectorOut
             | Arg::LimitOut
             | Arg::ActionOut
             | Arg::SignalsOut
@@ -179,7 +168,11 @@ impl Line {
             Arg::BytesIn => text::bytes(value, next, Style::Escaped, read),
             Arg::BytesOut => written_bytes(Style::Escaped),
             Arg::RandomOut => written_bytes(Style::Hex),
-            Arg::VectorIn => or_address(structs::vector(value, next, read)),
+            Arg::VectorIn => or_address(structs::vector(value, next, u64::MAX, read)),
+            Arg::VectorOut => match stage {
+                Stage::Returned(len) => or_address(structs::vector(value, next, len, read)),
+                Stage::Entered | Stage::Failed => text::address(value),
+            },
             Arg::LimitIn => or_address(structs::limit(value, read)),
             Arg::LimitOut => written(structs::limit),
             Arg::ActionIn => or_address(structs::action(value, read)),
@@ -203,12 +196,6 @@ impl Line {
     }
 }
 
-/// The line of a call that is over: [`Line::enter`] and [`Line::leave`] in one.
-#[must_use]
-pub fn line(call: Call, rax: u64, read: Reader<'_>) -> String {
-    Line::enter(call, read).leave(rax, read)
-}
-
 /// The error number in a result, if it is one: -4095 to -1.
 fn error_number(rax: u64) -> Option<i32> {
     let negative = text::signed(rax);
@@ -222,9 +209,7 @@ fn error_text(number: i32) -> String {
         Errno::UnknownErrno => format!("-1 (errno {number})"),
         known => {
             let text = std::io::Error::from_raw_os_error(number).to_string();
-            let text = text
-                .rsplit_once(" (os error")
-                .map_or(text.as_str(), |(text, _)| text);
+            let text = text.rsplit_once(" (os error").map_or(text.as_str(), |(text, _)| text);
             format!("-1 {known:?} ({text})")
         }
     }
@@ -243,11 +228,7 @@ fn int(value: u64) -> i32 {
 
 /// At least three digits with a leading zero: `0644`, `022`.
 fn octal(value: u64) -> String {
-    if value < 0o100 {
-        format!("{value:03o}")
-    } else {
-        format!("0{value:o}")
-    }
+    if value < 0o100 { format!("{value:03o}") } else { format!("0{value:o}") }
 }
 
 fn signal(value: u64) -> String {
@@ -294,11 +275,7 @@ fn futex_op(value: u64) -> String {
     let mut text = flags::FUTEX.text(operation);
     if value & PRIVATE != 0 {
         let known = flags::FUTEX.names.iter().any(|(v, _)| *v == operation);
-        text.push_str(if known {
-            "_PRIVATE"
-        } else {
-            "|FUTEX_PRIVATE_FLAG"
-        });
+        text.push_str(if known { "_PRIVATE" } else { "|FUTEX_PRIVATE_FLAG" });
     }
     if value & REALTIME != 0 {
         text.push_str("|FUTEX_CLOCK_REALTIME");
@@ -350,12 +327,6 @@ fn request(value: u64) -> String {
     let [kind, number, size] =
         [value >> 8 & 0xff, value & 0xff, value >> 16 & 0x3fff].map(text::hex);
     format!("_IOC({direction}, {kind}, {number}, {size})")
-}
-
-/// No memory: for a call whose pointers are not to be followed.
-#[must_use]
-pub fn unreadable(_: VirtAddr, _: &mut [u8]) -> bool {
-    false
 }
 
 #[cfg(test)]

@@ -5,28 +5,28 @@ use nix::libc as c;
 
 /// Names for the bits of an argument.
 #[derive(Debug)]
-pub struct FlagSet {
+pub(crate) struct FlagSet {
     /// What the names begin with, for `/* MAP_??? */`.
-    pub prefix: &'static str,
+    pub(crate) prefix: &'static str,
     /// What zero is called; else it is `0`.
-    pub zero: Option<&'static str>,
+    pub(crate) zero: Option<&'static str>,
     /// Bits and their names. One of several bits stands before those that are part of it.
-    pub names: &'static [(u64, &'static str)],
+    pub(crate) names: &'static [(u64, &'static str)],
 }
 
 /// Names for the values of an argument.
 #[derive(Debug)]
-pub struct ChoiceSet {
+pub(crate) struct ChoiceSet {
     /// What the names begin with, for `/* MADV_??? */`.
-    pub prefix: &'static str,
+    pub(crate) prefix: &'static str,
     /// Values and their names.
-    pub names: &'static [(u64, &'static str)],
+    pub(crate) names: &'static [(u64, &'static str)],
 }
 
 impl FlagSet {
     /// The flags of `value`, as strace prints them: `PROT_READ|0x100`, `0x10 /* PROT_??? */`.
     #[must_use]
-    pub fn text(&self, value: u64) -> String {
+    pub(crate) fn text(&self, value: u64) -> String {
         let (mut names, rest) = self.split(value);
         if names.is_empty() {
             return match self.zero {
@@ -58,7 +58,7 @@ impl FlagSet {
 impl ChoiceSet {
     /// The name of `value`, or `0x5 /* MADV_??? */`.
     #[must_use]
-    pub fn text(&self, value: u64) -> String {
+    pub(crate) fn text(&self, value: u64) -> String {
         match self.names.iter().find(|(v, _)| *v == value) {
             Some((_, name)) => (*name).to_owned(),
             None => format!("{value:#x} /* {}??? */", self.prefix),
@@ -72,7 +72,7 @@ macro_rules! names {
 }
 
 /// `mmap`, `mprotect`: protection.
-pub const PROT: FlagSet = FlagSet {
+pub(crate) const PROT: FlagSet = FlagSet {
     prefix: "PROT_",
     zero: Some("PROT_NONE"),
     names: &[
@@ -86,7 +86,7 @@ pub const PROT: FlagSet = FlagSet {
 };
 
 /// `mmap`: the kind of mapping, in the lowest four bits.
-pub const MAP_TYPE: ChoiceSet = ChoiceSet {
+pub(crate) const MAP_TYPE: ChoiceSet = ChoiceSet {
     prefix: "MAP_",
     names: &[
         (0, "MAP_FILE"),
@@ -98,7 +98,7 @@ pub const MAP_TYPE: ChoiceSet = ChoiceSet {
 };
 
 /// `mmap`: the flags beside the kind and the huge-page size.
-pub const MAP: FlagSet = FlagSet {
+pub(crate) const MAP: FlagSet = FlagSet {
     prefix: "MAP_",
     zero: None,
     names: names![
@@ -120,14 +120,14 @@ pub const MAP: FlagSet = FlagSet {
 };
 
 /// `mremap`.
-pub const MREMAP: FlagSet = FlagSet {
+pub(crate) const MREMAP: FlagSet = FlagSet {
     prefix: "MREMAP_",
     zero: None,
     names: names![MREMAP_MAYMOVE, MREMAP_FIXED, MREMAP_DONTUNMAP],
 };
 
 /// `madvise`.
-pub const MADV: ChoiceSet = ChoiceSet {
+pub(crate) const MADV: ChoiceSet = ChoiceSet {
     prefix: "MADV_",
     names: &[
         (0, "MADV_NORMAL"),
@@ -161,47 +161,30 @@ pub const MADV: ChoiceSet = ChoiceSet {
 };
 
 /// `msync`.
-pub const MS: FlagSet = FlagSet {
-    prefix: "MS_",
-    zero: None,
-    names: names![MS_SYNC, MS_ASYNC, MS_INVALIDATE],
-};
+pub(crate) const MS: FlagSet =
+    FlagSet { prefix: "MS_", zero: None, names: names![MS_SYNC, MS_ASYNC, MS_INVALIDATE] };
 
 /// `mlock2`.
-pub const MLOCK: FlagSet = FlagSet {
-    prefix: "MLOCK_",
-    zero: None,
-    names: &[(c::MLOCK_ONFAULT as u64, "MLOCK_ONFAULT")],
-};
+pub(crate) const MLOCK: FlagSet =
+    FlagSet { prefix: "MLOCK_", zero: None, names: &[(c::MLOCK_ONFAULT as u64, "MLOCK_ONFAULT")] };
 
 /// `mlockall`.
-pub const MCL: FlagSet = FlagSet {
-    prefix: "MCL_",
-    zero: None,
-    names: names![MCL_CURRENT, MCL_FUTURE, MCL_ONFAULT],
-};
+pub(crate) const MCL: FlagSet =
+    FlagSet { prefix: "MCL_", zero: None, names: names![MCL_CURRENT, MCL_FUTURE, MCL_ONFAULT] };
 
 /// `memfd_create`, without the huge-page size.
-pub const MFD: FlagSet = FlagSet {
+pub(crate) const MFD: FlagSet = FlagSet {
     prefix: "MFD_",
     zero: None,
-    names: names![
-        MFD_CLOEXEC,
-        MFD_ALLOW_SEALING,
-        MFD_HUGETLB,
-        MFD_NOEXEC_SEAL,
-        MFD_EXEC
-    ],
+    names: names![MFD_CLOEXEC, MFD_ALLOW_SEALING, MFD_HUGETLB, MFD_NOEXEC_SEAL, MFD_EXEC],
 };
 
 /// `open`: how, in the lowest two bits.
-pub const O_ACCESS: ChoiceSet = ChoiceSet {
-    prefix: "O_",
-    names: names![O_RDONLY, O_WRONLY, O_RDWR, O_ACCMODE],
-};
+pub(crate) const O_ACCESS: ChoiceSet =
+    ChoiceSet { prefix: "O_", names: names![O_RDONLY, O_WRONLY, O_RDWR, O_ACCMODE] };
 
 /// `open`: the other flags.
-pub const O: FlagSet = FlagSet {
+pub(crate) const O: FlagSet = FlagSet {
     prefix: "O_",
     zero: None,
     names: &[
@@ -228,14 +211,11 @@ pub const O: FlagSet = FlagSet {
 };
 
 /// `pipe2`, `dup3`.
-pub const O_DESCRIPTOR: FlagSet = FlagSet {
-    prefix: "O_",
-    zero: None,
-    names: names![O_NONBLOCK, O_DIRECT, O_CLOEXEC],
-};
+pub(crate) const O_DESCRIPTOR: FlagSet =
+    FlagSet { prefix: "O_", zero: None, names: names![O_NONBLOCK, O_DIRECT, O_CLOEXEC] };
 
 /// `newfstatat`, `faccessat2` and the like.
-pub const AT: FlagSet = FlagSet {
+pub(crate) const AT: FlagSet = FlagSet {
     prefix: "AT_",
     zero: None,
     names: names![
@@ -248,27 +228,24 @@ pub const AT: FlagSet = FlagSet {
 };
 
 /// `access`.
-pub const ACCESS: FlagSet = FlagSet {
-    prefix: "?_OK",
-    zero: Some("F_OK"),
-    names: names![R_OK, W_OK, X_OK],
-};
+pub(crate) const ACCESS: FlagSet =
+    FlagSet { prefix: "?_OK", zero: Some("F_OK"), names: names![R_OK, W_OK, X_OK] };
 
 /// `lseek`.
-pub const SEEK: ChoiceSet = ChoiceSet {
+pub(crate) const SEEK: ChoiceSet = ChoiceSet {
     prefix: "SEEK_",
     names: names![SEEK_SET, SEEK_CUR, SEEK_END, SEEK_DATA, SEEK_HOLE],
 };
 
 /// `getrandom`.
-pub const GRND: FlagSet = FlagSet {
+pub(crate) const GRND: FlagSet = FlagSet {
     prefix: "GRND_",
     zero: None,
     names: names![GRND_NONBLOCK, GRND_RANDOM, GRND_INSECURE],
 };
 
 /// `prlimit64` and its kin.
-pub const RLIMIT: ChoiceSet = ChoiceSet {
+pub(crate) const RLIMIT: ChoiceSet = ChoiceSet {
     prefix: "RLIMIT_",
     names: names![
         RLIMIT_CPU,
@@ -291,7 +268,7 @@ pub const RLIMIT: ChoiceSet = ChoiceSet {
 };
 
 /// `clock_gettime` and its kin.
-pub const CLOCK: ChoiceSet = ChoiceSet {
+pub(crate) const CLOCK: ChoiceSet = ChoiceSet {
     prefix: "CLOCK_",
     names: names![
         CLOCK_REALTIME,
@@ -309,7 +286,7 @@ pub const CLOCK: ChoiceSet = ChoiceSet {
 };
 
 /// `arch_prctl` (arch/x86/include/uapi/asm/prctl.h).
-pub const ARCH: ChoiceSet = ChoiceSet {
+pub(crate) const ARCH: ChoiceSet = ChoiceSet {
     prefix: "ARCH_",
     names: &[
         (0x1001, "ARCH_SET_GS"),
@@ -322,13 +299,11 @@ pub const ARCH: ChoiceSet = ChoiceSet {
 };
 
 /// `rt_sigprocmask`.
-pub const SIGMASK: ChoiceSet = ChoiceSet {
-    prefix: "SIG_",
-    names: names![SIG_BLOCK, SIG_UNBLOCK, SIG_SETMASK],
-};
+pub(crate) const SIGMASK: ChoiceSet =
+    ChoiceSet { prefix: "SIG_", names: names![SIG_BLOCK, SIG_UNBLOCK, SIG_SETMASK] };
 
 /// `rt_sigaction`'s `sa_flags`.
-pub const SA: FlagSet = FlagSet {
+pub(crate) const SA: FlagSet = FlagSet {
     prefix: "SA_",
     zero: None,
     names: &[
@@ -344,7 +319,7 @@ pub const SA: FlagSet = FlagSet {
 };
 
 /// `ioctl` requests of terminals and pipes.
-pub const IOCTL: ChoiceSet = ChoiceSet {
+pub(crate) const IOCTL: ChoiceSet = ChoiceSet {
     prefix: "",
     names: names![
         TCGETS, TCSETS, TCSETSW, TCSETSF, TIOCGWINSZ, TIOCSWINSZ, TIOCGPGRP, TIOCSPGRP, FIONREAD,
@@ -353,7 +328,7 @@ pub const IOCTL: ChoiceSet = ChoiceSet {
 };
 
 /// `fcntl` commands.
-pub const FCNTL: ChoiceSet = ChoiceSet {
+pub(crate) const FCNTL: ChoiceSet = ChoiceSet {
     prefix: "F_",
     names: names![
         F_DUPFD,
@@ -375,7 +350,7 @@ pub const FCNTL: ChoiceSet = ChoiceSet {
 };
 
 /// `futex` operations, without the flags PRIVATE (128) and CLOCK_REALTIME (256).
-pub const FUTEX: ChoiceSet = ChoiceSet {
+pub(crate) const FUTEX: ChoiceSet = ChoiceSet {
     prefix: "FUTEX_",
     names: names![
         FUTEX_WAIT,
@@ -393,7 +368,7 @@ pub const FUTEX: ChoiceSet = ChoiceSet {
 };
 
 /// `prctl` options.
-pub const PR: ChoiceSet = ChoiceSet {
+pub(crate) const PR: ChoiceSet = ChoiceSet {
     prefix: "PR_",
     names: names![
         PR_SET_PDEATHSIG,
@@ -416,11 +391,9 @@ pub const PR: ChoiceSet = ChoiceSet {
 };
 
 /// `S_IFMT` of `st_mode`.
-pub const FILE_TYPE: ChoiceSet = ChoiceSet {
+pub(crate) const FILE_TYPE: ChoiceSet = ChoiceSet {
     prefix: "S_IF",
-    names: names![
-        S_IFSOCK, S_IFLNK, S_IFREG, S_IFBLK, S_IFDIR, S_IFCHR, S_IFIFO
-    ],
+    names: names![S_IFSOCK, S_IFLNK, S_IFREG, S_IFBLK, S_IFDIR, S_IFCHR, S_IFIFO],
 };
 
 /// Signals 1 to 31, without `SIG`.
@@ -433,7 +406,7 @@ const SIGNALS: [&str; 31] = [
 /// A signal's name without `SIG`, as in a set: `INT`, `RTMIN`, `RT_8`. `None` where there is no such
 /// signal.
 #[must_use]
-pub fn signal(number: u64) -> Option<String> {
+pub(crate) fn signal(number: u64) -> Option<String> {
     match number {
         1..=31 => {
             let index = usize::try_from(number - 1).ok()?;

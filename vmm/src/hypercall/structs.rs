@@ -52,9 +52,7 @@ pub(crate) fn action(at: u64, read: Reader<'_>) -> Option<String> {
     } else {
         String::new()
     };
-    Some(format!(
-        "{{sa_handler={handler}, sa_mask={mask}, sa_flags={flag_text}{restorer}}}"
-    ))
+    Some(format!("{{sa_handler={handler}, sa_mask={mask}, sa_flags={flag_text}{restorer}}}"))
 }
 
 /// `sigset_t`.
@@ -65,11 +63,7 @@ pub(crate) fn signals(at: u64, read: Reader<'_>) -> Option<String> {
 
 /// The signals that are in the set, or, where those are more, the others.
 fn set_text(set: u64) -> String {
-    let (sign, set) = if set.count_ones() > 32 {
-        ("~", !set)
-    } else {
-        ("", set)
-    };
+    let (sign, set) = if set.count_ones() > 32 { ("~", !set) } else { ("", set) };
     let present = (1..=64).filter(|n| set & (1 << (n - 1)) != 0);
     let names: Vec<_> = present.filter_map(flags::signal).collect();
     format!("{sign}[{}]", names.join(" "))
@@ -112,11 +106,7 @@ pub(crate) fn names(at: u64, read: Reader<'_>) -> Option<String> {
         let name = bytes.split(|&b| b == 0).next().unwrap_or_default();
         text::quote(name, Style::Escaped)
     };
-    Some(format!(
-        "{{sysname={}, nodename={}, ...}}",
-        field(0),
-        field(1)
-    ))
+    Some(format!("{{sysname={}, nodename={}, ...}}", field(0), field(1)))
 }
 
 /// `int[2]`.
@@ -146,15 +136,18 @@ pub(crate) fn resident(at: u64, len: u64, read: Reader<'_>) -> Option<String> {
     Some(format!("[{}]", elements.join(", ")))
 }
 
-/// `struct iovec[count]`, whose bytes the program passes.
-pub(crate) fn vector(at: u64, count: u64, read: Reader<'_>) -> Option<String> {
+/// `struct iovec[count]`, of which the first `filled` bytes are shown: all that the program passes,
+/// or as many as the call wrote.
+pub(crate) fn vector(at: u64, count: u64, filled: u64, read: Reader<'_>) -> Option<String> {
     if count == 0 {
         return Some("[]".to_owned());
     }
     let mut elements = Vec::new();
+    let mut left = filled;
     for index in 0..count.min(SHOWN) {
         let [base, len] = words(at.checked_add(index * 16)?, read)?;
-        let content = text::bytes(base, len, Style::Escaped, read);
+        let content = text::bytes(base, len.min(left), Style::Escaped, read);
+        left -= len.min(left);
         elements.push(format!("{{iov_base={content}, iov_len={len}}}"));
     }
     if count > SHOWN {

@@ -9,8 +9,7 @@ use super::flags::{self, ChoiceSet, FlagSet};
 
 /// What an argument is, for printing and for counting.
 #[derive(Debug, Clone, Copy)]
-#[non_exhaustive]
-pub enum Arg {
+pub(crate) enum Arg {
     /// An address that is not looked behind.
     Address,
     /// A number of bytes or things, unsigned, 64 bits.
@@ -69,6 +68,8 @@ pub enum Arg {
     RandomOut,
     /// `struct iovec[]` whose bytes the program passes; the next argument is how many.
     VectorIn,
+    /// `struct iovec[]` whose bytes the call writes; the next argument is how many.
+    VectorOut,
     /// `struct rlimit`, passed.
     LimitIn,
     /// `struct rlimit`, written.
@@ -99,7 +100,7 @@ pub enum Arg {
 
 /// How a result that is no error is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
+pub(crate) enum Outcome {
     /// A signed number.
     Number,
     /// An address or bits, in hexadecimal.
@@ -112,25 +113,19 @@ pub enum Outcome {
 
 /// A call's name and what its arguments are.
 #[derive(Debug, Clone, Copy)]
-pub struct Signature {
+pub(crate) struct Signature {
     /// The name in the kernel's table, without `sys_`.
-    pub name: &'static str,
+    pub(crate) name: &'static str,
     /// Its arguments; `None` where this table does not know them.
-    pub args: Option<&'static [Arg]>,
+    pub(crate) args: Option<&'static [Arg]>,
     /// Its result.
-    pub outcome: Outcome,
+    pub(crate) outcome: Outcome,
 }
 
 /// The signature of the call with this number; `None` where there is no such call.
 #[must_use]
-pub fn signature(number: u64) -> Option<Signature> {
-    let own = |name, args, outcome| {
-        Some(Signature {
-            name,
-            args: Some(args),
-            outcome,
-        })
-    };
+pub(crate) fn signature(number: u64) -> Option<Signature> {
+    let own = |name, args, outcome| Some(Signature { name, args: Some(args), outcome });
     match number {
         abi::CALL_RECOVER => return own("mmvisor_recover", &[Arg::Address], Outcome::Hex),
         abi::CALL_MAPS => return own("mmvisor_maps", &[Arg::Address, Arg::Size], Outcome::Number),
@@ -146,11 +141,7 @@ pub fn signature(number: u64) -> Option<Signature> {
         Sysno::exit | Sysno::exit_group | Sysno::rt_sigreturn => Outcome::Never,
         _ => Outcome::Number,
     };
-    Some(Signature {
-        name: call.name(),
-        args,
-        outcome,
-    })
+    Some(Signature { name: call.name(), args, outcome })
 }
 
 /// The name of the call with this number, mmvisor's own included.
@@ -161,9 +152,7 @@ pub fn name(number: u64) -> Option<&'static str> {
 
 /// What the arguments of `call` are, by family.
 fn arguments(call: Sysno) -> Option<&'static [Arg]> {
-    memory(call)
-        .or_else(|| files(call))
-        .or_else(|| process(call))
+    memory(call).or_else(|| files(call)).or_else(|| process(call))
 }
 
 fn memory(call: Sysno) -> Option<&'static [Arg]> {
@@ -196,14 +185,14 @@ fn memory(call: Sysno) -> Option<&'static [Arg]> {
 fn files(call: Sysno) -> Option<&'static [Arg]> {
     use Arg::{
         Address, BytesIn, BytesOut, Choice, CreateMode, DirFd, FcntlValue, Fd, Flags, Hex, Int,
-        Long, Mode, OpenFlags, PairOut, Path, PathOut, Request, Size, StatOut, VectorIn,
+        Long, Mode, OpenFlags, PairOut, Path, PathOut, Request, Size, StatOut, VectorIn, VectorOut,
     };
     Some(match call {
         Sysno::read => &[Fd, BytesOut, Size],
         Sysno::write => &[Fd, BytesIn, Size],
         Sysno::pread64 => &[Fd, BytesOut, Size, Long],
         Sysno::pwrite64 => &[Fd, BytesIn, Size, Long],
-        Sysno::readv => &[Fd, Address, Size],
+        Sysno::readv => &[Fd, VectorOut, Size],
         Sysno::writev => &[Fd, VectorIn, Size],
         Sysno::open => &[Path, OpenFlags, CreateMode],
         Sysno::openat => &[DirFd, Path, OpenFlags, CreateMode],
@@ -309,14 +298,7 @@ mod tests {
 
     #[test]
     fn numbers_without_a_call_have_no_name() {
-        for number in [
-            337,
-            423,
-            600,
-            abi::OWN_CALLS - 1,
-            abi::OWN_CALLS + 2,
-            u64::MAX,
-        ] {
+        for number in [337, 423, 600, abi::OWN_CALLS - 1, abi::OWN_CALLS + 2, u64::MAX] {
             assert_eq!(name(number), None, "{number}");
         }
     }
@@ -337,11 +319,7 @@ mod tests {
     #[test]
     fn no_call_has_more_than_six_arguments() {
         for call in (0..600).filter_map(Sysno::new) {
-            assert!(
-                arguments(call).is_none_or(|args| args.len() <= 6),
-                "{}",
-                call.name()
-            );
+            assert!(arguments(call).is_none_or(|args| args.len() <= 6), "{}", call.name());
         }
     }
 }

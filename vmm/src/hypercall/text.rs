@@ -4,7 +4,7 @@ use mm::addr::{PAGE_SIZE, VirtAddr};
 
 /// Reads the program's memory: fills the buffer from the address and says whether all of it could be
 /// read.
-pub type Reader<'a> = &'a dyn Fn(VirtAddr, &mut [u8]) -> bool;
+pub(crate) type Reader<'a> = &'a dyn Fn(VirtAddr, &mut [u8]) -> bool;
 
 /// How many bytes of a text or a buffer are shown (strace's `-s`).
 const SHOWN: usize = 32;
@@ -13,27 +13,19 @@ const PATH_MAX: usize = 4096;
 
 /// An address as strace prints pointers.
 #[must_use]
-pub fn address(value: u64) -> String {
-    if value == 0 {
-        "NULL".to_owned()
-    } else {
-        format!("{value:#x}")
-    }
+pub(crate) fn address(value: u64) -> String {
+    if value == 0 { "NULL".to_owned() } else { format!("{value:#x}") }
 }
 
 /// A number as C's `%#x` prints it.
 #[must_use]
-pub fn hex(value: u64) -> String {
-    if value == 0 {
-        "0".to_owned()
-    } else {
-        format!("{value:#x}")
-    }
+pub(crate) fn hex(value: u64) -> String {
+    if value == 0 { "0".to_owned() } else { format!("{value:#x}") }
 }
 
 /// The same bits as a signed number.
 #[must_use]
-pub fn signed(value: u64) -> i64 {
+pub(crate) fn signed(value: u64) -> i64 {
     i64::from_le_bytes(value.to_le_bytes())
 }
 
@@ -140,10 +132,7 @@ mod tests {
         let mut memory = vec![0; 0x2000];
         memory[0x2000 - content.len()..].copy_from_slice(content);
         move |at, buffer| {
-            let from = at
-                .get()
-                .checked_sub(0x1000)
-                .and_then(|o| usize::try_from(o).ok());
+            let from = at.get().checked_sub(0x1000).and_then(|o| usize::try_from(o).ok());
             let part = from.and_then(|o| memory.get(o..)?.get(..buffer.len()));
             part.map(|p| buffer.copy_from_slice(p)).is_some()
         }
@@ -153,10 +142,7 @@ mod tests {
     fn what_cannot_be_printed_is_escaped_as_strace_does() {
         let quoted = quote(b"\x001\x00a\xe93\x1bz\x00\x00", Style::Escaped);
         assert_eq!(quoted, r#""\0001\0a\3513\33z\0\0""#);
-        assert_eq!(
-            quote(b"\"\\\t\n\r\x0b\x0c", Style::Escaped),
-            r#""\"\\\t\n\r\v\f""#
-        );
+        assert_eq!(quote(b"\"\\\t\n\r\x0b\x0c", Style::Escaped), r#""\"\\\t\n\r\v\f""#);
         assert_eq!(quote(b"\xcb(a", Style::Hex), r#""\xcb\x28\x61""#);
     }
 
@@ -178,18 +164,9 @@ mod tests {
     fn texts_and_buffers_show_32_bytes() {
         let longer = [b'x'; 33];
         let x32 = "x".repeat(32);
-        assert_eq!(
-            bytes(0x3000 - 33, 33, Style::Escaped, &read(&longer)),
-            format!("\"{x32}\"...")
-        );
-        assert_eq!(
-            bytes(0x3000 - 32, 32, Style::Escaped, &read(&longer)),
-            format!("\"{x32}\"")
-        );
-        assert_eq!(
-            bytes(0x3000 - 31, 32, Style::Escaped, &read(&longer)),
-            "0x2fe1"
-        );
+        assert_eq!(bytes(0x3000 - 33, 33, Style::Escaped, &read(&longer)), format!("\"{x32}\"..."));
+        assert_eq!(bytes(0x3000 - 32, 32, Style::Escaped, &read(&longer)), format!("\"{x32}\""));
+        assert_eq!(bytes(0x3000 - 31, 32, Style::Escaped, &read(&longer)), "0x2fe1");
         assert_eq!(bytes(0x9000, 0, Style::Escaped, &read(b"")), "\"\"");
         assert_eq!(text(0x3000 - 33, &read(&longer)), format!("\"{x32}\"..."));
     }

@@ -129,23 +129,14 @@ impl Elf {
         let start = first.pages.start();
         let placement = if header.e_type == abi::ET_DYN {
             let size = last.pages.end().bytes_from(start);
-            Placement::Anywhere {
-                size,
-                alignment: largest_alignment(&table),
-            }
+            Placement::Anywhere { size, alignment: largest_alignment(&table) }
         } else if start.get() < LoadError::MIN_ADDRESS {
-            return Err(LoadError::TooLow {
-                index: first.index,
-                start: start.get(),
-            });
+            return Err(LoadError::TooLow { index: first.index, start: start.get() });
         } else {
             Placement::Fixed(start)
         };
         let executable = |s: &Segment| s.prot.contains(ProtFlags::PROT_EXEC);
-        if !segments
-            .iter()
-            .any(|s| executable(s) && s.contains(header.e_entry))
-        {
+        if !segments.iter().any(|s| executable(s) && s.contains(header.e_entry)) {
             return Err(LoadError::EntryOutside(header.e_entry));
         }
         Ok(Elf {
@@ -228,18 +219,14 @@ fn read_header(
     read_at(0, &mut head).map_err(LoadError::Read)?;
     if let Some(line) = head.strip_prefix(b"#!") {
         let line = line.split(|&b| b == b'\n').next().unwrap_or(line);
-        let interpreter = String::from_utf8_lossy(line).trim().to_owned();
+        let interpreter = line.trim_ascii().escape_ascii().to_string();
         return Err(LoadError::Script { interpreter });
     }
     if !head.starts_with(abi::ELFMAG) {
         return Err(LoadError::NotElf);
     }
     if len < HEADER_SIZE {
-        return Err(LoadError::Truncated {
-            what: "ELF header",
-            needed: HEADER_SIZE,
-            len,
-        });
+        return Err(LoadError::Truncated { what: "ELF header", needed: HEADER_SIZE, len });
     }
     let header: abi::Elf64_Ehdr = read_value(0, read_at)?;
     // The order of these decides what a person is told of an ARM or i386 program. Byte order first:
@@ -248,9 +235,7 @@ fn read_header(
         return Err(LoadError::BigEndian);
     }
     if header.e_machine != abi::EM_X86_64 {
-        return Err(LoadError::OtherMachine {
-            machine: machine::name(header.e_machine),
-        });
+        return Err(LoadError::OtherMachine { machine: machine::name(header.e_machine) });
     }
     if header.e_ident[abi::EI_CLASS] != abi::ELFCLASS64 {
         return Err(LoadError::Not64Bit);
@@ -276,38 +261,27 @@ fn read_table(
         return Err(LoadError::HeaderCount(header.e_phnum));
     }
     let size = u64::from(PROGRAM_HEADER_SIZE);
-    let needed = header
-        .e_phoff
-        .saturating_add(size * u64::from(header.e_phnum));
+    let needed = header.e_phoff.saturating_add(size * u64::from(header.e_phnum));
     if needed > len {
-        return Err(LoadError::Truncated {
-            what: "program headers",
-            needed,
-            len,
-        });
+        return Err(LoadError::Truncated { what: "program headers", needed, len });
     }
-    (0..u64::from(header.e_phnum))
-        .map(|i| read_value(header.e_phoff + i * size, read_at))
-        .collect()
+    (0..u64::from(header.e_phnum)).map(|i| read_value(header.e_phoff + i * size, read_at)).collect()
 }
 
-/// The path in `PT_INTERP`, as far as the file has it.
+/// The path in `PT_INTERP`, as far as the file has it; escaped, since it is shown on a terminal.
 fn read_interpreter(
     entry: &abi::Elf64_Phdr,
     len: u64,
     read_at: &mut impl FnMut(u64, &mut [u8]) -> io::Result<()>,
 ) -> Result<String, LoadError> {
-    let size = entry
-        .p_filesz
-        .min(PATH_MAX)
-        .min(len.saturating_sub(entry.p_offset));
+    let size = entry.p_filesz.min(PATH_MAX).min(len.saturating_sub(entry.p_offset));
     if size == 0 {
         return Ok("not in the file".to_owned());
     }
     let mut path = vec![0; usize::try_from(size).unwrap_or(0)];
     read_at(entry.p_offset, &mut path).map_err(LoadError::Read)?;
     let path = path.split(|&b| b == 0).next().unwrap_or_default();
-    Ok(String::from_utf8_lossy(path).into_owned())
+    Ok(path.escape_ascii().to_string())
 }
 
 /// One `PT_LOAD` that is not empty.
@@ -315,46 +289,27 @@ fn check_segment(index: usize, entry: &abi::Elf64_Phdr, len: u64) -> Result<Segm
     let (address, offset) = (entry.p_vaddr, entry.p_offset);
     let (file_size, mem_size) = (entry.p_filesz, entry.p_memsz);
     if file_size > mem_size {
-        return Err(LoadError::FileLargerThanMemory {
-            index,
-            file_size,
-            mem_size,
-        });
+        return Err(LoadError::FileLargerThanMemory { index, file_size, mem_size });
     }
     if file_size != 0 {
         if offset % PAGE_SIZE != address % PAGE_SIZE {
-            return Err(LoadError::Misaligned {
-                index,
-                offset,
-                address,
-            });
+            return Err(LoadError::Misaligned { index, offset, address });
         }
-        let needed = offset.checked_add(file_size).ok_or(LoadError::Overflow {
-            index,
-            what: "file offset",
-        })?;
+        let needed = offset
+            .checked_add(file_size)
+            .ok_or(LoadError::Overflow { index, what: "file offset" })?;
         if needed > len {
             return Err(LoadError::TruncatedSegment { index, needed, len });
         }
     }
-    let end = address.checked_add(mem_size).ok_or(LoadError::Overflow {
-        index,
-        what: "address",
-    })?;
+    let end =
+        address.checked_add(mem_size).ok_or(LoadError::Overflow { index, what: "address" })?;
     let pages = VirtAddr::new(end)
         .page_ceil()
         .and_then(|end| PageRange::new(VirtAddr::new(address).page_floor(), end))
         .ok_or(LoadError::OutsideUserHalf { index, end })?;
     let prot = protection(entry.p_flags);
-    Ok(Segment {
-        index,
-        address,
-        offset,
-        file_size,
-        mem_size,
-        prot,
-        pages,
-    })
+    Ok(Segment { index, address, offset, file_size, mem_size, prot, pages })
 }
 
 /// `make_prot`.
@@ -378,9 +333,7 @@ fn largest_alignment(table: &[abi::Elf64_Phdr]) -> u64 {
 fn header_address(table: &[abi::Elf64_Phdr], e_phoff: u64) -> u64 {
     let holds = |p: &&abi::Elf64_Phdr| {
         p.p_type == abi::PT_LOAD
-            && e_phoff
-                .checked_sub(p.p_offset)
-                .is_some_and(|inside| inside < p.p_filesz)
+            && e_phoff.checked_sub(p.p_offset).is_some_and(|inside| inside < p.p_filesz)
     };
     let holder = table.iter().rfind(holds);
     holder.map_or(0, |p| (e_phoff - p.p_offset).wrapping_add(p.p_vaddr))

@@ -102,10 +102,7 @@ impl Aux {
         let [uid, euid, gid, egid] = self.ids.map(u64::from);
         let mut entries = Vec::with_capacity(22);
         entries.extend(self.vdso.map(|at| (libc::AT_SYSINFO_EHDR, at.get())));
-        entries.extend(
-            self.min_signal_stack
-                .map(|size| (libc::AT_MINSIGSTKSZ, size)),
-        );
+        entries.extend(self.min_signal_stack.map(|size| (libc::AT_MINSIGSTKSZ, size)));
         entries.extend([
             (libc::AT_HWCAP, self.hwcap),
             (libc::AT_PAGESZ, PAGE_SIZE),
@@ -181,14 +178,7 @@ impl InitialStack {
     /// (at least 128 KiB, at most 6 MiB; `bprm_stack_limits`). [`LoadError::Place`] for a top that
     /// is not page-aligned or in the lowest 12 MiB.
     pub fn build(inputs: &StackInputs<'_>) -> Result<Self, LoadError> {
-        let StackInputs {
-            top,
-            execfn,
-            argv,
-            envp,
-            aux,
-            ..
-        } = *inputs;
+        let StackInputs { top, execfn, argv, envp, aux, .. } = *inputs;
         let no_name = [CString::default()];
         let argv = if argv.is_empty() { &no_name } else { argv };
         check_sizes(inputs, argv)?;
@@ -209,10 +199,7 @@ impl InitialStack {
         let start = align_down(below(random, auxv_bytes + pointers * 8));
 
         // Bytes from the bottom up.
-        let mut stack = Filler {
-            start,
-            bytes: Vec::new(),
-        };
+        let mut stack = Filler { start, bytes: Vec::new() };
         stack.word(argv.len() as u64);
         stack.pointers(arg_start, argv);
         stack.pointers(env_start, envp);
@@ -259,10 +246,7 @@ fn check_sizes(inputs: &StackInputs<'_>, argv: &[CString]) -> Result<(), LoadErr
     }
     if inputs.top.get() < LOWEST_TOP || !inputs.top.is_page_aligned() {
         let why = "the top of its stack is too low or not at a page";
-        return Err(LoadError::Place {
-            start: inputs.top.get(),
-            why,
-        });
+        return Err(LoadError::Place { start: inputs.top.get(), why });
     }
     let limit = STRINGS_MAX.min(inputs.stack_limit / 4).max(ARG_MAX);
     let strings = argv.iter().chain(inputs.envp);

@@ -16,7 +16,9 @@ use mm::vma::limits::Limits;
 use mm::vma::{MapFlags, MapType, Prot};
 use nix::sys::mman::ProtFlags;
 
-use crate::load::{Aux, Image, InitialStack, Layout, LoadError, Mapping, Placement, StackAccess, StackInputs};
+use crate::load::{
+    Aux, Image, InitialStack, Layout, LoadError, Mapping, Placement, StackAccess, StackInputs,
+};
 use crate::machine::Machine;
 
 /// Why a program could not be started.

@@ -8,7 +8,7 @@ use mm::space::SharedSpace;
 use crate::hypercall::Streams;
 
 /// How many signals there are; numbered from 1.
-pub const SIGNALS: usize = 64;
+pub(super) const SIGNALS: usize = 64;
 
 /// A `struct sigaction` as the kernel has it: handler, flags, restorer, mask.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -24,7 +24,7 @@ pub struct SignalAction {
 }
 
 /// Who the process says it is.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Identity {
     /// Process id. The guest's processes have numbers of their own.
     pub pid: i32,

@@ -22,7 +22,7 @@ use mm::paging::AccessKind;
 use super::process::Process;
 use super::signal::floating_point_code;
 use super::{Death, Signalled, Stats};
-use crate::hypercall::{self, Call, Outcome, Tracer};
+use crate::hypercall::{self, Answer, Call, Tracer};
 use crate::kvm::{Exit, Registers, Vcpu};
 
 /// Bits of a page fault's error code (SDM volume 3, figure 5-12).
@@ -108,6 +108,7 @@ impl Task {
             let exit = self.vcpu.run();
             self.stats.guest_time += since(started);
             if let Next::End(end) = self.serve(exit)? {
+                self.tracer.end(&end);
                 return Ok(end);
             }
         }
@@ -169,20 +170,25 @@ impl Task {
             ],
         };
         let started = self.now();
-        let outcome = hypercall::serve(&call, &self.process, &mut self.vcpu)?;
+        let line = self.tracer.enter(call, &self.process.space);
+        let answer = hypercall::serve(&call, &self.process, &mut self.vcpu)?;
         let counted = self.stats.calls.entry(call.number).or_default();
         counted.count += 1;
-        counted.errors += u64::from(matches!(outcome, Outcome::Error(_)));
+        counted.errors += u64::from(matches!(answer, Answer::Error(_)));
         counted.time += since(started);
-        self.tracer.call(&call, &outcome, &self.process.space);
-        let value = match outcome {
-            Outcome::Value(value) => value,
-            Outcome::Error(errno) => i64::from(errno as i32).wrapping_neg().cast_unsigned(),
-            Outcome::Exit(status) => return Ok(Next::End(End::Exited(status))),
-            Outcome::Signal(by) => return Ok(Next::End(End::Killed(self.death(by)))),
-        };
-        registers.rax = value;
-        self.resume(&registers)
+        self.tracer.leave(line, &answer, &self.process.space);
+        match answer {
+            Answer::Exit(status) => Ok(Next::End(End::Exited(status))),
+            Answer::Signal(by) => Ok(Next::End(End::Killed(self.death(by)))),
+            Answer::Value(value) => {
+                registers.rax = value;
+                self.resume(&registers)
+            }
+            Answer::Error(errno) => {
+                registers.rax = i64::from(-(errno as i32)).cast_unsigned();
+                self.resume(&registers)
+            }
+        }
     }
 
     fn page_fault(&mut self, address: VirtAddr, error: u64) -> Result<Next, TaskError> {
@@ -241,7 +247,8 @@ impl Task {
     }
 
     fn death(&self, by: Signalled) -> Death {
-        let at = VirtAddr::new(if by.address != 0 { by.address } else { self.vcpu.registers().rip });
+        let at =
+            VirtAddr::new(if by.address != 0 { by.address } else { self.vcpu.registers().rip });
         let space = self.process.space.look();
         let mut nearby = Vec::new();
         for line in maps(&space) {
@@ -277,4 +284,3 @@ impl Task {
 fn since(started: Option<Instant>) -> Duration {
     started.map_or(Duration::ZERO, |instant| instant.elapsed())
 }
-

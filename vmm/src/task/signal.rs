@@ -132,7 +132,7 @@ impl Signalled {
 /// The si_code of a floating-point exception, from the exceptions that are raised and not masked
 /// (Linux's `fpu__exception_code`).
 #[must_use]
-pub fn floating_point_code(raised: u32) -> i32 {
+pub(super) fn floating_point_code(raised: u32) -> i32 {
     match raised {
         r if r & 0x01 != 0 => 7,
         r if r & 0x04 != 0 => 3,

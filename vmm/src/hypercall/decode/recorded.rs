@@ -12,21 +12,11 @@ pub(crate) struct Recorded {
 }
 
 const fn call(number: u64, args: [u64; 6], result: i64, line: &'static str) -> Recorded {
-    Recorded {
-        number,
-        args,
-        result: Some(result),
-        line,
-    }
+    Recorded { number, args, result: Some(result), line }
 }
 
 const fn last(number: u64, args: [u64; 6], line: &'static str) -> Recorded {
-    Recorded {
-        number,
-        args,
-        result: None,
-        line,
-    }
+    Recorded { number, args, result: None, line }
 }
 
 /// The lines, in the order of the programs.

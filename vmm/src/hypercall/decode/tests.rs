@@ -2,17 +2,20 @@
 
 use super::recorded::{LINES, Recorded};
 use super::*;
+use mm::addr::VirtAddr;
 use proptest::prelude::*;
+
+/// The line of a call that is over.
+fn line(call: Call, rax: u64, read: Reader<'_>) -> String {
+    Line::enter(call, read).leave(rax, read)
+}
 
 /// The program's memory: pieces at addresses, nothing elsewhere.
 struct Memory(Vec<(u64, Vec<u8>)>);
 
 impl Memory {
     fn words(at: u64, words: &[u64]) -> Self {
-        Memory(vec![(
-            at,
-            words.iter().flat_map(|w| w.to_le_bytes()).collect(),
-        )])
+        Memory(vec![(at, words.iter().flat_map(|w| w.to_le_bytes()).collect())])
     }
 
     fn and(mut self, at: u64, bytes: &[u8]) -> Self {
@@ -26,21 +29,19 @@ impl Memory {
     fn line(&self, number: i64, args: [u64; 6], result: i64) -> String {
         let read = |at: VirtAddr, buffer: &mut [u8]| {
             self.0.iter().any(|(start, bytes)| {
-                let offset = at
-                    .get()
-                    .checked_sub(*start)
-                    .and_then(|o| usize::try_from(o).ok());
+                let offset = at.get().checked_sub(*start).and_then(|o| usize::try_from(o).ok());
                 let part = offset.and_then(|o| bytes.get(o..)?.get(..buffer.len()));
                 part.map(|p| buffer.copy_from_slice(p)).is_some()
             })
         };
         let number = u64::try_from(number).unwrap();
-        line(
-            Call { number, args },
-            u64::from_le_bytes(result.to_le_bytes()),
-            &read,
-        )
+        line(Call { number, args }, u64::from_le_bytes(result.to_le_bytes()), &read)
     }
+}
+
+/// No memory: pointers are printed as they are.
+fn unreadable(_: VirtAddr, _: &mut [u8]) -> bool {
+    false
 }
 
 fn nothing() -> Memory {
@@ -51,17 +52,8 @@ use nix::libc as c;
 
 #[test]
 fn lines_are_those_that_strace_printed() {
-    for Recorded {
-        number,
-        args,
-        result,
-        line: expected,
-    } in LINES
-    {
-        let call = Call {
-            number: *number,
-            args: *args,
-        };
+    for Recorded { number, args, result, line: expected } in LINES {
+        let call = Call { number: *number, args: *args };
         let ours = match result {
             Some(result) => line(call, u64::from_le_bytes(result.to_le_bytes()), &unreadable),
             None => Line::enter(call, &unreadable).never_returns(&unreadable),
@@ -91,26 +83,17 @@ fn newer_names_than_those_of_the_recorded_strace_are_known() {
 fn what_the_program_passes_is_shown_and_what_the_call_wrote_only_if_it_succeeded() {
     let at = 0x7000;
     let write = nothing().and(at, b"hello\n");
-    assert_eq!(
-        write.line(c::SYS_write, [1, at, 6, 0, 0, 0], 6),
-        r#"write(1, "hello\n", 6) = 6"#
-    );
+    assert_eq!(write.line(c::SYS_write, [1, at, 6, 0, 0, 0], 6), r#"write(1, "hello\n", 6) = 6"#);
     let bad = r#"write(99, "hello\n", 6) = -1 EBADF (Bad file descriptor)"#;
     assert_eq!(write.line(c::SYS_write, [99, at, 6, 0, 0, 0], -9), bad);
-    assert_eq!(
-        write.line(c::SYS_write, [1, 1, 5, 0, 0, 0], 5),
-        "write(1, 0x1, 5) = 5"
-    );
+    assert_eq!(write.line(c::SYS_write, [1, 1, 5, 0, 0, 0], 5), "write(1, 0x1, 5) = 5");
     let read = write.line(c::SYS_read, [3, at, 100, 0, 0, 0], 5);
     assert_eq!(read, r#"read(3, "hello", 100) = 5"#);
     let read = write.line(c::SYS_read, [3, at, 100, 0, 0, 0], -14);
     assert_eq!(read, "read(3, 0x7000, 100) = -1 EFAULT (Bad address)");
     let random = nothing().and(at, b"\xcb(a\x00");
     let line = random.line(c::SYS_getrandom, [at, 4, 1, 0, 0, 0], 4);
-    assert_eq!(
-        line,
-        r#"getrandom("\xcb\x28\x61\x00", 4, GRND_NONBLOCK) = 4"#
-    );
+    assert_eq!(line, r#"getrandom("\xcb\x28\x61\x00", 4, GRND_NONBLOCK) = 4"#);
 }
 
 #[test]
@@ -150,6 +133,11 @@ fn structures_are_shown_as_strace_does() {
         vector.line(c::SYS_writev, [1, at, 3, 0, 0, 0], 3),
         r#"writev(1, [{iov_base="ab", iov_len=2}, {iov_base="\n", iov_len=1}, {iov_base=NULL, iov_len=0}], 3) = 3"#
     );
+    let vector = Memory::words(at, &[0x9000, 3, 0x9010, 4]).and(0x9000, b" 0;xxxxxxxxxxxxx}\n");
+    assert_eq!(
+        vector.line(c::SYS_readv, [3, at, 2, 0, 0, 0], 5),
+        r#"readv(3, [{iov_base=" 0;", iov_len=3}, {iov_base="}\n", iov_len=4}], 2) = 5"#
+    );
     let resident = nothing().and(at, &[1, 0, 1]);
     let line = resident.line(c::SYS_mincore, [0x10000, 8193, at, 0, 0, 0], 0);
     assert_eq!(line, "mincore(0x10000, 8193, [1, 0, 1]) = 0");
@@ -165,44 +153,29 @@ fn structures_are_shown_as_strace_does() {
     );
     let file = Memory::words(at, &[0, 0, 0, 0o100_644, 0, 0, 22]);
     let line = file.line(c::SYS_fstat, [3, at, 0, 0, 0, 0], 0);
-    assert_eq!(
-        line,
-        "fstat(3, {st_mode=S_IFREG|0644, st_size=22, ...}) = 0"
-    );
+    assert_eq!(line, "fstat(3, {st_mode=S_IFREG|0644, st_size=22, ...}) = 0");
     let path = nothing().and(at, b"/tmp/x\0");
     assert_eq!(
         path.line(c::SYS_openat, [u64::MAX - 99, at, 0o101, 0o644, 0, 0], 3),
         r#"openat(AT_FDCWD, "/tmp/x", O_WRONLY|O_CREAT, 0644) = 3"#
     );
-    assert_eq!(
-        path.line(c::SYS_getcwd, [at, 64, 0, 0, 0, 0], 7),
-        r#"getcwd("/tmp/x", 64) = 7"#
-    );
+    assert_eq!(path.line(c::SYS_getcwd, [at, 64, 0, 0, 0, 0], 7), r#"getcwd("/tmp/x", 64) = 7"#);
 }
 
 #[test]
 fn at_entry_everything_up_to_the_first_written_argument_is_known() {
     let call = |number, args| Line::enter(Call { number, args }, &unreadable);
     assert_eq!(call(0, [3, 0x7000, 5, 0, 0, 0]).entered(), "read(3");
-    assert_eq!(
-        call(11, [0x7000, 5, 0, 0, 0, 0]).entered(),
-        "munmap(0x7000, 5"
-    );
+    assert_eq!(call(11, [0x7000, 5, 0, 0, 0, 0]).entered(), "munmap(0x7000, 5");
     assert_eq!(call(39, [0; 6]).entered(), "getpid(");
 }
 
 #[test]
 fn calls_without_an_entry_show_six_numbers_and_ours_their_names() {
     let line = |number, args, result| nothing().line(number, args, result);
-    assert_eq!(
-        line(c::SYS_acct, [1, 2, 0, 0, 0, 0], 0),
-        "acct(0x1, 0x2, 0, 0, 0, 0) = 0"
-    );
+    assert_eq!(line(c::SYS_acct, [1, 2, 0, 0, 0, 0], 0), "acct(0x1, 0x2, 0, 0, 0, 0) = 0");
     let recover = i64::try_from(guest::abi::CALL_RECOVER).unwrap();
-    assert_eq!(
-        line(recover, [0x401000, 0, 0, 0, 0, 0], 0),
-        "mmvisor_recover(0x401000) = 0"
-    );
+    assert_eq!(line(recover, [0x401000, 0, 0, 0, 0, 0], 0), "mmvisor_recover(0x401000) = 0");
 }
 
 #[test]

@@ -53,14 +53,15 @@ fn the_header_says_what_kind_of_file_it_is_not() {
 #[test]
 fn text_and_empty_files_are_no_programs_and_a_script_names_its_interpreter() {
     assert!(matches!(Elf::from_bytes(b""), Err(LoadError::NotElf)));
-    assert!(matches!(
-        Elf::from_bytes(b"hello\n"),
-        Err(LoadError::NotElf)
-    ));
+    assert!(matches!(Elf::from_bytes(b"hello\n"), Err(LoadError::NotElf)));
     let Err(LoadError::Script { interpreter }) = Elf::from_bytes(b"#! /bin/sh -e\necho\n") else {
         panic!("a script");
     };
     assert_eq!(interpreter, "/bin/sh -e");
+    let Err(LoadError::Script { interpreter }) = Elf::from_bytes(b"#!\x1b[2J\xff") else {
+        panic!("a script");
+    };
+    assert_eq!(interpreter, "\\x1b[2J\\xff", "a file cannot command the terminal");
 }
 
 #[test]
@@ -70,20 +71,8 @@ fn a_file_cut_off_anywhere_is_refused() {
         let error = Elf::from_bytes(&bytes[..len]).expect_err("refused");
         let expected = match len {
             0..4 => matches!(error, LoadError::NotElf),
-            4..64 => matches!(
-                error,
-                LoadError::Truncated {
-                    what: "ELF header",
-                    ..
-                }
-            ),
-            64..232 => matches!(
-                error,
-                LoadError::Truncated {
-                    what: "program headers",
-                    ..
-                }
-            ),
+            4..64 => matches!(error, LoadError::Truncated { what: "ELF header", .. }),
+            64..232 => matches!(error, LoadError::Truncated { what: "program headers", .. }),
             _ => matches!(error, LoadError::TruncatedSegment { .. }),
         };
         assert!(expected, "{len} bytes gave {error:?}");
@@ -98,11 +87,7 @@ fn the_number_of_program_headers_is_1_to_1170_as_on_linux() {
         let mut bytes = builder.bytes();
         bytes.resize(bytes.len() + 1171 * 56, 0);
         let error = Elf::from_bytes(&bytes);
-        assert_eq!(
-            matches!(error, Err(LoadError::HeaderCount(_))),
-            refused,
-            "{count}"
-        );
+        assert_eq!(matches!(error, Err(LoadError::HeaderCount(_))), refused, "{count}");
     }
 }
 
@@ -113,56 +98,22 @@ fn a_segment_that_cannot_be_mapped_whole_is_refused_with_its_reason() {
         change(&mut builder.segments[1]);
         refusal(&builder)
     };
-    assert!(matches!(
-        with(|p| p.p_offset += 1),
-        LoadError::Misaligned { index: 1, .. }
-    ));
-    assert!(matches!(
-        with(|p| p.p_filesz = 1 << 20),
-        LoadError::FileLargerThanMemory { .. }
-    ));
-    assert!(matches!(
-        with(|p| p.p_memsz = 0),
-        LoadError::FileLargerThanMemory { .. }
-    ));
-    assert!(matches!(
-        with(|p| p.p_memsz = u64::MAX),
-        LoadError::Overflow {
-            what: "address",
-            ..
-        }
-    ));
+    assert!(matches!(with(|p| p.p_offset += 1), LoadError::Misaligned { index: 1, .. }));
+    assert!(matches!(with(|p| p.p_filesz = 1 << 20), LoadError::FileLargerThanMemory { .. }));
+    assert!(matches!(with(|p| p.p_memsz = 0), LoadError::FileLargerThanMemory { .. }));
+    assert!(matches!(with(|p| p.p_memsz = u64::MAX), LoadError::Overflow { what: "address", .. }));
     let far = with(|p| {
         p.p_offset = u64::MAX - 0xff;
         p.p_filesz = 0x200;
     });
-    assert!(
-        matches!(
-            far,
-            LoadError::Overflow {
-                what: "file offset",
-                ..
-            }
-        ),
-        "{far:?}"
-    );
-    assert!(matches!(
-        with(|p| p.p_memsz = 1 << 47),
-        LoadError::OutsideUserHalf { .. }
-    ));
+    assert!(matches!(far, LoadError::Overflow { what: "file offset", .. }), "{far:?}");
+    assert!(matches!(with(|p| p.p_memsz = 1 << 47), LoadError::OutsideUserHalf { .. }));
     let upper = with(|p| p.p_vaddr = 0xffff_ffff_8000_0f00);
     assert!(matches!(upper, LoadError::OutsideUserHalf { .. }));
-    assert!(matches!(
-        with(|p| p.p_vaddr = 0xf00),
-        LoadError::TooLow { index: 1, start: 0 }
-    ));
+    assert!(matches!(with(|p| p.p_vaddr = 0xf00), LoadError::TooLow { index: 1, start: 0 }));
     assert!(matches!(
         with(|p| p.p_vaddr = 0x40_0f00),
-        LoadError::Overlap {
-            first: 0,
-            second: 1,
-            page: 0x40_0000
-        }
+        LoadError::Overlap { first: 0, second: 1, page: 0x40_0000 }
     ));
 }
 
@@ -178,10 +129,7 @@ fn without_a_segment_to_load_there_is_nothing_to_run() {
 #[test]
 fn an_entry_point_outside_the_code_is_refused() {
     for entry in [0, 0x40_1f00, 0x40_0900, 0xffff_ffff_8000_0000] {
-        let builder = Builder {
-            entry,
-            ..Builder::fixed()
-        };
+        let builder = Builder { entry, ..Builder::fixed() };
         assert!(matches!(refusal(&builder), LoadError::EntryOutside(e) if e == entry));
     }
 }
@@ -192,10 +140,7 @@ fn a_dynamic_program_names_its_interpreter() {
     builder.interpreter = Some("/lib64/ld-linux-x86-64.so.2");
     let error = refusal(&builder);
     let text = error.to_string();
-    assert!(
-        text.contains("its interpreter is /lib64/ld-linux-x86-64.so.2"),
-        "{text}"
-    );
+    assert!(text.contains("its interpreter is /lib64/ld-linux-x86-64.so.2"), "{text}");
     assert!(text.contains("-static"), "{text}");
 }
 
@@ -217,13 +162,7 @@ fn the_alignment_is_the_largest_power_of_two_and_at_least_a_page() {
         let mut builder = Builder::position_independent();
         builder.segments[0].p_align = p_align;
         let elf = Elf::from_bytes(&builder.bytes()).unwrap();
-        assert_eq!(
-            elf.placement(),
-            Placement::Anywhere {
-                size: 0x4000,
-                alignment: expected
-            }
-        );
+        assert_eq!(elf.placement(), Placement::Anywhere { size: 0x4000, alignment: expected });
     }
 }
 

@@ -27,14 +27,7 @@ fn strings(list: &[&str]) -> Vec<CString> {
 
 fn build(argv: &[CString], envp: &[CString], stack_limit: u64) -> Result<InitialStack, LoadError> {
     let execfn = c"/bin/program";
-    InitialStack::build(&StackInputs {
-        top: TOP,
-        stack_limit,
-        execfn,
-        argv,
-        envp,
-        aux: aux(),
-    })
+    InitialStack::build(&StackInputs { top: TOP, stack_limit, execfn, argv, envp, aux: aux() })
 }
 
 fn word(stack: &InitialStack, address: VirtAddr) -> u64 {
@@ -62,12 +55,7 @@ fn the_stack_pointer_is_16_byte_aligned_and_the_content_ends_at_the_top() {
 
 #[test]
 fn pointers_lead_to_the_strings_in_their_order() {
-    let stack = build(
-        &strings(&["prog", "one"]),
-        &strings(&["A=1", "B=2"]),
-        8 << 20,
-    )
-    .unwrap();
+    let stack = build(&strings(&["prog", "one"]), &strings(&["A=1", "B=2"]), 8 << 20).unwrap();
     let pointer = |index: u64| word(&stack, stack.start.offset(index * 8));
     assert_eq!(pointer(0), 2);
     assert_eq!(text(&stack, pointer(1)), c"prog");
@@ -77,27 +65,13 @@ fn pointers_lead_to_the_strings_in_their_order() {
     assert_eq!(text(&stack, pointer(5)), c"B=2");
     assert_eq!(pointer(6), 0);
     assert_eq!(pointer(7), libc::AT_HWCAP);
-    assert_eq!(
-        (pointer(1), pointer(4)),
-        (stack.arg_start.get(), stack.env_start.get())
-    );
+    assert_eq!((pointer(1), pointer(4)), (stack.arg_start.get(), stack.env_start.get()));
     assert_eq!((stack.arg_end.bytes_from(stack.arg_start)), 9);
     assert_eq!((stack.env_end.bytes_from(stack.env_start)), 8);
-    let value = |key| {
-        stack
-            .auxv
-            .iter()
-            .find(|(k, _)| *k == key)
-            .map(|(_, v)| *v)
-            .unwrap()
-    };
+    let value = |key| stack.auxv.iter().find(|(k, _)| *k == key).map(|(_, v)| *v).unwrap();
     assert_eq!(text(&stack, value(libc::AT_EXECFN)), c"/bin/program");
     assert_eq!(text(&stack, value(libc::AT_PLATFORM)), c"x86_64");
-    assert!(
-        text(&stack, value(libc::AT_RANDOM))
-            .to_bytes()
-            .starts_with(b"0123456789abcdef")
-    );
+    assert!(text(&stack, value(libc::AT_RANDOM)).to_bytes().starts_with(b"0123456789abcdef"));
 }
 
 #[test]
@@ -112,14 +86,7 @@ fn a_string_may_have_128_kib_with_its_end_and_not_more() {
     let long = |len: usize| vec![CString::new(vec![b'x'; len]).unwrap()];
     assert!(build(&long(MAX_ARG_STRLEN - 1), &[], 8 << 20).is_ok());
     let error = build(&[], &long(MAX_ARG_STRLEN), 8 << 20).expect_err("too long");
-    let expected = matches!(
-        error,
-        LoadError::StringTooLong {
-            index: 0,
-            len: 131_073,
-            ..
-        }
-    );
+    let expected = matches!(error, LoadError::StringTooLong { index: 0, len: 131_073, .. });
     assert!(expected, "{error:?}");
 }
 
@@ -129,10 +96,7 @@ fn strings_and_pointers_have_a_quarter_of_the_stack_limit() {
     let argv = |count| vec![CString::new(vec![b'x'; 99]).unwrap(); count];
     for (stack_limit, limit) in [(8 << 20, 2 << 20), (0, ARG_MAX), (u64::MAX, STRINGS_MAX)] {
         let most = usize::try_from((limit - 13) / 108).unwrap();
-        assert!(
-            build(&argv(most), &[], stack_limit).is_ok(),
-            "{stack_limit}"
-        );
+        assert!(build(&argv(most), &[], stack_limit).is_ok(), "{stack_limit}");
         let error = build(&argv(most + 1), &[], stack_limit).expect_err("too much");
         assert!(matches!(error, LoadError::ArgumentsTooBig { limit: l, .. } if l == limit));
     }
@@ -156,24 +120,11 @@ fn a_top_without_room_below_it_is_refused() {
 
 #[test]
 fn the_stack_is_byte_for_byte_what_the_host_kernel_builds() {
-    type Case = (
-        &'static [&'static str],
-        &'static [(&'static str, &'static str)],
-    );
+    type Case = (&'static [&'static str], &'static [(&'static str, &'static str)]);
     let cases: [Case; 3] = [
         (&["-"], &[]),
-        (
-            &["-", "/dev/null", "an argument with spaces"],
-            &[("LC_ALL", "C"), ("X", "12345")],
-        ),
-        (
-            &["-u"],
-            &[
-                ("PATH", "/bin"),
-                ("EMPTY", ""),
-                ("LONG", "sixteen bytes..."),
-            ],
-        ),
+        (&["-", "/dev/null", "an argument with spaces"], &[("LC_ALL", "C"), ("X", "12345")]),
+        (&["-u"], &[("PATH", "/bin"), ("EMPTY", ""), ("LONG", "sixteen bytes...")]),
     ];
     for (arguments, variables) in cases {
         let command: Vec<_> = ["/bin/cat"].iter().chain(arguments).copied().collect();
@@ -188,9 +139,7 @@ fn the_stack_is_byte_for_byte_what_the_host_kernel_builds() {
 
         let split = |bytes: Vec<u8>| -> Vec<CString> {
             let texts = bytes.split_inclusive(|&b| b == 0);
-            texts
-                .map(|t| CStr::from_bytes_with_nul(t).unwrap().to_owned())
-                .collect()
+            texts.map(|t| CStr::from_bytes_with_nul(t).unwrap().to_owned()).collect()
         };
         let random = usize::try_from(get(libc::AT_RANDOM) - start).unwrap();
         let inputs = StackInputs {
@@ -211,10 +160,8 @@ fn the_stack_is_byte_for_byte_what_the_host_kernel_builds() {
                 ids: [libc::AT_UID, libc::AT_EUID, libc::AT_GID, libc::AT_EGID]
                     .map(|key| u32::try_from(get(key)).unwrap()),
                 random: memory[random..random + 16].try_into().unwrap(),
-                rseq: find(AT_RSEQ_FEATURE_SIZE).map(|feature_size| Rseq {
-                    feature_size,
-                    alignment: get(AT_RSEQ_ALIGN),
-                }),
+                rseq: find(AT_RSEQ_FEATURE_SIZE)
+                    .map(|feature_size| Rseq { feature_size, alignment: get(AT_RSEQ_ALIGN) }),
             },
         };
         let built = InitialStack::build(&inputs).unwrap();
@@ -222,12 +169,7 @@ fn the_stack_is_byte_for_byte_what_the_host_kernel_builds() {
         assert_eq!(built.start.get(), start);
         assert_eq!(built.bytes, memory);
         let fields = [48, 49, 50, 51].map(|field| VirtAddr::new(cat.stat(field)));
-        let ours = [
-            built.arg_start,
-            built.arg_end,
-            built.env_start,
-            built.env_end,
-        ];
+        let ours = [built.arg_start, built.arg_end, built.env_start, built.env_end];
         assert_eq!(ours, fields);
     }
 }
