@@ -111,11 +111,7 @@ impl Stress {
 
     fn prot(&mut self) -> Prot {
         // Readable and writable half of the time, or little would ever be written.
-        if self.random.chance(50) {
-            Prot::RW
-        } else {
-            Prot::from_bits_retain(self.random.below(8))
-        }
+        if self.random.chance(50) { Prot::RW } else { Prot::from_bits_retain(self.random.below(8)) }
     }
 
     fn piece(&mut self) -> u64 {

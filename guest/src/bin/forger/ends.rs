@@ -39,6 +39,9 @@ pub(crate) const RETURNS_OR_DIES: Ends =
 pub(crate) const RETURNS_OR_BUS: Ends = Ends(&[End::Returns, End::Signal(SIGBUS)]);
 /// An access by a bad stack pointer: #SS, or #GP where it is emulated.
 pub(crate) const BUS_OR_SEGV: Ends = Ends(&[End::Signal(SIGBUS), End::Signal(SIGSEGV)]);
+/// Refused in one way or another.
+pub(crate) const DIES: Ends =
+    Ends(&[End::Signal(SIGSEGV), End::Signal(SIGILL), End::Signal(SIGBUS)]);
 /// Anything that is only the program's own.
 pub(crate) const ANY: Ends = Ends(&[
     End::Returns,

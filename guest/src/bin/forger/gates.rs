@@ -3,8 +3,10 @@
 
 use core::arch::{asm, global_asm};
 
+use guest::fault;
+
 use crate::Family;
-use crate::ends::{ANY, Ends, ILL, RETURNS_OR_DIES, SEGV, SEGV_OR_ILL, TRAP_OR_ILL};
+use crate::ends::{ANY, DIES, Ends, ILL, RETURNS_OR_DIES, SEGV, SEGV_OR_ILL, TRAP_OR_ILL};
 
 /// Selectors to try: those of the first 16 descriptors, with each table bit and privilege level.
 const SELECTORS: u64 = 16 * 8;
@@ -63,11 +65,18 @@ fn same(index: u64) -> u64 {
     index
 }
 
+/// A selector that is not the program's to load. Software KVM emulates these transfers its own way:
+/// it finds a descriptor absent (#NP), gives up on the instruction (#UD), or goes on without having
+/// loaded anything, to the `ud2`.
+fn refused() -> Ends {
+    if fault::in_mmvisor() { DIES } else { SEGV }
+}
+
 fn code_segment(selector: u64) -> Ends {
     match selector {
         USER_CODE => ILL,
-        USER_CODE_32 => SEGV_OR_ILL,
-        _ => SEGV,
+        USER_CODE_32 if !fault::in_mmvisor() => SEGV_OR_ILL,
+        _ => refused(),
     }
 }
 
@@ -80,8 +89,8 @@ fn stack_segment(selector: u64) -> Ends {
     match selector {
         0x2b => ILL,
         // Linux has descriptors of TLS and of the CPU's number there, data a program may load.
-        0x63 | 0x6b | 0x73 | 0x7b => SEGV_OR_ILL,
-        _ => SEGV,
+        0x63 | 0x6b | 0x73 | 0x7b if !fault::in_mmvisor() => SEGV_OR_ILL,
+        _ => refused(),
     }
 }
 
@@ -89,8 +98,8 @@ fn call_from_segment(selector: u64) -> Ends {
     match selector {
         USER_CODE => ILL,
         // Linux serves a 32-bit call, on CPUs that have it, and goes on.
-        USER_CODE_32 => SEGV_OR_ILL,
-        _ => SEGV,
+        USER_CODE_32 if !fault::in_mmvisor() => SEGV_OR_ILL,
+        _ => refused(),
     }
 }
 
@@ -105,6 +114,8 @@ fn flags(bit: u64) -> Ends {
 fn gate(vector: u64) -> Ends {
     match vector {
         3 => TRAP_OR_ILL,
+        // Software KVM does nothing for this one, and goes on.
+        26 if fault::in_mmvisor() => RETURNS_OR_DIES,
         // Linux's 32-bit calls, where they are compiled in.
         0x80 => RETURNS_OR_DIES,
         _ => SEGV_OR_ILL,
