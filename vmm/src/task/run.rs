@@ -192,7 +192,8 @@ impl Task {
     }
 
     fn page_fault(&mut self, address: VirtAddr, error: u64) -> Result<Next, TaskError> {
-        if error & ERROR_RESERVED != 0 {
+        // Software KVM says so of any address in the upper half, where its own tables are.
+        if error & ERROR_RESERVED != 0 && address < VirtAddr::TASK_END {
             let what = format!("a page-table entry for {address} has reserved bits set");
             return Err(Broken::Invariant(what).into());
         }
