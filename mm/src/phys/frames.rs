@@ -12,6 +12,7 @@
 //! ```
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{BLOCK_FRAMES, PhysMemory};
@@ -119,6 +120,8 @@ pub struct Frames {
     memory: Arc<dyn PhysMemory>,
     /// Innermost lock of the crate: nothing else is taken under it.
     inner: Mutex<Inner>,
+    /// Pages in use, to be read without the lock.
+    pages_in_use: Arc<AtomicU64>,
 }
 
 impl Frames {
@@ -127,13 +130,19 @@ impl Frames {
     pub fn new(memory: Arc<dyn PhysMemory>) -> Self {
         let mut inner = Inner::default();
         inner.add_blocks(memory.frames());
-        Frames { memory, inner: Mutex::new(inner) }
+        Frames { memory, inner: Mutex::new(inner), pages_in_use: Arc::default() }
     }
 
     /// The memory that the frames are in.
     #[must_use]
     pub fn memory(&self) -> &dyn PhysMemory {
         &*self.memory
+    }
+
+    /// The number of pages in use, kept up to date: a flush sink weighs its methods by it.
+    #[must_use]
+    pub fn pages_in_use(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.pages_in_use)
     }
 
     /// A frame with one reference.
@@ -157,7 +166,9 @@ impl Frames {
         let (run, dirty) = {
             let mut inner = self.lock();
             let index = self.block_with_space(&mut inner, kind.into())?;
-            inner.take_run(index, kind, most)
+            let taken = inner.take_run(index, kind, most);
+            self.pages_in_use.store(inner.stats.pages, Ordering::Relaxed);
+            taken
         };
         if contents == Contents::Zeroed {
             for i in (0..run.count).filter(|i| dirty & (1 << i) != 0) {
@@ -195,6 +206,7 @@ impl Frames {
             for i in 0..run.count {
                 inner.put(run.start.offset(i))?;
             }
+            self.pages_in_use.store(inner.stats.pages, Ordering::Relaxed);
             while inner.empty.len() > EMPTY_BLOCKS_KEPT {
                 let Some(index) = inner.empty.pop_last() else { break };
                 surplus.push(index);

@@ -33,6 +33,7 @@ pub use fault::Resolved;
 pub use map::{MapRequest, MapSource};
 pub use remap::{RemapFlags, RemapRequest};
 pub use shared::SharedSpace;
+pub use stack::Exec;
 
 use std::sync::Arc;
 
