@@ -224,11 +224,9 @@ fn sync_regs(kvm: &Kvm) -> Result<Answer, LabError> {
 
 /// The sum of all registers that SYSCALL leaves alone.
 fn sum(r: &Registers) -> u64 {
-    [
-        r.rax, r.rbx, r.rdx, r.rsi, r.rdi, r.rbp, r.rsp, r.r8, r.r9, r.r10, r.r12, r.r13, r.r14, r.r15,
-    ]
-    .into_iter()
-    .fold(0, u64::wrapping_add)
+    [r.rax, r.rbx, r.rdx, r.rsi, r.rdi, r.rbp, r.rsp, r.r8, r.r9, r.r10, r.r12, r.r13, r.r14, r.r15]
+        .into_iter()
+        .fold(0, u64::wrapping_add)
 }
 
 fn xsave(kvm: &Kvm) -> Result<Answer, LabError> {
