@@ -64,7 +64,10 @@ fn a_directory() {
 
 #[test]
 fn a_file_that_is_no_program() {
-    refused_file(&file("text", b"just some text, long enough for a header........................"), &["ELF"]);
+    refused_file(
+        &file("text", b"just some text, long enough for a header........................"),
+        &["ELF"],
+    );
     refused_file(&file("empty", b""), &["empty"]);
     refused_file(&file("script", b"#!/bin/sh\necho hello\n"), &["script"]);
 }
@@ -101,9 +104,13 @@ fn an_entry_point_outside_the_program() {
 fn memory_sizes_that_make_no_sense() {
     let hello = payload("hello");
     let hello = hello.to_str().unwrap();
-    for (size, word) in
-        [("0", "no memory"), ("1E", "this host has"), ("99999999999E", "memory"), ("lots", "size"), ("-1", "")]
-    {
+    for (size, word) in [
+        ("0", "no memory"),
+        ("1E", "this host has"),
+        ("99999999999E", "memory"),
+        ("lots", "size"),
+        ("-1", ""),
+    ] {
         refused(&mmvisor(&["run", &format!("--mem={size}"), hello]), &[word]);
     }
     refused(&mmvisor(&["run", "--mem", "900T", hello]), &["this host has"]);
@@ -128,7 +135,8 @@ fn too_little_memory_for_the_program_kills_it_and_not_mmvisor() {
     if let Some(why) = kvm_unusable() {
         return println!("not run: {why}");
     }
-    let ran = mmvisor(&["run", "--mem", "2M", "/bin/busybox", "awk", "BEGIN { while (1) a[i++] = i }"]);
+    let ran =
+        mmvisor(&["run", "--mem", "2M", "/bin/busybox", "awk", "BEGIN { while (1) a[i++] = i }"]);
     assert!(matches!(ran.status, Some(125 | 137)), "{ran:?}");
     assert!(!ran.stderr.contains("panicked"), "{ran:?}");
 }

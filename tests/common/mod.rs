@@ -91,9 +91,12 @@ pub fn payload(name: &str) -> PathBuf {
 
 /// A C program of `tests/programs`, built by `compiler` with `flags`.
 pub fn c_program(name: &str, compiler: &str, flags: &[&str]) -> PathBuf {
-    let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{compiler}{}", flags.concat()));
-    let source =
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/programs").join(name).with_extension("c");
+    let out =
+        Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{compiler}{}", flags.concat()));
+    let source = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../tests/programs")
+        .join(name)
+        .with_extension("c");
     // Built under another name first: two tests may build it at once.
     let fresh = out.with_extension(format!("{:?}", thread::current().id()));
     let status = Command::new(compiler)

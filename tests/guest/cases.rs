@@ -112,9 +112,7 @@ impl Case {
         let holds = match &self.expect {
             _ if ran.stderr.contains("panicked") => false,
             Expect::Success => ran.status == Some(0),
-            Expect::Fails(status, text) => {
-                ran.status == Some(*status) && ran.stderr.contains(text)
-            }
+            Expect::Fails(status, text) => ran.status == Some(*status) && ran.stderr.contains(text),
             Expect::NoSuccess => ran.status.is_none_or(|status| status != 0),
             Expect::AsNatively => {
                 let native = self.run_natively();
@@ -208,12 +206,9 @@ fn c_programs() -> Vec<Case> {
     for (compiler, flags) in builds {
         let program = c_program("alloc", compiler, flags);
         let name = format!("alloc-{compiler}{}", flags.concat());
-        cases.push(
-            Case::new(&name, program.clone(), &["200"]).natively().only(Where::Direct),
-        );
-        cases.push(
-            Case::new(format!("{name}-40"), program, &["40"]).natively().only(Where::Nested),
-        );
+        cases.push(Case::new(&name, program.clone(), &["200"]).natively().only(Where::Direct));
+        cases
+            .push(Case::new(format!("{name}-40"), program, &["40"]).natively().only(Where::Nested));
     }
     cases
 }
@@ -221,6 +216,7 @@ fn c_programs() -> Vec<Case> {
 /// What must fail when nothing is flushed: this proves that the tests above would notice.
 fn without_flush() -> Vec<Case> {
     let faults = Case::new("faults-without-flush", payload("faults"), &[]).without_flush();
-    let stress = Case::new("stress-without-flush", payload("stress"), &["1", "400"]).without_flush();
+    let stress =
+        Case::new("stress-without-flush", payload("stress"), &["1", "400"]).without_flush();
     vec![faults, stress]
 }
