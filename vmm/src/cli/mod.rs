@@ -3,6 +3,7 @@
 //! Exit status: the program's own; 128+N when signal N killed it; 125 when mmvisor itself could not do
 //! what was asked, as env(1), timeout(1) and the like have it.
 
+mod doctor;
 mod report;
 mod run;
 mod size;
@@ -26,6 +27,8 @@ struct Cli {
 enum Command {
     /// Runs a static Linux program or a payload in a guest.
     Run(run::Args),
+    /// Says whether mmvisor can work here, and what it costs.
+    Doctor(doctor::Args),
 }
 
 /// Runs the command line of this process.
@@ -45,6 +48,7 @@ pub fn main() -> ExitCode {
     };
     match cli.command {
         Command::Run(args) => run::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
     }
 }
 
