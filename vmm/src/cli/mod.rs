@@ -1,1 +1,3 @@
-//! (to come)
+//! The command line.
+
+pub mod nested;
