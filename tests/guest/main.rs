@@ -18,6 +18,6 @@ use libtest_mimic::{Arguments, Trial};
 fn main() {
     let arguments = Arguments::from_args();
     let mut trials: Vec<Trial> = direct::trials();
-    trials.extend(nested::trials());
+    trials.extend(nested::trials(arguments.filter.as_deref()));
     libtest_mimic::run(&arguments, trials).exit();
 }
