@@ -33,6 +33,7 @@ impl Answer {
 impl Question {
     /// Asks it.
     pub(super) fn ask(&self, kvm: &Kvm) -> Probe {
+        log::debug!("{}: {}?", self.name, self.proves);
         let outcome = match (self.ask)(kvm) {
             Ok(Answer { cost, detail }) => {
                 Outcome::Pass { microseconds: cost.map(|cost| cost.as_secs_f64() * 1e6), detail }
