@@ -1,7 +1,7 @@
 //! What a person sees who asks `mmvisor run` for the impossible: a sentence and status 125, never a
 //! panic; and what becomes of programs that do impossible things: their own death, told in a line.
 
-#![allow(unreachable_pub, reason = "a test is a crate of its own")]
+#![allow(unreachable_pub, clippy::unwrap_used, reason = "a test is a crate of its own")]
 
 mod common;
 

@@ -4,7 +4,7 @@
 //! A case that cannot run here is ignored with its reason, and counted. The nested machine needs no
 //! KVM, so its cases are never ignored.
 
-#![allow(unreachable_pub, reason = "a test is a crate of its own")]
+#![allow(unreachable_pub, clippy::unwrap_used, reason = "a test is a crate of its own")]
 
 #[path = "../common/mod.rs"]
 mod common;

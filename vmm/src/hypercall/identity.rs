@@ -1,6 +1,6 @@
 //! Who and where a program is.
 
-use mm::addr::PAGE_SIZE;
+use mm::addr::{PAGE_BYTES, PAGE_SIZE};
 use mm::error::Errno;
 
 use super::{Context, Served};
@@ -73,7 +73,7 @@ pub(super) fn getrandom(c: &mut Context<'_>) -> Served {
     c.check_user(c.address(0), c.args[1])?;
     let mut done = 0;
     let wanted = usize::try_from(c.args[1]).unwrap_or(usize::MAX).min(i32::MAX as usize);
-    let mut buffer = [0; PAGE_SIZE as usize];
+    let mut buffer = [0; PAGE_BYTES];
     while done < wanted {
         let to = c.address(0).checked_add(done as u64).ok_or(Errno::EFAULT)?;
         // Page by page: what lies before the first bad page is filled and counts.
