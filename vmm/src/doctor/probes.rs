@@ -33,6 +33,7 @@ impl Answer {
 impl Question {
     /// Asks it.
     pub(super) fn ask(&self, kvm: &Kvm) -> Probe {
+        log::debug!("{}: {}?", self.name, self.proves);
         let outcome = match (self.ask)(kvm) {
             Ok(Answer { cost, detail }) => {
                 Outcome::Pass { microseconds: cost.map(|cost| cost.as_secs_f64() * 1e6), detail }
@@ -337,5 +338,44 @@ fn without_a_flush(visibility: Visibility) -> &'static str {
     match visibility {
         Visibility::Stale => "without it the old page stays visible",
         Visibility::New => "seen without it, too",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kvm::Kind;
+
+    fn kvm() -> Option<Kvm> {
+        if std::env::var_os("MMVISOR_NO_KVM").is_some_and(|value| value == "1") {
+            eprintln!("skipped: MMVISOR_NO_KVM=1");
+            return None;
+        }
+        Some(Kvm::open().expect("this test needs KVM (MMVISOR_NO_KVM=1 skips it)"))
+    }
+
+    #[test]
+    fn every_probe_passes_where_the_tests_run() {
+        let Some(kvm) = kvm() else { return };
+        for probe in all().map(|question| question.ask(&kvm)) {
+            assert!(matches!(probe.outcome, Outcome::Pass { .. }), "{probe}");
+        }
+    }
+
+    #[test]
+    fn a_flush_that_does_nothing_fails_the_probes_of_flushing() {
+        let Some(kvm) = kvm() else { return };
+        if !matches!(kvm.kind(), Kind::Soft | Kind::Shadow) {
+            eprintln!("skipped: this KVM flushes at every entry");
+            return;
+        }
+        let none = FlushPolicy::None;
+        for seen in [
+            lab::revoked_page(&kvm, none),
+            lab::running_vcpu(&kvm, none),
+            lab::reused_tables(&kvm, none, TableChange::Unlinked),
+        ] {
+            assert!(matches!(expect_new(seen.unwrap()), Err(LabError::Stale)));
+        }
     }
 }

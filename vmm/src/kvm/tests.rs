@@ -241,7 +241,9 @@ fn stacks_jumps_and_selectors_that_are_wrong_are_the_programs_own_fault() {
         }
         lab.run_to_fault(&mut vcpu).unwrap()
     };
-    assert_eq!(fault_of(non_canonical_stack(), 1), (12, 0), "#SS, after a call with that stack");
+    let (vector, error) = fault_of(non_canonical_stack(), 1);
+    // QEMU's emulated processors say #GP where real ones say #SS.
+    assert!(matches!(vector, 12 | 13) && error == 0, "after a call with that stack: {vector}");
     assert_eq!(fault_of(non_canonical_jump(), 0), (13, 0));
     assert_eq!(fault_of(bad_selector(), 0), (13, 0x10));
     assert_eq!(fault_of(compat_far(), 0), (13, 0x20), "no 32-bit code segment");

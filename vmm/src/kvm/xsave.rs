@@ -16,6 +16,8 @@ const FCW: usize = 0;
 const MXCSR: usize = 6;
 /// Index of the low half of XSTATE_BV: which components are not in their initial state.
 const XSTATE_BV: usize = 128;
+/// XSTATE_BV: x87 and SSE.
+const X87_AND_SSE: u32 = 3;
 /// x87 control word after FNINIT: all exceptions masked, 64-bit precision.
 const FCW_INITIAL: u32 = 0x37f;
 /// MXCSR after a reset: all exceptions masked.
@@ -36,8 +38,9 @@ impl XsaveArea {
         let region = unsafe { &mut area.as_mut_fam_struct().xsave.region };
         region[FCW] = FCW_INITIAL;
         region[MXCSR] = MXCSR_INITIAL;
-        // XSTATE_BV of zero: every component is in its initial state.
-        region[XSTATE_BV] = 0;
+        // x87 and SSE are given, as zeros but for these two words; every other component is in its initial
+        // state. With a bit of 0 for SSE, too, some kernels would leave MXCSR as it was.
+        region[XSTATE_BV] = X87_AND_SSE;
         Ok(XsaveArea(area))
     }
 
