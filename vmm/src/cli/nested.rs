@@ -9,11 +9,14 @@ use std::time::Duration;
 use clap::{Args, Subcommand, ValueEnum};
 
 use crate::nested::{
-    Assets, DEFAULT_MEMORY_MIB, Input, Job, Kind, Machine, NestedError, Outcome, Streams, launch, setup,
+    Assets, DEFAULT_MEMORY_MIB, Input, Job, Kind, Machine, NestedError, Outcome, Streams, launch,
+    setup,
 };
 
 /// mmvisor itself could not do it (as env(1), nohup(1) and others say it).
 const FAILED: u8 = 125;
+/// signal(7).
+const SIGPIPE: u8 = 13;
 
 /// Arguments of `mmvisor nested`.
 #[derive(Debug, Args)]
@@ -102,7 +105,9 @@ pub fn run(arguments: NestedArgs) -> ExitCode {
     match arguments.command {
         NestedCommand::Setup(SetupArgs { check: true, .. }) => check(),
         NestedCommand::Setup(arguments) => {
-            match setup(arguments.package.as_deref(), &mut |line| eprintln!("mmvisor: {line}")) {
+            match setup(arguments.package.as_deref(), &mut |line| {
+                eprintln!("mmvisor: {line}");
+            }) {
                 Ok(_) => ExitCode::SUCCESS,
                 Err(error) => fail(&error),
             }
@@ -165,11 +170,18 @@ fn run_command(arguments: RunArgs) -> Result<u8, NestedError> {
 
     eprintln!("mmvisor: {}", crate::nested::notice(kind, "as asked"));
     let (mut stdout, mut stderr) = (io::stdout(), io::stderr());
-    let outcome = machine.run(job, Streams { stdout: &mut stdout, stderr: &mut stderr })?;
+    let outcome = machine.run(
+        job,
+        Streams {
+            stdout: &mut stdout,
+            stderr: &mut stderr,
+        },
+    )?;
     match &outcome {
         Outcome::NotStarted(why) => eprintln!("mmvisor: {why}"),
+        // Nobody reads its output any more: an ordinary end in a pipeline, which shells do not tell either.
+        Outcome::Killed(SIGPIPE) | Outcome::Exited(_) | Outcome::TimedOut => {}
         Outcome::Killed(signal) => eprintln!("mmvisor: the command was killed by signal {signal}"),
-        Outcome::Exited(_) | Outcome::TimedOut => {}
     }
     Ok(outcome.exit_status())
 }
@@ -177,13 +189,21 @@ fn run_command(arguments: RunArgs) -> Result<u8, NestedError> {
 /// Splits `HOST[:GUEST]` at the last colon that has an absolute path after it.
 fn split_file(file: &OsString) -> (&Path, &Path) {
     let whole = Path::new(file);
-    let split = file.to_str().and_then(|text| text.rsplit_once(":/").map(|(host, _)| (host, &text[host.len() + 1..])));
-    split.map_or((whole, whole), |(host, guest)| (Path::new(host), Path::new(guest)))
+    let split = file.to_str().and_then(|text| {
+        text.rsplit_once(":/")
+            .map(|(host, _)| (host, &text[host.len() + 1..]))
+    });
+    split.map_or((whole, whole), |(host, guest)| {
+        (Path::new(host), Path::new(guest))
+    })
 }
 
 /// The path from the root, without looking at the file system's links.
 fn absolute(path: &Path) -> Result<PathBuf, NestedError> {
-    let refuse = |source| NestedError::File { path: path.to_owned(), source };
+    let refuse = |source| NestedError::File {
+        path: path.to_owned(),
+        source,
+    };
     let path = std::path::absolute(path).map_err(refuse)?;
     let mut clean = PathBuf::new();
     for component in path.components() {
@@ -209,9 +229,16 @@ mod tests {
 
     #[test]
     fn a_command_keeps_its_own_options() {
-        let whole = Whole::try_parse_from(["x", "run", "--kvm", "shadow", "--", "/bin/ls", "--kvm"]).unwrap();
-        let NestedCommand::Run(run) = whole.nested.command else { panic!("not run") };
-        assert_eq!((run.kvm, run.command), (KindArg::Shadow, vec!["/bin/ls".into(), "--kvm".into()]));
+        let whole =
+            Whole::try_parse_from(["x", "run", "--kvm", "shadow", "--", "/bin/ls", "--kvm"])
+                .unwrap();
+        let NestedCommand::Run(run) = whole.nested.command else {
+            panic!("not run")
+        };
+        assert_eq!(
+            (run.kvm, run.command),
+            (KindArg::Shadow, vec!["/bin/ls".into(), "--kvm".into()])
+        );
     }
 
     #[test]

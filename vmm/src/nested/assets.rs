@@ -61,13 +61,22 @@ impl fmt::Display for Missing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for part in &self.0 {
             match part {
-                Part::Qemu => write!(f, "{QEMU} is not installed (Debian's package qemu-system-x86); ")?,
+                Part::Qemu => write!(
+                    f,
+                    "{QEMU} is not installed (Debian's package qemu-system-x86); "
+                )?,
                 Part::Kernel(directory) => {
-                    write!(f, "no kernel is in {} (from Debian's linux-image-cloud-amd64); ", directory.display())?;
+                    write!(
+                        f,
+                        "no kernel is in {} (from Debian's linux-image-cloud-amd64); ",
+                        directory.display()
+                    )?;
                 }
             }
         }
-        f.write_str("`mmvisor nested setup` fetches what it can and says what is left to install by hand")
+        f.write_str(
+            "`mmvisor nested setup` fetches what it can and says what is left to install by hand",
+        )
     }
 }
 
@@ -110,7 +119,11 @@ impl Assets {
 /// # Errors
 /// [`NestedError::NoCacheDirectory`] if no variable says where.
 pub fn cache_directory() -> Result<PathBuf, NestedError> {
-    let variable = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    let variable = |name| {
+        std::env::var_os(name)
+            .filter(|v| !v.is_empty())
+            .map(PathBuf::from)
+    };
     variable("MMVISOR_CACHE")
         .or_else(|| Some(variable("XDG_CACHE_HOME")?.join("mmvisor")))
         .or_else(|| Some(variable("HOME")?.join(".cache/mmvisor")))
@@ -129,10 +142,21 @@ pub(super) fn find_program(name: &str) -> Option<PathBuf> {
 
 /// The kernel that was put into the cache last.
 pub(super) fn newest_kernel(cache: &Path) -> Option<PathBuf> {
-    let directories = fs::read_dir(cache).ok()?.filter_map(|entry| Some(entry.ok()?.path()));
+    let directories = fs::read_dir(cache)
+        .ok()?
+        .filter_map(|entry| Some(entry.ok()?.path()));
     directories
-        .filter(|path| !path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b".")))
-        .filter_map(|path| Some((fs::metadata(path.join(MANIFEST)).ok()?.modified().ok()?, path)))
+        .filter(|path| {
+            !path
+                .file_name()
+                .is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
+        })
+        .filter_map(|path| {
+            Some((
+                fs::metadata(path.join(MANIFEST)).ok()?.modified().ok()?,
+                path,
+            ))
+        })
         .max()
         .map(|(_, path)| path)
 }
@@ -144,7 +168,13 @@ mod tests {
     #[test]
     fn what_is_missing_is_told_with_the_packages_to_install() {
         let missing = Missing(vec![Part::Qemu, Part::Kernel("/c".into())]).to_string();
-        for word in ["qemu-system-x86_64", "qemu-system-x86)", "/c", "linux-image-cloud-amd64", "mmvisor nested setup"] {
+        for word in [
+            "qemu-system-x86_64",
+            "qemu-system-x86)",
+            "/c",
+            "linux-image-cloud-amd64",
+            "mmvisor nested setup",
+        ] {
             assert!(missing.contains(word), "{missing}");
         }
     }

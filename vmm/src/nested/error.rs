@@ -28,7 +28,9 @@ pub enum NestedError {
         source: io::Error,
     },
     /// No home directory, no cache directory.
-    #[error("where to keep the nested machine's kernel is unknown: neither MMVISOR_CACHE, XDG_CACHE_HOME nor HOME is set")]
+    #[error(
+        "where to keep the nested machine's kernel is unknown: neither MMVISOR_CACHE, XDG_CACHE_HOME nor HOME is set"
+    )]
     NoCacheDirectory,
     /// A kernel module, or one it depends on, is not in the kernel's tree.
     #[error("the kernel in {} has no module {name}; take the one of linux-image-cloud-amd64", tree.display())]
@@ -58,7 +60,9 @@ pub enum NestedError {
         why: String,
     },
     /// The files do not fit.
-    #[error("the nested machine's memory of {memory_mib} MiB does not hold its files: give it at least {needed_mib} MiB")]
+    #[error(
+        "the nested machine's memory of {memory_mib} MiB does not hold its files: give it at least {needed_mib} MiB"
+    )]
     TooLittleMemory {
         /// What it was to have.
         memory_mib: u32,
@@ -74,7 +78,10 @@ pub enum NestedError {
         source: io::Error,
     },
     /// QEMU ended before the machine was up.
-    #[error("QEMU ended before the nested machine was up ({status}){}", excerpt(log))]
+    #[error(
+        "QEMU ended before the nested machine was up ({status}){}",
+        excerpt(log)
+    )]
     QemuDied {
         /// How it ended.
         status: String,
@@ -84,7 +91,7 @@ pub enum NestedError {
     /// The nested machine's kernel panicked.
     #[error("the nested machine's kernel panicked{}", excerpt(log))]
     KernelPanic {
-        /// The last lines of the kernel's messages.
+        /// What the kernel said then.
         log: String,
     },
     /// QEMU ended while a job ran.
@@ -117,7 +124,11 @@ pub enum NestedError {
 /// Formats a log as the rest of a sentence.
 fn excerpt(log: &str) -> String {
     let log = log.trim();
-    if log.is_empty() { ", without a message".to_owned() } else { format!("; its last lines:\n{log}") }
+    if log.is_empty() {
+        ", without a message".to_owned()
+    } else {
+        format!("; its messages:\n{log}")
+    }
 }
 
 impl NestedError {

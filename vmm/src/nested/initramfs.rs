@@ -89,8 +89,13 @@ impl Initramfs {
 
     fn host_file(&mut self, host: &Path, guest: String) -> Result<(), NestedError> {
         // Asked now, so that a wrong path is told before anything starts.
-        let file_error = |source| NestedError::File { path: host.to_owned(), source };
-        let about = File::open(host).and_then(|f| f.metadata()).map_err(file_error)?;
+        let file_error = |source| NestedError::File {
+            path: host.to_owned(),
+            source,
+        };
+        let about = File::open(host)
+            .and_then(|f| f.metadata())
+            .map_err(file_error)?;
         if about.is_dir() {
             return Err(file_error(io::ErrorKind::IsADirectory.into()));
         }
@@ -112,16 +117,30 @@ impl Initramfs {
         let mut number = 0;
         for directory in self.directories() {
             number += 1;
-            let mode = if directory == "/tmp" { 0o041_777 } else { 0o040_755 };
-            entry(&directory, number, mode).write(&mut out, 0).finish().map_err(write_error())?;
+            let mode = if directory == "/tmp" {
+                0o041_777
+            } else {
+                0o040_755
+            };
+            entry(&directory, number, mode)
+                .write(&mut out, 0)
+                .finish()
+                .map_err(write_error())?;
         }
         for (path, source) in &self.files {
             number += 1;
             let (name, bytes, mode) = match source {
                 Source::Host(host) => {
-                    let file_error = |source| NestedError::File { path: host.clone(), source };
+                    let file_error = |source| NestedError::File {
+                        path: host.clone(),
+                        source,
+                    };
                     let mode = fs::metadata(host).map_err(file_error)?.permissions().mode();
-                    (host.as_path(), &fs::read(host).map_err(file_error)?, 0o100_000 | mode & 0o7777)
+                    (
+                        host.as_path(),
+                        &fs::read(host).map_err(file_error)?,
+                        0o100_000 | mode & 0o7777,
+                    )
                 }
                 Source::Bytes(bytes) => (Path::new(path), bytes, 0o100_644),
             };
@@ -130,7 +149,10 @@ impl Initramfs {
                 source: io::ErrorKind::FileTooLarge.into(),
             })?;
             let mut archive = entry(path, number, mode).write(&mut out, size);
-            archive.write_all(bytes).and_then(|()| archive.finish()).map_err(write_error())?;
+            archive
+                .write_all(bytes)
+                .and_then(|()| archive.finish())
+                .map_err(write_error())?;
         }
         newc::trailer(&mut out).map_err(write_error())?;
         out.flush().map_err(write_error())
@@ -140,7 +162,10 @@ impl Initramfs {
     fn directories(&self) -> BTreeSet<String> {
         let mut all: BTreeSet<String> = DIRECTORIES.map(str::to_owned).into();
         for path in self.files.keys() {
-            let parents = path.match_indices('/').map(|(at, _)| &path[..at]).filter(|p| !p.is_empty());
+            let parents = path
+                .match_indices('/')
+                .map(|(at, _)| &path[..at])
+                .filter(|p| !p.is_empty());
             all.extend(parents.map(str::to_owned));
         }
         all
@@ -149,7 +174,10 @@ impl Initramfs {
 
 /// An entry's description. The kernel links entries with the same number, so each has its own.
 fn entry(path: &str, number: u32, mode: u32) -> newc::Builder {
-    newc::Builder::new(path.trim_start_matches('/')).ino(number).mode(mode).nlink(1)
+    newc::Builder::new(path.trim_start_matches('/'))
+        .ino(number)
+        .mode(mode)
+        .nlink(1)
 }
 
 /// The path as the archive names it: absolute, without `.` and doubled slashes.
@@ -169,7 +197,11 @@ fn guest_path(path: &Path) -> Result<String, NestedError> {
             Component::ParentDir | Component::Prefix(_) => return Err(refuse()),
         }
     }
-    if name.is_empty() { Err(refuse()) } else { Ok(name) }
+    if name.is_empty() {
+        Err(refuse())
+    } else {
+        Ok(name)
+    }
 }
 
 #[cfg(test)]
@@ -179,7 +211,8 @@ mod tests {
     use super::*;
 
     fn listing(initramfs: &Initramfs) -> Vec<(String, u32, Vec<u8>)> {
-        let memory = nix::sys::memfd::memfd_create(c"test", nix::sys::memfd::MFdFlags::empty()).unwrap();
+        let memory =
+            nix::sys::memfd::memfd_create(c"test", nix::sys::memfd::MFdFlags::empty()).unwrap();
         let mut file = File::from(memory);
         initramfs.write_to(&mut file).unwrap();
         file.rewind().unwrap();
@@ -202,10 +235,26 @@ mod tests {
     fn a_file_is_listed_after_its_directories_with_its_bytes_and_permissions() {
         let mut initramfs = Initramfs::default();
         initramfs.bytes("/mmvisor/jobs.json", b"{}".to_vec());
-        initramfs.file(Path::new("/bin/sh"), Path::new("/a/./b//sh")).unwrap();
+        initramfs
+            .file(Path::new("/bin/sh"), Path::new("/a/./b//sh"))
+            .unwrap();
         let entries = listing(&initramfs);
         let names: Vec<_> = entries.iter().map(|e| e.0.as_str()).collect();
-        assert_eq!(names, ["a", "a/b", "dev", "mmvisor", "proc", "root", "sys", "tmp", "a/b/sh", "mmvisor/jobs.json"]);
+        assert_eq!(
+            names,
+            [
+                "a",
+                "a/b",
+                "dev",
+                "mmvisor",
+                "proc",
+                "root",
+                "sys",
+                "tmp",
+                "a/b/sh",
+                "mmvisor/jobs.json"
+            ]
+        );
         let (_, mode, bytes) = &entries[8];
         assert_eq!(*mode & 0o777, 0o755);
         assert_eq!(*bytes, fs::read("/bin/sh").unwrap());
@@ -214,7 +263,16 @@ mod tests {
 
     #[test]
     fn paths_that_leave_the_machine_or_are_its_own_are_refused() {
-        for path in ["relative", "/../x", "/", "/proc/x", "/dev/kvm", "/mmvisor/jobs.json", "/init", "//init"] {
+        for path in [
+            "relative",
+            "/../x",
+            "/",
+            "/proc/x",
+            "/dev/kvm",
+            "/mmvisor/jobs.json",
+            "/init",
+            "//init",
+        ] {
             let refused = Initramfs::default().file(Path::new("/bin/sh"), Path::new(path));
             assert!(matches!(refused, Err(NestedError::GuestPath(_))), "{path}");
         }
@@ -224,7 +282,10 @@ mod tests {
     fn a_missing_file_a_directory_and_a_device_are_refused_by_name() {
         for path in ["/no/such/program", "/etc", "/dev/null"] {
             let refused = Initramfs::default().executable(Path::new(path), Path::new("/x"));
-            assert!(matches!(&refused, Err(NestedError::File { path: p, .. }) if p == Path::new(path)), "{refused:?}");
+            assert!(
+                matches!(&refused, Err(NestedError::File { path: p, .. }) if p == Path::new(path)),
+                "{refused:?}"
+            );
         }
     }
 
@@ -233,6 +294,10 @@ mod tests {
         let mut initramfs = Initramfs::default();
         let own = std::env::current_exe().unwrap();
         initramfs.init(&own).unwrap();
-        assert!(initramfs.files.keys().any(|path| path.contains("ld-linux")), "{:?}", initramfs.files);
+        assert!(
+            initramfs.files.keys().any(|path| path.contains("ld-linux")),
+            "{:?}",
+            initramfs.files
+        );
     }
 }

@@ -33,7 +33,10 @@ pub(super) fn resolve(tree: &Path, roots: &[&str]) -> Result<Vec<Module>, Nested
     let mut files = HashMap::new();
     collect(&tree.join("kernel"), &mut files)?;
     let builtin = fs::read_to_string(tree.join("modules.builtin")).unwrap_or_default();
-    let builtin: Vec<String> = builtin.lines().filter_map(|line| module_name(Path::new(line))).collect();
+    let builtin: Vec<String> = builtin
+        .lines()
+        .filter_map(|line| module_name(Path::new(line)))
+        .collect();
     let mut order = Vec::new();
     for root in roots {
         visit(&normalized(root), tree, &files, &builtin, &mut order)?;
@@ -57,11 +60,16 @@ fn visit(
             order.push(module);
             continue;
         }
-        let on_its_way = path.iter().any(|(other, module)| *other == name && module.is_some());
+        let on_its_way = path
+            .iter()
+            .any(|(other, module)| *other == name && module.is_some());
         if on_its_way || builtin.contains(&name) || order.iter().any(|m| m.name == name) {
             continue;
         }
-        let missing = || NestedError::NoModule { tree: tree.to_owned(), name: name.clone() };
+        let missing = || NestedError::NoModule {
+            tree: tree.to_owned(),
+            name: name.clone(),
+        };
         let image = read(files.get(&name).ok_or_else(missing)?)?;
         let needs = depends(&image);
         path.push((name.clone(), Some(Module { name, image })));
@@ -72,7 +80,10 @@ fn visit(
 
 /// All module files below a directory, by name.
 fn collect(directory: &Path, files: &mut HashMap<String, PathBuf>) -> Result<(), NestedError> {
-    let file_error = |source| NestedError::File { path: directory.to_owned(), source };
+    let file_error = |source| NestedError::File {
+        path: directory.to_owned(),
+        source,
+    };
     for entry in fs::read_dir(directory).map_err(file_error)? {
         let entry = entry.map_err(file_error)?;
         let path = entry.path();
@@ -102,9 +113,15 @@ fn normalized(name: &str) -> String {
 fn read(path: &Path) -> Result<Vec<u8>, NestedError> {
     let suffix = path.extension().unwrap_or_default();
     let Some((_, program)) = COMPRESSIONS.iter().find(|(s, _)| suffix == *s) else {
-        return fs::read(path).map_err(|source| NestedError::File { path: path.to_owned(), source });
+        return fs::read(path).map_err(|source| NestedError::File {
+            path: path.to_owned(),
+            source,
+        });
     };
-    let fail = |why: String| NestedError::Setup { what: format!("`{program} -dc {}`", path.display()), why };
+    let fail = |why: String| NestedError::Setup {
+        what: format!("`{program} -dc {}`", path.display()),
+        why,
+    };
     let output = Command::new(program)
         .arg("-dc")
         .arg(path)
@@ -114,17 +131,28 @@ fn read(path: &Path) -> Result<Vec<u8>, NestedError> {
     if output.status.success() {
         Ok(output.stdout)
     } else {
-        Err(fail(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
+        Err(fail(
+            String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+        ))
     }
 }
 
 /// The names in a module's `depends=`.
 fn depends(image: &[u8]) -> Vec<String> {
     const KEY: &[u8] = b"\0depends=";
-    let Some(at) = image.windows(KEY.len()).position(|window| window == KEY) else { return Vec::new() };
-    let value = image[at + KEY.len()..].split(|&b| b == 0).next().unwrap_or_default();
+    let Some(at) = image.windows(KEY.len()).position(|window| window == KEY) else {
+        return Vec::new();
+    };
+    let value = image[at + KEY.len()..]
+        .split(|&b| b == 0)
+        .next()
+        .unwrap_or_default();
     let value = String::from_utf8_lossy(value);
-    value.split(',').filter(|name| !name.is_empty()).map(normalized).collect()
+    value
+        .split(',')
+        .filter(|name| !name.is_empty())
+        .map(normalized)
+        .collect()
 }
 
 #[cfg(test)]
@@ -133,11 +161,16 @@ mod tests {
 
     /// A kernel tree whose modules are nothing but their dependencies.
     fn tree(name: &str, modules: &[(&str, &str)]) -> PathBuf {
-        let tree = std::env::temp_dir().join(format!("mmvisor-modules-{}-{name}", std::process::id()));
+        let tree =
+            std::env::temp_dir().join(format!("mmvisor-modules-{}-{name}", std::process::id()));
         for (path, depends) in modules {
             let path = tree.join("kernel").join(path);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, format!("\x7fELF\0license=GPL\0depends={depends}\0name=x\0")).unwrap();
+            fs::write(
+                path,
+                format!("\x7fELF\0license=GPL\0depends={depends}\0name=x\0"),
+            )
+            .unwrap();
         }
         fs::write(tree.join("modules.builtin"), "kernel/lib/crc-core.ko\n").unwrap();
         tree
@@ -149,7 +182,15 @@ mod tests {
 
     #[test]
     fn a_module_is_loaded_after_all_it_depends_on_and_once() {
-        let tree = tree("order", &[("a/top-one.ko", "left,right"), ("b/left.ko", "base"), ("b/right.ko", "base,crc_core"), ("base.ko", "")]);
+        let tree = tree(
+            "order",
+            &[
+                ("a/top-one.ko", "left,right"),
+                ("b/left.ko", "base"),
+                ("b/right.ko", "base,crc_core"),
+                ("base.ko", ""),
+            ],
+        );
         let order = resolve(&tree, &["top-one", "left"]).unwrap();
         fs::remove_dir_all(tree).unwrap();
         let names = names(&order);
@@ -177,8 +218,14 @@ mod tests {
 
     #[test]
     fn a_compressed_module_has_the_same_name() {
-        assert_eq!(module_name(Path::new("x/kvm-amd.ko.xz")).as_deref(), Some("kvm_amd"));
-        assert_eq!(module_name(Path::new("x/kvm-amd.ko")).as_deref(), Some("kvm_amd"));
+        assert_eq!(
+            module_name(Path::new("x/kvm-amd.ko.xz")).as_deref(),
+            Some("kvm_amd")
+        );
+        assert_eq!(
+            module_name(Path::new("x/kvm-amd.ko")).as_deref(),
+            Some("kvm_amd")
+        );
         assert_eq!(module_name(Path::new("x/modules.order")), None);
     }
 }

@@ -73,25 +73,66 @@ impl Qemu {
         let listeners = [listen()?, listen()?, listen()?, listen()?];
 
         let mut command = Command::new(launcher);
-        command.args(["nested", "launch", &std::process::id().to_string(), "--"]).arg(&assets.qemu);
-        command.args(["-machine", "pc", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2"]);
-        command.args(["-m", &memory_mib.to_string(), "-nodefaults", "-no-user-config", "-no-reboot"]);
+        command
+            .args(["nested", "launch", &std::process::id().to_string(), "--"])
+            .arg(&assets.qemu);
+        command.args([
+            "-machine",
+            "pc",
+            "-accel",
+            "tcg,thread=multi",
+            "-cpu",
+            "max",
+            "-smp",
+            "2",
+        ]);
+        command.args([
+            "-m",
+            &memory_mib.to_string(),
+            "-nodefaults",
+            "-no-user-config",
+            "-no-reboot",
+        ]);
         command.args(["-display", "none", "-monitor", "none", "-net", "none"]);
-        command.arg("-kernel").arg(assets.kernel.join(KERNEL)).args(["-initrd", &own(initramfs)]);
+        command
+            .arg("-kernel")
+            .arg(assets.kernel.join(KERNEL))
+            .args(["-initrd", &own(initramfs)]);
         command.args(["-append", KERNEL_PARAMETERS]);
-        command.args(["-chardev", &format!("file,id=console,path={}", own(&console)), "-serial", "chardev:console"]);
+        command.args([
+            "-chardev",
+            &format!("file,id=console,path={}", own(&console)),
+            "-serial",
+            "chardev:console",
+        ]);
         command.args(["-device", "virtio-serial-pci"]);
         for (name, (_, address)) in PORT_NAMES.into_iter().zip(&listeners) {
-            command.args(["-chardev", &format!("socket,id={name},abstract=on,path={address}")]);
-            command.args(["-device", &format!("virtserialport,chardev={name},name={name}")]);
+            command.args([
+                "-chardev",
+                &format!("socket,id={name},abstract=on,path={address}"),
+            ]);
+            command.args([
+                "-device",
+                &format!("virtserialport,chardev={name},name={name}"),
+            ]);
         }
         // A process group of its own: what a terminal sends is for mmvisor alone.
         command.process_group(0).stdin(Stdio::null());
-        let output = || messages.try_clone().map_err(NestedError::host("duplicating a descriptor"));
+        let output = || {
+            messages
+                .try_clone()
+                .map_err(NestedError::host("duplicating a descriptor"))
+        };
         command.stdout(output()?).stderr(output()?);
         log::debug!("{command:?}");
-        let child = command.spawn().map_err(NestedError::host("starting QEMU"))?;
-        let mut qemu = Qemu { child, messages, console };
+        let child = command
+            .spawn()
+            .map_err(NestedError::host("starting QEMU"))?;
+        let mut qemu = Qemu {
+            child,
+            messages,
+            console,
+        };
 
         let deadline = Instant::now() + limit;
         let [a, b, c, d] = listeners.map(|(listener, _)| qemu.accept(&listener, deadline, limit));
@@ -100,7 +141,12 @@ impl Qemu {
 
     /// Waits for QEMU's connection. Abstract names have no permissions, so whoever else connects is
     /// turned away.
-    fn accept(&mut self, listener: &UnixListener, deadline: Instant, limit: Duration) -> Result<UnixStream, NestedError> {
+    fn accept(
+        &mut self,
+        listener: &UnixListener,
+        deadline: Instant,
+        limit: Duration,
+    ) -> Result<UnixStream, NestedError> {
         loop {
             match listener.accept() {
                 Ok((stream, _)) => {
@@ -114,10 +160,16 @@ impl Qemu {
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     if let Some(status) = self.ended()? {
-                        return Err(NestedError::QemuDied { status: describe(status), log: self.log() });
+                        return Err(NestedError::QemuDied {
+                            status: describe(status),
+                            log: self.log(),
+                        });
                     }
                     if Instant::now() > deadline {
-                        return Err(NestedError::BootTimeout { limit, log: self.log() });
+                        return Err(NestedError::BootTimeout {
+                            limit,
+                            log: self.log(),
+                        });
                     }
                     std::thread::sleep(Duration::from_millis(2));
                 }
@@ -128,7 +180,9 @@ impl Qemu {
 
     /// Whether and how it has ended.
     fn ended(&mut self) -> Result<Option<ExitStatus>, NestedError> {
-        self.child.try_wait().map_err(NestedError::host("waiting for QEMU"))
+        self.child
+            .try_wait()
+            .map_err(NestedError::host("waiting for QEMU"))
     }
 
     /// Its end, once its connections are closed: it is waited for a moment, then ended.
@@ -152,9 +206,17 @@ impl Qemu {
         }
     }
 
-    /// Whether the kernel's messages tell of a panic.
-    pub(super) fn panicked(&self) -> bool {
-        tail(&self.console).contains("Kernel panic")
+    /// If the kernel has panicked, what it said then: the reason comes first.
+    pub(super) fn panic(&self) -> Option<String> {
+        let console = tail(&self.console);
+        let said = &console[console.find("Kernel panic")?..];
+        Some(
+            lines(said)
+                .into_iter()
+                .take(EXCERPT_LINES)
+                .collect::<Vec<_>>()
+                .join("\n"),
+        )
     }
 
     /// The last lines of QEMU's messages, then of the kernel's.
@@ -198,7 +260,8 @@ fn listen() -> Result<(UnixListener, String), NestedError> {
     let open = || loop {
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);
         let name = format!("mmvisor-nested-{}-{number}", std::process::id());
-        let address = <SocketAddr as std::os::linux::net::SocketAddrExt>::from_abstract_name(&name)?;
+        let address =
+            <SocketAddr as std::os::linux::net::SocketAddrExt>::from_abstract_name(&name)?;
         match UnixListener::bind_addr(&address) {
             Ok(listener) => {
                 listener.set_nonblocking(true)?;
@@ -230,13 +293,22 @@ fn tail(file: &File) -> String {
         file.take(EXCERPT_BYTES).read_to_end(&mut bytes)?;
         Ok(bytes)
     };
-    read().map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+    read()
+        .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+        .unwrap_or_default()
 }
 
-/// The last lines that hold text, without control characters.
-fn last_lines(text: &str) -> Vec<String> {
+/// The lines that hold text, without control characters.
+fn lines(text: &str) -> Vec<String> {
     let clean = |line: &str| line.chars().filter(|c| !c.is_control()).collect::<String>();
-    let lines: Vec<String> = text.lines().map(clean).filter(|line| !line.trim().is_empty()).collect();
+    text.lines()
+        .map(clean)
+        .filter(|line| !line.trim().is_empty())
+        .collect()
+}
+
+fn last_lines(text: &str) -> Vec<String> {
+    let lines = lines(text);
     lines[lines.len().saturating_sub(EXCERPT_LINES)..].to_vec()
 }
 

@@ -58,7 +58,8 @@ struct Deadline {
 impl Deadline {
     /// What is left, `None` for ever.
     fn left(self) -> Option<Duration> {
-        self.limit.map(|limit| limit.saturating_sub(self.start.elapsed()))
+        self.limit
+            .map(|limit| limit.saturating_sub(self.start.elapsed()))
     }
 }
 
@@ -74,22 +75,40 @@ impl Session {
         initramfs: &File,
         limit: Option<Duration>,
     ) -> Result<Self, NestedError> {
-        let deadline = Deadline { limit, start: Instant::now() };
+        let deadline = Deadline {
+            limit,
+            start: Instant::now(),
+        };
         let boot_limit = limit.unwrap_or(BOOT_LIMIT).min(BOOT_LIMIT);
         let (qemu, [control, stdin, stdout, stderr]) =
             Qemu::start(assets, memory_mib, launcher, initramfs, boot_limit)?;
         let (sender, events) = sync_channel(QUEUE);
-        let reports = control.try_clone().map_err(NestedError::host("duplicating a socket"))?;
-        spawn("nested control", sender.clone(), move |sender| read_reports(reports, sender))?;
-        spawn("nested stdout", sender.clone(), move |sender| read_output(stdout, Output::Stdout, sender))?;
-        spawn("nested stderr", sender, move |sender| read_output(stderr, Output::Stderr, sender))?;
-        let mut session = Session { qemu, control, stdin, events, deadline };
+        let reports = control
+            .try_clone()
+            .map_err(NestedError::host("duplicating a socket"))?;
+        spawn("nested control", sender.clone(), move |sender| {
+            read_reports(reports, sender);
+        })?;
+        spawn("nested stdout", sender.clone(), move |sender| {
+            read_output(stdout, Output::Stdout, sender);
+        })?;
+        spawn("nested stderr", sender, move |sender| {
+            read_output(stderr, Output::Stderr, sender);
+        })?;
+        let mut session = Session {
+            qemu,
+            control,
+            stdin,
+            events,
+            deadline,
+        };
         match session.next(Some(boot_limit.saturating_sub(deadline.start.elapsed()))) {
             Ok(Event::Report(Report::Ready)) => Ok(session),
             Ok(event) => Err(session.unexpected(event)),
-            Err(NestedError::Timeout(_)) => {
-                Err(NestedError::BootTimeout { limit: boot_limit, log: session.qemu.log() })
-            }
+            Err(NestedError::Timeout(_)) => Err(NestedError::BootTimeout {
+                limit: boot_limit,
+                log: session.qemu.log(),
+            }),
             Err(NestedError::Lost { status, log }) => Err(NestedError::QemuDied { status, log }),
             Err(error) => Err(error),
         }
@@ -100,12 +119,19 @@ impl Session {
     /// # Errors
     /// [`NestedError::Timeout`] past the caller's limit, [`NestedError::Lost`] or
     /// [`NestedError::KernelPanic`] if the machine goes away, [`NestedError::Protocol`].
-    pub(super) fn run(&mut self, input: Input, streams: &mut Streams<'_>) -> Result<Outcome, NestedError> {
+    pub(super) fn run(
+        &mut self,
+        input: Input,
+        streams: &mut Streams<'_>,
+    ) -> Result<Outcome, NestedError> {
         match self.next(self.deadline.left())? {
             Event::Report(Report::Started) => {}
             event => return Err(self.unexpected(event)),
         }
-        let port = self.stdin.try_clone().map_err(NestedError::host("duplicating a socket"))?;
+        let port = self
+            .stdin
+            .try_clone()
+            .map_err(NestedError::host("duplicating a socket"))?;
         let pump = Pump::start(input, port)?;
         let end = self.carry(streams);
         if end.is_err() {
@@ -138,7 +164,11 @@ impl Session {
                         self.command(closed);
                     }
                 }
-                Event::Report(Report::Finished { outcome, stdout, stderr }) if end.is_none() => {
+                Event::Report(Report::Finished {
+                    outcome,
+                    stdout,
+                    stderr,
+                }) if end.is_none() => {
                     end = Some((outcome, [stdout, stderr]));
                 }
                 event => return Err(self.unexpected(event)),
@@ -157,10 +187,17 @@ impl Session {
         match event {
             Ok(Event::Gone) | Err(RecvTimeoutError::Disconnected) => {
                 let status = self.qemu.wait_end();
-                let log = self.qemu.log();
-                Err(if self.qemu.panicked() { NestedError::KernelPanic { log } } else { NestedError::Lost { status, log } })
+                Err(match self.qemu.panic() {
+                    Some(log) => NestedError::KernelPanic { log },
+                    None => NestedError::Lost {
+                        status,
+                        log: self.qemu.log(),
+                    },
+                })
             }
-            Err(RecvTimeoutError::Timeout) => Err(NestedError::Timeout(self.deadline.limit.unwrap_or_default())),
+            Err(RecvTimeoutError::Timeout) => Err(NestedError::Timeout(
+                self.deadline.limit.unwrap_or_default(),
+            )),
             Ok(event) => Ok(event),
         }
     }
@@ -187,15 +224,21 @@ fn spawn(
     sender: SyncSender<Event>,
     read: impl FnOnce(&SyncSender<Event>) + Send + 'static,
 ) -> Result<(), NestedError> {
-    let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || read(&sender));
-    thread.map(drop).map_err(NestedError::host("starting a thread"))
+    let thread = std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(move || read(&sender));
+    thread
+        .map(drop)
+        .map_err(NestedError::host("starting a thread"))
 }
 
 fn read_reports(port: UnixStream, sender: &SyncSender<Event>) {
     for line in BufReader::new(port).split(b'\n') {
         let Ok(line) = line else { break };
-        let event = serde_json::from_slice(&line)
-            .map_or_else(|_| Event::Nonsense(String::from_utf8_lossy(&line).into_owned()), Event::Report);
+        let event = serde_json::from_slice(&line).map_or_else(
+            |_| Event::Nonsense(String::from_utf8_lossy(&line).into_owned()),
+            Event::Report,
+        );
         if sender.send(event).is_err() {
             return;
         }
@@ -209,7 +252,10 @@ fn read_output(mut port: UnixStream, output: Output, sender: &SyncSender<Event>)
     loop {
         match port.read(&mut buffer) {
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Ok(length @ 1..) if sender.send(Event::Bytes(output, buffer[..length].to_vec())).is_ok() => {}
+            Ok(length @ 1..)
+                if sender
+                    .send(Event::Bytes(output, buffer[..length].to_vec()))
+                    .is_ok() => {}
             _ => return,
         }
     }

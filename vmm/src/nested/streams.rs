@@ -41,13 +41,16 @@ impl Pump {
     /// # Errors
     /// [`NestedError::Host`] if the host has no descriptor or thread left.
     pub(super) fn start(input: Input, mut port: UnixStream) -> Result<Self, NestedError> {
-        let (cancel, cancelled) = UnixStream::pair().map_err(NestedError::host("making a pair of sockets"))?;
+        let (cancel, cancelled) =
+            UnixStream::pair().map_err(NestedError::host("making a pair of sockets"))?;
         let carry = move || {
             // A failed read is the end of the input, as it would be for a program; a failed write
             // means that the machine is gone, which the session is told by other ways.
             let carried = match input {
                 Input::Empty => Ok(()),
-                Input::Bytes(bytes) => bytes.chunks(CHUNK).try_for_each(|piece| write_frame(&mut port, piece)),
+                Input::Bytes(bytes) => bytes
+                    .chunks(CHUNK)
+                    .try_for_each(|piece| write_frame(&mut port, piece)),
                 Input::Descriptor(source) => copy(&mut File::from(source), &cancelled, &mut port),
             };
             if let Err(error) = carried.and_then(|()| write_frame(&mut port, &[])) {
@@ -75,8 +78,10 @@ impl Pump {
 fn copy(source: &mut File, cancelled: &UnixStream, port: &mut UnixStream) -> io::Result<()> {
     let mut buffer = vec![0; CHUNK];
     loop {
-        let mut ready =
-            [PollFd::new(source.as_fd(), PollFlags::POLLIN), PollFd::new(cancelled.as_fd(), PollFlags::POLLIN)];
+        let mut ready = [
+            PollFd::new(source.as_fd(), PollFlags::POLLIN),
+            PollFd::new(cancelled.as_fd(), PollFlags::POLLIN),
+        ];
         match poll(&mut ready, PollTimeout::NONE) {
             Err(nix::errno::Errno::EINTR) => continue,
             Err(errno) => return Err(errno.into()),
@@ -88,7 +93,11 @@ fn copy(source: &mut File, cancelled: &UnixStream, port: &mut UnixStream) -> io:
         match source.read(&mut buffer) {
             Ok(0) => return Ok(()),
             Ok(length) => write_frame(port, &buffer[..length])?,
-            Err(error) if matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock) => {}
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock
+                ) => {}
             Err(error) => {
                 log::warn!("reading standard input: {error}");
                 return Ok(());
@@ -115,7 +124,9 @@ mod tests {
     #[test]
     fn bytes_larger_than_a_frame_arrive_whole_and_end() {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
-        let bytes: Vec<u8> = (0..CHUNK * 3 + 7).map(|i| u8::try_from(i % 251).unwrap()).collect();
+        let bytes: Vec<u8> = (0..CHUNK * 3 + 7)
+            .map(|i| u8::try_from(i % 251).unwrap())
+            .collect();
         let pump = Pump::start(Input::Bytes(bytes.clone()), ours).unwrap();
         assert_eq!(received(&mut theirs), bytes);
         pump.stop();

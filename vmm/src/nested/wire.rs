@@ -26,8 +26,12 @@ pub(super) const DESCRIPTION_PATH: &str = "/mmvisor/jobs.json";
 /// Where the kernel modules are in the machine.
 pub(super) const MODULES_PATH: &str = "/mmvisor/modules";
 /// The ports' names, in the order of [`Port`].
-pub(super) const PORT_NAMES: [&str; 4] =
-    ["mmvisor.control", "mmvisor.stdin", "mmvisor.stdout", "mmvisor.stderr"];
+pub(super) const PORT_NAMES: [&str; 4] = [
+    "mmvisor.control",
+    "mmvisor.stdin",
+    "mmvisor.stdout",
+    "mmvisor.stderr",
+];
 /// The largest frame, and the largest piece of output passed on at once, in bytes.
 pub(super) const CHUNK: usize = 64 << 10;
 
@@ -54,7 +58,11 @@ pub(super) struct JobDescription {
 
 impl From<&Job> for JobDescription {
     fn from(job: &Job) -> Self {
-        JobDescription { argv: job.argv.clone(), env: job.env.clone(), limit: job.limit }
+        JobDescription {
+            argv: job.argv.clone(),
+            env: job.env.clone(),
+            limit: job.limit,
+        }
     }
 }
 
@@ -68,7 +76,11 @@ pub(super) enum Report {
     /// A job begins: its input is wanted.
     Started,
     /// A job ended, having written so many bytes.
-    Finished { outcome: Outcome, stdout: u64, stderr: u64 },
+    Finished {
+        outcome: Outcome,
+        stdout: u64,
+        stderr: u64,
+    },
 }
 
 /// What the host tells the machine, a byte each.
@@ -92,7 +104,13 @@ impl Command {
     }
 
     pub(super) fn from_byte(byte: u8) -> Option<Self> {
-        [Command::Continue, Command::StdoutClosed, Command::StderrClosed].into_iter().find(|c| c.byte() == byte)
+        [
+            Command::Continue,
+            Command::StdoutClosed,
+            Command::StderrClosed,
+        ]
+        .into_iter()
+        .find(|c| c.byte() == byte)
     }
 }
 
@@ -107,7 +125,8 @@ impl Report {
 
 /// Writes a frame; an empty one is the end of the input.
 pub(super) fn write_frame(port: &mut impl Write, bytes: &[u8]) -> io::Result<()> {
-    let length = u32::try_from(bytes.len()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+    let length =
+        u32::try_from(bytes.len()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
     port.write_all(&length.to_le_bytes())?;
     port.write_all(bytes)
 }
@@ -157,14 +176,28 @@ mod tests {
     fn a_frame_past_the_limit_or_cut_short_is_an_error() {
         let mut buffer = Vec::new();
         let too_long = u32::MAX.to_le_bytes();
-        assert_eq!(read_frame(&mut too_long.as_slice(), &mut buffer).unwrap_err().kind(), io::ErrorKind::InvalidData);
+        assert_eq!(
+            read_frame(&mut too_long.as_slice(), &mut buffer)
+                .unwrap_err()
+                .kind(),
+            io::ErrorKind::InvalidData
+        );
         let cut = [3, 0, 0, 0, b'x'];
-        assert_eq!(read_frame(&mut cut.as_slice(), &mut buffer).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+        assert_eq!(
+            read_frame(&mut cut.as_slice(), &mut buffer)
+                .unwrap_err()
+                .kind(),
+            io::ErrorKind::UnexpectedEof
+        );
     }
 
     #[test]
     fn a_report_is_one_line_that_reads_back() {
-        let report = Report::Finished { outcome: Outcome::NotStarted("no\nway".into()), stdout: 1, stderr: 2 };
+        let report = Report::Finished {
+            outcome: Outcome::NotStarted("no\nway".into()),
+            stdout: 1,
+            stderr: 2,
+        };
         let line = report.to_line().unwrap();
         assert_eq!(line.iter().filter(|&&b| b == b'\n').count(), 1);
         assert_eq!(serde_json::from_slice::<Report>(&line).unwrap(), report);
@@ -174,15 +207,24 @@ mod tests {
     fn an_argument_that_is_not_utf8_survives() {
         use std::os::unix::ffi::OsStringExt;
         let argv = vec![OsString::from_vec(vec![0xff, b'a'])];
-        let job = JobDescription { argv: argv.clone(), env: vec![], limit: Some(Duration::from_millis(1500)) };
-        let back: JobDescription = serde_json::from_slice(&serde_json::to_vec(&job).unwrap()).unwrap();
+        let job = JobDescription {
+            argv: argv.clone(),
+            env: vec![],
+            limit: Some(Duration::from_millis(1500)),
+        };
+        let back: JobDescription =
+            serde_json::from_slice(&serde_json::to_vec(&job).unwrap()).unwrap();
         assert_eq!(back.argv, argv);
         assert_eq!(back.limit, Some(Duration::from_millis(1500)));
     }
 
     #[test]
     fn every_command_is_a_byte_of_its_own() {
-        for command in [Command::Continue, Command::StdoutClosed, Command::StderrClosed] {
+        for command in [
+            Command::Continue,
+            Command::StdoutClosed,
+            Command::StderrClosed,
+        ] {
             assert_eq!(Command::from_byte(command.byte()), Some(command));
         }
         assert_eq!(Command::from_byte(b'?'), None);

@@ -42,9 +42,10 @@ pub fn init() -> ! {
 /// Everything up to the moment when the host has all results.
 fn serve() -> Result<Infallible, String> {
     boot::mount_all()?;
-    let description = fs::read(DESCRIPTION_PATH).map_err(|e| format!("reading {DESCRIPTION_PATH}: {e}"))?;
-    let description: Description =
-        serde_json::from_slice(&description).map_err(|e| format!("understanding {DESCRIPTION_PATH}: {e}"))?;
+    let description =
+        fs::read(DESCRIPTION_PATH).map_err(|e| format!("reading {DESCRIPTION_PATH}: {e}"))?;
+    let description: Description = serde_json::from_slice(&description)
+        .map_err(|e| format!("understanding {DESCRIPTION_PATH}: {e}"))?;
     boot::load_all(&description.transport, c"")?;
     let mut ports = boot::open_ports()?;
     if let Err(why) = boot::start_kvm(&description) {
@@ -58,8 +59,12 @@ fn serve() -> Result<Infallible, String> {
 
 /// Tells the host something.
 fn report(control: &mut File, report: &Report) -> Result<(), String> {
-    let line = report.to_line().map_err(|e| format!("putting a report into words: {e}"))?;
-    control.write_all(&line).map_err(|e| format!("reporting to the host: {e}"))
+    let line = report
+        .to_line()
+        .map_err(|e| format!("putting a report into words: {e}"))?;
+    control
+        .write_all(&line)
+        .map_err(|e| format!("reporting to the host: {e}"))
 }
 
 /// Returns when the host has closed the control port: it has read what it wanted.
@@ -72,7 +77,10 @@ fn wait_for_the_host(ports: &Ports) -> Result<(), String> {
 /// reboot(2). If even that fails there is nothing left but to wait for the host to end the machine.
 fn power_off() -> ! {
     let Err(errno) = reboot(RebootMode::RB_POWER_OFF);
-    let _ = writeln!(std::io::stderr(), "mmvisor: switching the machine off: {errno}");
+    let _ = writeln!(
+        std::io::stderr(),
+        "mmvisor: switching the machine off: {errno}"
+    );
     loop {
         std::thread::park();
     }
