@@ -30,20 +30,14 @@ fn shell(script: &str) -> Job {
 
 /// Bytes of every value, no two neighbouring blocks alike.
 fn bytes(length: u32) -> Vec<u8> {
-    let word = |i: u32| {
-        i.wrapping_mul(2_654_435_761)
-            .rotate_left(i % 31)
-            .to_le_bytes()
-    };
+    let word = |i: u32| i.wrapping_mul(2_654_435_761).rotate_left(i % 31).to_le_bytes();
     (0..length / 4).flat_map(word).collect()
 }
 
 /// A file with these bytes and no name.
 fn file(bytes: &[u8]) -> File {
-    let path = std::env::temp_dir().join(format!(
-        "mmvisor-nested-boot-{:?}",
-        std::thread::current().id()
-    ));
+    let path =
+        std::env::temp_dir().join(format!("mmvisor-nested-boot-{:?}", std::thread::current().id()));
     let mut file = File::create_new(&path).unwrap();
     file.write_all(bytes).unwrap();
     drop(file);
@@ -67,17 +61,12 @@ fn boots_and_carries_streams(kind: Kind, npt: &str) {
         shell("busybox sleep 1000 & busybox sleep 1000")
             .env("PATH", "/bin")
             .time_limit(Duration::from_millis(300)),
-        shell("busybox sleep 1000 & echo $A$B")
-            .env("A", "a b")
-            .env("PATH", "/bin"),
+        shell("busybox sleep 1000 & echo $A$B").env("A", "a b").env("PATH", "/bin"),
         Job::new([BUSYBOX, "sha256sum"]).stdin(file(b"")),
         Job::new(["/init", "nested", "run", "--help"]),
     ];
     let results = machine(kind).run_jobs(jobs).unwrap();
-    let outcomes: Vec<_> = results
-        .iter()
-        .map(|result| result.outcome.clone())
-        .collect();
+    let outcomes: Vec<_> = results.iter().map(|result| result.outcome.clone()).collect();
     let JobResult { stdout, .. } = &results[0];
     assert_eq!(String::from_utf8_lossy(stdout).trim(), npt);
     assert!(
@@ -98,11 +87,7 @@ fn boots_and_carries_streams(kind: Kind, npt: &str) {
     assert_eq!(results[7].stdout, b"a b\n");
     let of_nothing = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855  -\n";
     assert_eq!(String::from_utf8_lossy(&results[8].stdout), of_nothing);
-    assert!(
-        String::from_utf8_lossy(&results[9].stdout).contains("--kvm"),
-        "{:?}",
-        results[9]
-    );
+    assert!(String::from_utf8_lossy(&results[9].stdout).contains("--kvm"), "{:?}", results[9]);
     let zero = Outcome::Exited(0);
     let expected = [
         (0, zero.clone()),
@@ -116,11 +101,7 @@ fn boots_and_carries_streams(kind: Kind, npt: &str) {
         (9, zero),
     ];
     for (index, outcome) in expected {
-        assert_eq!(
-            outcomes[index], outcome,
-            "job {index}: {:?}",
-            results[index].stderr
-        );
+        assert_eq!(outcomes[index], outcome, "job {index}: {:?}", results[index].stderr);
     }
 }
 
@@ -136,9 +117,8 @@ fn the_machine_with_shadow_paging_runs_jobs_and_carries_their_streams() {
 
 #[test]
 fn a_kernel_panic_is_told_with_its_reason() {
-    let panic = machine(Kind::Npt)
-        .run_jobs(vec![shell("echo c > /proc/sysrq-trigger")])
-        .unwrap_err();
+    let panic =
+        machine(Kind::Npt).run_jobs(vec![shell("echo c > /proc/sysrq-trigger")]).unwrap_err();
     assert!(
         matches!(&panic, NestedError::KernelPanic { log } if log.contains("sysrq triggered")),
         "{panic}"
@@ -151,19 +131,10 @@ fn a_machine_past_its_limit_is_stopped_even_if_it_never_stops_talking() {
     let talker = Job::new([BUSYBOX, "yes"]);
     let mut sink = std::io::sink();
     let mut errors = std::io::sink();
-    let streams = vmm::nested::Streams {
-        stdout: &mut sink,
-        stderr: &mut errors,
-    };
-    let stopped = machine(Kind::Npt)
-        .time_limit(limit)
-        .run(talker, streams)
-        .unwrap_err();
+    let streams = vmm::nested::Streams { stdout: &mut sink, stderr: &mut errors };
+    let stopped = machine(Kind::Npt).time_limit(limit).run(talker, streams).unwrap_err();
     assert!(
-        matches!(
-            stopped,
-            NestedError::Timeout(_) | NestedError::BootTimeout { .. }
-        ),
+        matches!(stopped, NestedError::Timeout(_) | NestedError::BootTimeout { .. }),
         "{stopped}"
     );
 }
@@ -179,24 +150,15 @@ fn a_qemu_that_ends_at_once_is_told_with_its_message() {
     std::fs::write(&script, "#!/bin/sh\necho no such accelerator >&2\nexit 3\n").unwrap();
     let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     std::fs::set_permissions(&script, executable).unwrap();
-    let assets = Assets {
-        qemu: script.clone(),
-        ..Assets::find().unwrap()
-    };
+    let assets = Assets { qemu: script.clone(), ..Assets::find().unwrap() };
     let error = refused(&machine(Kind::Npt).assets(assets)).to_string();
     std::fs::remove_file(script).unwrap();
-    assert!(
-        error.contains("exit status 3") && error.contains("no such accelerator"),
-        "{error}"
-    );
+    assert!(error.contains("exit status 3") && error.contains("no such accelerator"), "{error}");
 }
 
 #[test]
 fn a_kernel_or_a_program_that_is_not_there_is_told_by_name() {
-    let assets = Assets {
-        kernel: PathBuf::from("/no/kernel"),
-        ..Assets::find().unwrap()
-    };
+    let assets = Assets { kernel: PathBuf::from("/no/kernel"), ..Assets::find().unwrap() };
     let error = refused(&machine(Kind::Npt).assets(assets)).to_string();
     assert!(error.contains("/no/kernel"), "{error}");
     let error = refused(&machine(Kind::Npt).program(Path::new("/no/program"))).to_string();
@@ -207,13 +169,7 @@ fn a_kernel_or_a_program_that_is_not_there_is_told_by_name() {
 fn memory_that_cannot_hold_the_files_is_refused_with_what_is_needed() {
     let error = refused(&machine(Kind::Npt).memory_mib(64));
     assert!(
-        matches!(
-            error,
-            NestedError::TooLittleMemory {
-                memory_mib: 64,
-                needed_mib: 192..
-            }
-        ),
+        matches!(error, NestedError::TooLittleMemory { memory_mib: 64, needed_mib: 192.. }),
         "{error}"
     );
 }

@@ -8,19 +8,18 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 
+use super::FAILED;
 use crate::nested::{
     Assets, DEFAULT_MEMORY_MIB, Input, Job, Kind, Machine, NestedError, Outcome, Streams, launch,
     setup,
 };
 
-/// mmvisor itself could not do it (as env(1), nohup(1) and others say it).
-const FAILED: u8 = 125;
 /// signal(7).
 const SIGPIPE: u8 = 13;
 
 /// Arguments of `mmvisor nested`.
 #[derive(Debug, Args)]
-pub struct NestedArgs {
+pub(super) struct NestedArgs {
     #[command(subcommand)]
     command: NestedCommand,
 }
@@ -101,7 +100,7 @@ impl From<KindArg> for Kind {
 
 /// Does what the arguments say; what goes wrong is a sentence on standard error.
 #[must_use]
-pub fn run(arguments: NestedArgs) -> ExitCode {
+pub(super) fn run(arguments: NestedArgs) -> ExitCode {
     match arguments.command {
         NestedCommand::Setup(SetupArgs { check: true, .. }) => check(),
         NestedCommand::Setup(arguments) => {
@@ -170,13 +169,7 @@ fn run_command(arguments: RunArgs) -> Result<u8, NestedError> {
 
     eprintln!("mmvisor: {}", crate::nested::notice(kind, "as asked"));
     let (mut stdout, mut stderr) = (io::stdout(), io::stderr());
-    let outcome = machine.run(
-        job,
-        Streams {
-            stdout: &mut stdout,
-            stderr: &mut stderr,
-        },
-    )?;
+    let outcome = machine.run(job, Streams { stdout: &mut stdout, stderr: &mut stderr })?;
     match &outcome {
         Outcome::NotStarted(why) => eprintln!("mmvisor: {why}"),
         // Nobody reads its output any more: an ordinary end in a pipeline, which shells do not tell either.
@@ -189,21 +182,15 @@ fn run_command(arguments: RunArgs) -> Result<u8, NestedError> {
 /// Splits `HOST[:GUEST]` at the last colon that has an absolute path after it.
 fn split_file(file: &OsString) -> (&Path, &Path) {
     let whole = Path::new(file);
-    let split = file.to_str().and_then(|text| {
-        text.rsplit_once(":/")
-            .map(|(host, _)| (host, &text[host.len() + 1..]))
-    });
-    split.map_or((whole, whole), |(host, guest)| {
-        (Path::new(host), Path::new(guest))
-    })
+    let split = file
+        .to_str()
+        .and_then(|text| text.rsplit_once(":/").map(|(host, _)| (host, &text[host.len() + 1..])));
+    split.map_or((whole, whole), |(host, guest)| (Path::new(host), Path::new(guest)))
 }
 
 /// The path from the root, without looking at the file system's links.
 fn absolute(path: &Path) -> Result<PathBuf, NestedError> {
-    let refuse = |source| NestedError::File {
-        path: path.to_owned(),
-        source,
-    };
+    let refuse = |source| NestedError::File { path: path.to_owned(), source };
     let path = std::path::absolute(path).map_err(refuse)?;
     let mut clean = PathBuf::new();
     for component in path.components() {
@@ -232,9 +219,7 @@ mod tests {
         let whole =
             Whole::try_parse_from(["x", "run", "--kvm", "shadow", "--", "/bin/ls", "--kvm"])
                 .unwrap();
-        let NestedCommand::Run(run) = whole.nested.command else {
-            panic!("not run")
-        };
+        let NestedCommand::Run(run) = whole.nested.command else { panic!("not run") };
         assert_eq!(
             (run.kvm, run.command),
             (KindArg::Shadow, vec!["/bin/ls".into(), "--kvm".into()])

@@ -61,10 +61,9 @@ impl fmt::Display for Missing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for part in &self.0 {
             match part {
-                Part::Qemu => write!(
-                    f,
-                    "{QEMU} is not installed (Debian's package qemu-system-x86); "
-                )?,
+                Part::Qemu => {
+                    write!(f, "{QEMU} is not installed (Debian's package qemu-system-x86); ")?;
+                }
                 Part::Kernel(directory) => {
                     write!(
                         f,
@@ -119,11 +118,7 @@ impl Assets {
 /// # Errors
 /// [`NestedError::NoCacheDirectory`] if no variable says where.
 pub fn cache_directory() -> Result<PathBuf, NestedError> {
-    let variable = |name| {
-        std::env::var_os(name)
-            .filter(|v| !v.is_empty())
-            .map(PathBuf::from)
-    };
+    let variable = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
     variable("MMVISOR_CACHE")
         .or_else(|| Some(variable("XDG_CACHE_HOME")?.join("mmvisor")))
         .or_else(|| Some(variable("HOME")?.join(".cache/mmvisor")))
@@ -142,21 +137,12 @@ pub(super) fn find_program(name: &str) -> Option<PathBuf> {
 
 /// The kernel that was put into the cache last.
 pub(super) fn newest_kernel(cache: &Path) -> Option<PathBuf> {
-    let directories = fs::read_dir(cache)
-        .ok()?
-        .filter_map(|entry| Some(entry.ok()?.path()));
+    let directories = fs::read_dir(cache).ok()?.filter_map(|entry| Some(entry.ok()?.path()));
     directories
         .filter(|path| {
-            !path
-                .file_name()
-                .is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
+            !path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
         })
-        .filter_map(|path| {
-            Some((
-                fs::metadata(path.join(MANIFEST)).ok()?.modified().ok()?,
-                path,
-            ))
-        })
+        .filter_map(|path| Some((fs::metadata(path.join(MANIFEST)).ok()?.modified().ok()?, path)))
         .max()
         .map(|(_, path)| path)
 }

@@ -78,10 +78,7 @@ pub enum NestedError {
         source: io::Error,
     },
     /// QEMU ended before the machine was up.
-    #[error(
-        "QEMU ended before the nested machine was up ({status}){}",
-        excerpt(log)
-    )]
+    #[error("QEMU ended before the nested machine was up ({status}){}", excerpt(log))]
     QemuDied {
         /// How it ended.
         status: String,

@@ -89,13 +89,8 @@ impl Initramfs {
 
     fn host_file(&mut self, host: &Path, guest: String) -> Result<(), NestedError> {
         // Asked now, so that a wrong path is told before anything starts.
-        let file_error = |source| NestedError::File {
-            path: host.to_owned(),
-            source,
-        };
-        let about = File::open(host)
-            .and_then(|f| f.metadata())
-            .map_err(file_error)?;
+        let file_error = |source| NestedError::File { path: host.to_owned(), source };
+        let about = File::open(host).and_then(|f| f.metadata()).map_err(file_error)?;
         if about.is_dir() {
             return Err(file_error(io::ErrorKind::IsADirectory.into()));
         }
@@ -117,24 +112,14 @@ impl Initramfs {
         let mut number = 0;
         for directory in self.directories() {
             number += 1;
-            let mode = if directory == "/tmp" {
-                0o041_777
-            } else {
-                0o040_755
-            };
-            entry(&directory, number, mode)
-                .write(&mut out, 0)
-                .finish()
-                .map_err(write_error())?;
+            let mode = if directory == "/tmp" { 0o041_777 } else { 0o040_755 };
+            entry(&directory, number, mode).write(&mut out, 0).finish().map_err(write_error())?;
         }
         for (path, source) in &self.files {
             number += 1;
             let (name, bytes, mode) = match source {
                 Source::Host(host) => {
-                    let file_error = |source| NestedError::File {
-                        path: host.clone(),
-                        source,
-                    };
+                    let file_error = |source| NestedError::File { path: host.clone(), source };
                     let mode = fs::metadata(host).map_err(file_error)?.permissions().mode();
                     (
                         host.as_path(),
@@ -149,10 +134,7 @@ impl Initramfs {
                 source: io::ErrorKind::FileTooLarge.into(),
             })?;
             let mut archive = entry(path, number, mode).write(&mut out, size);
-            archive
-                .write_all(bytes)
-                .and_then(|()| archive.finish())
-                .map_err(write_error())?;
+            archive.write_all(bytes).and_then(|()| archive.finish()).map_err(write_error())?;
         }
         newc::trailer(&mut out).map_err(write_error())?;
         out.flush().map_err(write_error())
@@ -162,10 +144,8 @@ impl Initramfs {
     fn directories(&self) -> BTreeSet<String> {
         let mut all: BTreeSet<String> = DIRECTORIES.map(str::to_owned).into();
         for path in self.files.keys() {
-            let parents = path
-                .match_indices('/')
-                .map(|(at, _)| &path[..at])
-                .filter(|p| !p.is_empty());
+            let parents =
+                path.match_indices('/').map(|(at, _)| &path[..at]).filter(|p| !p.is_empty());
             all.extend(parents.map(str::to_owned));
         }
         all
@@ -174,10 +154,7 @@ impl Initramfs {
 
 /// An entry's description. The kernel links entries with the same number, so each has its own.
 fn entry(path: &str, number: u32, mode: u32) -> newc::Builder {
-    newc::Builder::new(path.trim_start_matches('/'))
-        .ino(number)
-        .mode(mode)
-        .nlink(1)
+    newc::Builder::new(path.trim_start_matches('/')).ino(number).mode(mode).nlink(1)
 }
 
 /// The path as the archive names it: absolute, without `.` and doubled slashes.
@@ -197,11 +174,7 @@ fn guest_path(path: &Path) -> Result<String, NestedError> {
             Component::ParentDir | Component::Prefix(_) => return Err(refuse()),
         }
     }
-    if name.is_empty() {
-        Err(refuse())
-    } else {
-        Ok(name)
-    }
+    if name.is_empty() { Err(refuse()) } else { Ok(name) }
 }
 
 #[cfg(test)]
@@ -235,9 +208,7 @@ mod tests {
     fn a_file_is_listed_after_its_directories_with_its_bytes_and_permissions() {
         let mut initramfs = Initramfs::default();
         initramfs.bytes("/mmvisor/jobs.json", b"{}".to_vec());
-        initramfs
-            .file(Path::new("/bin/sh"), Path::new("/a/./b//sh"))
-            .unwrap();
+        initramfs.file(Path::new("/bin/sh"), Path::new("/a/./b//sh")).unwrap();
         let entries = listing(&initramfs);
         let names: Vec<_> = entries.iter().map(|e| e.0.as_str()).collect();
         assert_eq!(

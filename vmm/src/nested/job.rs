@@ -54,12 +54,7 @@ impl Job {
         S: Into<OsString>,
     {
         let argv = argv.into_iter().map(Into::into).collect();
-        Job {
-            argv,
-            env: Vec::new(),
-            stdin: Input::Empty,
-            limit: None,
-        }
+        Job { argv, env: Vec::new(), stdin: Input::Empty, limit: None }
     }
 
     /// Adds a variable to the environment.

@@ -18,33 +18,20 @@ use super::NestedError;
 /// [`NestedError::File`] if it cannot be read, [`NestedError::Libraries`] if its loader is not there or
 /// does not find a library.
 pub(super) fn libraries(executable: &Path) -> Result<Vec<PathBuf>, NestedError> {
-    let file_error = |source| NestedError::File {
-        path: executable.to_owned(),
-        source,
-    };
+    let file_error = |source| NestedError::File { path: executable.to_owned(), source };
     let file = File::open(executable).map_err(file_error)?;
     let Some(loader) = interpreter(&file) else {
         return Ok(Vec::new());
     };
-    let fail = |why: String| NestedError::Libraries {
-        path: executable.to_owned(),
-        why,
-    };
+    let fail = |why: String| NestedError::Libraries { path: executable.to_owned(), why };
     let listing = Command::new(&loader)
         .arg("--list")
         .arg(executable)
         .stdin(Stdio::null())
         .output()
-        .map_err(|e| {
-            fail(format!(
-                "its loader {} cannot be run: {e}",
-                loader.display()
-            ))
-        })?;
+        .map_err(|e| fail(format!("its loader {} cannot be run: {e}", loader.display())))?;
     if !listing.status.success() {
-        return Err(fail(
-            String::from_utf8_lossy(&listing.stderr).trim().to_owned(),
-        ));
+        return Err(fail(String::from_utf8_lossy(&listing.stderr).trim().to_owned()));
     }
     let mut paths = parse_listing(&String::from_utf8_lossy(&listing.stdout))
         .map_err(|library| fail(format!("{library} is not there")))?;
@@ -63,9 +50,7 @@ fn parse_listing(listing: &str) -> Result<Vec<PathBuf>, String> {
         if place == "not found" {
             return Err(name.to_owned());
         }
-        let path = place
-            .rsplit_once(" (")
-            .map_or(place, |(path, _address)| path);
+        let path = place.rsplit_once(" (").map_or(place, |(path, _address)| path);
         // The vDSO has a name, but no path.
         if path.starts_with('/') {
             paths.push(PathBuf::from(path));
@@ -88,8 +73,7 @@ fn interpreter(file: &File) -> Option<PathBuf> {
     let entry_size = u64::from(u16_at(&header, 54)?);
     for index in 0..u64::from(u16_at(&header, 56)?) {
         let mut entry = [0; 56];
-        file.read_exact_at(&mut entry, table.checked_add(index * entry_size)?)
-            .ok()?;
+        file.read_exact_at(&mut entry, table.checked_add(index * entry_size)?).ok()?;
         if u32::from_le_bytes(entry[..4].try_into().ok()?) != PT_INTERP {
             continue;
         }
@@ -122,21 +106,12 @@ mod tests {
     fn the_loaders_listing_gives_the_paths_and_leaves_the_vdso_out() {
         let listing = "\tlinux-vdso.so.1 (0x00007ffc)\n\tlibc.so.6 => /lib/x/libc.so.6 (0x00007f)\n\t/lib64/ld.so.2 (0x00007f)\n";
         let paths = parse_listing(listing).unwrap();
-        assert_eq!(
-            paths,
-            [
-                PathBuf::from("/lib/x/libc.so.6"),
-                PathBuf::from("/lib64/ld.so.2")
-            ]
-        );
+        assert_eq!(paths, [PathBuf::from("/lib/x/libc.so.6"), PathBuf::from("/lib64/ld.so.2")]);
     }
 
     #[test]
     fn a_library_that_is_not_there_is_named() {
-        assert_eq!(
-            parse_listing("\tlibz.so => not found\n").unwrap_err(),
-            "libz.so"
-        );
+        assert_eq!(parse_listing("\tlibz.so => not found\n").unwrap_err(), "libz.so");
     }
 
     #[test]
@@ -146,18 +121,13 @@ mod tests {
         let libraries = libraries(&own).unwrap();
         assert!(libraries.contains(&loader));
         assert!(
-            libraries
-                .iter()
-                .any(|l| l.file_name().is_some_and(|n| n == "libc.so.6")),
+            libraries.iter().any(|l| l.file_name().is_some_and(|n| n == "libc.so.6")),
             "{libraries:?}"
         );
     }
 
     #[test]
     fn a_file_that_is_no_elf_has_no_libraries() {
-        assert_eq!(
-            libraries(Path::new("/etc/passwd")).unwrap(),
-            Vec::<PathBuf>::new()
-        );
+        assert_eq!(libraries(Path::new("/etc/passwd")).unwrap(), Vec::<PathBuf>::new());
     }
 }

@@ -113,23 +113,14 @@ impl Machine {
     /// # Errors
     /// Whatever is wrong around the jobs. The results of the jobs before are then lost.
     pub fn run_jobs(&self, mut jobs: Vec<Job>) -> Result<Vec<JobResult>, NestedError> {
-        let inputs: Vec<Input> = jobs
-            .iter_mut()
-            .map(|job| std::mem::take(&mut job.stdin))
-            .collect();
+        let inputs: Vec<Input> =
+            jobs.iter_mut().map(|job| std::mem::take(&mut job.stdin)).collect();
         let mut session = self.start(&jobs)?;
         let run = |input| {
             let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
-            let mut streams = Streams {
-                stdout: &mut stdout,
-                stderr: &mut stderr,
-            };
+            let mut streams = Streams { stdout: &mut stdout, stderr: &mut stderr };
             let outcome = session.run(input, &mut streams)?;
-            Ok(JobResult {
-                outcome,
-                stdout,
-                stderr,
-            })
+            Ok(JobResult { outcome, stdout, stderr })
         };
         inputs.into_iter().map(run).collect()
     }
@@ -145,16 +136,12 @@ impl Machine {
         let initramfs = self.initramfs(&assets, &executable, jobs)?;
         let mut archive = memory_file()?;
         initramfs.write_to(&mut archive)?;
-        let size = archive
-            .stream_position()
-            .map_err(NestedError::host("measuring the file system"))?;
+        let size =
+            archive.stream_position().map_err(NestedError::host("measuring the file system"))?;
         // The archive and what is unpacked from it are there at the same time, and then there is KVM.
         let needed_mib = (size >> 20).saturating_mul(2) + 192;
         if u64::from(self.memory_mib) < needed_mib {
-            return Err(NestedError::TooLittleMemory {
-                memory_mib: self.memory_mib,
-                needed_mib,
-            });
+            return Err(NestedError::TooLittleMemory { memory_mib: self.memory_mib, needed_mib });
         }
         Session::start(&assets, self.memory_mib, &executable, &archive, self.limit)
     }
@@ -178,12 +165,8 @@ impl Machine {
             initramfs.file(host, guest)?;
         }
         let jobs = jobs.iter().map(JobDescription::from).collect();
-        let description = Description {
-            kind: self.kind,
-            transport: manifest.transport,
-            kvm: manifest.kvm,
-            jobs,
-        };
+        let description =
+            Description { kind: self.kind, transport: manifest.transport, kvm: manifest.kvm, jobs };
         let description = serde_json::to_vec(&description)
             .map_err(|error| NestedError::host("describing the jobs")(error.into()))?;
         initramfs.bytes(DESCRIPTION_PATH, description);

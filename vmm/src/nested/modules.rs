@@ -33,10 +33,8 @@ pub(super) fn resolve(tree: &Path, roots: &[&str]) -> Result<Vec<Module>, Nested
     let mut files = HashMap::new();
     collect(&tree.join("kernel"), &mut files)?;
     let builtin = fs::read_to_string(tree.join("modules.builtin")).unwrap_or_default();
-    let builtin: Vec<String> = builtin
-        .lines()
-        .filter_map(|line| module_name(Path::new(line)))
-        .collect();
+    let builtin: Vec<String> =
+        builtin.lines().filter_map(|line| module_name(Path::new(line))).collect();
     let mut order = Vec::new();
     for root in roots {
         visit(&normalized(root), tree, &files, &builtin, &mut order)?;
@@ -60,16 +58,11 @@ fn visit(
             order.push(module);
             continue;
         }
-        let on_its_way = path
-            .iter()
-            .any(|(other, module)| *other == name && module.is_some());
+        let on_its_way = path.iter().any(|(other, module)| *other == name && module.is_some());
         if on_its_way || builtin.contains(&name) || order.iter().any(|m| m.name == name) {
             continue;
         }
-        let missing = || NestedError::NoModule {
-            tree: tree.to_owned(),
-            name: name.clone(),
-        };
+        let missing = || NestedError::NoModule { tree: tree.to_owned(), name: name.clone() };
         let image = read(files.get(&name).ok_or_else(missing)?)?;
         let needs = depends(&image);
         path.push((name.clone(), Some(Module { name, image })));
@@ -80,10 +73,7 @@ fn visit(
 
 /// All module files below a directory, by name.
 fn collect(directory: &Path, files: &mut HashMap<String, PathBuf>) -> Result<(), NestedError> {
-    let file_error = |source| NestedError::File {
-        path: directory.to_owned(),
-        source,
-    };
+    let file_error = |source| NestedError::File { path: directory.to_owned(), source };
     for entry in fs::read_dir(directory).map_err(file_error)? {
         let entry = entry.map_err(file_error)?;
         let path = entry.path();
@@ -113,10 +103,8 @@ fn normalized(name: &str) -> String {
 fn read(path: &Path) -> Result<Vec<u8>, NestedError> {
     let suffix = path.extension().unwrap_or_default();
     let Some((_, program)) = COMPRESSIONS.iter().find(|(s, _)| suffix == *s) else {
-        return fs::read(path).map_err(|source| NestedError::File {
-            path: path.to_owned(),
-            source,
-        });
+        return fs::read(path)
+            .map_err(|source| NestedError::File { path: path.to_owned(), source });
     };
     let fail = |why: String| NestedError::Setup {
         what: format!("`{program} -dc {}`", path.display()),
@@ -131,9 +119,7 @@ fn read(path: &Path) -> Result<Vec<u8>, NestedError> {
     if output.status.success() {
         Ok(output.stdout)
     } else {
-        Err(fail(
-            String::from_utf8_lossy(&output.stderr).trim().to_owned(),
-        ))
+        Err(fail(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
     }
 }
 
@@ -143,16 +129,9 @@ fn depends(image: &[u8]) -> Vec<String> {
     let Some(at) = image.windows(KEY.len()).position(|window| window == KEY) else {
         return Vec::new();
     };
-    let value = image[at + KEY.len()..]
-        .split(|&b| b == 0)
-        .next()
-        .unwrap_or_default();
+    let value = image[at + KEY.len()..].split(|&b| b == 0).next().unwrap_or_default();
     let value = String::from_utf8_lossy(value);
-    value
-        .split(',')
-        .filter(|name| !name.is_empty())
-        .map(normalized)
-        .collect()
+    value.split(',').filter(|name| !name.is_empty()).map(normalized).collect()
 }
 
 #[cfg(test)]
@@ -166,11 +145,7 @@ mod tests {
         for (path, depends) in modules {
             let path = tree.join("kernel").join(path);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(
-                path,
-                format!("\x7fELF\0license=GPL\0depends={depends}\0name=x\0"),
-            )
-            .unwrap();
+            fs::write(path, format!("\x7fELF\0license=GPL\0depends={depends}\0name=x\0")).unwrap();
         }
         fs::write(tree.join("modules.builtin"), "kernel/lib/crc-core.ko\n").unwrap();
         tree
@@ -218,14 +193,8 @@ mod tests {
 
     #[test]
     fn a_compressed_module_has_the_same_name() {
-        assert_eq!(
-            module_name(Path::new("x/kvm-amd.ko.xz")).as_deref(),
-            Some("kvm_amd")
-        );
-        assert_eq!(
-            module_name(Path::new("x/kvm-amd.ko")).as_deref(),
-            Some("kvm_amd")
-        );
+        assert_eq!(module_name(Path::new("x/kvm-amd.ko.xz")).as_deref(), Some("kvm_amd"));
+        assert_eq!(module_name(Path::new("x/kvm-amd.ko")).as_deref(), Some("kvm_amd"));
         assert_eq!(module_name(Path::new("x/modules.order")), None);
     }
 }

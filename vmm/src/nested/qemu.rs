@@ -73,19 +73,8 @@ impl Qemu {
         let listeners = [listen()?, listen()?, listen()?, listen()?];
 
         let mut command = Command::new(launcher);
-        command
-            .args(["nested", "launch", &std::process::id().to_string(), "--"])
-            .arg(&assets.qemu);
-        command.args([
-            "-machine",
-            "pc",
-            "-accel",
-            "tcg,thread=multi",
-            "-cpu",
-            "max",
-            "-smp",
-            "2",
-        ]);
+        command.args(["nested", "launch", &std::process::id().to_string(), "--"]).arg(&assets.qemu);
+        command.args(["-machine", "pc", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2"]);
         command.args([
             "-m",
             &memory_mib.to_string(),
@@ -94,10 +83,7 @@ impl Qemu {
             "-no-reboot",
         ]);
         command.args(["-display", "none", "-monitor", "none", "-net", "none"]);
-        command
-            .arg("-kernel")
-            .arg(assets.kernel.join(KERNEL))
-            .args(["-initrd", &own(initramfs)]);
+        command.arg("-kernel").arg(assets.kernel.join(KERNEL)).args(["-initrd", &own(initramfs)]);
         command.args(["-append", KERNEL_PARAMETERS]);
         command.args([
             "-chardev",
@@ -107,32 +93,16 @@ impl Qemu {
         ]);
         command.args(["-device", "virtio-serial-pci"]);
         for (name, (_, address)) in PORT_NAMES.into_iter().zip(&listeners) {
-            command.args([
-                "-chardev",
-                &format!("socket,id={name},abstract=on,path={address}"),
-            ]);
-            command.args([
-                "-device",
-                &format!("virtserialport,chardev={name},name={name}"),
-            ]);
+            command.args(["-chardev", &format!("socket,id={name},abstract=on,path={address}")]);
+            command.args(["-device", &format!("virtserialport,chardev={name},name={name}")]);
         }
         // A process group of its own: what a terminal sends is for mmvisor alone.
         command.process_group(0).stdin(Stdio::null());
-        let output = || {
-            messages
-                .try_clone()
-                .map_err(NestedError::host("duplicating a descriptor"))
-        };
+        let output = || messages.try_clone().map_err(NestedError::host("duplicating a descriptor"));
         command.stdout(output()?).stderr(output()?);
         log::debug!("{command:?}");
-        let child = command
-            .spawn()
-            .map_err(NestedError::host("starting QEMU"))?;
-        let mut qemu = Qemu {
-            child,
-            messages,
-            console,
-        };
+        let child = command.spawn().map_err(NestedError::host("starting QEMU"))?;
+        let mut qemu = Qemu { child, messages, console };
 
         let deadline = Instant::now() + limit;
         let [a, b, c, d] = listeners.map(|(listener, _)| qemu.accept(&listener, deadline, limit));
@@ -166,10 +136,7 @@ impl Qemu {
                         });
                     }
                     if Instant::now() > deadline {
-                        return Err(NestedError::BootTimeout {
-                            limit,
-                            log: self.log(),
-                        });
+                        return Err(NestedError::BootTimeout { limit, log: self.log() });
                     }
                     std::thread::sleep(Duration::from_millis(2));
                 }
@@ -180,9 +147,7 @@ impl Qemu {
 
     /// Whether and how it has ended.
     fn ended(&mut self) -> Result<Option<ExitStatus>, NestedError> {
-        self.child
-            .try_wait()
-            .map_err(NestedError::host("waiting for QEMU"))
+        self.child.try_wait().map_err(NestedError::host("waiting for QEMU"))
     }
 
     /// Its end, once its connections are closed: it is waited for a moment, then ended.
@@ -210,13 +175,7 @@ impl Qemu {
     pub(super) fn panic(&self) -> Option<String> {
         let console = tail(&self.console);
         let said = &console[console.find("Kernel panic")?..];
-        Some(
-            lines(said)
-                .into_iter()
-                .take(EXCERPT_LINES)
-                .collect::<Vec<_>>()
-                .join("\n"),
-        )
+        Some(lines(said).into_iter().take(EXCERPT_LINES).collect::<Vec<_>>().join("\n"))
     }
 
     /// The last lines of QEMU's messages, then of the kernel's.
@@ -293,18 +252,13 @@ fn tail(file: &File) -> String {
         file.take(EXCERPT_BYTES).read_to_end(&mut bytes)?;
         Ok(bytes)
     };
-    read()
-        .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
-        .unwrap_or_default()
+    read().map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
 }
 
 /// The lines that hold text, without control characters.
 fn lines(text: &str) -> Vec<String> {
     let clean = |line: &str| line.chars().filter(|c| !c.is_control()).collect::<String>();
-    text.lines()
-        .map(clean)
-        .filter(|line| !line.trim().is_empty())
-        .collect()
+    text.lines().map(clean).filter(|line| !line.trim().is_empty()).collect()
 }
 
 fn last_lines(text: &str) -> Vec<String> {

@@ -58,8 +58,7 @@ struct Deadline {
 impl Deadline {
     /// What is left, `None` for ever.
     fn left(self) -> Option<Duration> {
-        self.limit
-            .map(|limit| limit.saturating_sub(self.start.elapsed()))
+        self.limit.map(|limit| limit.saturating_sub(self.start.elapsed()))
     }
 }
 
@@ -75,17 +74,12 @@ impl Session {
         initramfs: &File,
         limit: Option<Duration>,
     ) -> Result<Self, NestedError> {
-        let deadline = Deadline {
-            limit,
-            start: Instant::now(),
-        };
+        let deadline = Deadline { limit, start: Instant::now() };
         let boot_limit = limit.unwrap_or(BOOT_LIMIT).min(BOOT_LIMIT);
         let (qemu, [control, stdin, stdout, stderr]) =
             Qemu::start(assets, memory_mib, launcher, initramfs, boot_limit)?;
         let (sender, events) = sync_channel(QUEUE);
-        let reports = control
-            .try_clone()
-            .map_err(NestedError::host("duplicating a socket"))?;
+        let reports = control.try_clone().map_err(NestedError::host("duplicating a socket"))?;
         spawn("nested control", sender.clone(), move |sender| {
             read_reports(reports, sender);
         })?;
@@ -95,20 +89,13 @@ impl Session {
         spawn("nested stderr", sender, move |sender| {
             read_output(stderr, Output::Stderr, sender);
         })?;
-        let mut session = Session {
-            qemu,
-            control,
-            stdin,
-            events,
-            deadline,
-        };
+        let mut session = Session { qemu, control, stdin, events, deadline };
         match session.next(Some(boot_limit.saturating_sub(deadline.start.elapsed()))) {
             Ok(Event::Report(Report::Ready)) => Ok(session),
             Ok(event) => Err(session.unexpected(event)),
-            Err(NestedError::Timeout(_)) => Err(NestedError::BootTimeout {
-                limit: boot_limit,
-                log: session.qemu.log(),
-            }),
+            Err(NestedError::Timeout(_)) => {
+                Err(NestedError::BootTimeout { limit: boot_limit, log: session.qemu.log() })
+            }
             Err(NestedError::Lost { status, log }) => Err(NestedError::QemuDied { status, log }),
             Err(error) => Err(error),
         }
@@ -128,10 +115,7 @@ impl Session {
             Event::Report(Report::Started) => {}
             event => return Err(self.unexpected(event)),
         }
-        let port = self
-            .stdin
-            .try_clone()
-            .map_err(NestedError::host("duplicating a socket"))?;
+        let port = self.stdin.try_clone().map_err(NestedError::host("duplicating a socket"))?;
         let pump = Pump::start(input, port)?;
         let end = self.carry(streams);
         if end.is_err() {
@@ -164,11 +148,7 @@ impl Session {
                         self.command(closed);
                     }
                 }
-                Event::Report(Report::Finished {
-                    outcome,
-                    stdout,
-                    stderr,
-                }) if end.is_none() => {
+                Event::Report(Report::Finished { outcome, stdout, stderr }) if end.is_none() => {
                     end = Some((outcome, [stdout, stderr]));
                 }
                 event => return Err(self.unexpected(event)),
@@ -189,15 +169,12 @@ impl Session {
                 let status = self.qemu.wait_end();
                 Err(match self.qemu.panic() {
                     Some(log) => NestedError::KernelPanic { log },
-                    None => NestedError::Lost {
-                        status,
-                        log: self.qemu.log(),
-                    },
+                    None => NestedError::Lost { status, log: self.qemu.log() },
                 })
             }
-            Err(RecvTimeoutError::Timeout) => Err(NestedError::Timeout(
-                self.deadline.limit.unwrap_or_default(),
-            )),
+            Err(RecvTimeoutError::Timeout) => {
+                Err(NestedError::Timeout(self.deadline.limit.unwrap_or_default()))
+            }
             Ok(event) => Ok(event),
         }
     }
@@ -224,12 +201,8 @@ fn spawn(
     sender: SyncSender<Event>,
     read: impl FnOnce(&SyncSender<Event>) + Send + 'static,
 ) -> Result<(), NestedError> {
-    let thread = std::thread::Builder::new()
-        .name(name.to_owned())
-        .spawn(move || read(&sender));
-    thread
-        .map(drop)
-        .map_err(NestedError::host("starting a thread"))
+    let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || read(&sender));
+    thread.map(drop).map_err(NestedError::host("starting a thread"))
 }
 
 fn read_reports(port: UnixStream, sender: &SyncSender<Event>) {
@@ -253,9 +226,7 @@ fn read_output(mut port: UnixStream, output: Output, sender: &SyncSender<Event>)
         match port.read(&mut buffer) {
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
             Ok(length @ 1..)
-                if sender
-                    .send(Event::Bytes(output, buffer[..length].to_vec()))
-                    .is_ok() => {}
+                if sender.send(Event::Bytes(output, buffer[..length].to_vec())).is_ok() => {}
             _ => return,
         }
     }

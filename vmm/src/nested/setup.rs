@@ -33,10 +33,7 @@ const KVM: [&str; 1] = ["kvm_amd"];
 /// be written, [`NestedError::NoModule`] if it is another kind of kernel.
 pub fn setup(package: Option<&Path>, say: &mut dyn FnMut(&str)) -> Result<Assets, NestedError> {
     let cache = cache_directory()?;
-    let cache_error = |source| NestedError::Cache {
-        path: cache.clone(),
-        source,
-    };
+    let cache_error = |source| NestedError::Cache { path: cache.clone(), source };
     fs::create_dir_all(&cache).map_err(cache_error)?;
     let lock = File::create(cache.join(".lock")).map_err(cache_error)?;
     let _lock = Flock::lock(lock, FlockArg::LockExclusive)
@@ -74,15 +71,7 @@ fn install_qemu(say: &mut dyn FnMut(&str)) -> Result<PathBuf, NestedError> {
     say("installing qemu-system-x86");
     with_fresh_lists(say, || {
         // The recommended packages are displays and sound: nothing that is used here.
-        apt_get(
-            &[
-                "install",
-                "--yes",
-                "--no-install-recommends",
-                "qemu-system-x86",
-            ],
-            Path::new("/"),
-        )
+        apt_get(&["install", "--yes", "--no-install-recommends", "qemu-system-x86"], Path::new("/"))
     })?;
     find_program(QEMU)
         .ok_or_else(|| by_hand("its package was installed, but it is still not in PATH"))
@@ -105,10 +94,7 @@ fn fetch_kernel(
     };
     say(&format!("unpacking {}", package.display()));
     let unpacked = staging.0.join("unpacked");
-    run(Command::new("dpkg-deb")
-        .arg("--extract")
-        .arg(package)
-        .arg(&unpacked))?;
+    run(Command::new("dpkg-deb").arg("--extract").arg(package).arg(&unpacked))?;
     let release = only_release(&unpacked, package)?;
     let tree = ["lib/modules", "usr/lib/modules"]
         .map(|modules| unpacked.join(modules).join(&release))
@@ -161,9 +147,7 @@ fn keep(modules: &[Module], directory: &Path) -> Result<Vec<String>, NestedError
 fn only_release(unpacked: &Path, package: &Path) -> Result<String, NestedError> {
     let entries = fs::read_dir(unpacked.join("boot")).map_err(|_| not_a_kernel(package))?;
     let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-    let release = names
-        .filter_map(|name| name.strip_prefix("vmlinuz-").map(str::to_owned))
-        .next();
+    let release = names.filter_map(|name| name.strip_prefix("vmlinuz-").map(str::to_owned)).next();
     release.ok_or_else(|| not_a_kernel(package))
 }
 
@@ -199,23 +183,18 @@ fn download_kernel(directory: &Path, say: &mut dyn FnMut(&str)) -> Result<PathBu
     let mut files = fs::read_dir(directory)
         .map_err(in_cache(directory))?
         .filter_map(|entry| Some(entry.ok()?.path()));
-    files
-        .find(|path| path.extension().is_some_and(|e| e == "deb"))
-        .ok_or_else(|| NestedError::Setup {
+    files.find(|path| path.extension().is_some_and(|e| e == "deb")).ok_or_else(|| {
+        NestedError::Setup {
             what: "downloading the kernel".to_owned(),
             why: "apt-get left no package behind".to_owned(),
-        })
+        }
+    })
 }
 
 /// The kernel's own package, from what `apt-cache depends` prints.
 fn image_package(listing: &str) -> Option<String> {
-    let packages = listing
-        .lines()
-        .filter_map(|line| line.trim().strip_prefix("Depends: "));
-    packages
-        .map(str::trim)
-        .find(|package| package.starts_with("linux-image-"))
-        .map(str::to_owned)
+    let packages = listing.lines().filter_map(|line| line.trim().strip_prefix("Depends: "));
+    packages.map(str::trim).find(|package| package.starts_with("linux-image-")).map(str::to_owned)
 }
 
 /// Does something with apt; if that fails, updates its lists (they are missing on a fresh machine, and
@@ -248,15 +227,9 @@ fn apt_get(arguments: &[&str], directory: &Path) -> Result<String, NestedError> 
 fn run(command: &mut Command) -> Result<String, NestedError> {
     let line = {
         let words = std::iter::once(command.get_program()).chain(command.get_args());
-        words
-            .map(|w| w.to_string_lossy().into_owned())
-            .collect::<Vec<_>>()
-            .join(" ")
+        words.map(|w| w.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ")
     };
-    let fail = |why: String| NestedError::Setup {
-        what: format!("`{line}`"),
-        why,
-    };
+    let fail = |why: String| NestedError::Setup { what: format!("`{line}`"), why };
     let output = command
         .env("LC_ALL", "C")
         .stdin(Stdio::null())
@@ -265,9 +238,7 @@ fn run(command: &mut Command) -> Result<String, NestedError> {
     if output.status.success() {
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     } else {
-        Err(fail(
-            String::from_utf8_lossy(&output.stderr).trim().to_owned(),
-        ))
+        Err(fail(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
     }
 }
 
@@ -309,18 +280,13 @@ mod tests {
     #[test]
     fn the_kernels_package_is_the_image_that_the_meta_package_depends_on() {
         let listing = "linux-image-cloud-amd64\n  Depends: linux-base\n  Depends: linux-image-6.1.0-56-cloud-amd64\n  Conflicts: x\n";
-        assert_eq!(
-            image_package(listing).as_deref(),
-            Some("linux-image-6.1.0-56-cloud-amd64")
-        );
+        assert_eq!(image_package(listing).as_deref(), Some("linux-image-6.1.0-56-cloud-amd64"));
         assert_eq!(image_package("linux-image-cloud-amd64\n"), None);
     }
 
     #[test]
     fn a_failing_tool_is_named_with_its_message() {
-        let error = run(Command::new("ls").arg("/no/such/directory"))
-            .unwrap_err()
-            .to_string();
+        let error = run(Command::new("ls").arg("/no/such/directory")).unwrap_err().to_string();
         assert!(
             error.contains("`ls /no/such/directory`") && error.contains("No such file"),
             "{error}"
@@ -341,10 +307,7 @@ mod tests {
                 assert_eq!(fs::read_to_string(place.join("file")).unwrap(), content);
             }
         }
-        let left: Vec<_> = fs::read_dir(&cache)
-            .unwrap()
-            .map(|e| e.unwrap().file_name())
-            .collect();
+        let left: Vec<_> = fs::read_dir(&cache).unwrap().map(|e| e.unwrap().file_name()).collect();
         fs::remove_dir_all(&cache).unwrap();
         assert_eq!(left, ["6.1"]);
     }

@@ -48,9 +48,9 @@ impl Pump {
             // means that the machine is gone, which the session is told by other ways.
             let carried = match input {
                 Input::Empty => Ok(()),
-                Input::Bytes(bytes) => bytes
-                    .chunks(CHUNK)
-                    .try_for_each(|piece| write_frame(&mut port, piece)),
+                Input::Bytes(bytes) => {
+                    bytes.chunks(CHUNK).try_for_each(|piece| write_frame(&mut port, piece))
+                }
                 Input::Descriptor(source) => copy(&mut File::from(source), &cancelled, &mut port),
             };
             if let Err(error) = carried.and_then(|()| write_frame(&mut port, &[])) {
@@ -124,9 +124,7 @@ mod tests {
     #[test]
     fn bytes_larger_than_a_frame_arrive_whole_and_end() {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
-        let bytes: Vec<u8> = (0..CHUNK * 3 + 7)
-            .map(|i| u8::try_from(i % 251).unwrap())
-            .collect();
+        let bytes: Vec<u8> = (0..CHUNK * 3 + 7).map(|i| u8::try_from(i % 251).unwrap()).collect();
         let pump = Pump::start(Input::Bytes(bytes.clone()), ours).unwrap();
         assert_eq!(received(&mut theirs), bytes);
         pump.stop();

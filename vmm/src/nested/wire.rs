@@ -26,12 +26,8 @@ pub(super) const DESCRIPTION_PATH: &str = "/mmvisor/jobs.json";
 /// Where the kernel modules are in the machine.
 pub(super) const MODULES_PATH: &str = "/mmvisor/modules";
 /// The ports' names, in the order of [`Port`].
-pub(super) const PORT_NAMES: [&str; 4] = [
-    "mmvisor.control",
-    "mmvisor.stdin",
-    "mmvisor.stdout",
-    "mmvisor.stderr",
-];
+pub(super) const PORT_NAMES: [&str; 4] =
+    ["mmvisor.control", "mmvisor.stdin", "mmvisor.stdout", "mmvisor.stderr"];
 /// The largest frame, and the largest piece of output passed on at once, in bytes.
 pub(super) const CHUNK: usize = 64 << 10;
 
@@ -58,11 +54,7 @@ pub(super) struct JobDescription {
 
 impl From<&Job> for JobDescription {
     fn from(job: &Job) -> Self {
-        JobDescription {
-            argv: job.argv.clone(),
-            env: job.env.clone(),
-            limit: job.limit,
-        }
+        JobDescription { argv: job.argv.clone(), env: job.env.clone(), limit: job.limit }
     }
 }
 
@@ -76,11 +68,7 @@ pub(super) enum Report {
     /// A job begins: its input is wanted.
     Started,
     /// A job ended, having written so many bytes.
-    Finished {
-        outcome: Outcome,
-        stdout: u64,
-        stderr: u64,
-    },
+    Finished { outcome: Outcome, stdout: u64, stderr: u64 },
 }
 
 /// What the host tells the machine, a byte each.
@@ -104,13 +92,9 @@ impl Command {
     }
 
     pub(super) fn from_byte(byte: u8) -> Option<Self> {
-        [
-            Command::Continue,
-            Command::StdoutClosed,
-            Command::StderrClosed,
-        ]
-        .into_iter()
-        .find(|c| c.byte() == byte)
+        [Command::Continue, Command::StdoutClosed, Command::StderrClosed]
+            .into_iter()
+            .find(|c| c.byte() == byte)
     }
 }
 
@@ -177,16 +161,12 @@ mod tests {
         let mut buffer = Vec::new();
         let too_long = u32::MAX.to_le_bytes();
         assert_eq!(
-            read_frame(&mut too_long.as_slice(), &mut buffer)
-                .unwrap_err()
-                .kind(),
+            read_frame(&mut too_long.as_slice(), &mut buffer).unwrap_err().kind(),
             io::ErrorKind::InvalidData
         );
         let cut = [3, 0, 0, 0, b'x'];
         assert_eq!(
-            read_frame(&mut cut.as_slice(), &mut buffer)
-                .unwrap_err()
-                .kind(),
+            read_frame(&mut cut.as_slice(), &mut buffer).unwrap_err().kind(),
             io::ErrorKind::UnexpectedEof
         );
     }
@@ -220,11 +200,7 @@ mod tests {
 
     #[test]
     fn every_command_is_a_byte_of_its_own() {
-        for command in [
-            Command::Continue,
-            Command::StdoutClosed,
-            Command::StderrClosed,
-        ] {
+        for command in [Command::Continue, Command::StdoutClosed, Command::StderrClosed] {
             assert_eq!(Command::from_byte(command.byte()), Some(command));
         }
         assert_eq!(Command::from_byte(b'?'), None);

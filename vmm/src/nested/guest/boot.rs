@@ -21,32 +21,19 @@ const PORTS_LIMIT: Duration = Duration::from_secs(60);
 
 /// Mounts what every program expects. The root is a memory file system already.
 pub(super) fn mount_all() -> Result<(), String> {
-    for (kind, place) in [
-        ("proc", "/proc"),
-        ("sysfs", "/sys"),
-        ("devtmpfs", "/dev"),
-        ("tmpfs", "/dev/shm"),
-    ] {
+    for (kind, place) in
+        [("proc", "/proc"), ("sysfs", "/sys"), ("devtmpfs", "/dev"), ("tmpfs", "/dev/shm")]
+    {
         let fail = |why: &dyn std::fmt::Display| format!("mounting {kind} on {place}: {why}");
         fs::create_dir_all(place).map_err(|e| fail(&e))?;
-        match mount(
-            Some(kind),
-            place,
-            Some(kind),
-            MsFlags::MS_NOSUID,
-            None::<&str>,
-        ) {
+        match mount(Some(kind), place, Some(kind), MsFlags::MS_NOSUID, None::<&str>) {
             // The kernel may have mounted devtmpfs itself.
             Ok(()) | Err(Errno::EBUSY) => {}
             Err(errno) => return Err(fail(&errno)),
         }
     }
-    for (name, target) in [
-        ("fd", "fd"),
-        ("stdin", "fd/0"),
-        ("stdout", "fd/1"),
-        ("stderr", "fd/2"),
-    ] {
+    for (name, target) in [("fd", "fd"), ("stdin", "fd/0"), ("stdout", "fd/1"), ("stderr", "fd/2")]
+    {
         let link = Path::new("/dev").join(name);
         symlink(Path::new("/proc/self").join(target), &link)
             .map_err(|e| format!("making {}: {e}", link.display()))?;
@@ -59,11 +46,7 @@ pub(super) fn load_all(files: &[String], parameters: &CStr) -> Result<(), String
     for (index, file) in files.iter().enumerate() {
         let path = Path::new(MODULES_PATH).join(file);
         let module = File::open(&path).map_err(|e| format!("opening {}: {e}", path.display()))?;
-        let parameters = if index + 1 == files.len() {
-            parameters
-        } else {
-            c""
-        };
+        let parameters = if index + 1 == files.len() { parameters } else { c"" };
         match finit_module(&module, parameters, ModuleInitFlags::empty()) {
             Ok(()) | Err(Errno::EEXIST) => {}
             Err(errno) => return Err(format!("loading the kernel module {file}: {errno}")),
@@ -88,21 +71,14 @@ pub(super) fn start_kvm(description: &Description) -> Result<(), String> {
             found.trim()
         ));
     }
-    fs::metadata("/dev/kvm")
-        .map(drop)
-        .map_err(|e| format!("looking for /dev/kvm: {e}"))
+    fs::metadata("/dev/kvm").map(drop).map_err(|e| format!("looking for /dev/kvm: {e}"))
 }
 
 /// Waits until all ports are there and the host is at their other ends, and opens them.
 pub(super) fn open_ports() -> Result<Ports, String> {
     let deadline = Instant::now() + PORTS_LIMIT;
     let [control, stdin, stdout, stderr] = PORT_NAMES.map(|name| open_port(name, deadline));
-    Ok(Ports {
-        control: control?,
-        stdin: stdin?,
-        stdout: stdout?,
-        stderr: stderr?,
-    })
+    Ok(Ports { control: control?, stdin: stdin?, stdout: stdout?, stderr: stderr? })
 }
 
 fn open_port(name: &str, deadline: Instant) -> Result<File, String> {
@@ -126,9 +102,8 @@ fn open_port(name: &str, deadline: Instant) -> Result<File, String> {
             Some(open) => {
                 let mut state = [PollFd::new(open.as_fd(), PollFlags::empty())];
                 poll(&mut state, PollTimeout::ZERO).map_err(|e| fail(&e))?;
-                let hung_up = state[0]
-                    .revents()
-                    .is_some_and(|events| events.contains(PollFlags::POLLHUP));
+                let hung_up =
+                    state[0].revents().is_some_and(|events| events.contains(PollFlags::POLLHUP));
                 if !hung_up {
                     break;
                 }

@@ -59,12 +59,8 @@ fn serve() -> Result<Infallible, String> {
 
 /// Tells the host something.
 fn report(control: &mut File, report: &Report) -> Result<(), String> {
-    let line = report
-        .to_line()
-        .map_err(|e| format!("putting a report into words: {e}"))?;
-    control
-        .write_all(&line)
-        .map_err(|e| format!("reporting to the host: {e}"))
+    let line = report.to_line().map_err(|e| format!("putting a report into words: {e}"))?;
+    control.write_all(&line).map_err(|e| format!("reporting to the host: {e}"))
 }
 
 /// Returns when the host has closed the control port: it has read what it wanted.
@@ -77,10 +73,7 @@ fn wait_for_the_host(ports: &Ports) -> Result<(), String> {
 /// reboot(2). If even that fails there is nothing left but to wait for the host to end the machine.
 fn power_off() -> ! {
     let Err(errno) = reboot(RebootMode::RB_POWER_OFF);
-    let _ = writeln!(
-        std::io::stderr(),
-        "mmvisor: switching the machine off: {errno}"
-    );
+    let _ = writeln!(std::io::stderr(), "mmvisor: switching the machine off: {errno}");
     loop {
         std::thread::park();
     }

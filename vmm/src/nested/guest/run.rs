@@ -36,16 +36,9 @@ struct Closed {
 
 /// Runs all jobs, then waits for the host to switch the machine off.
 pub(super) fn all(jobs: &[JobDescription], ports: Ports) -> Result<Infallible, String> {
-    let Ports {
-        mut control,
-        stdin,
-        stdout,
-        stderr,
-    } = ports;
+    let Ports { mut control, stdin, stdout, stderr } = ports;
     let closed = Closed::default();
-    let commands = control
-        .try_clone()
-        .map_err(|e| format!("duplicating the control port: {e}"))?;
+    let commands = control.try_clone().map_err(|e| format!("duplicating the control port: {e}"))?;
     std::thread::scope(|scope| {
         let (acknowledge, acknowledged) = channel();
         let closed = &closed;
@@ -54,14 +47,7 @@ pub(super) fn all(jobs: &[JobDescription], ports: Ports) -> Result<Infallible, S
             closed.stdout.store(false, Ordering::Relaxed);
             closed.stderr.store(false, Ordering::Relaxed);
             report(&mut control, &Report::Started)?;
-            one(
-                job,
-                &mut control,
-                &stdin,
-                [&stdout, &stderr],
-                closed,
-                &acknowledged,
-            )
+            one(job, &mut control, &stdin, [&stdout, &stderr], closed, &acknowledged)
         };
         if let Err(why) = jobs.iter().try_for_each(&mut run) {
             report(&mut control, &Report::Failed(why))?;
@@ -122,17 +108,8 @@ fn one(
         clear_up();
         let [written, written_error] =
             draining.map(|thread| thread.join().unwrap_or(Err("a thread panicked".into())));
-        report(
-            control,
-            &Report::Finished {
-                outcome,
-                stdout: written?,
-                stderr: written_error?,
-            },
-        )?;
-        acknowledged
-            .recv()
-            .map_err(|_| "the host hung up".to_owned())?;
+        report(control, &Report::Finished { outcome, stdout: written?, stderr: written_error? })?;
+        acknowledged.recv().map_err(|_| "the host hung up".to_owned())?;
         feeding.join().unwrap_or(Err("a thread panicked".into()))
     })
 }
@@ -151,10 +128,7 @@ fn spawn(job: &JobDescription) -> Result<Child, String> {
         .stderr(Stdio::piped())
         .spawn()
         .map_err(|error| {
-            format!(
-                "starting {} in the nested machine: {error}",
-                program.to_string_lossy()
-            )
+            format!("starting {} in the nested machine: {error}", program.to_string_lossy())
         })
 }
 
@@ -165,10 +139,7 @@ fn feed(mut port: &File, job: Option<impl Write>) -> Result<(), String> {
     while read_frame(&mut port, &mut frame)
         .map_err(|e| format!("reading the port for standard input: {e}"))?
     {
-        if job
-            .as_mut()
-            .is_some_and(|job| job.write_all(&frame).is_err())
-        {
+        if job.as_mut().is_some_and(|job| job.write_all(&frame).is_err()) {
             job = None;
         }
     }
@@ -190,8 +161,7 @@ fn drain(job: Option<impl Read>, mut port: &File, closed: &AtomicBool) -> Result
         if closed.load(Ordering::Relaxed) {
             return Ok(carried);
         }
-        port.write_all(&buffer[..length])
-            .map_err(|e| format!("writing to a port: {e}"))?;
+        port.write_all(&buffer[..length]).map_err(|e| format!("writing to a port: {e}"))?;
         carried += u64::try_from(length).unwrap_or(u64::MAX);
     }
 }
