@@ -14,6 +14,9 @@ use crate::nested::{
     setup,
 };
 
+/// signal(7).
+const SIGPIPE: u8 = 13;
+
 /// Arguments of `mmvisor nested`.
 #[derive(Debug, Args)]
 pub(super) struct NestedArgs {
@@ -101,7 +104,9 @@ pub(super) fn run(arguments: NestedArgs) -> ExitCode {
     match arguments.command {
         NestedCommand::Setup(SetupArgs { check: true, .. }) => check(),
         NestedCommand::Setup(arguments) => {
-            match setup(arguments.package.as_deref(), &mut |line| eprintln!("mmvisor: {line}")) {
+            match setup(arguments.package.as_deref(), &mut |line| {
+                eprintln!("mmvisor: {line}");
+            }) {
                 Ok(_) => ExitCode::SUCCESS,
                 Err(error) => fail(&error),
             }
@@ -167,8 +172,9 @@ fn run_command(arguments: RunArgs) -> Result<u8, NestedError> {
     let outcome = machine.run(job, Streams { stdout: &mut stdout, stderr: &mut stderr })?;
     match &outcome {
         Outcome::NotStarted(why) => eprintln!("mmvisor: {why}"),
+        // Nobody reads its output any more: an ordinary end in a pipeline, which shells do not tell either.
+        Outcome::Killed(SIGPIPE) | Outcome::Exited(_) | Outcome::TimedOut => {}
         Outcome::Killed(signal) => eprintln!("mmvisor: the command was killed by signal {signal}"),
-        Outcome::Exited(_) | Outcome::TimedOut => {}
     }
     Ok(outcome.exit_status())
 }

@@ -62,7 +62,7 @@ impl fmt::Display for Missing {
         for part in &self.0 {
             match part {
                 Part::Qemu => {
-                    write!(f, "{QEMU} is not installed (Debian's package qemu-system-x86); ")?
+                    write!(f, "{QEMU} is not installed (Debian's package qemu-system-x86); ")?;
                 }
                 Part::Kernel(directory) => {
                     write!(

@@ -88,7 +88,7 @@ pub enum NestedError {
     /// The nested machine's kernel panicked.
     #[error("the nested machine's kernel panicked{}", excerpt(log))]
     KernelPanic {
-        /// The last lines of the kernel's messages.
+        /// What the kernel said then.
         log: String,
     },
     /// QEMU ended while a job ran.
@@ -124,7 +124,7 @@ fn excerpt(log: &str) -> String {
     if log.is_empty() {
         ", without a message".to_owned()
     } else {
-        format!("; its last lines:\n{log}")
+        format!("; its messages:\n{log}")
     }
 }
 

@@ -20,7 +20,9 @@ use super::NestedError;
 pub(super) fn libraries(executable: &Path) -> Result<Vec<PathBuf>, NestedError> {
     let file_error = |source| NestedError::File { path: executable.to_owned(), source };
     let file = File::open(executable).map_err(file_error)?;
-    let Some(loader) = interpreter(&file) else { return Ok(Vec::new()) };
+    let Some(loader) = interpreter(&file) else {
+        return Ok(Vec::new());
+    };
     let fail = |why: String| NestedError::Libraries { path: executable.to_owned(), why };
     let listing = Command::new(&loader)
         .arg("--list")

@@ -171,9 +171,11 @@ impl Qemu {
         }
     }
 
-    /// Whether the kernel's messages tell of a panic.
-    pub(super) fn panicked(&self) -> bool {
-        tail(&self.console).contains("Kernel panic")
+    /// If the kernel has panicked, what it said then: the reason comes first.
+    pub(super) fn panic(&self) -> Option<String> {
+        let console = tail(&self.console);
+        let said = &console[console.find("Kernel panic")?..];
+        Some(lines(said).into_iter().take(EXCERPT_LINES).collect::<Vec<_>>().join("\n"))
     }
 
     /// The last lines of QEMU's messages, then of the kernel's.
@@ -181,6 +183,15 @@ impl Qemu {
         let mut lines = last_lines(&tail(&self.messages));
         lines.extend(last_lines(&tail(&self.console)));
         lines.join("\n")
+    }
+}
+
+#[cfg(test)]
+impl Qemu {
+    /// A process that is not QEMU and says nothing, for tests of what is said over the ports.
+    pub(super) fn stand_in() -> Self {
+        let child = Command::new("/bin/true").spawn().unwrap();
+        Qemu { child, messages: memory_file().unwrap(), console: memory_file().unwrap() }
     }
 }
 
@@ -253,11 +264,14 @@ fn tail(file: &File) -> String {
     read().map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
 }
 
-/// The last lines that hold text, without control characters.
-fn last_lines(text: &str) -> Vec<String> {
+/// The lines that hold text, without control characters.
+fn lines(text: &str) -> Vec<String> {
     let clean = |line: &str| line.chars().filter(|c| !c.is_control()).collect::<String>();
-    let lines: Vec<String> =
-        text.lines().map(clean).filter(|line| !line.trim().is_empty()).collect();
+    text.lines().map(clean).filter(|line| !line.trim().is_empty()).collect()
+}
+
+fn last_lines(text: &str) -> Vec<String> {
+    let lines = lines(text);
     lines[lines.len().saturating_sub(EXCERPT_LINES)..].to_vec()
 }
 

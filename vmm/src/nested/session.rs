@@ -80,11 +80,15 @@ impl Session {
             Qemu::start(assets, memory_mib, launcher, initramfs, boot_limit)?;
         let (sender, events) = sync_channel(QUEUE);
         let reports = control.try_clone().map_err(NestedError::host("duplicating a socket"))?;
-        spawn("nested control", sender.clone(), move |sender| read_reports(reports, sender))?;
-        spawn("nested stdout", sender.clone(), move |sender| {
-            read_output(stdout, Output::Stdout, sender)
+        spawn("nested control", sender.clone(), move |sender| {
+            read_reports(reports, sender);
         })?;
-        spawn("nested stderr", sender, move |sender| read_output(stderr, Output::Stderr, sender))?;
+        spawn("nested stdout", sender.clone(), move |sender| {
+            read_output(stdout, Output::Stdout, sender);
+        })?;
+        spawn("nested stderr", sender, move |sender| {
+            read_output(stderr, Output::Stderr, sender);
+        })?;
         let mut session = Session { qemu, control, stdin, events, deadline };
         match session.next(Some(boot_limit.saturating_sub(deadline.start.elapsed()))) {
             Ok(Event::Report(Report::Ready)) => Ok(session),
@@ -163,11 +167,9 @@ impl Session {
         match event {
             Ok(Event::Gone) | Err(RecvTimeoutError::Disconnected) => {
                 let status = self.qemu.wait_end();
-                let log = self.qemu.log();
-                Err(if self.qemu.panicked() {
-                    NestedError::KernelPanic { log }
-                } else {
-                    NestedError::Lost { status, log }
+                Err(match self.qemu.panic() {
+                    Some(log) => NestedError::KernelPanic { log },
+                    None => NestedError::Lost { status, log: self.qemu.log() },
                 })
             }
             Err(RecvTimeoutError::Timeout) => {
@@ -227,5 +229,82 @@ fn read_output(mut port: UnixStream, output: Output, sender: &SyncSender<Event>)
                 if sender.send(Event::Bytes(output, buffer[..length].to_vec())).is_ok() => {}
             _ => return,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A session in which these events happen, and the machine's end of its control port.
+    fn session(happening: Vec<Event>) -> (Session, UnixStream) {
+        let (control, machine) = UnixStream::pair().unwrap();
+        let (stdin, _) = UnixStream::pair().unwrap();
+        let (sender, events) = sync_channel(happening.len());
+        happening.into_iter().for_each(|event| sender.send(event).unwrap());
+        let deadline = Deadline { limit: None, start: Instant::now() };
+        (Session { qemu: Qemu::stand_in(), control, stdin, events, deadline }, machine)
+    }
+
+    fn finished(stdout: u64) -> Event {
+        Event::Report(Report::Finished { outcome: Outcome::Exited(7), stdout, stderr: 0 })
+    }
+
+    fn started() -> Event {
+        Event::Report(Report::Started)
+    }
+
+    fn bytes(bytes: &[u8]) -> Event {
+        Event::Bytes(Output::Stdout, bytes.to_vec())
+    }
+
+    fn run(session: &mut Session, mut stdout: impl Write) -> Result<Outcome, NestedError> {
+        let mut streams = Streams { stdout: &mut stdout, stderr: &mut Vec::new() };
+        session.run(Input::Empty, &mut streams)
+    }
+
+    fn told(session: Session, mut machine: UnixStream) -> Vec<u8> {
+        drop(session);
+        let mut told = Vec::new();
+        machine.read_to_end(&mut told).unwrap();
+        told
+    }
+
+    #[test]
+    fn output_that_arrives_after_the_end_of_its_job_is_waited_for() {
+        let (mut session, machine) =
+            session(vec![started(), bytes(b"a"), finished(3), bytes(b"bc")]);
+        let mut stdout = Vec::new();
+        assert_eq!(run(&mut session, &mut stdout).unwrap(), Outcome::Exited(7));
+        assert_eq!(stdout, b"abc");
+        assert_eq!(told(session, machine), [Command::Continue.byte()]);
+    }
+
+    #[test]
+    fn a_closed_output_is_told_once_and_the_job_still_ends() {
+        let (mut session, machine) =
+            session(vec![started(), bytes(b"ab"), bytes(b"cd"), finished(4)]);
+        let (closed, other) = UnixStream::pair().unwrap();
+        drop(other);
+        assert_eq!(run(&mut session, closed).unwrap(), Outcome::Exited(7));
+        assert_eq!(
+            told(session, machine),
+            [Command::StdoutClosed.byte(), Command::Continue.byte()]
+        );
+    }
+
+    #[test]
+    fn a_machine_that_goes_away_or_talks_nonsense_is_an_error() {
+        let (mut gone, _machine) = session(vec![started(), bytes(b"a"), Event::Gone]);
+        assert!(matches!(run(&mut gone, Vec::new()), Err(NestedError::Lost { .. })));
+        let (mut strange, _machine) = session(vec![finished(0)]);
+        assert!(matches!(run(&mut strange, Vec::new()), Err(NestedError::Protocol(_))));
+    }
+
+    #[test]
+    fn a_limit_holds_even_if_there_is_always_something_to_read() {
+        let (mut session, _machine) = session(vec![started(), bytes(b"a")]);
+        session.deadline.limit = Some(Duration::ZERO);
+        assert!(matches!(run(&mut session, Vec::new()), Err(NestedError::Timeout(_))));
     }
 }
