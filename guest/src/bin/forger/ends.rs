@@ -30,7 +30,7 @@ pub(crate) const TRAP: Ends = Ends(&[End::Signal(SIGTRAP)]);
 pub(crate) const FPE: Ends = Ends(&[End::Signal(SIGFPE)]);
 /// Privileged, or not there at all, by the CPU.
 pub(crate) const SEGV_OR_ILL: Ends = Ends(&[End::Signal(SIGSEGV), End::Signal(SIGILL)]);
-/// An `int n` whose gate is the program's to use: software KVM knows no `int n`.
+/// A trap by instruction: software KVM knows no `int n`, and QEMU no `int1`.
 pub(crate) const TRAP_OR_ILL: Ends = Ends(&[End::Signal(SIGTRAP), End::Signal(SIGILL)]);
 /// As the CPU has it: allowed, emulated or refused.
 pub(crate) const RETURNS_OR_DIES: Ends =
