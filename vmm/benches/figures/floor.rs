@@ -39,8 +39,6 @@ const FIRST_PAGE: u64 = 512;
 const TABLE: u64 = 0x27;
 /// Present, writable, user, accessed, dirty, not executable.
 const PAGE_READ_WRITE: u64 = 0x67 | 1 << 63;
-/// The same without accessed and dirty: a page that was not touched yet.
-const PAGE_UNTOUCHED: u64 = 7 | 1 << 63;
 /// Present, user, accessed.
 const PAGE_CODE: u64 = 0x25;
 /// Present, accessed.
@@ -279,9 +277,8 @@ impl Floor {
             if self.populate == Populate::Blocks && self.next.is_multiple_of(FIRST_PAGE) {
                 self.memory.populate(usize::try_from(self.next).unwrap_or(0));
             }
-            let bits = if i == 0 { PAGE_READ_WRITE } else { PAGE_UNTOUCHED };
             let page = first + usize::try_from(i).unwrap_or(0);
-            self.memory.store(DATA_TABLES + page / 512, page % 512, self.next << 12 | bits);
+            self.memory.store(DATA_TABLES + page / 512, page % 512, self.next << 12 | PAGE_READ_WRITE);
             self.next += 1;
         }
     }
