@@ -22,6 +22,23 @@ pub fn exit(status: u8) -> ! {
     }
 }
 
+/// Continues at an address where nothing can be run: the program's death.
+///
+/// A page that can be run is refused, with a line that says so.
+pub fn jump(addr: u64) -> ! {
+    if crate::fault::read(addr).is_ok() {
+        crate::check::fail(format_args!("a jump to {addr:#x}, where there is something"));
+    }
+    // SAFETY: the address cannot be read, so nothing runs there.
+    unsafe { asm!("jmp {}", in(reg) addr, options(noreturn)) }
+}
+
+/// Ends the program by the instruction that is never valid (SIGILL).
+pub fn trap() -> ! {
+    // SAFETY: ud2 does nothing but fault.
+    unsafe { asm!("ud2", options(noreturn)) }
+}
+
 /// The program's process number (getpid(2)): the cheapest honest call there is.
 #[must_use]
 pub fn id() -> u64 {

@@ -257,7 +257,6 @@ fn nowhere(tally: &mut Tally) {
         0x1_0000,
         0x3f_f000,
         hole,
-        memory::TASK_SIZE - 8,
         memory::TASK_SIZE,
         (1 << 47) - 8,
         0xffff_8000_0000_0000,

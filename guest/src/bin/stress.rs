@@ -68,7 +68,6 @@ struct Stress {
     window: [Page; PAGES],
     heap: [Page; HEAP_PAGES],
     heap_start: u64,
-    heap_end: u64,
     stamps: u64,
     pieces: u64,
     counts: Counts,
@@ -112,11 +111,7 @@ impl Stress {
 
     fn prot(&mut self) -> Prot {
         // Readable and writable half of the time, or little would ever be written.
-        if self.random.chance(50) {
-            Prot::RW
-        } else {
-            Prot::from_bits_retain(self.random.below(8))
-        }
+        if self.random.chance(50) { Prot::RW } else { Prot::from_bits_retain(self.random.below(8)) }
     }
 
     fn piece(&mut self) -> u64 {
@@ -354,7 +349,6 @@ impl Stress {
         self.counts.brks += 1;
         let end = self.heap_start + self.random.below(HEAP_PAGES as u64 * PAGE);
         check_eq!(memory::brk(end), end, "brk");
-        self.heap_end = end;
         let used = (end - self.heap_start).div_ceil(PAGE);
         for (n, page) in (0..).zip(&mut self.heap) {
             match page {
@@ -475,7 +469,6 @@ fn main(args: Args) {
         window: [Page::Hole; PAGES],
         heap: [Page::Hole; HEAP_PAGES],
         heap_start,
-        heap_end: heap_start,
         stamps: 0,
         pieces: 0,
         counts: Counts::default(),

@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{BLOCK_FRAMES, PhysMemory};
-use crate::addr::{Frame, FrameRun};
+use crate::addr::{Frame, FrameRun, index};
 use crate::error::Broken;
 
 /// How many empty blocks keep their memory, so that a program that maps and unmaps in turn does not
@@ -29,6 +29,9 @@ const EMPTY_BLOCKS_KEPT: usize = 4;
 
 /// How many pages are handed out before the host is asked for a whole block of them at once.
 const PAGES_ONE_BY_ONE: u64 = 16;
+
+/// Frames in a block, as an index.
+const SLOTS: usize = index(BLOCK_FRAMES);
 
 /// What a frame is used for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -89,8 +92,8 @@ struct Block {
     dirty: [u64; 8],
     used_count: u32,
     /// References to each frame.
-    refs: Box<[u32; BLOCK_FRAMES as usize]>,
-    kinds: Box<[FrameKind; BLOCK_FRAMES as usize]>,
+    refs: Box<[u32; SLOTS]>,
+    kinds: Box<[FrameKind; SLOTS]>,
 }
 
 /// What a block is kept for. Tables have blocks of their own.
@@ -356,8 +359,8 @@ impl Inner {
             used: [0; 8],
             dirty: [0; 8],
             used_count: 0,
-            refs: Box::new([0; BLOCK_FRAMES as usize]),
-            kinds: Box::new([FrameKind::Anonymous; BLOCK_FRAMES as usize]),
+            refs: Box::new([0; SLOTS]),
+            kinds: Box::new([FrameKind::Anonymous; SLOTS]),
         };
         if index == 0 {
             block.used[0] = 1;
@@ -381,14 +384,14 @@ impl Inner {
     /// Takes up to `most` contiguous free frames of the block, which has one. Also says, a bit a
     /// frame, which of them are dirty.
     fn take_run(&mut self, index: usize, kind: FrameKind, most: u64) -> (FrameRun, u64) {
-        let mut count = 0;
+        let mut count = 0_u32;
         let mut dirty = 0;
         let mut first = 0;
         let mut full = None;
         if let Some(block) = &mut self.blocks[index] {
             first = block.first_free();
             // The dirty mask has 64 bits, so that is the longest run.
-            for slot in first..(first + most.clamp(1, 64) as usize).min(BLOCK_FRAMES as usize) {
+            for slot in first..(first + crate::addr::index(most.clamp(1, 64))).min(SLOTS) {
                 let (word, bit) = (slot / 64, 1 << (slot % 64));
                 if block.used[word] & bit != 0 {
                     break;
@@ -400,13 +403,14 @@ impl Inner {
                 block.kinds[slot] = kind;
                 count += 1;
             }
-            block.used_count += count as u32;
+            block.used_count += count;
             full = (u64::from(block.used_count) == BLOCK_FRAMES)
                 .then_some((block.kind, block.presence));
         }
         if let Some((kind, presence)) = full {
             self.partial(kind, presence).remove(&index);
         }
+        let count = u64::from(count);
         match kind.into() {
             BlockKind::Pages => self.stats.pages += count,
             BlockKind::Tables => self.stats.tables += count,
@@ -454,7 +458,7 @@ fn block_run(index: usize) -> FrameRun {
 
 fn position(frame: Frame) -> (usize, usize) {
     let number = frame.number();
-    ((number / BLOCK_FRAMES) as usize, (number % BLOCK_FRAMES) as usize)
+    (index(number / BLOCK_FRAMES), index(number % BLOCK_FRAMES))
 }
 
 #[cfg(test)]

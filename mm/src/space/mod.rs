@@ -25,6 +25,7 @@ mod stack;
 mod unmap;
 
 #[cfg(test)]
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "small numbers")]
 mod tests;
 
 pub use advise::Advice;

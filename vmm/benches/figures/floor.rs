@@ -278,7 +278,11 @@ impl Floor {
                 self.memory.populate(usize::try_from(self.next).unwrap_or(0));
             }
             let page = first + usize::try_from(i).unwrap_or(0);
-            self.memory.store(DATA_TABLES + page / 512, page % 512, self.next << 12 | PAGE_READ_WRITE);
+            self.memory.store(
+                DATA_TABLES + page / 512,
+                page % 512,
+                self.next << 12 | PAGE_READ_WRITE,
+            );
             self.next += 1;
         }
     }

@@ -3,6 +3,8 @@
 //! Exit status: the program's own; 128+N when signal N killed it; 125 when mmvisor itself could not do
 //! what was asked, as env(1), timeout(1) and the like have it.
 
+mod doctor;
+mod nested;
 mod report;
 mod run;
 mod size;
@@ -26,11 +28,18 @@ struct Cli {
 enum Command {
     /// Runs a static Linux program or a payload in a guest.
     Run(run::Args),
+    /// Says whether mmvisor can work here, and what it costs.
+    Doctor(doctor::Args),
+    /// The machine emulated with a KVM of its own.
+    Nested(nested::NestedArgs),
 }
 
 /// Runs the command line of this process.
 #[must_use]
 pub fn main() -> ExitCode {
+    if crate::nested::is_init() {
+        crate::nested::init();
+    }
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn"))
         .format_target(false)
         .init();
@@ -45,6 +54,8 @@ pub fn main() -> ExitCode {
     };
     match cli.command {
         Command::Run(args) => run::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
+        Command::Nested(args) => nested::run(args),
     }
 }
 

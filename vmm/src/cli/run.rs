@@ -168,7 +168,7 @@ fn memory(asked: Option<Size>) -> Result<u64, RunError> {
 fn host_memory() -> Result<u64, RunError> {
     let info = rustix::system::sysinfo();
     let unit = u64::from(info.mem_unit.max(1));
-    let bytes = u64::from(info.totalram).checked_mul(unit);
+    let bytes = info.totalram.checked_mul(unit);
     bytes.filter(|&bytes| bytes > 0).ok_or_else(|| RunError::HostMemory("it is zero".to_owned()))
 }
 

@@ -1,11 +1,10 @@
 //! Who and where a program is.
 
+use mm::addr::{PAGE_BYTES, PAGE_SIZE};
 use mm::error::Errno;
 
 use super::{Context, Served};
 
-/// The most random bytes that one call gives.
-const RANDOM_MOST: usize = 1 << 16;
 /// Bytes of a field of `struct utsname`.
 const UTS_FIELD: usize = 65;
 
@@ -40,8 +39,8 @@ pub(super) fn sysinfo(c: &mut Context<'_>) -> Served {
     let space = c.process.space.look();
     let stats = space.system().frames().stats();
     drop(space);
-    let total = stats.total * mm::addr::PAGE_SIZE;
-    let free = total - (stats.pages + stats.tables) * mm::addr::PAGE_SIZE;
+    let total = stats.total * PAGE_SIZE;
+    let free = total - (stats.pages + stats.tables) * PAGE_SIZE;
     let uptime = super::time::uptime().as_secs();
     // uptime, three loads, totalram, freeram, sharedram, bufferram, totalswap, freeswap, procs,
     // totalhigh, freehigh, mem_unit.
@@ -71,14 +70,17 @@ pub(super) fn getrandom(c: &mut Context<'_>) -> Served {
     if c.args[2] & !KNOWN != 0 || c.args[2] & 6 == 6 {
         return Err(Errno::EINVAL.into());
     }
+    c.check_user(c.address(0), c.args[1])?;
     let mut done = 0;
     let wanted = usize::try_from(c.args[1]).unwrap_or(usize::MAX).min(i32::MAX as usize);
-    let mut buffer = vec![0; wanted.min(RANDOM_MOST)];
+    let mut buffer = [0; PAGE_BYTES];
     while done < wanted {
-        let part = buffer.len().min(wanted - done);
+        let to = c.address(0).checked_add(done as u64).ok_or(Errno::EFAULT)?;
+        // Page by page: what lies before the first bad page is filled and counts.
+        let in_page = usize::try_from(PAGE_SIZE - to.page_offset()).unwrap_or(1);
+        let part = in_page.min(wanted - done);
         let flags = rustix::rand::GetRandomFlags::empty();
         let got = rustix::rand::getrandom(&mut buffer[..part], flags)?;
-        let to = c.address(0).checked_add(done as u64).ok_or(Errno::EFAULT)?;
         match c.write_bytes(to, &buffer[..got]) {
             Ok(()) => done += got,
             Err(stop) if done == 0 => return Err(stop),

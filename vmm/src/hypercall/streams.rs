@@ -103,6 +103,7 @@ fn length(len: u64) -> usize {
 /// read(2).
 pub(super) fn read(c: &mut Context<'_>) -> Served {
     let stream = c.process.streams.get(c.int(0))?;
+    c.check_user(c.address(1), c.args[2])?;
     let mut buffer = vec![0; length(c.args[2]).min(CHUNK)];
     let count = rustix::io::retry_on_intr(|| rustix::io::read(stream.host(), &mut buffer))?;
     c.write_bytes(c.address(1), &buffer[..count])?;
@@ -112,6 +113,7 @@ pub(super) fn read(c: &mut Context<'_>) -> Served {
 /// write(2).
 pub(super) fn write(c: &mut Context<'_>) -> Served {
     let stream = c.process.streams.get(c.int(0))?;
+    c.check_user(c.address(1), c.args[2])?;
     let piece = Piece { at: c.address(1), len: length(c.args[2]) };
     write_pieces(c, stream, &[piece])
 }
@@ -136,6 +138,7 @@ fn vector(c: &Context<'_>) -> Result<Vec<Piece>, Stop> {
         if i64::try_from(len).is_err() {
             return Err(Errno::EINVAL.into());
         }
+        c.check_user(VirtAddr::new(base), len)?;
         let len = len.min(left);
         left -= len;
         pieces.push(Piece { at: VirtAddr::new(base), len: length(len) });

@@ -20,6 +20,13 @@ impl Context<'_> {
         self.args[index] as u32 as i32
     }
 
+    /// Whether `len` bytes lie in the user half at all (Linux's `access_ok`), which calls check before
+    /// anything else about a buffer.
+    pub(super) fn check_user(&self, at: VirtAddr, len: u64) -> Result<(), Stop> {
+        let end = at.checked_add(len).filter(|&end| end <= VirtAddr::TASK_END);
+        end.map(|_| ()).ok_or_else(|| Errno::EFAULT.into())
+    }
+
     /// Copies bytes in.
     pub(super) fn read_bytes(&self, from: VirtAddr, len: usize) -> Result<Vec<u8>, Stop> {
         let mut bytes = vec![0; len];

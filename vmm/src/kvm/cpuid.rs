@@ -12,7 +12,7 @@ const X87: u64 = 1;
 /// XCR0: SSE.
 const SSE: u64 = 1 << 1;
 /// XCR0: the upper halves of the YMM registers.
-const AVX: u64 = 1 << 2;
+pub(super) const AVX: u64 = 1 << 2;
 /// XCR0: opmask, upper ZMM halves, ZMM 16 to 31; enabled together or not at all.
 const AVX512: u64 = 7 << 5;
 

@@ -1,8 +1,7 @@
 //! Why a vCPU stopped, told from what the guest cannot forge.
 
 use guest::abi::{
-    ENTRY_PAGE, ENTRY_STRIDE, PORT_CALL, PORT_FAULT, STUB_CALL, STUB_COMPAT, STUB_PAGE, USER_CS,
-    VECTORS,
+    ENTRY_PAGE, ENTRY_STRIDE, PORT_CALL, PORT_FAULT, STUB_CALL, STUB_COMPAT, STUB_PAGE, VECTORS,
 };
 use guest::trampoline::{OUT_LENGTH, has_error_code};
 use kvm_bindings::{kvm_regs, kvm_sregs};
@@ -150,7 +149,7 @@ pub(super) fn is_kernel(sregs: &kvm_sregs) -> bool {
 pub(super) fn parse_frame(vector: u8, words: [u64; FRAME_WORDS]) -> Option<(u64, UserFrame)> {
     let [error, rip, cs, rflags, rsp, ss] = words;
     let error = if has_error_code(vector) { error } else { 0 };
-    (cs & 0xffff == u64::from(USER_CS)).then_some((error, UserFrame { rip, cs, rflags, rsp, ss }))
+    (cs & 3 == 3).then_some((error, UserFrame { rip, cs, rflags, rsp, ss }))
 }
 
 #[cfg(test)]

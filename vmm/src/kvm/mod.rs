@@ -17,6 +17,7 @@ mod exit;
 mod flush;
 mod kick;
 mod kind;
+pub(crate) mod lab;
 mod memory;
 mod pool;
 mod state;
@@ -35,7 +36,5 @@ pub use vcpu::{NonCanonical, Registers, Vcpu};
 pub use vm::{Kvm, Vm};
 pub use xsave::XsaveArea;
 
-#[cfg(test)]
-mod testing;
 #[cfg(test)]
 mod tests;

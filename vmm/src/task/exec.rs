@@ -135,7 +135,7 @@ fn map(
 /// Clears what follows a segment's bytes in its last file page.
 fn clear_tail(space: &SharedSpace, mapping: &Mapping) -> Result<(), AccessError> {
     let Mapping::File { range, zero_from: Some(from), .. } = *mapping else { return Ok(()) };
-    let zeros = [0; mm::addr::PAGE_SIZE as usize];
+    let zeros = [0; mm::addr::PAGE_BYTES];
     let len = usize::try_from(range.end().bytes_from(from)).unwrap_or(0).min(zeros.len());
     space.write(from, &zeros[..len])
 }

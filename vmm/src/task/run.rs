@@ -29,6 +29,9 @@ use crate::kvm::{Exit, Registers, Vcpu};
 const ERROR_WRITE: u64 = 1 << 1;
 const ERROR_RESERVED: u64 = 1 << 3;
 const ERROR_FETCH: u64 = 1 << 4;
+/// Flags that a program at its recovery address starts without, as a signal handler does: trace,
+/// direction, resume.
+const HANDLER_CLEARS: u64 = 1 << 8 | 1 << 10 | 1 << 16;
 /// The page fault's vector.
 const PAGE_FAULT: u8 = 14;
 
@@ -173,7 +176,8 @@ impl Task {
         self.stats.exits.calls += 1;
         let mut registers = *self.vcpu.registers();
         let call = Call {
-            number: registers.rax,
+            // Linux looks at eax only.
+            number: registers.rax & u64::from(u32::MAX),
             args: [
                 registers.rdi,
                 registers.rsi,
@@ -245,6 +249,7 @@ impl Task {
         registers.rsi = i64::from(by.code.number()).cast_unsigned();
         registers.rdx = by.address;
         registers.rax = by.error;
+        registers.rflags &= !HANDLER_CLEARS;
         self.resume(&registers)
     }
 

@@ -28,10 +28,10 @@ impl<V: Span> Tree<V> {
         self.map.is_empty()
     }
     pub fn find(&self, addr: VirtAddr) -> Option<&V> {
-        if let Some((_, v)) = self.map.range(..=addr.get()).next_back() {
-            if v.range().end() > addr {
-                return Some(v);
-            }
+        if let Some((_, v)) = self.map.range(..=addr.get()).next_back()
+            && v.range().end() > addr
+        {
+            return Some(v);
         }
         self.map.range(addr.get()..).next().map(|(_, v)| v)
     }
