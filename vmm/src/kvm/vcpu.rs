@@ -13,7 +13,7 @@
 
 use std::sync::Arc;
 
-use kvm_bindings::{Msrs, kvm_debugregs, kvm_regs, kvm_sregs, kvm_vcpu_events, kvm_xcr, kvm_xcrs};
+use kvm_bindings::{Msrs, kvm_debugregs, kvm_regs, kvm_sregs, kvm_xcr, kvm_xcrs};
 use kvm_ioctls::{SyncReg, VcpuExit, VcpuFd};
 use mm::addr::{Frame, GuestPhysAddr, PAGE_SIZE, VirtAddr};
 use mm::error::Broken;
@@ -60,7 +60,6 @@ enum RetryBy {
 #[derive(Debug)]
 struct InitialState {
     sregs: kvm_sregs,
-    events: kvm_vcpu_events,
     xcr0: Option<u64>,
     cr4: u64,
     xsave: XsaveArea,
@@ -75,7 +74,6 @@ impl Vcpu {
         // Once, before the first run: later it would be refused.
         fd.set_cpuid2(vm.cpuid()).map_err(KvmError::host("set the guest's CPUID"))?;
         let sregs = fd.get_sregs().map_err(KvmError::host("read a vCPU's system registers"))?;
-        let events = fd.get_vcpu_events().map_err(KvmError::host("read a vCPU's events"))?;
         let xcr0 = cpuid::xcr0(vm.cpuid());
         let mut cr4 = 0;
         if xcr0.is_some() {
@@ -86,7 +84,7 @@ impl Vcpu {
         }
         let xsave_bytes = vm.xsave_bytes();
         let xsave = XsaveArea::initial(xsave_bytes)?;
-        let initial = InitialState { sregs, events, xcr0, cr4, xsave, xsave_bytes };
+        let initial = InitialState { sregs, xcr0, cr4, xsave, xsave_bytes };
         let memory = Arc::clone(vm.memory());
         let retry = if vm.kind() == Kind::Soft { RetryBy::State } else { RetryBy::EntryReturn };
         let user = Registers::default();
@@ -134,11 +132,10 @@ impl Vcpu {
     fn show_start(&mut self) {
         let sregs = state::user_sregs(&self.initial.sregs, &self.area, 0, self.initial.cr4);
         let regs = Registers { rflags: state::user_rflags(0), ..Default::default() };
-        let events = self.initial.events;
         let page = self.fd.sync_regs_mut();
         page.regs = regs;
         page.sregs = sregs;
-        page.events = events;
+        page.events = state::no_events();
         let run = self.fd.get_kvm_run();
         run.kvm_dirty_regs = 0;
         run.immediate_exit = 0;
