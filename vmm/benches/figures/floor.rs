@@ -363,6 +363,8 @@ fn tss() -> [u8; TSS_BYTES] {
 }
 
 const TSS_BYTES: usize = 104 + abi::PORT_CALL as usize / 8 + 2;
+#[allow(clippy::cast_possible_truncation, reason = "under 128")]
+const TSS_LIMIT: u32 = TSS_BYTES as u32 - 1;
 
 const USER_DATA: kvm_segment = kvm_segment {
     base: 0,
@@ -395,7 +397,7 @@ fn sregs() -> kvm_sregs {
         ldt: kvm_segment { type_: 2, s: 0, ..null },
         tr: kvm_segment {
             base: abi::VCPU_BASE,
-            limit: TSS_BYTES as u32 - 1,
+            limit: TSS_LIMIT,
             selector: abi::TSS_SELECTOR,
             type_: 11,
             dpl: 0,

@@ -45,18 +45,16 @@ impl Spread {
     fn of(values: impl Iterator<Item = f64>) -> Outcome<Spread> {
         let mut values: Vec<f64> = values.collect();
         values.sort_by(f64::total_cmp);
+        let (Some(&least), Some(&most)) = (values.first(), values.last()) else {
+            return Err("no round was measured".into());
+        };
         let middle = values.len() / 2;
-        match values[..] {
-            [] => Err("no round was measured".into()),
-            [least, .., most] if values.len() % 2 == 0 => Ok(Spread {
-                median: f64::midpoint(values[middle - 1], values[middle]),
-                least,
-                most,
-            }),
-            [least, ..] => {
-                Ok(Spread { median: values[middle], least, most: values[values.len() - 1] })
-            }
-        }
+        let median = if values.len().is_multiple_of(2) {
+            f64::midpoint(values[middle - 1], values[middle])
+        } else {
+            values[middle]
+        };
+        Ok(Spread { median, least, most })
     }
 }
 
