@@ -36,12 +36,10 @@ bitflags! {
     }
 }
 
-/// Whether the accessed and dirty bits of a new entry are preset. An entry whose accessed bit is clear
+/// Which of the accessed and dirty bits of a new entry are preset. An entry whose accessed bit is clear
 /// is in no translation cache (SDM volume 3, 5.10.2.3).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Touch {
-    /// Nobody has touched it yet.
-    Untouched,
     /// It is about to be read.
     Read,
     /// It is about to be written.
@@ -109,7 +107,6 @@ impl Entry {
     #[must_use]
     pub const fn touched(self, touch: Touch) -> Self {
         match touch {
-            Touch::Untouched => self,
             Touch::Read => Entry(self.0 | ACCESSED),
             Touch::Written => Entry(self.0 | ACCESSED | DIRTY),
         }

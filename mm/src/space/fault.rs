@@ -89,8 +89,9 @@ impl AddressSpace {
         let access = at.vma.flags.page_access();
         for i in 0..run.count {
             let slot = &words[first + index(i)];
-            let touch = if std::ptr::eq(slot, at.slot) { at.touch() } else { Touch::Untouched };
-            let entry = Entry::leaf(run.start.offset(i), Owner::Process, access, touch);
+            // The next ones as touched as this one (Linux's `map_anon_folio_pte` likewise): a bit that
+            // the hardware has to set costs more than the whole page (`GuestMemory`).
+            let entry = Entry::leaf(run.start.offset(i), Owner::Process, access, at.touch());
             self.install(slot, entry)?;
         }
         let faults = &self.counters.faults;
@@ -145,7 +146,8 @@ impl AddressSpace {
                 continue;
             }
             let Ok(frame) = self.backing_page(at, backing, page) else { break };
-            let entry = Entry::leaf(frame, Owner::Backing, access, Touch::Untouched);
+            // Accessed, as Linux's `set_pte_range` has it.
+            let entry = Entry::leaf(frame, Owner::Backing, access, Touch::Read);
             self.install(slot, entry)?;
             self.counters.faults.around.fetch_add(1, Ordering::Relaxed);
         }

@@ -4,7 +4,10 @@ use guest::abi::{
     GDT_PAGE, IDT_PAGE, KERNEL_CS, STUB_CALL, STUB_COMPAT, STUB_PAGE, TSS_SELECTOR, USER_CS,
     USER_DS,
 };
-use kvm_bindings::{kvm_dtable, kvm_msr_entry, kvm_segment, kvm_sregs};
+use kvm_bindings::{
+    KVM_VCPUEVENT_VALID_NMI_PENDING, KVM_VCPUEVENT_VALID_SHADOW, kvm_dtable, kvm_msr_entry,
+    kvm_segment, kvm_sregs, kvm_vcpu_events,
+};
 
 use crate::boot::VcpuArea;
 
@@ -120,6 +123,15 @@ pub(super) fn user_sregs(initial: &kvm_sregs, area: &VcpuArea, root: u64, cr4: u
         efer: EFER,
         apic_base: initial.apic_base,
         interrupt_bitmap: [0; 4],
+    }
+}
+
+/// Nothing injected, pending or masked. What is not named valid (SMM, SIPI), KVM leaves as it is:
+/// neither is to be had here.
+pub(super) fn no_events() -> kvm_vcpu_events {
+    kvm_vcpu_events {
+        flags: KVM_VCPUEVENT_VALID_NMI_PENDING | KVM_VCPUEVENT_VALID_SHADOW,
+        ..Default::default()
     }
 }
 

@@ -320,6 +320,27 @@ fn a_vcpu_from_the_pool_has_nothing_of_its_last_program_and_takes_back_a_saved_s
     assert!(asked == "YMM" || !avx, "{asked}");
 }
 
+#[test]
+fn a_new_vcpu_starts_like_one_that_was_set_back() {
+    let Some(lab) = lab() else { return };
+    // x87 control word, MXCSR, the ST and XMM registers (Intel SDM volume 1, table 10-2), FS base, and
+    // what ring 3 sees of its own registers.
+    let start = || {
+        let mut vcpu = lab.vcpu(call_twice()).unwrap();
+        lab.run_to_call(&mut vcpu).unwrap();
+        let image = vcpu.xsave().unwrap().to_bytes();
+        let vectors = image[32..416].iter().filter(|&&byte| byte != 0).count();
+        let control = [image[0..2].to_vec(), image[24..28].to_vec()].concat();
+        let seen = (vectors, control, vcpu.fs_base(), *vcpu.registers());
+        (vcpu.index(), seen, vcpu)
+    };
+    let (number, new, vcpu) = start();
+    lab.pool.give_back(vcpu);
+    let (again, set_back, _vcpu) = start();
+    assert_eq!((number, &new), (again, &set_back));
+    assert_eq!((new.0, new.1), (0, vec![0x7f, 0x03, 0x80, 0x1f, 0, 0]));
+}
+
 program!(shuffle:
     "xchg %rax, %rbx",
     "xchg %rcx, %r8",

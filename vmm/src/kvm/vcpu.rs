@@ -13,7 +13,7 @@
 
 use std::sync::Arc;
 
-use kvm_bindings::{Msrs, kvm_debugregs, kvm_regs, kvm_sregs, kvm_vcpu_events, kvm_xcr, kvm_xcrs};
+use kvm_bindings::{Msrs, kvm_debugregs, kvm_regs, kvm_sregs, kvm_xcr, kvm_xcrs};
 use kvm_ioctls::{SyncReg, VcpuExit, VcpuFd};
 use mm::addr::{Frame, GuestPhysAddr, PAGE_SIZE, VirtAddr};
 use mm::error::Broken;
@@ -60,7 +60,6 @@ enum RetryBy {
 #[derive(Debug)]
 struct InitialState {
     sregs: kvm_sregs,
-    events: kvm_vcpu_events,
     xcr0: Option<u64>,
     cr4: u64,
     xsave: XsaveArea,
@@ -75,7 +74,6 @@ impl Vcpu {
         // Once, before the first run: later it would be refused.
         fd.set_cpuid2(vm.cpuid()).map_err(KvmError::host("set the guest's CPUID"))?;
         let sregs = fd.get_sregs().map_err(KvmError::host("read a vCPU's system registers"))?;
-        let events = fd.get_vcpu_events().map_err(KvmError::host("read a vCPU's events"))?;
         let xcr0 = cpuid::xcr0(vm.cpuid());
         let mut cr4 = 0;
         if xcr0.is_some() {
@@ -86,7 +84,7 @@ impl Vcpu {
         }
         let xsave_bytes = vm.xsave_bytes();
         let xsave = XsaveArea::initial(xsave_bytes)?;
-        let initial = InitialState { sregs, events, xcr0, cr4, xsave, xsave_bytes };
+        let initial = InitialState { sregs, xcr0, cr4, xsave, xsave_bytes };
         let memory = Arc::clone(vm.memory());
         let retry = if vm.kind() == Kind::Soft { RetryBy::State } else { RetryBy::EntryReturn };
         let user = Registers::default();
@@ -94,7 +92,13 @@ impl Vcpu {
         for register in [SyncReg::Register, SyncReg::SystemRegister, SyncReg::VcpuEvents] {
             vcpu.fd.set_sync_valid_reg(register);
         }
-        vcpu.reset()?;
+        // No program has used it: its vector state, debug registers and events are a reset CPU's, and
+        // its registers go in with the first run. Each call would cost some 6 us on software KVM.
+        vcpu.set_msrs()?;
+        vcpu.set_xcr0()?;
+        vcpu.show_start();
+        vcpu.fd.set_sync_dirty_reg(SyncReg::Register);
+        vcpu.fd.set_sync_dirty_reg(SyncReg::SystemRegister);
         Ok(vcpu)
     }
 
@@ -111,43 +115,53 @@ impl Vcpu {
     /// [`KvmError::Host`] if KVM refuses; the vCPU must then not be used again.
     pub fn reset(&mut self) -> Result<(), KvmError> {
         self.complete_pending_access();
-        let sregs = state::user_sregs(&self.initial.sregs, &self.area, 0, self.initial.cr4);
-        let regs = Registers { rflags: state::user_rflags(0), ..Default::default() };
-        let msrs = Msrs::from_entries(&state::msrs()).map_err(|error| KvmError::Host {
-            what: "hold a vCPU's MSRs",
-            source: std::io::Error::other(format!("{error:?}")),
-        })?;
-        self.fd
-            .set_vcpu_events(&self.initial.events)
-            .map_err(KvmError::host("reset a vCPU's events"))?;
-        self.fd.set_sregs(&sregs).map_err(KvmError::host("set a vCPU's system registers"))?;
-        self.fd.set_regs(&regs).map_err(KvmError::host("set a vCPU's registers"))?;
-        let set = self.fd.set_msrs(&msrs).map_err(KvmError::host("set a vCPU's MSRs"))?;
-        if set != state::msrs().len() {
-            return Err(KvmError::Host {
-                what: "set a vCPU's MSRs (one of those for SYSCALL and SYSENTER)",
-                source: std::io::Error::from_raw_os_error(libc::EINVAL),
-            });
-        }
-        if let Some(value) = self.initial.xcr0 {
-            let mut xcrs = kvm_xcrs { nr_xcrs: 1, ..Default::default() };
-            xcrs.xcrs[0] = kvm_xcr { xcr: 0, value, ..Default::default() };
-            self.fd.set_xcrs(&xcrs).map_err(KvmError::host("set a vCPU's XCR0"))?;
-        }
+        self.show_start();
+        let start = self.fd.sync_regs();
+        self.fd.set_vcpu_events(&start.events).map_err(KvmError::host("reset a vCPU's events"))?;
+        self.fd.set_sregs(&start.sregs).map_err(KvmError::host("set a vCPU's system registers"))?;
+        self.fd.set_regs(&start.regs).map_err(KvmError::host("set a vCPU's registers"))?;
+        self.set_msrs()?;
+        self.set_xcr0()?;
         self.initial.xsave.store_to(&self.fd)?;
         let debug = kvm_debugregs { dr6: DR6_RESET, dr7: DR7_RESET, ..Default::default() };
-        self.fd.set_debug_regs(&debug).map_err(KvmError::host("reset a vCPU's debug registers"))?;
-        // The run page still shows the old program; let it show the new state, and mark nothing.
-        let events = self.initial.events;
+        self.fd.set_debug_regs(&debug).map_err(KvmError::host("reset a vCPU's debug registers"))
+    }
+
+    /// Has the run page, which may still show the program before, show the start: ring 3, everything
+    /// zero, no address space. Nothing is marked to be taken over by KVM.
+    fn show_start(&mut self) {
+        let sregs = state::user_sregs(&self.initial.sregs, &self.area, 0, self.initial.cr4);
+        let regs = Registers { rflags: state::user_rflags(0), ..Default::default() };
         let page = self.fd.sync_regs_mut();
         page.regs = regs;
         page.sregs = sregs;
-        page.events = events;
+        page.events = state::no_events();
         let run = self.fd.get_kvm_run();
         run.kvm_dirty_regs = 0;
         run.immediate_exit = 0;
         self.user = regs;
-        Ok(())
+    }
+
+    fn set_msrs(&self) -> Result<(), KvmError> {
+        let msrs = Msrs::from_entries(&state::msrs()).map_err(|error| KvmError::Host {
+            what: "hold a vCPU's MSRs",
+            source: std::io::Error::other(format!("{error:?}")),
+        })?;
+        let set = self.fd.set_msrs(&msrs).map_err(KvmError::host("set a vCPU's MSRs"))?;
+        if set == state::msrs().len() {
+            return Ok(());
+        }
+        Err(KvmError::Host {
+            what: "set a vCPU's MSRs (one of those for SYSCALL and SYSENTER)",
+            source: std::io::Error::from_raw_os_error(libc::EINVAL),
+        })
+    }
+
+    fn set_xcr0(&self) -> Result<(), KvmError> {
+        let Some(value) = self.initial.xcr0 else { return Ok(()) };
+        let mut xcrs = kvm_xcrs { nr_xcrs: 1, ..Default::default() };
+        xcrs.xcrs[0] = kvm_xcr { xcr: 0, value, ..Default::default() };
+        self.fd.set_xcrs(&xcrs).map_err(KvmError::host("set a vCPU's XCR0"))
     }
 
     /// Lets KVM finish an `in` or `out` that it is in the middle of, without running the guest.

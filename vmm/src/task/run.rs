@@ -107,12 +107,26 @@ impl Task {
     /// [`TaskError`] when mmvisor itself cannot go on.
     pub fn run(&mut self) -> Result<End, TaskError> {
         loop {
-            let started = self.now();
-            let exit = self.vcpu.run();
-            self.stats.guest_time += since(started);
-            if let Next::End(end) = self.serve(exit)? {
-                self.tracer.end(&end);
+            if let Some(end) = self.step()? {
                 return Ok(end);
+            }
+        }
+    }
+
+    /// Runs the program to its next exit and serves that. `Some` if it ended the program, which must
+    /// not be run any more then.
+    ///
+    /// # Errors
+    /// [`TaskError`] when mmvisor itself cannot go on.
+    pub fn step(&mut self) -> Result<Option<End>, TaskError> {
+        let started = self.now();
+        let exit = self.vcpu.run();
+        self.stats.guest_time += since(started);
+        match self.serve(exit)? {
+            Next::Run => Ok(None),
+            Next::End(end) => {
+                self.tracer.end(&end);
+                Ok(Some(end))
             }
         }
     }

@@ -1,0 +1,169 @@
+//! What mmvisor costs, as ratios to a floor measured in the same run: a program of bare ioctls that
+//! makes the same exits and does nothing else (`floor`). And what a whole program costs, as a ratio to
+//! the same program run natively (`whole`).
+//!
+//! ```text
+//!   figure              floor                         mmvisor
+//!   create              Floor::start, first call      Subject::start, first call
+//!   hypercall           getpid, answered with 1       getpid, served
+//!   demand fault        an entry stored               SharedSpace::fault
+//!   awk, hello          the host's kernel             mmvisor run
+//! ```
+//!
+//! `cargo bench` measures. Started otherwise (`cargo test --benches`) it goes through everything once.
+
+mod floor;
+mod program;
+mod rounds;
+mod subject;
+mod whole;
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use floor::{Around, Code, Floor, Populate};
+use rounds::{Outcome, Pair, Spent, alternate};
+use subject::Subject;
+use vmm::kvm::{Kind, Kvm};
+use whole::{Hello, Whole};
+
+/// Calls in a round.
+const CALLS: u64 = 300;
+
+fn main() -> ExitCode {
+    if std::env::var_os("MMVISOR_NO_KVM").is_some_and(|value| value == "1") {
+        eprintln!("skipped: MMVISOR_NO_KVM=1");
+        return ExitCode::SUCCESS;
+    }
+    let measured = std::env::args().any(|argument| argument == "--bench");
+    let effort = if measured { 20 } else { 1 };
+    // Opened here for its error's sake: the floor has no sentence to say.
+    let kind = Kvm::open().map(|kvm| kvm.kind()).map_err(Into::into);
+    match kind.and_then(|kind| Figures { kind, effort }.print()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("no figures: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// How the figures are taken.
+struct Figures {
+    kind: Kind,
+    /// A factor of all rounds.
+    effort: u32,
+}
+
+impl Figures {
+    fn print(&self) -> Outcome<()> {
+        println!("{} KVM; medians, the ratios' by rounds of floor and mmvisor in turn", self.kind);
+        println!(
+            "{:<34} {:>12} {:>12} {:>22} {:>14} {:>5}",
+            "figure", "floor", "mmvisor", "ratio (min-max)", "of CPU time", "aim"
+        );
+        row("create, to the first call", &self.create()?, 1, "1.1");
+        row("hypercall, there and back", &self.call()?, CALLS, "1.1");
+        let (apart, many) = (program::touch_apart(), program::TOUCHES_APART);
+        let (pair, _) = self.fault(&apart, Around::One)?;
+        row("demand fault, one page each", &pair, many, "1.2");
+        let (in_order, most) = (program::touch_in_order(), program::TOUCHES_IN_ORDER);
+        let (pair, faults) = self.fault(&in_order, Around::Doubling)?;
+        row("demand fault, a page in order", &pair, most, "1.2");
+        println!("  ({most} pages in {} faults by the floor, {} by mmvisor)", faults[0], faults[1]);
+        match Whole::awk() {
+            Some(awk) => row("busybox awk (floor: native)", &self.whole(&awk)?, 1, "1.1"),
+            None => println!("{:<34} skipped: no busybox", "busybox awk (floor: native)"),
+        }
+        let hello = Hello::new(Path::new(env!("CARGO_TARGET_TMPDIR")), &program::hello())?;
+        row("hello, all of it (floor: native)", &self.whole(&hello.program())?, 1, "-");
+        Ok(())
+    }
+
+    /// From nothing to the first call of a program.
+    fn create(&self) -> Outcome<Pair> {
+        let page = program::calls();
+        let file = Arc::new(program::in_memory(&page)?);
+        // What a machine leaves is taken away outside the measured time.
+        alternate(
+            10 * self.effort,
+            || {
+                let mut made = None;
+                Spent::on(|| {
+                    let floor =
+                        Floor::start(self.kind, &page, Code::Faults, Populate::Never, Around::One)?;
+                    made.insert(floor).run_calls(1)
+                })
+            },
+            || {
+                let mut made = None;
+                Spent::on(|| made.insert(Subject::start(&file)?).run_calls(1))
+            },
+        )
+    }
+
+    fn call(&self) -> Outcome<Pair> {
+        let page = program::calls();
+        let file = Arc::new(program::in_memory(&page)?);
+        let mut floor = Floor::start(self.kind, &page, Code::Mapped, Populate::Never, Around::One)?;
+        let mut subject = Subject::start(&file)?;
+        alternate(
+            5 * self.effort,
+            || Spent::on(|| floor.run_calls(CALLS)),
+            || Spent::on(|| subject.run_calls(CALLS)),
+        )
+    }
+
+    /// Touches between a program's second and third call, of memory that was never touched. Also says
+    /// in how many faults floor and mmvisor answered them.
+    fn fault(&self, page: &[u8], around: Around) -> Outcome<(Pair, [u64; 2])> {
+        let file = Arc::new(program::in_memory(page)?);
+        let (mut floor_faults, mut faults) = (0, 0);
+        let pair = alternate(
+            2 * self.effort,
+            || {
+                let mut floor =
+                    Floor::start(self.kind, page, Code::Mapped, Populate::Blocks, around)?;
+                floor.run_calls(2)?;
+                let before = floor.page_faults();
+                let spent = Spent::on(|| floor.run_calls(1))?;
+                floor_faults = floor.page_faults() - before;
+                Ok(spent)
+            },
+            || {
+                let mut subject = Subject::start(&file)?;
+                subject.run_calls(2)?;
+                let before = subject.page_faults();
+                let spent = Spent::on(|| subject.run_calls(1))?;
+                faults = subject.page_faults() - before;
+                Ok(spent)
+            },
+        )?;
+        Ok((pair, [floor_faults, faults]))
+    }
+
+    fn whole(&self, program: &Whole) -> Outcome<Pair> {
+        alternate(self.effort, || program.native(), || program.hosted())
+    }
+}
+
+/// Prints a figure; `per` is how often the thing was done in a round.
+fn row(name: &str, pair: &Pair, per: u64, aim: &str) {
+    let time = |seconds: f64| {
+        #[allow(clippy::cast_precision_loss, reason = "some thousand")]
+        let microseconds = seconds * 1e6 / per as f64;
+        match microseconds {
+            us if us < 1000.0 => format!("{us:.2} us"),
+            us => format!("{:.2} ms", us / 1000.0),
+        }
+    };
+    let ratio = pair.ratio;
+    println!(
+        "{name:<34} {:>12} {:>12} {:>22} {:>14.3} {aim:>5}",
+        time(pair.floor.median),
+        time(pair.subject.median),
+        format!("{:.3} ({:.2}-{:.2})", ratio.median, ratio.least, ratio.most),
+        pair.processor.median,
+    );
+}

@@ -1,0 +1,62 @@
+//! mmvisor, through its library, on the way that `mmvisor run` takes.
+
+use std::ffi::CString;
+use std::fs::File;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use vmm::hypercall::{Streams, TraceTarget, Tracer};
+use vmm::kvm::FlushPolicy;
+use vmm::load::Image;
+use vmm::machine::{Machine, MachineConfig};
+use vmm::task::{Identity, Process, Task, Timing, exec};
+
+use crate::rounds::Outcome;
+
+/// The guest's memory, in bytes, as a user might give it.
+const MEMORY: u64 = 1 << 30;
+
+/// A program that mmvisor is about to run, or runs.
+#[derive(Debug)]
+pub(crate) struct Subject {
+    task: Task,
+    /// Dropped after the task.
+    _machine: Machine,
+}
+
+impl Subject {
+    /// From nothing to a program at its first instruction.
+    pub(crate) fn start(program: &Arc<File>) -> Outcome<Subject> {
+        let machine = Machine::new(MachineConfig { memory: MEMORY, flush: FlushPolicy::Chosen })?;
+        let image = Image::from_file(Arc::clone(program))?;
+        let argv = [CString::from(c"figures")];
+        let loaded = exec(&machine, &image, Path::new("/figures"), &argv, &[])?;
+        let identity = Identity {
+            pid: 1,
+            parent: 0,
+            executable: "/figures".to_owned(),
+            name: Mutex::new(*b"figures\0\0\0\0\0\0\0\0\0"),
+        };
+        let process = Arc::new(Process::new(loaded.space, Streams::default(), identity));
+        let vcpu = machine.take_vcpu()?;
+        let tracer = Tracer::new(&TraceTarget::Off)?;
+        let task = Task::new(vcpu, process, loaded.entry, loaded.stack, tracer, Timing::Off)?;
+        Ok(Subject { task, _machine: machine })
+    }
+
+    /// Runs until the program has made `calls` more calls.
+    pub(crate) fn run_calls(&mut self, calls: u64) -> Outcome<()> {
+        let until = self.task.stats().exits.calls + calls;
+        while self.task.stats().exits.calls < until {
+            if let Some(end) = self.task.step()? {
+                return Err(format!("the program ended: {end:?}").into());
+            }
+        }
+        Ok(())
+    }
+
+    /// Page faults so far.
+    pub(crate) fn page_faults(&self) -> u64 {
+        self.task.stats().exits.page_faults
+    }
+}
