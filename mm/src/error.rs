@@ -23,7 +23,10 @@ impl Fault {
     #[must_use]
     pub fn address(self) -> VirtAddr {
         match self {
-            Fault::NotMapped(a) | Fault::Denied(a) | Fault::NoBacking(a) | Fault::OutOfMemory(a) => a,
+            Fault::NotMapped(a)
+            | Fault::Denied(a)
+            | Fault::NoBacking(a)
+            | Fault::OutOfMemory(a) => a,
         }
     }
 }

@@ -16,4 +16,5 @@ pub mod paging;
 pub mod phys;
 pub mod replay;
 pub mod space;
+pub mod system;
 pub mod vma;

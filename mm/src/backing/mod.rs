@@ -1,15 +1,18 @@
 //! Where a page's bytes come from. Anonymous memory needs no backing object; everything else is a
 //! [`Backing`].
 
- 
+mod cache;
+mod file;
+mod shared;
 
- 
+pub use file::{FileBacking, FileSource};
+pub use shared::SharedMemory;
 
 use std::fmt::Debug;
 
 use crate::addr::Frame;
 use crate::error::Broken;
-use crate::phys::Frames;
+use crate::phys::AllocError;
 
 /// Why a backing has no page.
 #[derive(Debug, thiserror::Error)]
@@ -25,7 +28,16 @@ pub enum BackingError {
     Broken(#[from] Broken),
 }
 
-/// How `/proc/PID/maps` names a backing, and how two are told apart.
+impl From<AllocError> for BackingError {
+    fn from(error: AllocError) -> Self {
+        match error {
+            AllocError::OutOfMemory => BackingError::OutOfMemory,
+            AllocError::Broken(broken) => BackingError::Broken(broken),
+        }
+    }
+}
+
+/// How `/proc/PID/maps` names a backing.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct BackingName {
     /// The device number's major part.
@@ -39,18 +51,17 @@ pub struct BackingName {
 }
 
 /// A source of pages: a file, shared memory, a pager of the user's.
+///
+/// A backing keeps a reference to each frame it has handed out until it is dropped.
 pub trait Backing: Debug + Send + Sync {
     /// The frame that holds page `index` of the backing, in pages from its start, read in if need be.
-    /// The caller gets a reference of its own to the frame, and gives it up with [`Frames::put`]. A
-    /// private mapping must not write to it.
+    /// The caller gets a reference of its own, and gives it up with [`Frames::put`](crate::phys::Frames::put). A private mapping
+    /// must not write to it.
     ///
     /// # Errors
     /// [`BackingError`] when there is no such page, no memory, or the host failed.
-    fn page(&self, index: u64, frames: &Frames) -> Result<Frame, BackingError>;
+    fn page(&self, index: u64) -> Result<Frame, BackingError>;
 
     /// What `/proc/PID/maps` prints for it.
     fn name(&self) -> BackingName;
-
-    /// Gives up all frames the backing keeps; called when nothing maps it any more.
-    fn release(&self, frames: &Frames);
 }

@@ -1,5 +1,21 @@
 //! x86-64 page tables in guest memory, edited from outside the guest.
+//!
+//! The protocol in one picture:
+//!
+//! ```text
+//!   add a permission:     compare-and-exchange the leaf; nothing else
+//!   take one away:        swap the leaf ──> FlushBatch::lowered (if accessed) ──> finish()
+//!   unlink a table:       store 0       ──> FlushBatch::table_unlinked        ──> finish()
+//! ```
 
+mod cursor;
+mod entry;
 pub mod flush;
+mod table;
+mod walk;
 
+pub use cursor::{Cursor, Leaf};
+pub use entry::{Access, Entry, Owner, Touch};
 pub use flush::{FlushBatch, FlushRequest, FlushSink, TableChange};
+pub use table::{KernelHalf, PageTable};
+pub use walk::{AccessKind, Miss};

@@ -7,7 +7,7 @@
 mod frames;
 mod software;
 
-pub use frames::{FrameKind, FrameStats, Frames};
+pub use frames::{AllocError, Contents, FrameKind, FrameStats, Frames};
 pub use software::SoftwareMemory;
 
 use std::fmt::Debug;

@@ -1,3 +1,13 @@
-//! Virtual memory areas: pure values, no frames, no tables.
+//! Virtual memory areas: what the program asked for. Pure values: no frames, no page tables.
 
+pub mod account;
+mod area;
+mod flags;
+pub mod limits;
+pub mod merge;
+pub mod place;
+pub mod split;
 pub mod tree;
+
+pub use area::{AnonId, Vma};
+pub use flags::{MapFlags, MapType, Prot, VmFlags};

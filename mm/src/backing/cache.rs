@@ -1,0 +1,58 @@
+//! The frames that a backing keeps, by page index (Linux's page cache of one inode).
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::BackingError;
+use crate::addr::Frame;
+use crate::phys::{Contents, FrameKind, Frames};
+
+/// Frames by page index; the cache holds one reference to each until it is dropped.
+#[derive(Debug)]
+pub(super) struct PageCache {
+    frames: Arc<Frames>,
+    pages: Mutex<BTreeMap<u64, Frame>>,
+}
+
+impl PageCache {
+    pub(super) fn new(frames: Arc<Frames>) -> Self {
+        PageCache { frames, pages: Mutex::default() }
+    }
+
+    /// The frame of the page, with a reference for the caller; made and filled if it is not there.
+    /// `fill` runs under the cache's lock, so that nobody sees a frame half filled.
+    pub(super) fn page(
+        &self,
+        index: u64,
+        contents: Contents,
+        fill: impl FnOnce(&Frames, Frame) -> Result<(), BackingError>,
+    ) -> Result<Frame, BackingError> {
+        let frames = &*self.frames;
+        let mut pages = self.pages.lock().unwrap_or_else(PoisonError::into_inner);
+        let frame = match pages.get(&index) {
+            Some(&frame) => frame,
+            None => {
+                let frame = frames.alloc(FrameKind::Cached, contents)?;
+                if let Err(error) = fill(frames, frame) {
+                    frames.put(frame)?;
+                    return Err(error);
+                }
+                pages.insert(index, frame);
+                frame
+            }
+        };
+        frames.get(frame);
+        Ok(frame)
+    }
+}
+
+impl Drop for PageCache {
+    fn drop(&mut self) {
+        let pages = self.pages.get_mut().unwrap_or_else(PoisonError::into_inner);
+        for &frame in pages.values() {
+            if let Err(broken) = self.frames.put(frame) {
+                log::error!("a backing cannot give up {frame:?}: {broken}");
+            }
+        }
+    }
+}

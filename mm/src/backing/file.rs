@@ -1,0 +1,60 @@
+//! Pages of a file that is read through a [`FileSource`].
+
+use std::fmt::Debug;
+use std::io;
+use std::sync::Arc;
+
+use super::cache::PageCache;
+use super::{Backing, BackingError, BackingName};
+use crate::addr::{Frame, PAGE_SIZE};
+use crate::phys::{Contents, Frames};
+
+/// Bytes at offsets.
+pub trait FileSource: Debug + Send + Sync {
+    /// Reads at `offset`, in bytes from the start, until `into` is full or the file ends; says how
+    /// many bytes were read.
+    ///
+    /// # Errors
+    /// What the host says.
+    fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<usize>;
+}
+
+/// A file as a source of pages. The part of the last page past the file's end reads as zeros; a page
+/// wholly past it does not exist.
+#[derive(Debug)]
+pub struct FileBacking<S> {
+    source: S,
+    name: BackingName,
+    cache: PageCache,
+}
+
+impl<S: FileSource> FileBacking<S> {
+    /// A file that `/proc/PID/maps` calls `name`.
+    pub fn new(frames: Arc<Frames>, source: S, name: BackingName) -> Self {
+        FileBacking { source, name, cache: PageCache::new(frames) }
+    }
+}
+
+impl<S: FileSource> Backing for FileBacking<S> {
+    fn page(&self, index: u64) -> Result<Frame, BackingError> {
+        self.cache.page(index, Contents::Any, |frames, frame| {
+            let mut bytes = [0; PAGE_SIZE as usize];
+            let offset = index.checked_mul(PAGE_SIZE).ok_or(BackingError::NoPage)?;
+            match self.source.read_at(offset, &mut bytes) {
+                Ok(0) => Err(BackingError::NoPage),
+                Ok(_) => {
+                    frames.memory().write(frame.addr(), &bytes);
+                    Ok(())
+                }
+                Err(error) => {
+                    log::warn!("{}: cannot read at {offset:#x}: {error}", self.name.path);
+                    Err(BackingError::NoPage)
+                }
+            }
+        })
+    }
+
+    fn name(&self) -> BackingName {
+        self.name.clone()
+    }
+}

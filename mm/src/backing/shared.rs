@@ -1,0 +1,40 @@
+//! Shared anonymous memory: zeros until written, seen by everyone who maps it (Linux's
+//! `shmem_zero_setup`).
+
+use std::sync::Arc;
+
+use super::cache::PageCache;
+use super::{Backing, BackingError, BackingName};
+use crate::addr::Frame;
+use crate::phys::{Contents, Frames};
+
+/// A shared memory object of a fixed number of pages.
+#[derive(Debug)]
+pub struct SharedMemory {
+    pages: u64,
+    name: BackingName,
+    cache: PageCache,
+}
+
+impl SharedMemory {
+    /// An object of `pages` pages, named as Linux names the one behind `MAP_SHARED|MAP_ANONYMOUS`.
+    #[must_use]
+    pub fn new(frames: Arc<Frames>, pages: u64, inode: u64) -> Self {
+        let name =
+            BackingName { major: 0, minor: 1, inode, path: "/dev/zero (deleted)".to_owned() };
+        SharedMemory { pages, name, cache: PageCache::new(frames) }
+    }
+}
+
+impl Backing for SharedMemory {
+    fn page(&self, index: u64) -> Result<Frame, BackingError> {
+        if index >= self.pages {
+            return Err(BackingError::NoPage);
+        }
+        self.cache.page(index, Contents::Zeroed, |_, _| Ok(()))
+    }
+
+    fn name(&self) -> BackingName {
+        self.name.clone()
+    }
+}

@@ -1,0 +1,81 @@
+//! `/proc/PID/maps` (Linux's `show_map_vma`, `fs/proc/task_mmu.c`).
+
+use std::fmt;
+
+use crate::addr::{PAGE_SHIFT, PageRange};
+use crate::backing::BackingName;
+use crate::space::AddressSpace;
+use crate::vma::{VmFlags, Vma};
+
+/// The column at which the name begins.
+const NAME_COLUMN: usize = 73;
+
+/// One line of `/proc/PID/maps`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MapsLine {
+    /// The addresses.
+    pub range: PageRange,
+    /// What may be done.
+    pub flags: VmFlags,
+    /// Bytes from the start of the backing; 0 for anonymous memory.
+    pub offset: u64,
+    /// The backing, or `[heap]` or `[stack]` as its path, or nothing.
+    pub name: BackingName,
+}
+
+impl fmt::Display for MapsLine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let letter = |flag, letter| if self.flags.contains(flag) { letter } else { '-' };
+        let line = format!(
+            "{:08x}-{:08x} {}{}{}{} {:08x} {:02x}:{:02x} {} ",
+            self.range.start().get(),
+            self.range.end().get(),
+            letter(VmFlags::READ, 'r'),
+            letter(VmFlags::WRITE, 'w'),
+            letter(VmFlags::EXEC, 'x'),
+            if self.flags.contains(VmFlags::MAYSHARE) { 's' } else { 'p' },
+            self.offset,
+            self.name.major,
+            self.name.minor,
+            self.name.inode,
+        );
+        if self.name.path.is_empty() {
+            // Linux prints the space after the inode even when no name follows.
+            return f.write_str(&line);
+        }
+        write!(f, "{line:NAME_COLUMN$}{}", self.name.path)
+    }
+}
+
+/// The lines of an address space, in order.
+pub fn maps(space: &AddressSpace) -> impl Iterator<Item = MapsLine> + '_ {
+    space.vmas().iter().map(|vma| line(space, vma))
+}
+
+/// All lines, as the file has them.
+#[must_use]
+pub fn maps_text(space: &AddressSpace) -> String {
+    maps(space).map(|line| format!("{line}\n")).collect()
+}
+
+fn line(space: &AddressSpace, vma: &Vma) -> MapsLine {
+    let range = vma.range();
+    let (offset, name) = match &vma.backing {
+        Some(backing) => (vma.pgoff << PAGE_SHIFT, backing.name()),
+        None => (0, BackingName { path: special(space, range).to_owned(), ..Default::default() }),
+    };
+    MapsLine { range, flags: vma.flags, offset, name }
+}
+
+/// `[heap]` where the VMA meets the heap, `[stack]` where the first stack pointer lies in it
+/// (`get_vma_name`).
+fn special(space: &AddressSpace, range: PageRange) -> &'static str {
+    let layout = space.layout();
+    if range.start() < layout.brk && range.end() > layout.start_brk {
+        "[heap]"
+    } else if range.contains(layout.start_stack) {
+        "[stack]"
+    } else {
+        ""
+    }
+}

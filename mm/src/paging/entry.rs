@@ -1,0 +1,199 @@
+//! A page-table entry as a value (Intel SDM volume 3, table 5-20; AMD APM volume 2, section 5.3).
+//!
+//! ```text
+//!    63  62..52   51..........12  11..9   8  7  6  5  4  3  2  1  0
+//!    NX  software  frame number   software G  PS D  A  -  -  U  W  P
+//! ```
+//!
+//! The hardware ignores everything but P in an entry whose P is clear, so the rest holds the software
+//! states. One exists so far: `HELD`, a page that is there but that `PROT_NONE` forbids to touch. `OWN`
+//! marks a page that belongs to the process, and not to a backing: it may be written in place.
+
+use bitflags::bitflags;
+
+use crate::addr::{Frame, PAGE_SHIFT};
+
+const PRESENT: u64 = 1 << 0;
+const WRITE: u64 = 1 << 1;
+const USER: u64 = 1 << 2;
+const ACCESSED: u64 = 1 << 5;
+const DIRTY: u64 = 1 << 6;
+const HELD: u64 = 1 << 9;
+const OWN: u64 = 1 << 10;
+const NO_EXECUTE: u64 = 1 << 63;
+const FRAME: u64 = 0x000f_ffff_ffff_f000;
+
+bitflags! {
+    /// What a leaf entry lets ring 3 do beside reading.
+    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+    pub struct Access: u8 {
+        /// Nothing at all, not even reading, without this.
+        const READ = 1;
+        /// Storing.
+        const WRITE = 2;
+        /// Fetching instructions.
+        const EXECUTE = 4;
+    }
+}
+
+/// Whether the accessed and dirty bits of a new entry are preset. An entry whose accessed bit is clear
+/// is in no translation cache (SDM volume 3, 5.10.2.3).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Touch {
+    /// Nobody has touched it yet.
+    Untouched,
+    /// It is about to be read.
+    Read,
+    /// It is about to be written.
+    Written,
+}
+
+/// To whom the page behind an entry belongs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Owner {
+    /// The process: anonymous memory, or its own copy of a backing's page.
+    Process,
+    /// The backing: a private mapping may not write it.
+    Backing,
+}
+
+/// A page-table entry.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Entry(u64);
+
+impl Entry {
+    /// Nothing there.
+    pub const EMPTY: Entry = Entry(0);
+
+    /// From the raw word.
+    #[must_use]
+    pub const fn new(raw: u64) -> Self {
+        Entry(raw)
+    }
+
+    /// The raw word.
+    #[must_use]
+    pub const fn raw(self) -> u64 {
+        self.0
+    }
+
+    /// An entry that points to a table. It allows everything: the leaf decides.
+    #[must_use]
+    pub const fn table(frame: Frame) -> Self {
+        Entry(frame.number() << PAGE_SHIFT | PRESENT | WRITE | USER)
+    }
+
+    /// A leaf entry of ring 3. Without [`Access::READ`] the page is held but cannot be touched.
+    #[must_use]
+    pub fn leaf(frame: Frame, owner: Owner, access: Access, touch: Touch) -> Self {
+        let own = match owner {
+            Owner::Process => OWN,
+            Owner::Backing => 0,
+        };
+        Entry(frame.number() << PAGE_SHIFT | own).with_access(access).touched(touch)
+    }
+
+    /// The same page with another permission; accessed and dirty bits stay.
+    #[must_use]
+    pub fn with_access(self, access: Access) -> Self {
+        let kept = self.0 & (FRAME | ACCESSED | DIRTY | OWN);
+        if !access.contains(Access::READ) {
+            return Entry(kept | HELD);
+        }
+        let write = if access.contains(Access::WRITE) { WRITE } else { 0 };
+        let no_execute = if access.contains(Access::EXECUTE) { 0 } else { NO_EXECUTE };
+        Entry(kept | PRESENT | USER | write | no_execute)
+    }
+
+    /// The same entry as the hardware leaves it after a touch.
+    #[must_use]
+    pub const fn touched(self, touch: Touch) -> Self {
+        match touch {
+            Touch::Untouched => self,
+            Touch::Read => Entry(self.0 | ACCESSED),
+            Touch::Written => Entry(self.0 | ACCESSED | DIRTY),
+        }
+    }
+
+    /// Whether there is nothing at all.
+    #[must_use]
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Whether the hardware uses the entry.
+    #[must_use]
+    pub const fn is_present(self) -> bool {
+        self.0 & PRESENT != 0
+    }
+
+    /// Whether ring 3 may store through it.
+    #[must_use]
+    pub const fn is_writable(self) -> bool {
+        self.0 & (PRESENT | WRITE) == PRESENT | WRITE
+    }
+
+    /// Whether ring 3 may fetch instructions through it.
+    #[must_use]
+    pub const fn is_executable(self) -> bool {
+        self.0 & (PRESENT | NO_EXECUTE) == PRESENT
+    }
+
+    /// Whether a vCPU may have cached the translation.
+    #[must_use]
+    pub const fn is_accessed(self) -> bool {
+        self.0 & ACCESSED != 0
+    }
+
+    /// Whether the page was written through this entry.
+    #[must_use]
+    pub const fn is_dirty(self) -> bool {
+        self.0 & DIRTY != 0
+    }
+
+    /// To whom the page belongs.
+    #[must_use]
+    pub const fn owner(self) -> Owner {
+        if self.0 & OWN != 0 { Owner::Process } else { Owner::Backing }
+    }
+
+    /// Whether ring 3 may use the entry.
+    #[must_use]
+    pub const fn is_user(self) -> bool {
+        self.0 & USER != 0
+    }
+
+    /// The frame it names: a page's, present or held, or a table's.
+    #[must_use]
+    pub const fn frame(self) -> Option<Frame> {
+        if self.0 & (PRESENT | HELD) == 0 {
+            return None;
+        }
+        Some(Frame::new((self.0 & FRAME) >> PAGE_SHIFT))
+    }
+
+    /// What it lets ring 3 do.
+    #[must_use]
+    pub fn access(self) -> Access {
+        let mut access = Access::empty();
+        access.set(Access::READ, self.is_present());
+        access.set(Access::WRITE, self.is_writable());
+        access.set(Access::EXECUTE, self.is_executable());
+        access
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_without_read_holds_its_frame_and_is_not_present() {
+        let frame = Frame::new(0x1234);
+        let entry =
+            Entry::leaf(frame, Owner::Process, Access::READ | Access::WRITE, Touch::Written);
+        let held = entry.with_access(Access::empty());
+        assert!(!held.is_present() && held.frame() == Some(frame) && held.is_dirty());
+        assert_eq!(held.with_access(Access::READ | Access::WRITE), entry);
+    }
+}

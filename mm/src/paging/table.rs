@@ -1,0 +1,169 @@
+//! One address space's page table: four levels of frames in guest memory.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::cursor::Cursor;
+use super::entry::Entry;
+use super::flush::FlushBatch;
+use crate::addr::{Frame, PAGE_SHIFT, PageRange, TABLE_SPAN, VirtAddr};
+use crate::phys::{AllocError, Contents, FrameKind, Frames, PhysMemory, Words};
+
+/// The level of the root; leaves of 4 KiB are in level 1.
+const ROOT_LEVEL: u32 = 4;
+/// Entries of the root that belong to the user half.
+const USER_ENTRIES: usize = 256;
+
+/// The index of `addr` in a table of the level (1 is the last).
+pub(super) fn index(addr: VirtAddr, level: u32) -> usize {
+    (addr.get() >> (PAGE_SHIFT + 9 * (level - 1))) as usize & 511
+}
+
+/// Bytes that one entry of a table of the level maps.
+pub(super) const fn entry_span(level: u32) -> u64 {
+    1 << (PAGE_SHIFT + 9 * (level - 1))
+}
+
+/// The entries of the root that every address space shares: what Linux's `pgd_ctor` clones.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KernelHalf {
+    /// Entry 511 of the root, or 0.
+    pub top_entry: u64,
+}
+
+/// A page table. Entries change only by atomic operations, since vCPUs walk it and set accessed and
+/// dirty bits at any time. Tables are added at any time under a shared reference; they are unlinked
+/// only under an exclusive one.
+#[derive(Debug)]
+pub struct PageTable {
+    root: Frame,
+    frames: Arc<Frames>,
+    tables: AtomicU64,
+}
+
+impl PageTable {
+    /// A root with the kernel half cloned by reference (Linux's `pgd_alloc`).
+    ///
+    /// # Errors
+    /// [`AllocError`] when there is no frame for it.
+    pub fn new(frames: Arc<Frames>, kernel: KernelHalf) -> Result<Self, AllocError> {
+        let root = frames.alloc(FrameKind::Table, Contents::Zeroed)?;
+        frames.memory().words(root)[511].store(kernel.top_entry, Ordering::Release);
+        Ok(PageTable { root, frames, tables: AtomicU64::new(1) })
+    }
+
+    /// The root's frame: CR3.
+    #[must_use]
+    pub fn root(&self) -> Frame {
+        self.root
+    }
+
+    /// How many frames the tables of the user half take, the root included (Linux's `pgtables_bytes`).
+    #[must_use]
+    pub fn table_frames(&self) -> u64 {
+        self.tables.load(Ordering::Relaxed)
+    }
+
+    /// The leaf entry's slot for `addr`, if its tables exist.
+    #[must_use]
+    pub fn slot(&self, addr: VirtAddr) -> Option<&AtomicU64> {
+        let mut frame = self.root;
+        for level in (2..=ROOT_LEVEL).rev() {
+            frame = self.child(frame, index(addr, level))?;
+        }
+        Some(&self.memory().words(frame)[index(addr, 1)])
+    }
+
+    /// The last-level table for `addr`, with all tables above it made if need be. What was made stays
+    /// when a later one fails: an empty table does no harm.
+    ///
+    /// # Errors
+    /// [`AllocError`] when there is no frame for a table.
+    pub fn ensure(&self, addr: VirtAddr) -> Result<&Words, AllocError> {
+        let mut frame = self.root;
+        for level in (2..=ROOT_LEVEL).rev() {
+            let at = index(addr, level);
+            frame = match self.child(frame, at) {
+                Some(child) => child,
+                None => self.add_table(&self.memory().words(frame)[at])?,
+            };
+        }
+        Ok(self.memory().words(frame))
+    }
+
+    /// Walks the leaf entries of `range` that are not empty, in order.
+    #[must_use]
+    pub fn cursor(&self, range: PageRange) -> Cursor<'_> {
+        Cursor::new(self, range)
+    }
+
+    /// Unlinks last-level tables that hold nothing. They are not unlinked as they become empty: that
+    /// needs the flush of everything, and most of them are soon used again.
+    pub fn reap(&mut self, batch: &mut FlushBatch) {
+        let whole = |level: u32, base: u64, at: usize| base + at as u64 * entry_span(level);
+        for i in 0..USER_ENTRIES {
+            let Some(second) = self.child(self.root, i) else { continue };
+            for j in 0..512 {
+                let Some(third) = self.child(second, j) else { continue };
+                let base = whole(3, whole(4, 0, i), j);
+                for k in 0..512 {
+                    let Some(last) = self.child(third, k) else { continue };
+                    debug_assert!(whole(2, base, k) % TABLE_SPAN == 0);
+                    let words = self.memory().words(last);
+                    if words.iter().all(|w| w.load(Ordering::Relaxed) == 0) {
+                        self.memory().words(third)[k].store(0, Ordering::Release);
+                        batch.table_unlinked();
+                        batch.put_later(last);
+                        self.tables.fetch_sub(1, Ordering::Relaxed);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Unlinks every table of the user half, and the root (Linux's `free_pgtables` and `pgd_free`).
+    /// The leaf entries have been cleared before.
+    pub fn free_all(self, batch: &mut FlushBatch) {
+        batch.table_unlinked();
+        self.free_below(self.root, ROOT_LEVEL, USER_ENTRIES, batch);
+        batch.put_later(self.root);
+    }
+
+    fn free_below(&self, table: Frame, level: u32, entries: usize, batch: &mut FlushBatch) {
+        if level == 1 {
+            return;
+        }
+        for at in 0..entries {
+            if let Some(child) = self.child(table, at) {
+                self.free_below(child, level - 1, 512, batch);
+                batch.put_later(child);
+            }
+        }
+    }
+
+    pub(super) fn memory(&self) -> &dyn PhysMemory {
+        self.frames.memory()
+    }
+
+    pub(super) fn child(&self, table: Frame, at: usize) -> Option<Frame> {
+        Entry::new(self.memory().words(table)[at].load(Ordering::Acquire)).frame()
+    }
+
+    /// Links a new table at `slot`; if another thread was first, its table is used.
+    fn add_table(&self, slot: &AtomicU64) -> Result<Frame, AllocError> {
+        let made = self.frames.alloc(FrameKind::Table, Contents::Zeroed)?;
+        let link = Entry::table(made).raw();
+        match slot.compare_exchange(0, link, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => {
+                self.tables.fetch_add(1, Ordering::Relaxed);
+                Ok(made)
+            }
+            Err(linked) => {
+                self.frames.put(made)?;
+                Entry::new(linked).frame().ok_or_else(|| {
+                    crate::error::Broken::Invariant(format!("{linked:#x} is no table link")).into()
+                })
+            }
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! The hardware's page walk in software (SDM volume 3, 5.5.4): what the software executor and the
+//! host's own reads and writes of guest memory go through, so that they meet the same permissions and
+//! leave the same accessed and dirty bits as a vCPU.
+
+use std::sync::atomic::Ordering;
+
+use super::entry::{Entry, Touch};
+use super::table::PageTable;
+use crate::addr::{GuestPhysAddr, VirtAddr};
+
+/// What an access does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AccessKind {
+    /// Loads.
+    Read,
+    /// Stores.
+    Write,
+    /// Fetches an instruction.
+    Execute,
+}
+
+/// Why a walk ended without a frame, as the page-fault error code's P bit has it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Miss {
+    /// Some entry was not present.
+    NotPresent,
+    /// The leaf entry forbids the access.
+    Protected,
+}
+
+impl PageTable {
+    /// Translates `addr` for an access from ring 3, setting the leaf's accessed and dirty bits as the
+    /// hardware does.
+    ///
+    /// # Errors
+    /// [`Miss`] where the hardware would raise a page fault.
+    pub fn walk(&self, addr: VirtAddr, kind: AccessKind) -> Result<GuestPhysAddr, Miss> {
+        let slot = self.slot(addr).ok_or(Miss::NotPresent)?;
+        let mut raw = slot.load(Ordering::Acquire);
+        loop {
+            let entry = Entry::new(raw);
+            if !entry.is_present() {
+                return Err(Miss::NotPresent);
+            }
+            let (allowed, touch) = match kind {
+                AccessKind::Read => (true, Touch::Read),
+                AccessKind::Write => (entry.is_writable(), Touch::Written),
+                AccessKind::Execute => (entry.is_executable(), Touch::Read),
+            };
+            if !allowed || !entry.is_user() {
+                return Err(Miss::Protected);
+            }
+            let touched = entry.touched(touch).raw();
+            // The entry may be cleared under the walk: only a successful exchange counts.
+            match slot.compare_exchange_weak(raw, touched, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => {
+                    let frame = entry.frame().ok_or(Miss::NotPresent)?;
+                    return Ok(GuestPhysAddr::new(frame.addr().get() + addr.page_offset()));
+                }
+                Err(now) => raw = now,
+            }
+        }
+    }
+}

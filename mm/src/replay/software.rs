@@ -1,0 +1,113 @@
+//! The software executor: an address space in ordinary memory, and accesses that walk its page table
+//! as a vCPU would. All of the memory manager is tested on it, without KVM.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::addr::{FrameRun, GuestPhysAddr, VirtAddr};
+use crate::error::{AccessError, Broken};
+use crate::paging::{AccessKind, FlushRequest, FlushSink, KernelHalf, TableChange};
+use crate::phys::{AllocError, Frames, SoftwareMemory};
+use crate::space::{AddressSpace, SharedSpace};
+use crate::system::System;
+use crate::vma::limits::Limits;
+
+/// A flush sink for a machine without translation caches: it only counts.
+#[derive(Debug, Default)]
+pub struct CountingSink {
+    flushes: AtomicU64,
+    table_flushes: AtomicU64,
+    leaves: Mutex<Vec<FrameRun>>,
+}
+
+impl CountingSink {
+    /// How many flushes there were.
+    #[must_use]
+    pub fn flushes(&self) -> u64 {
+        self.flushes.load(Ordering::Relaxed)
+    }
+
+    /// How many of them were for unlinked tables.
+    #[must_use]
+    pub fn table_flushes(&self) -> u64 {
+        self.table_flushes.load(Ordering::Relaxed)
+    }
+
+    /// The runs of the last flush.
+    #[must_use]
+    pub fn last_leaves(&self) -> Vec<FrameRun> {
+        self.leaves.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// A sink that is shared with the test that counts.
+impl FlushSink for Arc<CountingSink> {
+    fn flush(&self, request: &FlushRequest) -> Result<(), Broken> {
+        self.flushes.fetch_add(1, Ordering::Relaxed);
+        if request.tables == TableChange::Unlinked {
+            self.table_flushes.fetch_add(1, Ordering::Relaxed);
+        }
+        *self.leaves.lock().unwrap_or_else(PoisonError::into_inner) = request.leaves.clone();
+        Ok(())
+    }
+}
+
+/// One address space on a machine of ordinary memory.
+#[derive(Debug)]
+pub struct SoftwareMachine {
+    /// The address space.
+    pub space: SharedSpace,
+    /// What it was asked to flush.
+    pub sink: Arc<CountingSink>,
+    /// Its frames.
+    pub frames: Arc<Frames>,
+}
+
+impl SoftwareMachine {
+    /// An empty address space on `frames` frames of memory.
+    ///
+    /// # Errors
+    /// [`AllocError`] when that is not enough for a root table.
+    pub fn new(frames: u64, limits: Limits) -> Result<Self, AllocError> {
+        let frames = Arc::new(Frames::new(Arc::new(SoftwareMemory::new(frames))));
+        let sink = Arc::new(CountingSink::default());
+        let system =
+            System::new(Arc::clone(&frames), Box::new(Arc::clone(&sink)), KernelHalf::default());
+        let space = SharedSpace::new(AddressSpace::new(Arc::new(system), limits)?);
+        Ok(SoftwareMachine { space, sink, frames })
+    }
+
+    /// One access of one byte as ring 3 would do it: walk, fault, walk again.
+    ///
+    /// # Errors
+    /// The fault that the program would get.
+    pub fn access(&self, addr: VirtAddr, kind: AccessKind) -> Result<GuestPhysAddr, AccessError> {
+        loop {
+            if let Ok(at) = self.space.look().table().walk(addr, kind) {
+                return Ok(at);
+            }
+            self.space.fault(addr, kind)?;
+        }
+    }
+
+    /// Loads a byte.
+    ///
+    /// # Errors
+    /// The fault that the program would get.
+    pub fn load(&self, addr: VirtAddr) -> Result<u8, AccessError> {
+        let at = self.access(addr, AccessKind::Read)?;
+        let mut byte = [0];
+        self.frames.memory().read(at, &mut byte);
+        Ok(byte[0])
+    }
+
+    /// Stores a byte.
+    ///
+    /// # Errors
+    /// The fault that the program would get.
+    pub fn store(&self, addr: VirtAddr, byte: u8) -> Result<(), AccessError> {
+        let at = self.access(addr, AccessKind::Write)?;
+        self.frames.memory().write(at, &[byte]);
+        Ok(())
+    }
+}

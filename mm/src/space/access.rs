@@ -1,0 +1,71 @@
+//! The host's own reads and writes of a program's memory (Linux's `copy_from_user` and
+//! `copy_to_user`). They fault pages in, respect permissions and leave accessed and dirty bits as the
+//! program's own accesses would.
+
+use super::{AddressSpace, Resolved};
+use crate::addr::{GuestPhysAddr, PAGE_SIZE, VirtAddr};
+use crate::error::{AccessError, Broken, Fault};
+use crate::paging::AccessKind;
+
+/// How often a page may vanish between its fault and its use before we call it a bug.
+const RETRIES: u32 = 64;
+
+/// Where an access ended up.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Translated {
+    /// The bytes are here.
+    At(GuestPhysAddr),
+    /// The stack must grow first.
+    NeedsGrowth,
+}
+
+impl AddressSpace {
+    /// Translates one address for an access, faulting the page in.
+    pub(super) fn translate(
+        &self,
+        addr: VirtAddr,
+        kind: AccessKind,
+    ) -> Result<Translated, AccessError> {
+        for _ in 0..RETRIES {
+            if let Ok(at) = self.table.walk(addr, kind) {
+                return Ok(Translated::At(at));
+            }
+            if self.fault(addr, kind)? == Resolved::NeedsGrowth {
+                return Ok(Translated::NeedsGrowth);
+            }
+        }
+        Err(Broken::Invariant(format!("a page at {addr} does not stay for a {kind:?}")).into())
+    }
+}
+
+/// One page's part of a span of bytes.
+pub(super) struct Piece {
+    pub(super) addr: VirtAddr,
+    /// Which bytes of the buffer.
+    pub(super) bytes: std::ops::Range<usize>,
+}
+
+/// Cuts `len` bytes at `addr` at page boundaries.
+///
+/// # Errors
+/// A fault at the end of the user half if the span passes it.
+pub(super) fn pieces(
+    addr: VirtAddr,
+    len: usize,
+) -> Result<impl Iterator<Item = Piece>, AccessError> {
+    let end = addr.checked_add(len as u64).filter(|&end| end <= VirtAddr::TASK_END);
+    if end.is_none() {
+        return Err(Fault::NotMapped(addr).into());
+    }
+    let mut done = 0;
+    Ok(std::iter::from_fn(move || {
+        if done == len {
+            return None;
+        }
+        let addr = addr.offset(done as u64);
+        let in_page = (PAGE_SIZE - addr.page_offset()) as usize;
+        let bytes = done..(done + in_page).min(len);
+        done = bytes.end;
+        Some(Piece { addr, bytes })
+    }))
+}

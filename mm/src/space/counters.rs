@@ -1,0 +1,119 @@
+//! What an address space counts: resident pages, faults, and how faults follow each other.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::addr::{PAGE_SIZE, VirtAddr};
+use crate::paging::Owner;
+
+/// Counters of one address space. Changed under the shared lock, so all of them are atomics.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Pages that entries name.
+    pub resident: Resident,
+    /// Faults resolved, by what they needed.
+    pub faults: FaultCount,
+}
+
+/// Pages that entries name (Linux's `rss_stat`), in pages.
+#[derive(Debug, Default)]
+pub struct Resident {
+    own: AtomicU64,
+    backed: AtomicU64,
+    peak: AtomicU64,
+}
+
+impl Resident {
+    pub(super) fn add(&self, owner: Owner) {
+        self.of(owner).fetch_add(1, Ordering::Relaxed);
+        self.peak.fetch_max(self.total(), Ordering::Relaxed);
+    }
+
+    pub(super) fn remove(&self, owner: Owner) {
+        self.of(owner).fetch_sub(1, Ordering::Relaxed);
+    }
+
+    fn of(&self, owner: Owner) -> &AtomicU64 {
+        match owner {
+            Owner::Process => &self.own,
+            Owner::Backing => &self.backed,
+        }
+    }
+
+    /// Anonymous pages and private copies (`MM_ANONPAGES`).
+    #[must_use]
+    pub fn own(&self) -> u64 {
+        self.own.load(Ordering::Relaxed)
+    }
+
+    /// Pages of backings (`MM_FILEPAGES` and `MM_SHMEMPAGES`).
+    #[must_use]
+    pub fn backed(&self) -> u64 {
+        self.backed.load(Ordering::Relaxed)
+    }
+
+    /// All of them.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.own() + self.backed()
+    }
+
+    /// The most there have been (`hiwater_rss`).
+    #[must_use]
+    pub fn peak(&self) -> u64 {
+        self.peak.load(Ordering::Relaxed)
+    }
+}
+
+/// Faults resolved, by what they needed.
+#[derive(Debug, Default)]
+pub struct FaultCount {
+    /// A page of zeros.
+    pub zero: AtomicU64,
+    /// A page of a backing.
+    pub backed: AtomicU64,
+    /// A private copy of a backing's page.
+    pub copied: AtomicU64,
+    /// Nothing: the entry already allowed the access.
+    pub spurious: AtomicU64,
+    /// The stack grew.
+    pub stack_growth: AtomicU64,
+    /// Pages mapped beside the one that was touched.
+    pub around: AtomicU64,
+}
+
+/// The longest run of pages that one fault brings in.
+const AHEAD_MOST: u64 = 64;
+
+/// How many pages a fault on anonymous memory brings in at once. A fault costs far more than a page
+/// (KVM.md: 50 us against 2 us on software KVM), so a program that touches page after page gets twice
+/// as many each time; one that jumps about gets one at a time.
+#[derive(Debug, Default)]
+pub(super) struct Ahead {
+    /// The page where the next fault would be if the program goes on as it does.
+    expected: AtomicU64,
+    window: AtomicU64,
+}
+
+impl Ahead {
+    /// How many pages to bring in for a fault at `addr`.
+    pub(super) fn window(&self, addr: VirtAddr) -> u64 {
+        let window = self.window.load(Ordering::Relaxed);
+        let window = if self.expected.load(Ordering::Relaxed) == addr.page_floor().get() {
+            (window * 2).clamp(2, AHEAD_MOST)
+        } else {
+            (window / 4).max(1)
+        };
+        self.window.store(window, Ordering::Relaxed);
+        window
+    }
+
+    /// Notes that pages up to `last` were brought in, upwards.
+    pub(super) fn brought_up_to(&self, last: VirtAddr) {
+        self.expected.store(last.get() + PAGE_SIZE, Ordering::Relaxed);
+    }
+
+    /// Notes that pages down to `first` were brought in, downwards.
+    pub(super) fn brought_down_to(&self, first: VirtAddr) {
+        self.expected.store(first.get().wrapping_sub(PAGE_SIZE), Ordering::Relaxed);
+    }
+}

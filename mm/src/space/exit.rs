@@ -1,0 +1,25 @@
+//! The end of an address space: Linux's `exit_mmap`.
+
+use std::sync::Arc;
+
+use super::AddressSpace;
+use crate::addr::{PageRange, VirtAddr};
+use crate::error::Broken;
+use crate::paging::FlushBatch;
+
+impl AddressSpace {
+    /// Frees every page and every table, with one flush. No vCPU may run in the space any more.
+    ///
+    /// # Errors
+    /// [`Broken`] when the flush fails: the frames are then never used again.
+    pub fn exit(self) -> Result<(), Broken> {
+        let system = Arc::clone(&self.system);
+        system.observer.released();
+        let mut batch = FlushBatch::new();
+        if let Some(all) = PageRange::new(VirtAddr::ZERO, VirtAddr::TASK_END) {
+            self.zap(all, &mut batch);
+        }
+        self.table.free_all(&mut batch);
+        system.finish(batch)
+    }
+}

@@ -1,0 +1,108 @@
+//! An address space behind its lock (Linux's `mmap_lock`): faults and the host's accesses take it
+//! shared, changes take it exclusively.
+
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use super::access::{Translated, pieces};
+use super::{AddressSpace, Resolved};
+use crate::addr::{GuestPhysAddr, VirtAddr};
+use crate::error::{AccessError, Broken};
+use crate::paging::AccessKind;
+
+/// An address space that several tasks use.
+#[derive(Debug)]
+pub struct SharedSpace(RwLock<AddressSpace>);
+
+impl SharedSpace {
+    /// Puts a space behind its lock.
+    #[must_use]
+    pub fn new(space: AddressSpace) -> Self {
+        SharedSpace(RwLock::new(space))
+    }
+
+    /// For looking.
+    pub fn look(&self) -> RwLockReadGuard<'_, AddressSpace> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// For changing.
+    pub fn change(&self) -> RwLockWriteGuard<'_, AddressSpace> {
+        self.0.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the space out again.
+    #[must_use]
+    pub fn into_inner(self) -> AddressSpace {
+        self.0.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes an access at `addr` possible, growing the stack if that is what it takes.
+    ///
+    /// # Errors
+    /// The fault that the program gets as a signal.
+    pub fn fault(&self, addr: VirtAddr, kind: AccessKind) -> Result<(), AccessError> {
+        let resolved = self.look().fault(addr, kind)?;
+        if resolved == Resolved::NeedsGrowth {
+            let mut space = self.change();
+            space.grow_stack(addr)?;
+            space.fault(addr, kind)?;
+        }
+        Ok(())
+    }
+
+    /// Copies bytes out of the program's memory.
+    ///
+    /// # Errors
+    /// The fault at the first byte that cannot be read; what was copied before it stays in `into`.
+    pub fn read(&self, addr: VirtAddr, into: &mut [u8]) -> Result<(), AccessError> {
+        for piece in pieces(addr, into.len())? {
+            self.at(piece.addr, AccessKind::Read, |space, at| {
+                space.system().memory().read(at, &mut into[piece.bytes.clone()]);
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Copies bytes into the program's memory.
+    ///
+    /// # Errors
+    /// The fault at the first byte that cannot be written; what was copied before it stays.
+    pub fn write(&self, addr: VirtAddr, bytes: &[u8]) -> Result<(), AccessError> {
+        for piece in pieces(addr, bytes.len())? {
+            self.at(piece.addr, AccessKind::Write, |space, at| {
+                space.system().memory().write(at, &bytes[piece.bytes.clone()]);
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Ends the space: all its pages and tables are free afterwards.
+    ///
+    /// # Errors
+    /// [`Broken`] when the flush fails.
+    pub fn exit(self) -> Result<(), Broken> {
+        self.into_inner().exit()
+    }
+
+    /// Runs `then` on the translated address while the lock, held shared, keeps the page there.
+    fn at(
+        &self,
+        addr: VirtAddr,
+        kind: AccessKind,
+        mut then: impl FnMut(&AddressSpace, GuestPhysAddr),
+    ) -> Result<(), AccessError> {
+        {
+            let space = self.look();
+            if let Translated::At(at) = space.translate(addr, kind)? {
+                then(&space, at);
+                return Ok(());
+            }
+        }
+        let mut space = self.change();
+        space.grow_stack(addr)?;
+        if let Translated::At(at) = space.translate(addr, kind)? {
+            then(&space, at);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,147 @@
+//! What all address spaces of one machine share: memory, frames, the flush sink and the hooks.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use crate::addr::{PageRange, VirtAddr};
+use crate::error::{Broken, Errno};
+use crate::paging::{AccessKind, FlushBatch, FlushSink, KernelHalf};
+use crate::phys::{Frames, PhysMemory};
+use crate::vma::{AnonId, Vma};
+
+/// Is told what happens to address spaces (in Linux: perf events, uprobes, mmu notifiers, the munmap
+/// profile). It cannot refuse anything.
+pub trait Observer: Debug + Send + Sync {
+    /// A mapping was made or grew; `vma` is what was asked for, before merging.
+    fn mapped(&self, _vma: &Vma) {}
+    /// Whatever was in the range is gone.
+    fn unmapped(&self, _range: PageRange) {}
+    /// The range's permissions changed.
+    fn protected(&self, _range: PageRange) {}
+    /// A page was brought in for an access at the address.
+    fn faulted(&self, _addr: VirtAddr, _kind: AccessKind) {}
+    /// The address space is about to go.
+    fn released(&self) {}
+}
+
+/// May veto what a program asks for (in Linux: the security modules and the commit limit). A veto is
+/// the call's errno, and nothing has changed.
+pub trait Guardian: Debug + Send + Sync {
+    /// Before a mapping is made (`security_mmap_file`).
+    ///
+    /// # Errors
+    /// The errno that the call shall return.
+    fn may_map(&self, _vma: &Vma) -> Result<(), Errno> {
+        Ok(())
+    }
+
+    /// Before an address is used (`security_mmap_addr`).
+    ///
+    /// # Errors
+    /// The errno that the call shall return.
+    fn may_use_address(&self, _addr: VirtAddr) -> Result<(), Errno> {
+        Ok(())
+    }
+
+    /// Before `pages` more are promised (`security_vm_enough_memory`).
+    ///
+    /// # Errors
+    /// The errno that the call shall return; Linux says `ENOMEM`.
+    fn may_commit(&self, _pages: u64) -> Result<(), Errno> {
+        Ok(())
+    }
+}
+
+/// Observes nothing and allows everything.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoHooks;
+
+impl Observer for NoHooks {}
+impl Guardian for NoHooks {}
+
+/// Refuses what can never be had: Linux's overcommit mode 0, "obvious overcommits of address space
+/// are refused".
+#[derive(Clone, Copy, Debug)]
+pub struct HeuristicOvercommit {
+    /// All memory there will ever be, in pages.
+    pub total_pages: u64,
+}
+
+impl Guardian for HeuristicOvercommit {
+    fn may_commit(&self, pages: u64) -> Result<(), Errno> {
+        if pages > self.total_pages { Err(Errno::ENOMEM) } else { Ok(()) }
+    }
+}
+
+/// What all address spaces of one machine share.
+#[derive(Debug)]
+pub struct System {
+    frames: Arc<Frames>,
+    sink: Box<dyn FlushSink>,
+    kernel: KernelHalf,
+    /// Is told what happens.
+    pub observer: Box<dyn Observer>,
+    /// May veto.
+    pub guardian: Box<dyn Guardian>,
+    next_anon: AtomicU32,
+    next_inode: AtomicU64,
+}
+
+impl System {
+    /// A machine whose vCPUs are flushed by `sink` and whose address spaces all have `kernel` as their
+    /// upper half.
+    #[must_use]
+    pub fn new(frames: Arc<Frames>, sink: Box<dyn FlushSink>, kernel: KernelHalf) -> Self {
+        System {
+            frames,
+            sink,
+            kernel,
+            observer: Box::new(NoHooks),
+            guardian: Box::new(NoHooks),
+            next_anon: AtomicU32::new(1),
+            next_inode: AtomicU64::new(1),
+        }
+    }
+
+    /// The frame table.
+    #[must_use]
+    pub fn frames(&self) -> &Arc<Frames> {
+        &self.frames
+    }
+
+    /// The guest's physical memory.
+    #[must_use]
+    pub fn memory(&self) -> &dyn PhysMemory {
+        self.frames.memory()
+    }
+
+    /// The upper half of every address space.
+    #[must_use]
+    pub fn kernel(&self) -> KernelHalf {
+        self.kernel
+    }
+
+    /// Flushes a batch and frees its frames.
+    ///
+    /// # Errors
+    /// [`Broken`] when the sink cannot flush.
+    pub fn finish(&self, batch: FlushBatch) -> Result<(), Broken> {
+        batch.finish(&*self.sink, &self.frames)
+    }
+
+    /// A new identity for anonymous memory.
+    pub(crate) fn new_anon(&self) -> AnonId {
+        loop {
+            // Wraps past 0 after 2^32 of them.
+            if let Some(id) = AnonId::new(self.next_anon.fetch_add(1, Ordering::Relaxed)) {
+                return id;
+            }
+        }
+    }
+
+    /// A new inode number for a memory object.
+    pub(crate) fn new_inode(&self) -> u64 {
+        self.next_inode.fetch_add(1, Ordering::Relaxed)
+    }
+}

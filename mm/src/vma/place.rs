@@ -1,0 +1,256 @@
+//! Where a mapping goes when the program leaves it open (Linux's `get_unmapped_area`,
+//! `arch_get_unmapped_area_topdown`, `vm_unmapped_area`, `__thp_get_unmapped_area`).
+
+use super::area::Vma;
+use super::flags::{MapFlags, VmFlags};
+use super::tree::Tree;
+use crate::addr::{PAGE_SIZE, TABLE_SPAN, TASK_SIZE, VirtAddr};
+use crate::error::Errno;
+
+/// Bytes that stay free below a VMA that grows down (`stack_guard_gap`, 256 pages).
+pub const STACK_GUARD_GAP: u64 = 256 * PAGE_SIZE;
+
+/// From which side free space is searched.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Direction {
+    /// From `mmap_base` down, as today's programs have it.
+    TopDown,
+    /// From `mmap_base` up, as with an unlimited stack (`ADDR_COMPAT_LAYOUT`).
+    BottomUp,
+}
+
+/// The bounds of placement (`arch_pick_mmap_layout`).
+#[derive(Clone, Copy, Debug)]
+pub struct PlaceLayout {
+    /// Where the search begins.
+    pub mmap_base: VirtAddr,
+    /// Where the search upwards begins when the one downwards finds nothing
+    /// (`mmap_legacy_base`, a third of the user half).
+    pub legacy_base: VirtAddr,
+    /// Which way.
+    pub direction: Direction,
+}
+
+impl PlaceLayout {
+    /// Linux's layout for a stack limit in bytes, without randomization: the gap below the stack is
+    /// the limit (at least 128 MiB, at most five sixths of the user half) and the stack's guard gap.
+    #[must_use]
+    pub fn for_stack_limit(stack_limit: u64) -> Self {
+        let pad = STACK_GUARD_GAP;
+        let gap = stack_limit.saturating_add(pad).clamp(128 << 20, TASK_SIZE / 6 * 5);
+        PlaceLayout {
+            mmap_base: VirtAddr::new(TASK_SIZE - gap).page_floor(),
+            legacy_base: VirtAddr::new(TASK_SIZE / 3).page_ceil().unwrap_or_default(),
+            direction: if stack_limit == u64::MAX {
+                Direction::BottomUp
+            } else {
+                Direction::TopDown
+            },
+        }
+    }
+}
+
+/// What is to be placed.
+#[derive(Clone, Copy, Debug)]
+pub struct PlaceRequest {
+    /// The program's hint, 0 for none.
+    pub hint: VirtAddr,
+    /// Length in bytes, whole pages.
+    pub len: u64,
+    /// Of mmap(2): `FIXED` and `BIT32` matter here.
+    pub flags: MapFlags,
+    /// Whether there is a file (its own placement decides about huge page alignment).
+    pub source: PlaceSource,
+}
+
+/// What kind of memory is placed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PlaceSource {
+    /// Anonymous, private or shared: multiples of 2 MiB are aligned to 2 MiB.
+    Anonymous,
+    /// A file without a placement of its own.
+    File,
+}
+
+/// The first byte that must stay free below the VMA: its start less its guard gap
+/// (`vm_start_gap`).
+#[must_use]
+pub fn start_gap(vma: &Vma) -> VirtAddr {
+    let start = vma.range().start();
+    if vma.flags.contains(VmFlags::GROWSDOWN) {
+        VirtAddr::new(start.get().saturating_sub(STACK_GUARD_GAP))
+    } else {
+        start
+    }
+}
+
+/// Finds the address of a mapping.
+///
+/// # Errors
+/// `ENOMEM` when nothing fits or a fixed range passes the end of the user half; `EINVAL` for a fixed
+/// address that is not page-aligned.
+pub fn get_unmapped_area(
+    tree: &Tree<Vma>,
+    layout: &PlaceLayout,
+    request: &PlaceRequest,
+) -> Result<VirtAddr, Errno> {
+    if request.len > TASK_SIZE {
+        return Err(Errno::ENOMEM);
+    }
+    let addr = if request.flags.contains(MapFlags::FIXED) {
+        request.hint
+    } else {
+        let aligned = request.source == PlaceSource::Anonymous
+            && request.hint == VirtAddr::ZERO
+            && request.len % TABLE_SPAN == 0;
+        match aligned.then(|| huge_aligned(tree, layout, request)).flatten() {
+            Some(addr) => addr,
+            None => search(tree, layout, request).ok_or(Errno::ENOMEM)?,
+        }
+    };
+    if addr.get() > TASK_SIZE - request.len {
+        return Err(Errno::ENOMEM);
+    }
+    if !addr.is_page_aligned() {
+        return Err(Errno::EINVAL);
+    }
+    Ok(addr)
+}
+
+/// Places with 2 MiB to spare, then aligns inside (`__thp_get_unmapped_area`).
+fn huge_aligned(
+    tree: &Tree<Vma>,
+    layout: &PlaceLayout,
+    request: &PlaceRequest,
+) -> Option<VirtAddr> {
+    let padded = PlaceRequest { len: request.len.checked_add(TABLE_SPAN)?, ..*request };
+    let base = search(tree, layout, &padded)?;
+    let up = base.get().wrapping_neg() % TABLE_SPAN;
+    if up == 0 && layout.direction == Direction::TopDown {
+        return base.checked_add(TABLE_SPAN);
+    }
+    base.checked_add(up)
+}
+
+fn search(tree: &Tree<Vma>, layout: &PlaceLayout, request: &PlaceRequest) -> Option<VirtAddr> {
+    let (len, hint) = (request.len, request.hint.page_floor());
+    let low_2g = request.flags.contains(MapFlags::BIT32);
+    if hint != VirtAddr::ZERO && !low_2g && hint_is_free(tree, hint, len) {
+        return Some(hint);
+    }
+    if low_2g {
+        return lowest(tree, len, VirtAddr::new(0x4000_0000), VirtAddr::new(0x8000_0000));
+    }
+    let up = || lowest(tree, len, layout.legacy_base, VirtAddr::TASK_END);
+    match layout.direction {
+        Direction::BottomUp => up(),
+        Direction::TopDown => {
+            highest(tree, len, VirtAddr::new(PAGE_SIZE), layout.mmap_base).or_else(up)
+        }
+    }
+}
+
+fn hint_is_free(tree: &Tree<Vma>, hint: VirtAddr, len: u64) -> bool {
+    let Some(end) = hint.checked_add(len).filter(|&end| end <= VirtAddr::TASK_END) else {
+        return false;
+    };
+    tree.find(hint).is_none_or(|next| end <= start_gap(next))
+}
+
+/// The highest free place, guard gaps kept (`unmapped_area_topdown`).
+fn highest(tree: &Tree<Vma>, len: u64, low: VirtAddr, high: VirtAddr) -> Option<VirtAddr> {
+    let mut high = high;
+    loop {
+        let at = tree.highest_gap(len, low, high)?;
+        match tree.find(at).map(start_gap) {
+            Some(limit) if limit < at.offset(len) => high = limit,
+            _ => return Some(at),
+        }
+    }
+}
+
+/// The lowest free place, guard gaps kept (`unmapped_area`).
+fn lowest(tree: &Tree<Vma>, len: u64, low: VirtAddr, high: VirtAddr) -> Option<VirtAddr> {
+    let mut low = low;
+    loop {
+        let at = tree.lowest_gap(len, low, high)?;
+        match tree.find(at) {
+            Some(next) if start_gap(next) < at.offset(len) => low = next.range().end(),
+            _ => return Some(at),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::addr::PageRange;
+
+    fn layout() -> PlaceLayout {
+        PlaceLayout::for_stack_limit(8 << 20)
+    }
+
+    fn tree(ranges: &[(u64, u64, VmFlags)]) -> Tree<Vma> {
+        let mut tree = Tree::new();
+        for &(start, end, flags) in ranges {
+            let range = PageRange::new(VirtAddr::new(start), VirtAddr::new(end)).unwrap();
+            tree.insert(Vma::anonymous(range, flags)).unwrap();
+        }
+        tree
+    }
+
+    fn place(tree: &Tree<Vma>, hint: u64, len: u64, flags: MapFlags) -> Result<u64, Errno> {
+        let hint = VirtAddr::new(hint);
+        let request = PlaceRequest { hint, len, flags, source: PlaceSource::Anonymous };
+        get_unmapped_area(tree, &layout(), &request).map(VirtAddr::get)
+    }
+
+    const NONE: MapFlags = MapFlags::empty();
+
+    #[test]
+    fn mmap_base_lies_128_mib_and_the_guard_gap_below_the_top() {
+        assert_eq!(layout().mmap_base.get(), 0x7fff_ffff_f000 - (128 << 20));
+    }
+
+    #[test]
+    fn the_first_mapping_ends_at_mmap_base_and_the_next_lies_below_it() {
+        let base = layout().mmap_base.get();
+        assert_eq!(place(&tree(&[]), 0, 0x3000, NONE), Ok(base - 0x3000));
+        let one = tree(&[(base - 0x3000, base, VmFlags::READ)]);
+        assert_eq!(place(&one, 0, 0x1000, NONE), Ok(base - 0x4000));
+    }
+
+    #[test]
+    fn an_exact_multiple_of_2_mib_is_aligned_and_anything_else_is_not() {
+        let at = place(&tree(&[]), 0, 2 << 20, NONE).unwrap();
+        assert_eq!(at % (2 << 20), 0);
+        let at = place(&tree(&[]), 0, (2 << 20) + 4096, NONE).unwrap();
+        assert_ne!(at % (2 << 20), 0);
+    }
+
+    #[test]
+    fn a_free_hint_is_taken_and_rounded_down() {
+        assert_eq!(place(&tree(&[]), 0x1_0000_0123, 0x1000, NONE), Ok(0x1_0000_0000));
+    }
+
+    #[test]
+    fn a_hint_inside_a_stack_guard_gap_is_not_taken() {
+        let stack = tree(&[(0x1_0010_0000, 0x1_0020_0000, VmFlags::GROWSDOWN)]);
+        let gap_start = 0x1_0010_0000 - STACK_GUARD_GAP;
+        assert_eq!(place(&stack, gap_start - 0x1000, 0x1000, NONE), Ok(gap_start - 0x1000));
+        assert_ne!(place(&stack, gap_start, 0x1000, NONE), Ok(gap_start));
+    }
+
+    #[test]
+    fn map_32bit_searches_upwards_from_1_gib() {
+        assert_eq!(place(&tree(&[]), 0, 0x1000, MapFlags::BIT32), Ok(0x4000_0000));
+    }
+
+    #[test]
+    fn a_fixed_address_is_checked_for_the_end_before_alignment() {
+        let fixed = MapFlags::FIXED;
+        assert_eq!(place(&tree(&[]), 0x7fff_ffff_f001, 0x1000, fixed), Err(Errno::ENOMEM));
+        assert_eq!(place(&tree(&[]), 0x1001, 0x1000, fixed), Err(Errno::EINVAL));
+        assert_eq!(place(&tree(&[]), 0, TASK_SIZE + 0x1000, NONE), Err(Errno::ENOMEM));
+    }
+}

@@ -1,0 +1,691 @@
+//! The checks: what an ELF file's headers say, refused wherever they cannot be carried out whole.
+//! Only the ELF header, the program headers and an interpreter's name are read.
+
+use std::io;
+
+use linux_loader::elf as abi;
+use mm::addr::{PAGE_SIZE, PageRange, VirtAddr};
+use nix::sys::mman::ProtFlags;
+use vm_memory::ByteValued;
+
+use super::{LoadError, StackAccess, machine};
+
+/// Bytes of an ELF64 header.
+const HEADER_SIZE: u64 = 64;
+/// Bytes of an ELF64 program header.
+const PROGRAM_HEADER_SIZE: u16 = 56;
+/// The longest interpreter path that is read (`PATH_MAX`).
+const PATH_MAX: u64 = 4096;
+/// How much of a script's first line Linux looks at (`BINPRM_BUF_SIZE`).
+const SCRIPT_LINE: u64 = 256;
+
+/// One `PT_LOAD`, at the address the file was linked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Segment {
+    /// Its place in the table of program headers.
+    pub index: usize,
+    /// `p_vaddr`, in bytes; need not be page-aligned.
+    pub address: u64,
+    /// `p_offset`, in bytes; the same offset within a page as `address`.
+    pub offset: u64,
+    /// `p_filesz`: bytes that come from the file.
+    pub file_size: u64,
+    /// `p_memsz`: bytes in memory, never fewer than `file_size`, never 0; those past the file's are
+    /// zero.
+    pub mem_size: u64,
+    /// What the program may do there, from `p_flags`.
+    pub prot: ProtFlags,
+    /// All of its pages, at link addresses. No other segment has any of them.
+    pub pages: PageRange,
+}
+
+impl Segment {
+    /// The first address past its last byte.
+    #[must_use]
+    pub fn end(&self) -> u64 {
+        self.address + self.mem_size
+    }
+
+    fn contains(&self, address: u64) -> bool {
+        self.address <= address && address < self.end()
+    }
+}
+
+/// Where a program can go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Placement {
+    /// At its link address only (`ET_EXEC`): [`Elf::at`] with this.
+    Fixed(VirtAddr),
+    /// Anywhere (static PIE: `ET_DYN` without `PT_INTERP`).
+    ///
+    /// Linux 6.18 asks `mmap` for `size` bytes of the file at no given address: in the mmap area,
+    /// directly below `mmap_base` (as the file system places file mappings: on ext4 one of 2 MiB or
+    /// more starts at a multiple of 2 MiB, on tmpfs not). Then, if `alignment` is more than a
+    /// page, it rounds that address down to it and maps there with `MAP_FIXED_NOREPLACE`.
+    Anywhere {
+        /// From the first page to the last, in bytes (`total_mapping_size`).
+        size: u64,
+        /// The largest `p_align` that is a power of two, at least a page, in bytes
+        /// (`maximum_alignment`).
+        alignment: u64,
+    },
+}
+
+/// What an ELF file asks for, checked: segments are sorted, share no page, and lie in the user half;
+/// the entry point is in an executable one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Elf {
+    segments: Vec<Segment>,
+    placement: Placement,
+    entry: u64,
+    program_headers: u64,
+    header_count: u16,
+    stack: StackAccess,
+}
+
+impl Elf {
+    /// Checks a file of `len` bytes that `read_at(offset, buffer)` reads.
+    ///
+    /// # Errors
+    /// Every [`LoadError`] about a file's content; [`LoadError::Read`] where `read_at` fails.
+    pub fn parse(
+        len: u64,
+        mut read_at: impl FnMut(u64, &mut [u8]) -> io::Result<()>,
+    ) -> Result<Self, LoadError> {
+        let header = read_header(len, &mut read_at)?;
+        let table = read_table(&header, len, &mut read_at)?;
+        if let Some(interp) = table.iter().find(|p| p.p_type == abi::PT_INTERP) {
+            let interpreter = read_interpreter(interp, len, &mut read_at)?;
+            return Err(LoadError::Dynamic { interpreter });
+        }
+
+        let mut segments = Vec::new();
+        for (index, entry) in table.iter().enumerate() {
+            // An empty one maps nothing.
+            if entry.p_type == abi::PT_LOAD && entry.p_memsz != 0 {
+                segments.push(check_segment(index, entry, len)?);
+            } else if entry.p_type == abi::PT_LOAD && entry.p_filesz != 0 {
+                return Err(LoadError::FileLargerThanMemory {
+                    index,
+                    file_size: entry.p_filesz,
+                    mem_size: entry.p_memsz,
+                });
+            }
+        }
+        segments.sort_by_key(|s| s.address);
+        let (Some(first), Some(last)) = (segments.first(), segments.last()) else {
+            return Err(LoadError::NothingToLoad);
+        };
+        for pair in segments.windows(2) {
+            if let Some(shared) = pair[0].pages.intersect(pair[1].pages) {
+                return Err(LoadError::Overlap {
+                    first: pair[0].index,
+                    second: pair[1].index,
+                    page: shared.start().get(),
+                });
+            }
+        }
+
+        let start = first.pages.start();
+        let placement = if header.e_type == abi::ET_DYN {
+            let size = last.pages.end().bytes_from(start);
+            Placement::Anywhere {
+                size,
+                alignment: largest_alignment(&table),
+            }
+        } else if start.get() < LoadError::MIN_ADDRESS {
+            return Err(LoadError::TooLow {
+                index: first.index,
+                start: start.get(),
+            });
+        } else {
+            Placement::Fixed(start)
+        };
+        let executable = |s: &Segment| s.prot.contains(ProtFlags::PROT_EXEC);
+        if !segments
+            .iter()
+            .any(|s| executable(s) && s.contains(header.e_entry))
+        {
+            return Err(LoadError::EntryOutside(header.e_entry));
+        }
+        Ok(Elf {
+            program_headers: header_address(&table, header.e_phoff),
+            segments,
+            placement,
+            entry: header.e_entry,
+            header_count: header.e_phnum,
+            stack: stack_access(&table),
+        })
+    }
+
+    /// Checks a file that is in memory; errors as [`Elf::parse`].
+    ///
+    /// # Errors
+    /// As [`Elf::parse`].
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, LoadError> {
+        Elf::parse(bytes.len() as u64, |offset, buffer| {
+            let source = usize::try_from(offset)
+                .ok()
+                .and_then(|start| bytes.get(start..)?.get(..buffer.len()))
+                .ok_or(io::ErrorKind::UnexpectedEof)?;
+            buffer.copy_from_slice(source);
+            Ok(())
+        })
+    }
+
+    /// The segments, sorted by address, at least one.
+    #[must_use]
+    pub fn segments(&self) -> &[Segment] {
+        &self.segments
+    }
+
+    /// Where the program can go.
+    #[must_use]
+    pub fn placement(&self) -> Placement {
+        self.placement
+    }
+
+    /// `e_entry`: the first instruction, at its link address.
+    #[must_use]
+    pub fn entry(&self) -> u64 {
+        self.entry
+    }
+
+    /// The link address of the program headers; 0 where no segment holds them, as Linux has it.
+    #[must_use]
+    pub fn program_headers(&self) -> u64 {
+        self.program_headers
+    }
+
+    /// How many program headers (`AT_PHNUM`).
+    #[must_use]
+    pub fn header_count(&self) -> u16 {
+        self.header_count
+    }
+
+    /// What `PT_GNU_STACK` says.
+    #[must_use]
+    pub fn stack(&self) -> StackAccess {
+        self.stack
+    }
+}
+
+/// A plain-data value at `offset`, which the caller knows to be inside the file.
+fn read_value<T: ByteValued + Default>(
+    offset: u64,
+    read_at: &mut impl FnMut(u64, &mut [u8]) -> io::Result<()>,
+) -> Result<T, LoadError> {
+    let mut value = T::default();
+    read_at(offset, value.as_mut_slice()).map_err(LoadError::Read)?;
+    Ok(value)
+}
+
+fn read_header(
+    len: u64,
+    read_at: &mut impl FnMut(u64, &mut [u8]) -> io::Result<()>,
+) -> Result<abi::Elf64_Ehdr, LoadError> {
+    let mut head = vec![0; usize::try_from(len.min(SCRIPT_LINE)).unwrap_or(0)];
+    read_at(0, &mut head).map_err(LoadError::Read)?;
+    if let Some(line) = head.strip_prefix(b"#!") {
+        let line = line.split(|&b| b == b'\n').next().unwrap_or(line);
+        let interpreter = String::from_utf8_lossy(line).trim().to_owned();
+        return Err(LoadError::Script { interpreter });
+    }
+    if !head.starts_with(abi::ELFMAG) {
+        return Err(LoadError::NotElf);
+    }
+    if len < HEADER_SIZE {
+        return Err(LoadError::Truncated {
+            what: "ELF header",
+            needed: HEADER_SIZE,
+            len,
+        });
+    }
+    let header: abi::Elf64_Ehdr = read_value(0, read_at)?;
+    // The order of these decides what a person is told of an ARM or i386 program. Byte order first:
+    // e_machine cannot be read without it.
+    if header.e_ident[abi::EI_DATA] == abi::ELFDATA2MSB {
+        return Err(LoadError::BigEndian);
+    }
+    if header.e_machine != abi::EM_X86_64 {
+        return Err(LoadError::OtherMachine {
+            machine: machine::name(header.e_machine),
+        });
+    }
+    if header.e_ident[abi::EI_CLASS] != abi::ELFCLASS64 {
+        return Err(LoadError::Not64Bit);
+    }
+    match header.e_type {
+        abi::ET_EXEC | abi::ET_DYN => Ok(header),
+        abi::ET_REL => Err(LoadError::ObjectFile),
+        abi::ET_CORE => Err(LoadError::CoreDump),
+        other => Err(LoadError::OtherType(other)),
+    }
+}
+
+/// The program headers (`load_elf_phdrs`).
+fn read_table(
+    header: &abi::Elf64_Ehdr,
+    len: u64,
+    read_at: &mut impl FnMut(u64, &mut [u8]) -> io::Result<()>,
+) -> Result<Vec<abi::Elf64_Phdr>, LoadError> {
+    if header.e_phentsize != PROGRAM_HEADER_SIZE {
+        return Err(LoadError::HeaderSize(header.e_phentsize));
+    }
+    if header.e_phnum == 0 || header.e_phnum > LoadError::MAX_HEADERS {
+        return Err(LoadError::HeaderCount(header.e_phnum));
+    }
+    let size = u64::from(PROGRAM_HEADER_SIZE);
+    let needed = header
+        .e_phoff
+        .saturating_add(size * u64::from(header.e_phnum));
+    if needed > len {
+        return Err(LoadError::Truncated {
+            what: "program headers",
+            needed,
+            len,
+        });
+    }
+    (0..u64::from(header.e_phnum))
+        .map(|i| read_value(header.e_phoff + i * size, read_at))
+        .collect()
+}
+
+/// The path in `PT_INTERP`, as far as the file has it.
+fn read_interpreter(
+    entry: &abi::Elf64_Phdr,
+    len: u64,
+    read_at: &mut impl FnMut(u64, &mut [u8]) -> io::Result<()>,
+) -> Result<String, LoadError> {
+    let size = entry
+        .p_filesz
+        .min(PATH_MAX)
+        .min(len.saturating_sub(entry.p_offset));
+    if size == 0 {
+        return Ok("not in the file".to_owned());
+    }
+    let mut path = vec![0; usize::try_from(size).unwrap_or(0)];
+    read_at(entry.p_offset, &mut path).map_err(LoadError::Read)?;
+    let path = path.split(|&b| b == 0).next().unwrap_or_default();
+    Ok(String::from_utf8_lossy(path).into_owned())
+}
+
+/// One `PT_LOAD` that is not empty.
+fn check_segment(index: usize, entry: &abi::Elf64_Phdr, len: u64) -> Result<Segment, LoadError> {
+    let (address, offset) = (entry.p_vaddr, entry.p_offset);
+    let (file_size, mem_size) = (entry.p_filesz, entry.p_memsz);
+    if file_size > mem_size {
+        return Err(LoadError::FileLargerThanMemory {
+            index,
+            file_size,
+            mem_size,
+        });
+    }
+    if file_size != 0 {
+        if offset % PAGE_SIZE != address % PAGE_SIZE {
+            return Err(LoadError::Misaligned {
+                index,
+                offset,
+                address,
+            });
+        }
+        let needed = offset.checked_add(file_size).ok_or(LoadError::Overflow {
+            index,
+            what: "file offset",
+        })?;
+        if needed > len {
+            return Err(LoadError::TruncatedSegment { index, needed, len });
+        }
+    }
+    let end = address.checked_add(mem_size).ok_or(LoadError::Overflow {
+        index,
+        what: "address",
+    })?;
+    let pages = VirtAddr::new(end)
+        .page_ceil()
+        .and_then(|end| PageRange::new(VirtAddr::new(address).page_floor(), end))
+        .ok_or(LoadError::OutsideUserHalf { index, end })?;
+    let prot = protection(entry.p_flags);
+    Ok(Segment {
+        index,
+        address,
+        offset,
+        file_size,
+        mem_size,
+        prot,
+        pages,
+    })
+}
+
+/// `make_prot`.
+fn protection(flags: u32) -> ProtFlags {
+    let mut prot = ProtFlags::PROT_NONE;
+    prot.set(ProtFlags::PROT_READ, flags & abi::PF_R != 0);
+    prot.set(ProtFlags::PROT_WRITE, flags & abi::PF_W != 0);
+    prot.set(ProtFlags::PROT_EXEC, flags & abi::PF_X != 0);
+    prot
+}
+
+/// `maximum_alignment`: values that are no power of two are skipped.
+fn largest_alignment(table: &[abi::Elf64_Phdr]) -> u64 {
+    let loads = table.iter().filter(|p| p.p_type == abi::PT_LOAD);
+    let alignments = loads.map(|p| p.p_align).filter(|a| a.is_power_of_two());
+    alignments.max().unwrap_or(0).max(PAGE_SIZE)
+}
+
+/// Where the table of program headers is in memory. Linux asks the segments, not `PT_PHDR`, and lets
+/// the last one in the table that holds it win.
+fn header_address(table: &[abi::Elf64_Phdr], e_phoff: u64) -> u64 {
+    let holds = |p: &&abi::Elf64_Phdr| {
+        p.p_type == abi::PT_LOAD
+            && e_phoff
+                .checked_sub(p.p_offset)
+                .is_some_and(|inside| inside < p.p_filesz)
+    };
+    let holder = table.iter().rfind(holds);
+    holder.map_or(0, |p| (e_phoff - p.p_offset).wrapping_add(p.p_vaddr))
+}
+
+/// The last `PT_GNU_STACK` decides; without one an x86-64 stack is not executable (`EXSTACK_DEFAULT`,
+/// since Linux 5.8).
+fn stack_access(table: &[abi::Elf64_Phdr]) -> StackAccess {
+    match table.iter().rfind(|p| p.p_type == abi::PT_GNU_STACK) {
+        Some(entry) if entry.p_flags & abi::PF_X != 0 => StackAccess::Executable,
+        _ => StackAccess::ReadWrite,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::Builder;
+    use super::*;
+    use proptest::prelude::*;
+
+    fn refusal(builder: &Builder) -> LoadError {
+        Elf::from_bytes(&builder.bytes()).expect_err("this file is to be refused")
+    }
+
+    #[test]
+    fn a_good_program_has_its_segments_sorted_and_its_headers_found() {
+        let mut builder = Builder::fixed();
+        builder.segments.swap(0, 1);
+        let elf = Elf::from_bytes(&builder.bytes()).unwrap();
+        let starts: Vec<_> = elf.segments().iter().map(|s| s.address).collect();
+        assert_eq!(starts, [0x40_0000, 0x40_1f00]);
+        assert_eq!(elf.placement(), Placement::Fixed(VirtAddr::new(0x40_0000)));
+        assert_eq!(elf.program_headers(), 0x40_0040);
+        assert_eq!(elf.stack(), StackAccess::ReadWrite);
+    }
+
+    #[test]
+    fn the_header_says_what_kind_of_file_it_is_not() {
+        type Case = (usize, &'static [u8], fn(&LoadError) -> bool);
+        let cases: [Case; 9] = [
+            (0, b"\x7fELG", |e| matches!(e, LoadError::NotElf)),
+            (4, &[1], |e| matches!(e, LoadError::Not64Bit)),
+            (5, &[2], |e| matches!(e, LoadError::BigEndian)),
+            (
+                18,
+                &[183, 0],
+                |e| matches!(e, LoadError::OtherMachine { machine } if machine.contains("aarch64")),
+            ),
+            (
+                18,
+                &[0x39, 0x30],
+                |e| matches!(e, LoadError::OtherMachine { machine } if machine.contains("12345")),
+            ),
+            (16, &[1], |e| matches!(e, LoadError::ObjectFile)),
+            (16, &[4], |e| matches!(e, LoadError::CoreDump)),
+            (16, &[9], |e| matches!(e, LoadError::OtherType(9))),
+            (54, &[64], |e| matches!(e, LoadError::HeaderSize(64))),
+        ];
+        for (offset, patch, expected) in cases {
+            let mut bytes = Builder::fixed().bytes();
+            bytes[offset..offset + patch.len()].copy_from_slice(patch);
+            let error = Elf::from_bytes(&bytes).expect_err("refused");
+            assert!(expected(&error), "byte {offset} gave {error:?}");
+        }
+    }
+
+    #[test]
+    fn text_and_empty_files_are_no_programs_and_a_script_names_its_interpreter() {
+        assert!(matches!(Elf::from_bytes(b""), Err(LoadError::NotElf)));
+        assert!(matches!(
+            Elf::from_bytes(b"hello\n"),
+            Err(LoadError::NotElf)
+        ));
+        let Err(LoadError::Script { interpreter }) = Elf::from_bytes(b"#! /bin/sh -e\necho\n")
+        else {
+            panic!("a script");
+        };
+        assert_eq!(interpreter, "/bin/sh -e");
+    }
+
+    #[test]
+    fn a_file_cut_off_anywhere_is_refused() {
+        let bytes = Builder::fixed().bytes();
+        for len in 0..bytes.len() {
+            let error = Elf::from_bytes(&bytes[..len]).expect_err("refused");
+            let expected = match len {
+                0..4 => matches!(error, LoadError::NotElf),
+                4..64 => matches!(
+                    error,
+                    LoadError::Truncated {
+                        what: "ELF header",
+                        ..
+                    }
+                ),
+                64..232 => matches!(
+                    error,
+                    LoadError::Truncated {
+                        what: "program headers",
+                        ..
+                    }
+                ),
+                _ => matches!(error, LoadError::TruncatedSegment { .. }),
+            };
+            assert!(expected, "{len} bytes gave {error:?}");
+        }
+    }
+
+    #[test]
+    fn the_number_of_program_headers_is_1_to_1170_as_on_linux() {
+        for (count, refused) in [(0, true), (1170, false), (1171, true)] {
+            let mut builder = Builder::fixed();
+            builder.header_count = Some(count);
+            let mut bytes = builder.bytes();
+            bytes.resize(bytes.len() + 1171 * 56, 0);
+            let error = Elf::from_bytes(&bytes);
+            assert_eq!(
+                matches!(error, Err(LoadError::HeaderCount(_))),
+                refused,
+                "{count}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_segment_that_cannot_be_mapped_whole_is_refused_with_its_reason() {
+        let with = |change: fn(&mut abi::Elf64_Phdr)| {
+            let mut builder = Builder::fixed();
+            change(&mut builder.segments[1]);
+            refusal(&builder)
+        };
+        assert!(matches!(
+            with(|p| p.p_offset += 1),
+            LoadError::Misaligned { index: 1, .. }
+        ));
+        assert!(matches!(
+            with(|p| p.p_filesz = 1 << 20),
+            LoadError::FileLargerThanMemory { .. }
+        ));
+        assert!(matches!(
+            with(|p| p.p_memsz = 0),
+            LoadError::FileLargerThanMemory { .. }
+        ));
+        assert!(matches!(
+            with(|p| p.p_memsz = u64::MAX),
+            LoadError::Overflow {
+                what: "address",
+                ..
+            }
+        ));
+        let far = with(|p| {
+            p.p_offset = u64::MAX - 0xff;
+            p.p_filesz = 0x200;
+        });
+        assert!(
+            matches!(
+                far,
+                LoadError::Overflow {
+                    what: "file offset",
+                    ..
+                }
+            ),
+            "{far:?}"
+        );
+        assert!(matches!(
+            with(|p| p.p_memsz = 1 << 47),
+            LoadError::OutsideUserHalf { .. }
+        ));
+        let upper = with(|p| p.p_vaddr = 0xffff_ffff_8000_0f00);
+        assert!(matches!(upper, LoadError::OutsideUserHalf { .. }));
+        assert!(matches!(
+            with(|p| p.p_vaddr = 0xf00),
+            LoadError::TooLow { index: 1, start: 0 }
+        ));
+        assert!(matches!(
+            with(|p| p.p_vaddr = 0x40_0f00),
+            LoadError::Overlap {
+                first: 0,
+                second: 1,
+                page: 0x40_0000
+            }
+        ));
+    }
+
+    #[test]
+    fn without_a_segment_to_load_there_is_nothing_to_run() {
+        let mut builder = Builder::fixed();
+        for segment in &mut builder.segments {
+            segment.p_type = abi::PT_NOTE;
+        }
+        assert!(matches!(refusal(&builder), LoadError::NothingToLoad));
+    }
+
+    #[test]
+    fn an_entry_point_outside_the_code_is_refused() {
+        for entry in [0, 0x40_1f00, 0x40_0900, 0xffff_ffff_8000_0000] {
+            let builder = Builder {
+                entry,
+                ..Builder::fixed()
+            };
+            assert!(matches!(refusal(&builder), LoadError::EntryOutside(e) if e == entry));
+        }
+    }
+
+    #[test]
+    fn a_dynamic_program_names_its_interpreter() {
+        let mut builder = Builder::fixed();
+        builder.interpreter = Some("/lib64/ld-linux-x86-64.so.2");
+        let error = refusal(&builder);
+        let text = error.to_string();
+        assert!(
+            text.contains("its interpreter is /lib64/ld-linux-x86-64.so.2"),
+            "{text}"
+        );
+        assert!(text.contains("-static"), "{text}");
+    }
+
+    #[test]
+    fn the_stack_is_executable_only_where_pt_gnu_stack_says_so() {
+        let mut builder = Builder::fixed();
+        builder.segments.push(abi::Elf64_Phdr {
+            p_type: abi::PT_GNU_STACK,
+            p_flags: abi::PF_R | abi::PF_W | abi::PF_X,
+            ..Default::default()
+        });
+        let elf = Elf::from_bytes(&builder.bytes()).unwrap();
+        assert_eq!(elf.stack(), StackAccess::Executable);
+    }
+
+    #[test]
+    fn the_alignment_is_the_largest_power_of_two_and_at_least_a_page() {
+        for (p_align, expected) in [(0, 4096), (16, 4096), (0x3000, 4096), (1 << 21, 1 << 21)] {
+            let mut builder = Builder::position_independent();
+            builder.segments[0].p_align = p_align;
+            let elf = Elf::from_bytes(&builder.bytes()).unwrap();
+            assert_eq!(
+                elf.placement(),
+                Placement::Anywhere {
+                    size: 0x4000,
+                    alignment: expected
+                }
+            );
+        }
+    }
+
+    /// Numbers that headers go wrong with, among any others.
+    fn number() -> impl Strategy<Value = u64> {
+        prop_oneof![
+            any::<u64>(),
+            0..0x3000_u64,
+            (0..64_u32, -2..3_i64).prop_map(|(bit, off)| (1_u64 << bit).wrapping_add_signed(off)),
+            (0x3f_f000..0x40_5000_u64),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4096))]
+
+        #[test]
+        fn whatever_the_headers_say_parse_answers_and_what_it_accepts_can_be_mapped(
+            pie in any::<bool>(),
+            fields in prop::collection::vec((0..4_usize, 1..8_usize, number()), 0..4),
+            bytes in prop::collection::vec((0..232_usize, any::<u8>()), 0..2),
+            entry in prop_oneof![Just(0x40_0100), number()],
+            start in prop_oneof![Just(0x7fff_f7f0_0000_u64), number()],
+        ) {
+            let base = if pie { Builder::position_independent() } else { Builder::fixed() };
+            let entry = if pie && entry == 0x40_0100 { base.entry } else { entry };
+            let mut file = Builder { entry, ..base }.bytes();
+            for (segment, field, value) in fields {
+                let at = 64 + segment % 3 * 56 + field * 8 - if field == 1 { 4 } else { 0 };
+                let bytes = value.to_le_bytes();
+                let size = if field == 1 { 4 } else { 8 };
+                file[at..at + size].copy_from_slice(&bytes[..size]);
+            }
+            for (at, value) in bytes {
+                file[at] = value;
+            }
+            let Ok(elf) = Elf::from_bytes(&file) else { return Ok(()) };
+            for pair in elf.segments().windows(2) {
+                prop_assert!(pair[0].pages.end() <= pair[1].pages.start());
+            }
+            for segment in elf.segments() {
+                prop_assert!(segment.file_size <= segment.mem_size && segment.mem_size > 0);
+                let in_file = segment.offset.checked_add(segment.file_size);
+                let inside = in_file.is_some_and(|end| end <= file.len() as u64);
+                prop_assert!(segment.file_size == 0 || inside);
+                prop_assert!(segment.pages.start().get() <= segment.address);
+                prop_assert!(segment.end() <= segment.pages.end().get());
+            }
+            let start = match elf.placement() {
+                Placement::Fixed(start) => start,
+                Placement::Anywhere { .. } => VirtAddr::new(start),
+            };
+            match elf.at(start) {
+                Err(LoadError::Place { .. }) => prop_assert!(elf.placement() != Placement::Fixed(start)),
+                Err(other) => prop_assert!(false, "{:?}", other),
+                Ok(layout) => {
+                    for pair in layout.mappings.windows(2) {
+                        prop_assert!(pair[0].range().end() <= pair[1].range().start());
+                    }
+                    let holds = |m: &super::super::Mapping| m.range().contains(layout.entry);
+                    prop_assert!(layout.mappings.iter().any(holds));
+                    prop_assert!(layout.start_brk.is_page_aligned());
+                }
+            }
+        }
+    }
+}
