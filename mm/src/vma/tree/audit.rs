@@ -49,7 +49,8 @@ impl<V: Span> Tree<V> {
                 .and_then(|()| self.audit_leaf(node, leaf, seen))
                 .map_err(|what| format!("leaf {node}: {what}"))
         } else {
-            let inner = self.inners.get(node).ok_or_else(|| format!("there is no inner node {node}"))?;
+            let inner =
+                self.inners.get(node).ok_or_else(|| format!("there is no inner node {node}"))?;
             audit_shape(inner, if is_root { 2 } else { Inner::MIN })
                 .and_then(|()| self.audit_inner(level, inner, seen))
                 .map_err(|what| format!("inner node {node} at level {level}: {what}"))
@@ -69,7 +70,10 @@ impl<V: Span> Tree<V> {
             expect("a start", leaf.start(at), range.start())?;
             expect("an end", leaf.end(at), range.end())?;
             if range.start() < seen.end {
-                return Err(format!("{range} overlaps the span before, which ends at {}", seen.end));
+                return Err(format!(
+                    "{range} overlaps the span before, which ends at {}",
+                    seen.end
+                ));
             }
             widest = widest.max(range.start().bytes_from(seen.end));
             seen.end = range.end();
@@ -95,7 +99,10 @@ impl<V: Span> Tree<V> {
     }
 }
 
-fn audit_shape<D: Copy + Default, const N: usize>(node: &Node<D, N>, fewest: usize) -> Result<(), String> {
+fn audit_shape<D: Copy + Default, const N: usize>(
+    node: &Node<D, N>,
+    fewest: usize,
+) -> Result<(), String> {
     if !(fewest..=N).contains(&node.len()) {
         return Err(format!("{} rows, where {fewest} to {N} are allowed", node.len()));
     }

@@ -61,7 +61,8 @@ impl<V: Span> Tree<V> {
     /// Splits the child at `slot` in two halves. The parent has room for one more.
     fn split(&mut self, level: usize, parent: u32, slot: usize, floor: VirtAddr) {
         let left = self.inners[parent].to(slot);
-        let right = if level == 0 { self.new_leaf_after(left) } else { self.inners.put(Inner::new()) };
+        let right =
+            if level == 0 { self.new_leaf_after(left) } else { self.inners.put(Inner::new()) };
         let end = self.inners[parent].end(slot);
         self.inners[parent].insert(slot + 1, Row { end, detail: 0, to: right });
         self.share(level, parent, slot, floor);
@@ -85,7 +86,8 @@ impl<V: Span> Tree<V> {
                 return;
             }
             let slot = slot.saturating_sub(1);
-            let (left, right) = (self.inners[parent.node].to(slot), self.inners[parent.node].to(slot + 1));
+            let (left, right) =
+                (self.inners[parent.node].to(slot), self.inners[parent.node].to(slot + 1));
             if self.node_len(level, left) + self.node_len(level, right) > self.join(level) {
                 return self.share(level, parent.node, slot, parent.floor);
             }

@@ -58,7 +58,10 @@ impl<V: Span> Tree<V> {
             self.carry_up(&path, |_, stored| stored.max(gap));
         } else {
             let gap = row.detail.bytes_from(floor);
-            self.carry_up(&path, |leaf, stored| if gap < stored { stored } else { leaf.widest(step.floor) });
+            self.carry_up(
+                &path,
+                |leaf, stored| if gap < stored { stored } else { leaf.widest(step.floor) },
+            );
             self.settle_after(&path, row.end);
         }
         self.mend(&path);
@@ -88,7 +91,8 @@ impl<V: Span> Tree<V> {
         }
         let path = self.path_to(start);
         let step = path.leaf();
-        (self.leaf_start(&path) == Some(start)).then(|| (path, self.leaves[step.node].to(step.at())))
+        (self.leaf_start(&path) == Some(start))
+            .then(|| (path, self.leaves[step.node].to(step.at())))
     }
 
     /// The start of the span that the path leads to, if it leads to one.
@@ -102,7 +106,14 @@ impl<V: Span> Tree<V> {
     fn plant(&mut self, value: V) {
         let range = value.range();
         let mut leaf = Leaf::new();
-        leaf.insert(0, Row { end: range.end(), detail: range.start(), to: self.values.put(Slot::Taken(value)) });
+        leaf.insert(
+            0,
+            Row {
+                end: range.end(),
+                detail: range.start(),
+                to: self.values.put(Slot::Taken(value)),
+            },
+        );
         self.root = self.leaves.put(leaf);
         self.top = range.end();
         self.len = 1;
@@ -124,7 +135,10 @@ impl<V: Span> Tree<V> {
         match next {
             Some(next) => {
                 let split = next.bytes_from(floor);
-                self.carry_up(path, |leaf, stored| if split < stored { stored } else { leaf.widest(step.floor) });
+                self.carry_up(
+                    path,
+                    |leaf, stored| if split < stored { stored } else { leaf.widest(step.floor) },
+                );
             }
             None => {
                 let gap = row.detail.bytes_from(floor);
@@ -142,7 +156,8 @@ impl<V: Span> Tree<V> {
             next if next < leaf.len() => Some(leaf.start(next)),
             _ => self.leaves.get(leaf.next).map(|leaf| leaf.start(0)),
         };
-        leaf.floor(step.at(), step.floor) <= range.start() && above.is_none_or(|above| range.end() <= above)
+        leaf.floor(step.at(), step.floor) <= range.start()
+            && above.is_none_or(|above| range.end() <= above)
     }
 
     /// Gives the span that the path leads to a new range, which fits.

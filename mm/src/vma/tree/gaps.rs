@@ -26,7 +26,11 @@ impl Wanted {
     /// With the limits moved inwards to pages and below the end of the user half. `None` if nothing
     /// can fit.
     fn new(len: u64, low: VirtAddr, high: VirtAddr) -> Option<Self> {
-        let wanted = Wanted { len: page_align(len)?, low: low.page_ceil()?, high: high.min(VirtAddr::TASK_END).page_floor() };
+        let wanted = Wanted {
+            len: page_align(len)?,
+            low: low.page_ceil()?,
+            high: high.min(VirtAddr::TASK_END).page_floor(),
+        };
         (len > 0 && wanted.high.checked_sub(wanted.len)? >= wanted.low).then_some(wanted)
     }
 
@@ -82,12 +86,19 @@ impl<V: Span> Tree<V> {
     }
 
     /// The highest place under a node of that level, which is not empty.
-    fn highest_below(&self, level: usize, node: u32, floor: VirtAddr, wanted: Wanted) -> Option<VirtAddr> {
+    fn highest_below(
+        &self,
+        level: usize,
+        node: u32,
+        floor: VirtAddr,
+        wanted: Wanted,
+    ) -> Option<VirtAddr> {
         if level == 0 {
             return highest_in_leaf(&self.leaves[node], floor, wanted);
         }
         let inner = &self.inners[node];
-        let mut rows = last_row_reaching(inner.last_end(), inner.len(), wanted, |addr| inner.seek(addr)) + 1;
+        let mut rows =
+            last_row_reaching(inner.last_end(), inner.len(), wanted, |addr| inner.seek(addr)) + 1;
         while let Some(at) = last_wide(&inner.gaps()[..rows], wanted.len) {
             if wanted.is_above(inner.end(at)) {
                 return None;
@@ -102,7 +113,13 @@ impl<V: Span> Tree<V> {
     }
 
     /// The lowest place under a node of that level, whose last span ends above the lower limit.
-    fn lowest_below(&self, level: usize, node: u32, floor: VirtAddr, wanted: Wanted) -> Option<VirtAddr> {
+    fn lowest_below(
+        &self,
+        level: usize,
+        node: u32,
+        floor: VirtAddr,
+        wanted: Wanted,
+    ) -> Option<VirtAddr> {
         if level == 0 {
             return lowest_in_leaf(&self.leaves[node], floor, wanted);
         }
@@ -124,7 +141,12 @@ impl<V: Span> Tree<V> {
 }
 
 /// The last row whose gaps can lie below the upper limit: the one that reaches it, or the last.
-fn last_row_reaching(last_end: VirtAddr, len: usize, wanted: Wanted, seek: impl FnOnce(VirtAddr) -> usize) -> usize {
+fn last_row_reaching(
+    last_end: VirtAddr,
+    len: usize,
+    wanted: Wanted,
+    seek: impl FnOnce(VirtAddr) -> usize,
+) -> usize {
     match wanted.high.checked_sub(1) {
         Some(addr) if addr < last_end => seek(addr),
         _ => len - 1,

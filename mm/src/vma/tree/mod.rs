@@ -149,7 +149,9 @@ impl<V: Span> Tree<V> {
     /// The first span that shares an address with `range`: Linux's `find_vma_intersection`.
     #[must_use]
     pub fn find_intersection(&self, range: PageRange) -> Option<&V> {
-        self.locate(range.start()).filter(|&spot| self.start(spot) < range.end()).and_then(|spot| self.value(spot))
+        self.locate(range.start())
+            .filter(|&spot| self.start(spot) < range.end())
+            .and_then(|spot| self.value(spot))
     }
 
     /// The last span that ends at or below `start`.
@@ -161,7 +163,9 @@ impl<V: Span> Tree<V> {
     /// The span that starts at `start`.
     #[must_use]
     pub fn get(&self, start: VirtAddr) -> Option<&V> {
-        self.locate(start).filter(|&spot| self.start(spot) == start).and_then(|spot| self.value(spot))
+        self.locate(start)
+            .filter(|&spot| self.start(spot) == start)
+            .and_then(|spot| self.value(spot))
     }
 
     /// The span at the lowest addresses.

@@ -69,7 +69,14 @@ impl<D: Copy + Default, const N: usize> Node<D, N> {
 
     pub(super) fn new() -> Self {
         let () = Self::SHAPE_IS_SOUND;
-        Node { len: 0, prev: NIL, ends: [NEVER; N], detail: [D::default(); N], next: NIL, to: [NIL; N] }
+        Node {
+            len: 0,
+            prev: NIL,
+            ends: [NEVER; N],
+            detail: [D::default(); N],
+            next: NIL,
+            to: [NIL; N],
+        }
     }
 
     pub(super) fn len(&self) -> usize {

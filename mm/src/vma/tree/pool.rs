@@ -53,7 +53,9 @@ impl<T: Vacant> Pool<T> {
     pub(super) fn reserve(&mut self, additional: usize) -> Result<(), TryReserveError> {
         match self.growth_for(additional) {
             0 => Ok(()),
-            growth => self.slots.try_reserve_exact(self.slots.capacity() - self.slots.len() + growth),
+            growth => {
+                self.slots.try_reserve_exact(self.slots.capacity() - self.slots.len() + growth)
+            }
         }
     }
 
@@ -117,10 +119,16 @@ impl<T: Vacant> Pool<T> {
     pub(super) fn audit(&self) -> Result<(), String> {
         let mut index = self.vacant;
         for _ in 0..self.vacancies {
-            let slot = self.get(index).ok_or_else(|| format!("the free list leads to {index}, which is no slot"))?;
+            let slot = self
+                .get(index)
+                .ok_or_else(|| format!("the free list leads to {index}, which is no slot"))?;
             index = slot.next_vacant();
         }
-        if index == NIL { Ok(()) } else { Err(format!("the free list is longer than {}", self.vacancies)) }
+        if index == NIL {
+            Ok(())
+        } else {
+            Err(format!("the free list is longer than {}", self.vacancies))
+        }
     }
 }
 
