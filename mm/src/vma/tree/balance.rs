@@ -38,7 +38,7 @@ impl<V: Span> Tree<V> {
     fn roomy_pair(&self, level: usize, parent: u32, slot: usize) -> Option<usize> {
         let parent = &self.inners[parent];
         let max = self.max(level);
-        let has_room = |at: usize| self.node_len(level, parent.to(at)) <= max - max.div_ceil(4);
+        let has_room = |at: usize| self.node_len(level, parent.to(at)) <= max - max / 4;
         if slot > 0 && has_room(slot - 1) {
             Some(slot - 1)
         } else if slot + 1 < parent.len() && has_room(slot + 1) {
