@@ -10,7 +10,7 @@
 //!                         low               high
 //! ```
 
-use super::node::{Inner, Leaf};
+use super::node::Leaf;
 use super::{Span, Tree};
 use crate::addr::{VirtAddr, page_align};
 
@@ -36,6 +36,9 @@ impl Wanted {
 
     /// The highest place in the gap.
     fn highest_in(self, floor: VirtAddr, ceiling: VirtAddr) -> Option<VirtAddr> {
+        if ceiling.checked_sub(self.len)? < floor {
+            return None;
+        }
         let addr = ceiling.min(self.high).checked_sub(self.len)?;
         (addr >= floor.max(self.low)).then_some(addr)
     }
@@ -125,7 +128,7 @@ impl<V: Span> Tree<V> {
         }
         let inner = &self.inners[node];
         let mut from = inner.seek(wanted.low);
-        while let Some(at) = first_wide(inner, from, wanted.len) {
+        while let Some(at) = first_wide(inner.gaps(), from, wanted.len) {
             let floor = inner.floor(at, floor);
             if wanted.is_below(floor) {
                 return None;
@@ -153,12 +156,36 @@ fn last_row_reaching(
     }
 }
 
+/// The last of the gaps that is wide enough.
 fn last_wide(gaps: &[u64], len: u64) -> Option<usize> {
-    gaps.iter().rposition(|&gap| gap >= len)
+    let mut chunks = gaps.rchunks_exact(8);
+    let mut above = gaps.len();
+    while let Some(chunk) = chunks.next() {
+        above -= 8;
+        if any_wide(chunk, len) {
+            return chunk.iter().rposition(|&gap| gap >= len).map(|at| above + at);
+        }
+    }
+    chunks.remainder().iter().rposition(|&gap| gap >= len)
 }
 
-fn first_wide(inner: &Inner, from: usize, len: u64) -> Option<usize> {
-    inner.gaps().get(from..)?.iter().position(|&gap| gap >= len).map(|at| from + at)
+/// The first of the gaps from row `from` on that is wide enough.
+fn first_wide(gaps: &[u64], from: usize, len: u64) -> Option<usize> {
+    let mut chunks = gaps.get(from..)?.chunks_exact(8);
+    let mut below = from;
+    while let Some(chunk) = chunks.next() {
+        if any_wide(chunk, len) {
+            return chunk.iter().position(|&gap| gap >= len).map(|at| below + at);
+        }
+        below += 8;
+    }
+    chunks.remainder().iter().position(|&gap| gap >= len).map(|at| below + at)
+}
+
+/// Whether any gap is wide enough. Lengths are below 2^63, so the sign of a difference tells; unlike a
+/// comparison of 64-bit numbers, every x86-64 can do that for several at once.
+fn any_wide(gaps: &[u64], len: u64) -> bool {
+    gaps.iter().fold(u64::MAX, |signs, gap| signs & gap.wrapping_sub(len)) >> 63 == 0
 }
 
 fn highest_in_leaf(leaf: &Leaf, floor: VirtAddr, wanted: Wanted) -> Option<VirtAddr> {

@@ -61,7 +61,7 @@ impl<D: Copy + Default, const N: usize> Node<D, N> {
     pub(super) const JOIN: usize = (N + 1) * 3 / 4;
 
     const SHAPE_IS_SOUND: () = {
-        assert!((N + 1).is_power_of_two() && N >= 7);
+        assert!(N % 8 == 7);
         assert!(N / 2 >= Self::MIN, "both halves of a split have enough rows");
         assert!(Self::JOIN.div_ceil(2) >= Self::MIN, "so have siblings that share evenly");
         assert!(2 * Self::MIN - 1 <= Self::JOIN, "and the smallest siblings can join");
@@ -87,16 +87,19 @@ impl<D: Copy + Default, const N: usize> Node<D, N> {
         self.len() == N
     }
 
-    /// The first row whose end is above `addr`; `len` or more if there is none.
+    /// The first row whose end is above `addr`; `len` or more if there is none. `addr` is below
+    /// [`NEVER`].
+    ///
+    /// Counts the ends at or below `addr`: first those that close a group of eight, which says in which
+    /// group the row is, then those in that group. No comparison waits for another.
     #[inline]
     pub(super) fn seek(&self, addr: VirtAddr) -> usize {
-        let mut at = 0;
-        let mut step = N.div_ceil(2);
-        while step > 0 {
-            at += if self.ends[at + step - 1] <= addr { step } else { 0 };
-            step /= 2;
+        let passed = |end: &VirtAddr| usize::from(*end <= addr);
+        let mut group = 0;
+        for closing in 0..N / 8 {
+            group += 8 * passed(&self.ends[8 * closing + 7]);
         }
-        at
+        group + self.ends[group..][..7].iter().map(passed).sum::<usize>()
     }
 
     pub(super) fn end(&self, at: usize) -> VirtAddr {
@@ -211,13 +214,15 @@ impl Leaf {
 
     /// The widest of the gaps before each row, in bytes; the first of them starts at `floor`.
     pub(super) fn widest(&self, floor: VirtAddr) -> u64 {
-        let mut widest = 0;
-        let mut floor = floor;
-        for (&start, &end) in self.detail.iter().zip(&self.ends).take(self.len()) {
-            widest = widest.max(start.bytes_from(floor));
-            floor = end;
+        let mut widest = [self.start(0).bytes_from(floor), 0, 0, 0];
+        let floors = self.ends[..self.len() - 1].chunks(4);
+        for (starts, floors) in self.detail[1..self.len()].chunks(4).zip(floors) {
+            // Four maxima side by side: one would make each step wait for the one before.
+            for ((widest, start), &floor) in widest.iter_mut().zip(starts).zip(floors) {
+                *widest = start.bytes_from(floor).max(*widest);
+            }
         }
-        widest
+        widest.into_iter().fold(0, u64::max)
     }
 }
 

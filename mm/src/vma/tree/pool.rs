@@ -66,7 +66,7 @@ impl<T: Vacant> Pool<T> {
         let spare = self.slots.capacity() - self.slots.len() + self.vacancies;
         match additional.saturating_sub(spare) {
             0 => 0,
-            short => short.max(self.slots.capacity() / 8),
+            short => short.max(self.slots.capacity() / 4),
         }
     }
 
