@@ -109,6 +109,10 @@ fn audit_shape<D: Copy + Default, const N: usize>(
     node.audit()
 }
 
-fn expect<T: PartialEq + std::fmt::Debug>(what: &str, have: T, want: T) -> Result<(), String> {
+fn expect<T: Copy + PartialEq + std::fmt::Debug>(
+    what: &str,
+    have: T,
+    want: T,
+) -> Result<(), String> {
     if have == want { Ok(()) } else { Err(format!("{what} is {have:?}, not {want:?}")) }
 }

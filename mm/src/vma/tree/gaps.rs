@@ -45,6 +45,9 @@ impl Wanted {
 
     /// The lowest place in the gap.
     fn lowest_in(self, floor: VirtAddr, ceiling: VirtAddr) -> Option<VirtAddr> {
+        if ceiling.checked_sub(self.len)? < floor {
+            return None;
+        }
         let addr = floor.max(self.low);
         (addr.checked_add(self.len)? <= ceiling.min(self.high)).then_some(addr)
     }
@@ -160,7 +163,7 @@ fn last_row_reaching(
 fn last_wide(gaps: &[u64], len: u64) -> Option<usize> {
     let mut chunks = gaps.rchunks_exact(8);
     let mut above = gaps.len();
-    while let Some(chunk) = chunks.next() {
+    for chunk in chunks.by_ref() {
         above -= 8;
         if any_wide(chunk, len) {
             return chunk.iter().rposition(|&gap| gap >= len).map(|at| above + at);
@@ -173,7 +176,7 @@ fn last_wide(gaps: &[u64], len: u64) -> Option<usize> {
 fn first_wide(gaps: &[u64], from: usize, len: u64) -> Option<usize> {
     let mut chunks = gaps.get(from..)?.chunks_exact(8);
     let mut below = from;
-    while let Some(chunk) = chunks.next() {
+    for chunk in chunks.by_ref() {
         if any_wide(chunk, len) {
             return chunk.iter().position(|&gap| gap >= len).map(|at| below + at);
         }

@@ -59,14 +59,15 @@ impl<T: Vacant> Pool<T> {
         }
     }
 
-    /// Slots by which the array must grow so that `additional` more fit. At least an eighth of what
+    /// Slots by which the array must grow so that `additional` more fit. At least a quarter of what
     /// there is, so that growing stays amortized constant; a doubling would waste up to half of the
-    /// memory, which counts at a hundred bytes a VMA.
+    /// memory, which counts at a hundred bytes a VMA. At least a kibibyte, so that small sets do not
+    /// grow at each step.
     fn growth_for(&self, additional: usize) -> usize {
         let spare = self.slots.capacity() - self.slots.len() + self.vacancies;
         match additional.saturating_sub(spare) {
             0 => 0,
-            short => short.max(self.slots.capacity() / 4),
+            short => short.max(self.slots.capacity() / 4).max(1024 / size_of::<T>().max(1)),
         }
     }
 

@@ -12,7 +12,7 @@ use crate::vma::tree::Tree;
 /// Pages of the address space that the operations meet in: small, so that they do meet.
 const SPACE: u64 = 6_000;
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 enum Operation {
     /// One span of `len` pages.
     Insert { start: u64, len: u64 },
@@ -128,13 +128,13 @@ impl Pair {
                 }
             }
             Operation::Fill { start, count } => {
-                (0..count).for_each(|at| self.insert(start + 2 * at, start + 2 * at + 1))
+                (0..count).for_each(|at| self.insert(start + 2 * at, start + 2 * at + 1));
             }
             Operation::FillDown { end, count } => {
                 (0..count.min(end / 2)).for_each(|at| self.insert(end - 2 * at - 1, end - 2 * at));
             }
             Operation::Drain { start, len } => {
-                self.starts_in(start, len).into_iter().for_each(|at| self.remove(at))
+                self.starts_in(start, len).into_iter().for_each(|at| self.remove(at));
             }
             Operation::Thin { start, len } => {
                 self.starts_in(start, len).into_iter().step_by(2).for_each(|at| self.remove(at));

@@ -4,7 +4,7 @@ use super::{comb, page, pages};
 use crate::addr::PAGE_SIZE;
 use crate::vma::tree::Tree;
 
-const MAX_MAP_COUNT: u64 = if cfg!(miri) { 2_000 } else { 65_530 };
+const MAX_MAP_COUNT: u64 = if cfg!(miri) { 300 } else { 65_530 };
 
 /// Every number below `count` once, in an order that looks drawn: a step that has no factor in common
 /// with `count` visits all.
