@@ -10,7 +10,10 @@ use crate::addr::{PAGE_SIZE, PageRange, VirtAddr};
 use crate::vma::tree::Tree;
 
 /// Pages of the address space that the operations meet in: small, so that they do meet.
-const SPACE: u64 = 6_000;
+const SPACE: u64 = if cfg!(miri) { 300 } else { 6_000 };
+
+/// The most spans that one operation adds.
+const FILL: u64 = SPACE / 4;
 
 #[derive(Clone, Copy, Debug)]
 enum Operation {
@@ -45,10 +48,10 @@ fn operation() -> impl Strategy<Value = Operation> {
         6 => near.clone().prop_map(|near| Operation::Remove { near }),
         6 => (near.clone(), 0..4_u64, 0..4_u64, shrink)
             .prop_map(|(near, down, up, shrink)| Operation::Update { near, down, up, shrink }),
-        2 => (near.clone(), 1..1500_u64).prop_map(|(start, count)| Operation::Fill { start, count }),
-        2 => (near.clone(), 1..1500_u64).prop_map(|(end, count)| Operation::FillDown { end, count }),
-        2 => (near.clone(), 1..2000_u64).prop_map(|(start, len)| Operation::Drain { start, len }),
-        2 => (near, 1..2000_u64).prop_map(|(start, len)| Operation::Thin { start, len }),
+        2 => (near.clone(), 1..FILL).prop_map(|(start, count)| Operation::Fill { start, count }),
+        2 => (near.clone(), 1..FILL).prop_map(|(end, count)| Operation::FillDown { end, count }),
+        2 => (near.clone(), 1..SPACE / 3).prop_map(|(start, len)| Operation::Drain { start, len }),
+        2 => (near, 1..SPACE / 3).prop_map(|(start, len)| Operation::Thin { start, len }),
     ]
 }
 
