@@ -7,6 +7,8 @@ use std::fmt;
 pub const PAGE_SHIFT: u32 = 12;
 /// Bytes in the smallest page.
 pub const PAGE_SIZE: u64 = 1 << PAGE_SHIFT;
+/// The same as a length of buffers.
+pub const PAGE_BYTES: usize = 1 << PAGE_SHIFT;
 /// Bytes that one last-level table maps (512 pages), also the size of a large page.
 pub const TABLE_SPAN: u64 = PAGE_SIZE * 512;
 /// The end of the user half: Linux's `TASK_SIZE_MAX` with four-level paging. The last page below
@@ -18,6 +20,14 @@ pub const TASK_SIZE: u64 = (1 << 47) - PAGE_SIZE;
 #[must_use]
 pub fn page_align(len: u64) -> Option<u64> {
     len.checked_add(PAGE_SIZE - 1).map(|l| l & !(PAGE_SIZE - 1))
+}
+
+/// A number as an index or a length: the host has 64 bits, as the guest has.
+#[must_use]
+#[allow(clippy::cast_possible_truncation, reason = "asserted here")]
+pub const fn index(number: u64) -> usize {
+    const { assert!(usize::BITS == u64::BITS) }
+    number as usize
 }
 
 /// A virtual address of the guest, in bytes, of any alignment.

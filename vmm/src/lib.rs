@@ -9,5 +9,6 @@ pub mod doctor;
 pub mod hypercall;
 pub mod kvm;
 pub mod load;
+pub mod machine;
 pub mod nested;
 pub mod task;

@@ -1,3 +1,7 @@
-//! The command line.
+//! The command `mmvisor`; [`vmm::cli`] has it all.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    vmm::cli::main()
+}

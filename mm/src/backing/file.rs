@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::cache::PageCache;
 use super::{Backing, BackingError, BackingName};
-use crate::addr::{Frame, PAGE_SIZE};
+use crate::addr::{Frame, PAGE_BYTES, PAGE_SIZE};
 use crate::phys::{Contents, Frames};
 
 /// Bytes at offsets.
@@ -38,7 +38,7 @@ impl<S: FileSource> FileBacking<S> {
 impl<S: FileSource> Backing for FileBacking<S> {
     fn page(&self, index: u64) -> Result<Frame, BackingError> {
         self.cache.page(index, Contents::Any, |frames, frame| {
-            let mut bytes = [0; PAGE_SIZE as usize];
+            let mut bytes = [0; PAGE_BYTES];
             let offset = index.checked_mul(PAGE_SIZE).ok_or(BackingError::NoPage)?;
             match self.source.read_at(offset, &mut bytes) {
                 Ok(0) => Err(BackingError::NoPage),

@@ -11,6 +11,7 @@
 //! ```
 
 use std::fmt::Debug;
+use std::sync::Arc;
 
 use crate::addr::{Frame, FrameRun};
 use crate::error::Broken;
@@ -56,6 +57,12 @@ pub trait FlushSink: Debug + Send + Sync {
     /// # Errors
     /// [`Broken`] when even the strongest method failed; the frames then stay in quarantine for ever.
     fn flush(&self, request: &FlushRequest) -> Result<(), Broken>;
+}
+
+impl<S: FlushSink + ?Sized> FlushSink for Arc<S> {
+    fn flush(&self, request: &FlushRequest) -> Result<(), Broken> {
+        (**self).flush(request)
+    }
 }
 
 /// The changes of one operation, to be flushed once.

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::cursor::Cursor;
 use super::entry::Entry;
 use super::flush::FlushBatch;
-use crate::addr::{Frame, PAGE_SHIFT, PageRange, TABLE_SPAN, VirtAddr};
+use crate::addr::{self, Frame, PAGE_SHIFT, PageRange, TABLE_SPAN, VirtAddr};
 use crate::phys::{AllocError, Contents, FrameKind, Frames, PhysMemory, Words};
 
 /// The level of the root; leaves of 4 KiB are in level 1.
@@ -16,7 +16,7 @@ const USER_ENTRIES: usize = 256;
 
 /// The index of `addr` in a table of the level (1 is the last).
 pub(super) fn index(addr: VirtAddr, level: u32) -> usize {
-    (addr.get() >> (PAGE_SHIFT + 9 * (level - 1))) as usize & 511
+    addr::index(addr.get() >> (PAGE_SHIFT + 9 * (level - 1)) & 511)
 }
 
 /// Bytes that one entry of a table of the level maps.

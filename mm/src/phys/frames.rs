@@ -12,15 +12,19 @@
 //! ```
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{BLOCK_FRAMES, PhysMemory};
-use crate::addr::{Frame, FrameRun};
+use crate::addr::{Frame, FrameRun, index};
 use crate::error::Broken;
 
 /// How many empty blocks keep their memory, so that a program that maps and unmaps in turn does not
 /// pay the host for each round.
 const EMPTY_BLOCKS_KEPT: usize = 4;
+
+/// Frames in a block, as an index.
+const SLOTS: usize = index(BLOCK_FRAMES);
 
 /// What a frame is used for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -80,8 +84,8 @@ struct Block {
     dirty: [u64; 8],
     used_count: u32,
     /// References to each frame.
-    refs: Box<[u32; BLOCK_FRAMES as usize]>,
-    kinds: Box<[FrameKind; BLOCK_FRAMES as usize]>,
+    refs: Box<[u32; SLOTS]>,
+    kinds: Box<[FrameKind; SLOTS]>,
 }
 
 /// What a block is kept for. Tables have blocks of their own.
@@ -119,6 +123,8 @@ pub struct Frames {
     memory: Arc<dyn PhysMemory>,
     /// Innermost lock of the crate: nothing else is taken under it.
     inner: Mutex<Inner>,
+    /// Pages in use, to be read without the lock.
+    pages_in_use: Arc<AtomicU64>,
 }
 
 impl Frames {
@@ -127,13 +133,19 @@ impl Frames {
     pub fn new(memory: Arc<dyn PhysMemory>) -> Self {
         let mut inner = Inner::default();
         inner.add_blocks(memory.frames());
-        Frames { memory, inner: Mutex::new(inner) }
+        Frames { memory, inner: Mutex::new(inner), pages_in_use: Arc::default() }
     }
 
     /// The memory that the frames are in.
     #[must_use]
     pub fn memory(&self) -> &dyn PhysMemory {
         &*self.memory
+    }
+
+    /// The number of pages in use, kept up to date: a flush sink weighs its methods by it.
+    #[must_use]
+    pub fn pages_in_use(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.pages_in_use)
     }
 
     /// A frame with one reference.
@@ -157,7 +169,9 @@ impl Frames {
         let (run, dirty) = {
             let mut inner = self.lock();
             let index = self.block_with_space(&mut inner, kind.into())?;
-            inner.take_run(index, kind, most)
+            let taken = inner.take_run(index, kind, most);
+            self.pages_in_use.store(inner.stats.pages, Ordering::Relaxed);
+            taken
         };
         if contents == Contents::Zeroed {
             for i in (0..run.count).filter(|i| dirty & (1 << i) != 0) {
@@ -195,6 +209,7 @@ impl Frames {
             for i in 0..run.count {
                 inner.put(run.start.offset(i))?;
             }
+            self.pages_in_use.store(inner.stats.pages, Ordering::Relaxed);
             while inner.empty.len() > EMPTY_BLOCKS_KEPT {
                 let Some(index) = inner.empty.pop_last() else { break };
                 surplus.push(index);
@@ -313,8 +328,8 @@ impl Inner {
             used: [0; 8],
             dirty: [0; 8],
             used_count: 0,
-            refs: Box::new([0; BLOCK_FRAMES as usize]),
-            kinds: Box::new([FrameKind::Anonymous; BLOCK_FRAMES as usize]),
+            refs: Box::new([0; SLOTS]),
+            kinds: Box::new([FrameKind::Anonymous; SLOTS]),
         };
         if index == 0 {
             block.used[0] = 1;
@@ -337,14 +352,14 @@ impl Inner {
     /// Takes up to `most` contiguous free frames of the block, which has one. Also says, a bit a
     /// frame, which of them are dirty.
     fn take_run(&mut self, index: usize, kind: FrameKind, most: u64) -> (FrameRun, u64) {
-        let mut count = 0;
+        let mut count = 0_u32;
         let mut dirty = 0;
         let mut first = 0;
         let mut full = None;
         if let Some(block) = &mut self.blocks[index] {
             first = block.first_free();
             // The dirty mask has 64 bits, so that is the longest run.
-            for slot in first..(first + most.clamp(1, 64) as usize).min(BLOCK_FRAMES as usize) {
+            for slot in first..(first + crate::addr::index(most.clamp(1, 64))).min(SLOTS) {
                 let (word, bit) = (slot / 64, 1 << (slot % 64));
                 if block.used[word] & bit != 0 {
                     break;
@@ -356,12 +371,13 @@ impl Inner {
                 block.kinds[slot] = kind;
                 count += 1;
             }
-            block.used_count += count as u32;
+            block.used_count += count;
             full = (u64::from(block.used_count) == BLOCK_FRAMES).then_some(block.kind);
         }
         if let Some(kind) = full {
             self.partial(kind).remove(&index);
         }
+        let count = u64::from(count);
         match kind.into() {
             BlockKind::Pages => self.stats.pages += count,
             BlockKind::Tables => self.stats.tables += count,
@@ -408,7 +424,7 @@ fn block_run(index: usize) -> FrameRun {
 
 fn position(frame: Frame) -> (usize, usize) {
     let number = frame.number();
-    ((number / BLOCK_FRAMES) as usize, (number % BLOCK_FRAMES) as usize)
+    (index(number / BLOCK_FRAMES), index(number % BLOCK_FRAMES))
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{BLOCK_FRAMES, PhysMemory, Words};
-use crate::addr::{Frame, FrameRun, GuestPhysAddr};
+use crate::addr::{Frame, FrameRun, GuestPhysAddr, index};
 use crate::error::Broken;
 
 /// Guest memory in ordinary memory. A block of 2 MiB exists once it is first touched.
@@ -24,7 +24,7 @@ impl SoftwareMemory {
     /// The word that holds the byte at `addr`, and the byte's place in it.
     fn word(&self, addr: GuestPhysAddr) -> (&AtomicU64, usize) {
         let words = self.words(addr.frame());
-        (&words[(addr.page_offset() / 8) as usize], (addr.get() % 8) as usize)
+        (&words[index(addr.page_offset() / 8)], index(addr.get() % 8))
     }
 }
 
@@ -39,10 +39,10 @@ impl PhysMemory for SoftwareMemory {
 
     fn words(&self, frame: Frame) -> &Words {
         let number = frame.number();
-        let block = self.blocks[(number / BLOCK_FRAMES) as usize].get_or_init(|| {
+        let block = self.blocks[index(number / BLOCK_FRAMES)].get_or_init(|| {
             (0..BLOCK_FRAMES).map(|_| [const { AtomicU64::new(0) }; 512]).collect()
         });
-        &block[(number % BLOCK_FRAMES) as usize]
+        &block[index(number % BLOCK_FRAMES)]
     }
 
     fn read(&self, from: GuestPhysAddr, into: &mut [u8]) {

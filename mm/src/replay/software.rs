@@ -40,8 +40,7 @@ impl CountingSink {
     }
 }
 
-/// A sink that is shared with the test that counts.
-impl FlushSink for Arc<CountingSink> {
+impl FlushSink for CountingSink {
     fn flush(&self, request: &FlushRequest) -> Result<(), Broken> {
         self.flushes.fetch_add(1, Ordering::Relaxed);
         if request.tables == TableChange::Unlinked {

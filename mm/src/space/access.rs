@@ -3,7 +3,7 @@
 //! program's own accesses would.
 
 use super::{AddressSpace, Resolved};
-use crate::addr::{GuestPhysAddr, PAGE_SIZE, VirtAddr};
+use crate::addr::{GuestPhysAddr, PAGE_SIZE, VirtAddr, index};
 use crate::error::{AccessError, Broken, Fault};
 use crate::paging::AccessKind;
 
@@ -63,7 +63,7 @@ pub(super) fn pieces(
             return None;
         }
         let addr = addr.offset(done as u64);
-        let in_page = (PAGE_SIZE - addr.page_offset()) as usize;
+        let in_page = index(PAGE_SIZE - addr.page_offset());
         let bytes = done..(done + in_page).min(len);
         done = bytes.end;
         Some(Piece { addr, bytes })

@@ -81,6 +81,17 @@ pub struct FaultCount {
     pub around: AtomicU64,
 }
 
+impl FaultCount {
+    /// All faults that were resolved.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        [&self.zero, &self.backed, &self.copied, &self.spurious]
+            .iter()
+            .map(|count| count.load(Ordering::Relaxed))
+            .sum()
+    }
+}
+
 /// The longest run of pages that one fault brings in.
 const AHEAD_MOST: u64 = 64;
 

@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::AddressSpace;
 use super::protect::entry_access;
-use crate::addr::{Frame, PAGE_SIZE, TABLE_SPAN, VirtAddr};
+use crate::addr::{Frame, PAGE_BYTES, PAGE_SIZE, TABLE_SPAN, VirtAddr, index};
 use crate::backing::{Backing, BackingError};
 use crate::error::{AccessError, Fault};
 use crate::paging::{Access, AccessKind, Entry, FlushBatch, Owner, Touch};
@@ -85,10 +85,10 @@ impl AddressSpace {
         let run = frames
             .alloc_run(FrameKind::Anonymous, Contents::Zeroed, wanted.min(room).max(1))
             .map_err(|error| no_frame(error, at.addr))?;
-        let first = if downwards { place + 1 - run.count as usize } else { place };
+        let first = if downwards { place + 1 - index(run.count) } else { place };
         let access = at.vma.flags.page_access();
         for i in 0..run.count {
-            let slot = &words[first + i as usize];
+            let slot = &words[first + index(i)];
             let touch = if std::ptr::eq(slot, at.slot) { at.touch() } else { Touch::Untouched };
             let entry = Entry::leaf(run.start.offset(i), Owner::Process, access, touch);
             self.install(slot, entry)?;
@@ -139,7 +139,7 @@ impl AddressSpace {
     ) -> Result<(), AccessError> {
         let span = FILE_AROUND * PAGE_SIZE;
         let first = at.page.get() & !(span - 1);
-        for page in (first..first + span).step_by(PAGE_SIZE as usize).map(VirtAddr::new) {
+        for page in (first..first + span).step_by(PAGE_BYTES).map(VirtAddr::new) {
             let slot = &words[page_in_table(page)];
             if !at.vma.range().contains(page) || slot.load(Ordering::Relaxed) != 0 {
                 continue;
@@ -291,7 +291,7 @@ impl At<'_> {
 }
 
 fn page_in_table(page: VirtAddr) -> usize {
-    (page.get() / PAGE_SIZE) as usize & 511
+    index((page.get() / PAGE_SIZE) & 511)
 }
 
 fn no_frame(error: AllocError, addr: VirtAddr) -> AccessError {

@@ -93,6 +93,18 @@ impl AddressSpace {
         Ok(addr)
     }
 
+    /// Where `len` bytes of a file would be placed without a hint (`get_unmapped_area`): what the
+    /// program loader asks before it maps a program's segments there one by one.
+    ///
+    /// # Errors
+    /// `ENOMEM` when there is no room.
+    pub fn free_area(&self, len: u64) -> CallResult<VirtAddr> {
+        let len = page_align(len).ok_or(Errno::ENOMEM)?;
+        let flags = MapFlags::empty();
+        let request = PlaceRequest { hint: VirtAddr::ZERO, len, flags, source: PlaceSource::File };
+        Ok(get_unmapped_area(&self.vmas, &self.layout.place, &request)?)
+    }
+
     /// The VMA that the arguments describe.
     fn describe(&self, request: &MapRequest, flags: MapFlags, range: PageRange) -> CallResult<Vma> {
         let mut vm = VmFlags::from_prot(request.prot)

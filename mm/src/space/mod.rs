@@ -25,6 +25,7 @@ mod stack;
 mod unmap;
 
 #[cfg(test)]
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "small numbers")]
 mod tests;
 
 pub use advise::Advice;
@@ -33,6 +34,7 @@ pub use fault::Resolved;
 pub use map::{MapRequest, MapSource};
 pub use remap::{RemapFlags, RemapRequest};
 pub use shared::SharedSpace;
+pub use stack::Exec;
 
 use std::sync::Arc;
 

@@ -1,7 +1,7 @@
 //! Faulting in ahead of the touch (Linux's `mm_populate`, `populate_vma_page_range`).
 
 use super::AddressSpace;
-use crate::addr::{PAGE_SIZE, PageRange, VirtAddr};
+use crate::addr::{PAGE_BYTES, PageRange, VirtAddr};
 use crate::error::{AccessError, Broken};
 use crate::paging::AccessKind;
 use crate::vma::VmFlags;
@@ -17,7 +17,7 @@ impl AddressSpace {
             let Some(part) = vma.range().intersect(range) else { continue };
             let private_writable = vma.flags.contains(VmFlags::WRITE) && vma.is_private();
             let kind = if private_writable { AccessKind::Write } else { AccessKind::Read };
-            let pages = (part.start().get()..part.end().get()).step_by(PAGE_SIZE as usize);
+            let pages = (part.start().get()..part.end().get()).step_by(PAGE_BYTES);
             for page in pages.map(VirtAddr::new) {
                 match self.fault(page, kind) {
                     Ok(_) => {}

@@ -116,10 +116,11 @@ impl AddressSpace {
             });
             let (Ok(old) | Err(old)) = changed;
             let old = Entry::new(old);
-            if old.is_accessed() && !access.contains(old.access()) {
-                if let Some(frame) = old.frame() {
-                    batch.lowered(frame);
-                }
+            if old.is_accessed()
+                && !access.contains(old.access())
+                && let Some(frame) = old.frame()
+            {
+                batch.lowered(frame);
             }
         }
     }

@@ -85,10 +85,11 @@ impl AddressSpace {
         }
         self.check_growth(&vma, addr, old_len, new_len)?;
         let old_end = addr.offset(old_len);
-        if old_len > 0 && old_end == vma.range().end() {
-            if let Some(more) = self.room_above(old_end, new_len - old_len) {
-                return self.grow_in_place(&vma, addr, more);
-            }
+        if old_len > 0
+            && old_end == vma.range().end()
+            && let Some(more) = self.room_above(old_end, new_len - old_len)
+        {
+            return self.grow_in_place(&vma, addr, more);
         }
         if !flags.contains(RemapFlags::MAYMOVE) {
             return Err(Errno::ENOMEM.into());

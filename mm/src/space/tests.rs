@@ -270,7 +270,7 @@ fn the_heap_grows_and_shrinks_and_stops_at_a_mapping() {
 fn the_stack_grows_while_256_pages_stay_free_below_it() {
     let m = machine();
     let top = VirtAddr::new(0x7fff_ffff_f000);
-    let stack = m.space.change().map_stack(top, 4096, super::stack::Exec::Forbidden).unwrap();
+    let stack = m.space.change().map_stack(top, 4096, Exec::Forbidden).unwrap();
     assert_eq!(stack.pages(), 33);
     let deep = VirtAddr::new(top.get() - (2 << 20));
     m.store(deep, 1).unwrap();

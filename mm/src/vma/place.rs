@@ -102,7 +102,7 @@ pub fn get_unmapped_area(
     } else {
         let aligned = request.source == PlaceSource::Anonymous
             && request.hint == VirtAddr::ZERO
-            && request.len % TABLE_SPAN == 0;
+            && request.len.is_multiple_of(TABLE_SPAN);
         match aligned.then(|| huge_aligned(tree, layout, request)).flatten() {
             Some(addr) => addr,
             None => search(tree, layout, request).ok_or(Errno::ENOMEM)?,

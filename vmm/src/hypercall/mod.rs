@@ -1,1 +1,212 @@
-//! (to come)
+//! Hypercalls: Linux's system calls, served on the host. One file for each family.
+//!
+//! The guest is not trusted: every pointer, length and descriptor is checked before use, and what it
+//! points to is copied once.
+
+mod decode;
+mod flags;
+mod identity;
+mod memory;
+mod own;
+mod process;
+mod signals;
+mod streams;
+mod structs;
+mod table;
+mod text;
+mod time;
+mod trace;
+mod user;
+
+pub use decode::Call;
+pub use streams::Streams;
+pub use table::name;
+pub use trace::{TraceTarget, Tracer};
+
+use mm::error::{AccessError, Broken, CallError, Errno};
+use nix::libc;
+
+use crate::kvm::Vcpu;
+use crate::task::{Process, Signalled};
+
+/// What a call came to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Answer {
+    /// It returns this.
+    Value(u64),
+    /// It returns this errno, negated.
+    Error(Errno),
+    /// The program has ended with this exit status.
+    Exit(u8),
+    /// A signal that the program is not ready for ends it.
+    Signal(Signalled),
+}
+
+impl Answer {
+    /// What the program finds in rax, if it goes on.
+    #[must_use]
+    pub fn rax(&self) -> Option<u64> {
+        match self {
+            Answer::Value(value) => Some(*value),
+            Answer::Error(errno) => Some(i64::from(-(*errno as i32)).cast_unsigned()),
+            Answer::Exit(_) | Answer::Signal(_) => None,
+        }
+    }
+}
+
+/// Why a call does not simply return a value.
+#[derive(Debug)]
+enum Stop {
+    Errno(Errno),
+    Exit(u8),
+    Signal(Signalled),
+    Broken(Broken),
+}
+
+impl From<Errno> for Stop {
+    fn from(errno: Errno) -> Self {
+        Stop::Errno(errno)
+    }
+}
+
+impl From<CallError> for Stop {
+    fn from(error: CallError) -> Self {
+        match error {
+            CallError::Errno(errno) => Stop::Errno(errno),
+            CallError::Broken(broken) => Stop::Broken(broken),
+        }
+    }
+}
+
+/// Inside a call a bad pointer is `EFAULT`.
+impl From<AccessError> for Stop {
+    fn from(error: AccessError) -> Self {
+        match error {
+            AccessError::Fault(_) => Stop::Errno(Errno::EFAULT),
+            AccessError::Broken(broken) => Stop::Broken(broken),
+        }
+    }
+}
+
+impl From<Broken> for Stop {
+    fn from(broken: Broken) -> Self {
+        Stop::Broken(broken)
+    }
+}
+
+impl From<rustix::io::Errno> for Stop {
+    fn from(errno: rustix::io::Errno) -> Self {
+        Stop::Errno(Errno::from_raw(errno.raw_os_error()))
+    }
+}
+
+/// What a call returns to its program.
+type Served = Result<u64, Stop>;
+
+/// Who calls, and with what.
+struct Context<'a> {
+    args: [u64; 6],
+    process: &'a Process,
+    vcpu: &'a mut Vcpu,
+}
+
+/// Serves a call.
+///
+/// # Errors
+/// [`Broken`] when the machine must stop.
+pub fn serve(call: &Call, process: &Process, vcpu: &mut Vcpu) -> Result<Answer, Broken> {
+    let Some(handler) = handler(call.number) else {
+        log::debug!("call {} is not served", call.number);
+        return Ok(Answer::Error(Errno::ENOSYS));
+    };
+    let mut context = Context { args: call.args, process, vcpu };
+    match handler(&mut context) {
+        Ok(value) => Ok(Answer::Value(value)),
+        Err(Stop::Errno(errno)) => Ok(Answer::Error(errno)),
+        Err(Stop::Exit(status)) => Ok(Answer::Exit(status)),
+        Err(Stop::Signal(by)) => Ok(Answer::Signal(by)),
+        Err(Stop::Broken(broken)) => Err(broken),
+    }
+}
+
+type Handler = fn(&mut Context<'_>) -> Served;
+
+/// The dispatcher: which calls are served, and by whom.
+fn handler(number: u64) -> Option<Handler> {
+    use guest::abi;
+    let own = match number {
+        abi::CALL_RECOVER => Some(own::recover as Handler),
+        abi::CALL_MAPS => Some(own::maps as Handler),
+        _ => None,
+    };
+    if own.is_some() {
+        return own;
+    }
+    Some(match libc::c_long::try_from(number).ok()? {
+        libc::SYS_mmap => memory::mmap,
+        libc::SYS_munmap => memory::munmap,
+        libc::SYS_mprotect => memory::mprotect,
+        libc::SYS_mremap => memory::mremap,
+        libc::SYS_brk => memory::brk,
+        libc::SYS_madvise => memory::madvise,
+
+        libc::SYS_read => streams::read,
+        libc::SYS_write => streams::write,
+        libc::SYS_readv => streams::readv,
+        libc::SYS_writev => streams::writev,
+        libc::SYS_close => streams::close,
+        libc::SYS_lseek => streams::lseek,
+        libc::SYS_fstat => streams::fstat,
+        libc::SYS_newfstatat => streams::newfstatat,
+        libc::SYS_ioctl => streams::ioctl,
+        libc::SYS_fcntl => streams::fcntl,
+        libc::SYS_dup => streams::dup,
+        libc::SYS_dup2 => streams::dup2,
+        libc::SYS_dup3 => streams::dup3,
+        libc::SYS_poll => streams::poll,
+        libc::SYS_open => streams::open,
+        libc::SYS_openat => streams::openat,
+        libc::SYS_access | libc::SYS_stat | libc::SYS_lstat => streams::no_such_path,
+        libc::SYS_faccessat | libc::SYS_faccessat2 | libc::SYS_statx => streams::no_such_path_at,
+        libc::SYS_readlink => streams::readlink,
+        libc::SYS_readlinkat => streams::readlinkat,
+
+        libc::SYS_exit | libc::SYS_exit_group => process::exit,
+        libc::SYS_arch_prctl => process::arch_prctl,
+        libc::SYS_set_tid_address => process::set_tid_address,
+        libc::SYS_set_robust_list => process::set_robust_list,
+        libc::SYS_prctl => process::prctl,
+        libc::SYS_prlimit64 => process::prlimit64,
+        libc::SYS_getrlimit => process::getrlimit,
+        libc::SYS_setrlimit => process::setrlimit,
+        libc::SYS_sched_yield => process::sched_yield,
+        libc::SYS_getrusage => process::getrusage,
+
+        libc::SYS_kill => signals::kill,
+        libc::SYS_tkill => signals::tkill,
+        libc::SYS_tgkill => signals::tgkill,
+        libc::SYS_rt_sigaction => signals::rt_sigaction,
+        libc::SYS_rt_sigprocmask => signals::rt_sigprocmask,
+        libc::SYS_sigaltstack => signals::sigaltstack,
+
+        libc::SYS_getpid | libc::SYS_gettid => identity::getpid,
+        libc::SYS_getppid => identity::getppid,
+        libc::SYS_getuid | libc::SYS_geteuid | libc::SYS_getgid | libc::SYS_getegid => {
+            identity::root
+        }
+        libc::SYS_uname => identity::uname,
+        libc::SYS_sysinfo => identity::sysinfo,
+        libc::SYS_getcwd => identity::getcwd,
+        libc::SYS_umask => identity::umask,
+        libc::SYS_getrandom => identity::getrandom,
+
+        libc::SYS_clock_gettime => time::clock_gettime,
+        libc::SYS_clock_getres => time::clock_getres,
+        libc::SYS_gettimeofday => time::gettimeofday,
+        libc::SYS_time => time::time,
+        libc::SYS_nanosleep => time::nanosleep,
+        libc::SYS_clock_nanosleep => time::clock_nanosleep,
+        libc::SYS_times => time::times,
+        _ => return None,
+    })
+}

@@ -1,1 +1,40 @@
-//! (to come)
+//! KVM: which kind this is, a virtual machine and its memory, vCPUs that run ring 3, and the two ways
+//! to make a changed page table visible to them.
+//!
+//! ```text
+//!   Kvm ──> Vm ──> GuestMemory      the guest's frames (mm::phys::PhysMemory)
+//!            │└──> KvmSink          flushes (mm::paging::FlushSink)
+//!            └──> VcpuPool ──> Vcpu run() ──> Exit
+//! ```
+//!
+//! The guest is an attacker. Whatever it does ends in an [`Exit`]; nothing here panics on it.
+
+#![allow(unsafe_code, reason = "ioctls, the run page and guest memory")]
+
+mod cpuid;
+mod error;
+mod exit;
+mod flush;
+mod kick;
+mod kind;
+pub(crate) mod lab;
+mod memory;
+mod pool;
+mod state;
+mod vcpu;
+mod vm;
+mod xsave;
+
+pub use error::KvmError;
+pub use exit::{Exit, Position, UserFrame};
+pub use flush::{FlushCounts, FlushPolicy, KvmSink};
+pub use kick::{Kicker, install_kick_handler};
+pub use kind::Kind;
+pub use memory::GuestMemory;
+pub use pool::VcpuPool;
+pub use vcpu::{NonCanonical, Registers, Vcpu};
+pub use vm::{Kvm, Vm};
+pub use xsave::XsaveArea;
+
+#[cfg(test)]
+mod tests;

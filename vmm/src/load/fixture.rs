@@ -47,10 +47,7 @@ impl Builder {
         };
         let code = load(abi::PF_R | abi::PF_X, 0, 0, 0x800, 0x800);
         let data = load(abi::PF_R | abi::PF_W, 0xf00, 0x1f00, 0x80, 0x2000);
-        let note = abi::Elf64_Phdr {
-            p_type: abi::PT_NOTE,
-            ..Default::default()
-        };
+        let note = abi::Elf64_Phdr { p_type: abi::PT_NOTE, ..Default::default() };
         Builder {
             segments: vec![code, data, note],
             entry: base + 0x100,
@@ -79,9 +76,7 @@ impl Builder {
             e_phoff: 64,
             e_ehsize: 64,
             e_phentsize: 56,
-            e_phnum: self
-                .header_count
-                .unwrap_or(u16::try_from(table.len()).unwrap()),
+            e_phnum: self.header_count.unwrap_or(u16::try_from(table.len()).unwrap()),
             ..Default::default()
         };
         header.e_ident[..8].copy_from_slice(b"\x7fELF\x02\x01\x01\x00");
@@ -95,6 +90,13 @@ impl Builder {
         }
         file
     }
+}
+
+/// Whether the host kernel is the reference, 6.18, or newer.
+pub(crate) fn host_is_reference() -> bool {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let mut numbers = release.split(['.', '-']).map_while(|part| part.trim().parse::<u32>().ok());
+    (numbers.next(), numbers.next()) >= (Some(6), Some(18))
 }
 
 /// A program that waits in `read(2)` for input that never comes, run by the host kernel without ASLR:
@@ -117,13 +119,17 @@ impl Waiting {
             eprintln!("skipped: there is no setarch on this machine");
             return None;
         };
-        let waiting = Waiting(child);
+        let mut waiting = Waiting(child);
         let name = command[0].rsplit('/').next().unwrap_or_default();
         let name = format!("{}\n", &name[..name.len().min(15)]);
         // First setarch has to become the program.
         while !(waiting.read("comm") == name.as_bytes()
             && waiting.read("syscall").starts_with(b"0 0x0 "))
         {
+            if let Ok(Some(status)) = waiting.0.try_wait() {
+                eprintln!("skipped: setarch -R {command:?} ended with {status}");
+                return None;
+            }
             std::thread::yield_now();
         }
         Some(waiting)
@@ -138,22 +144,14 @@ impl Waiting {
     pub(crate) fn stat(&self, field: usize) -> u64 {
         let text = String::from_utf8(self.read("stat")).unwrap();
         let (_, fields) = text.rsplit_once(')').unwrap();
-        fields
-            .split_whitespace()
-            .nth(field - 3)
-            .unwrap()
-            .parse()
-            .unwrap()
+        fields.split_whitespace().nth(field - 3).unwrap().parse().unwrap()
     }
 
     /// Its auxiliary vector.
     pub(crate) fn auxv(&self) -> Vec<(u64, u64)> {
         let half = |bytes: &[u8]| u64::from_le_bytes(bytes.try_into().unwrap());
         let bytes = self.read("auxv");
-        bytes
-            .chunks_exact(16)
-            .map(|pair| (half(&pair[..8]), half(&pair[8..])))
-            .collect()
+        bytes.chunks_exact(16).map(|pair| (half(&pair[..8]), half(&pair[8..]))).collect()
     }
 
     /// Its memory from `start` to `end`.

@@ -109,10 +109,7 @@ mod tests {
     #[test]
     fn a_missing_file_a_directory_and_a_device_are_told_apart() {
         let open = |path| Image::open(Path::new(path));
-        assert!(matches!(
-            open("/nonexistent/program"),
-            Err(LoadError::NotFound)
-        ));
+        assert!(matches!(open("/nonexistent/program"), Err(LoadError::NotFound)));
         assert!(matches!(open("/dev/null/x"), Err(LoadError::NotFound)));
         assert!(matches!(open("/tmp"), Err(LoadError::Directory)));
         assert!(matches!(open("/dev/null"), Err(LoadError::NotRegular)));
@@ -122,10 +119,7 @@ mod tests {
     fn a_file_without_an_execute_bit_is_refused_as_execve_does() {
         let bytes = fixture::Builder::fixed().bytes();
         let file = Scratch::new("noexec", &bytes, 0o644);
-        assert!(matches!(
-            Image::open(&file.0),
-            Err(LoadError::NotExecutable)
-        ));
+        assert!(matches!(Image::open(&file.0), Err(LoadError::NotExecutable)));
         let file = Scratch::new("exec", &bytes, 0o755);
         let image = Image::open(&file.0).unwrap();
         assert_eq!(image.elf.segments().len(), 2);
@@ -136,9 +130,6 @@ mod tests {
         let Err(LoadError::Dynamic { interpreter }) = Image::open(Path::new("/bin/sh")) else {
             panic!("/bin/sh is expected to be dynamic");
         };
-        assert!(
-            interpreter.contains("ld-linux-x86-64.so.2"),
-            "{interpreter}"
-        );
+        assert!(interpreter.contains("ld-linux-x86-64.so.2"), "{interpreter}");
     }
 }

@@ -1,0 +1,92 @@
+//! The hypercall itself: the one place where a payload's request leaves it.
+//!
+//! Number in rax, arguments in rdi rsi rdx r10 r8 r9, result or a negated error number in rax; rcx
+//! and r11 are the only registers lost (syscall(2), and the AMD64 ABI's appendix A.2.1).
+
+#![allow(unsafe_code)]
+
+use core::arch::asm;
+
+use crate::errno::Errno;
+
+/// Linux's x86-64 call numbers, those that payloads use.
+pub mod number {
+    /// read(2)
+    pub const READ: u64 = 0;
+    /// write(2)
+    pub const WRITE: u64 = 1;
+    /// open(2)
+    pub const OPEN: u64 = 2;
+    /// close(2)
+    pub const CLOSE: u64 = 3;
+    /// mmap(2)
+    pub const MMAP: u64 = 9;
+    /// mprotect(2)
+    pub const MPROTECT: u64 = 10;
+    /// munmap(2)
+    pub const MUNMAP: u64 = 11;
+    /// brk(2)
+    pub const BRK: u64 = 12;
+    /// rt_sigaction(2)
+    pub const RT_SIGACTION: u64 = 13;
+    /// rt_sigprocmask(2)
+    pub const RT_SIGPROCMASK: u64 = 14;
+    /// rt_sigreturn(2)
+    pub const RT_SIGRETURN: u64 = 15;
+    /// writev(2)
+    pub const WRITEV: u64 = 20;
+    /// mremap(2)
+    pub const MREMAP: u64 = 25;
+    /// getpid(2)
+    pub const GETPID: u64 = 39;
+    /// exit(2)
+    pub const EXIT: u64 = 60;
+    /// uname(2)
+    pub const UNAME: u64 = 63;
+    /// sigaltstack(2)
+    pub const SIGALTSTACK: u64 = 131;
+    /// arch_prctl(2)
+    pub const ARCH_PRCTL: u64 = 158;
+    /// exit_group(2)
+    pub const EXIT_GROUP: u64 = 231;
+    /// getrandom(2)
+    pub const GETRANDOM: u64 = 318;
+}
+
+/// The largest error number; results from `-MAX_ERRNO` to -1 are errors (Linux's `IS_ERR_VALUE`).
+const MAX_ERRNO: u64 = 4095;
+
+/// Makes the call `number` with up to six arguments (the rest 0).
+///
+/// # Errors
+/// Whatever the call answers.
+///
+/// # Safety
+/// The call is free to change any memory its arguments name, the address space, or where the
+/// program runs on; the caller knows that nothing Rust relies on is touched.
+#[inline]
+pub unsafe fn syscall<const N: usize>(number: u64, args: [u64; N]) -> Result<u64, Errno> {
+    let arg = |i: usize| args.get(i).copied().unwrap_or(0);
+    let result: u64;
+    // SAFETY: the operands name every register that the instruction changes, memory is taken to be
+    // changed, and the caller answers for what the call does.
+    unsafe {
+        asm!(
+            "syscall",
+            inlateout("rax") number => result,
+            in("rdi") arg(0),
+            in("rsi") arg(1),
+            in("rdx") arg(2),
+            in("r10") arg(3),
+            in("r8") arg(4),
+            in("r9") arg(5),
+            lateout("rcx") _,
+            lateout("r11") _,
+            options(nostack),
+        );
+    }
+    match u16::try_from(result.wrapping_neg()) {
+        Ok(errno) if errno != 0 && u64::from(errno) <= MAX_ERRNO => Err(Errno(errno)),
+        _ => Ok(result),
+    }
+}

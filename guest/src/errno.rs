@@ -1,0 +1,53 @@
+//! The error numbers a payload meets, by name: what a call answers is compared with these and
+//! printed as a person reads it.
+
+use core::fmt;
+
+/// A Linux error number: what a call that failed left in rax, negated (errno(3)).
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Errno(pub u16);
+
+macro_rules! names {
+    ($($name:ident = $number:literal, $what:literal;)*) => {
+        impl Errno {
+            $(#[doc = $what] pub const $name: Errno = Errno($number);)*
+
+            /// Its name as in errno(3); `None` for a number that has none here.
+            #[must_use]
+            pub const fn name(self) -> Option<&'static str> {
+                match self.0 {
+                    $($number => Some(stringify!($name)),)*
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+
+names! {
+    EPERM = 1, "Operation not permitted";
+    ENOENT = 2, "No such file or directory";
+    EINTR = 4, "Interrupted system call";
+    EBADF = 9, "Bad file descriptor";
+    ENOMEM = 12, "Out of memory, or no such mapping";
+    EACCES = 13, "Permission denied";
+    EFAULT = 14, "Bad address";
+    EEXIST = 17, "Already there";
+    EINVAL = 22, "Invalid argument";
+    ENOSYS = 38, "No such call";
+}
+
+impl fmt::Display for Errno {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.name() {
+            Some(name) => f.write_str(name),
+            None => write!(f, "errno {}", self.0),
+        }
+    }
+}
+
+impl fmt::Debug for Errno {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}

@@ -1,0 +1,113 @@
+//! What the integration tests share: running a command with a time limit, and the programs to run.
+
+#![allow(dead_code, reason = "each test uses its part")]
+
+use std::io::{Read, Write};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+use std::thread;
+use std::time::Duration;
+
+use wait_timeout::ChildExt;
+
+/// The binary under test.
+pub const MMVISOR: &str = env!("CARGO_BIN_EXE_mmvisor");
+
+/// What a command did.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Ran {
+    /// Its exit status as a shell shows it; `None` when it ran out of time and was killed.
+    pub status: Option<u8>,
+    /// What it wrote to standard output.
+    pub stdout: Vec<u8>,
+    /// What it wrote to standard error.
+    pub stderr: String,
+}
+
+/// Runs a command to its end or its time limit. It is in a process group of its own, which is killed as
+/// a whole, so nothing is left behind.
+pub fn run(command: &mut Command, stdin: &[u8], limit: Duration) -> Ran {
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0)
+        .spawn()
+        .unwrap_or_else(|error| panic!("cannot run {command:?}: {error}"));
+    let (mut input, mut output, mut errors) =
+        (child.stdin.take().unwrap(), child.stdout.take().unwrap(), child.stderr.take().unwrap());
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            // A program need not read its input.
+            let _ = input.write_all(stdin);
+        });
+        let output = scope.spawn(move || {
+            let mut bytes = Vec::new();
+            output.read_to_end(&mut bytes).map(|_| bytes)
+        });
+        let errors = scope.spawn(move || {
+            let mut bytes = Vec::new();
+            errors.read_to_end(&mut bytes).map(|_| bytes)
+        });
+        let ended = child.wait_timeout(limit).unwrap();
+        if ended.is_none() {
+            let group = nix::unistd::Pid::from_raw(child.id().try_into().unwrap());
+            let _ = nix::sys::signal::killpg(group, nix::sys::signal::Signal::SIGKILL);
+            let _ = child.wait();
+        }
+        let status = ended.map(|status| match status.code() {
+            Some(code) => u8::try_from(code).unwrap(),
+            None => 128 + u8::try_from(status.signal().unwrap()).unwrap(),
+        });
+        let stderr = String::from_utf8_lossy(&errors.join().unwrap().unwrap()).into_owned();
+        Ran { status, stdout: output.join().unwrap().unwrap(), stderr }
+    })
+}
+
+/// Why /dev/kvm cannot be used here; `None` if it can.
+pub fn kvm_unusable() -> Option<String> {
+    let kvm = std::fs::OpenOptions::new().read(true).write(true).open("/dev/kvm");
+    kvm.err().map(|error| format!("/dev/kvm: {error}"))
+}
+
+/// A payload of the crate `guest`, built once.
+pub fn payload(name: &str) -> PathBuf {
+    static BUILT: OnceLock<()> = OnceLock::new();
+    let directory = Path::new(MMVISOR).parent().unwrap();
+    BUILT.get_or_init(|| {
+        let mut build = Command::new(env!("CARGO"));
+        build.args(["build", "--quiet", "--package", "mmvisor-guest"]);
+        if directory.ends_with("release") {
+            build.arg("--release");
+        }
+        build.arg("--target-dir").arg(directory.parent().unwrap());
+        let status = build.status().unwrap();
+        assert!(status.success(), "the payloads do not build");
+    });
+    directory.join(name)
+}
+
+/// A C program of `tests/programs`, built by `compiler` with `flags`.
+pub fn c_program(name: &str, compiler: &str, flags: &[&str]) -> PathBuf {
+    let out =
+        Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{compiler}{}", flags.concat()));
+    let source = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../tests/programs")
+        .join(name)
+        .with_extension("c");
+    // Built under another name first: two tests may build it at once.
+    let fresh = out.with_extension(format!("{:?}", thread::current().id()));
+    let status = Command::new(compiler)
+        .args(["-O1", "-Wall"])
+        .args(flags)
+        .arg("-o")
+        .arg(&fresh)
+        .arg(&source)
+        .status()
+        .unwrap_or_else(|error| panic!("{compiler}: {error}; `make deps` installs it"));
+    assert!(status.success(), "{} does not build with {compiler}", source.display());
+    std::fs::rename(&fresh, &out).unwrap();
+    out
+}

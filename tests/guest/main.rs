@@ -1,0 +1,23 @@
+//! Programs in a guest: the same cases under the host's KVM and, one boot each, in the nested machine
+//! with nested paging and with shadow paging.
+//!
+//! A case that cannot run here is ignored with its reason, and counted. The nested machine needs no
+//! KVM, so its cases are never ignored.
+
+#![allow(unreachable_pub, clippy::unwrap_used, reason = "a test is a crate of its own")]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod cases;
+mod direct;
+mod nested;
+
+use libtest_mimic::{Arguments, Trial};
+
+fn main() {
+    let arguments = Arguments::from_args();
+    let mut trials: Vec<Trial> = direct::trials();
+    trials.extend(nested::trials());
+    libtest_mimic::run(&arguments, trials).exit();
+}

@@ -1,0 +1,205 @@
+//! `--stats`: what a run counted, for people and as JSON.
+
+use std::fmt::Write;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use mm::space::AddressSpace;
+use serde::Serialize;
+
+use crate::hypercall::name;
+use crate::kvm::FlushCounts;
+use crate::machine::Machine;
+use crate::task::Stats;
+
+/// How to print.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+pub(super) enum Format {
+    /// For people.
+    Text,
+    /// One JSON object.
+    Json,
+}
+
+/// What a run counted. Times are in microseconds, memory in pages of 4 KiB.
+#[derive(Debug, Serialize)]
+pub(super) struct Report {
+    kvm: String,
+    exits: Exits,
+    calls: Vec<CallRow>,
+    faults: Faults,
+    pages: Pages,
+    flushes: FlushCounts,
+    time_us: Times,
+}
+
+#[derive(Debug, Serialize)]
+struct Exits {
+    calls: u64,
+    page_faults: u64,
+    exceptions: u64,
+    interrupts: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct CallRow {
+    name: String,
+    count: u64,
+    errors: u64,
+    time_us: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct Faults {
+    zero: u64,
+    backed: u64,
+    copied: u64,
+    spurious: u64,
+    stack_growth: u64,
+    around: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct Pages {
+    resident: u64,
+    resident_peak: u64,
+    tables: u64,
+    frames_peak: u64,
+    taken_from_host: u64,
+    released_to_host: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct Times {
+    guest: u64,
+    calls: u64,
+    faults: u64,
+}
+
+impl Report {
+    pub(super) fn new(machine: &Machine, space: &AddressSpace, stats: &Stats) -> Self {
+        let faults = &space.counters().faults;
+        let resident = &space.counters().resident;
+        let frames = machine.system().frames().stats();
+        let mut calls: Vec<CallRow> = stats
+            .calls
+            .iter()
+            .map(|(&number, call)| CallRow {
+                name: name(number).map_or_else(|| format!("{number:#x}"), str::to_owned),
+                count: call.count,
+                errors: call.errors,
+                time_us: micros(call.time),
+            })
+            .collect();
+        calls.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| a.name.cmp(&b.name)));
+        Report {
+            kvm: machine.kind().to_string(),
+            exits: Exits {
+                calls: stats.exits.calls,
+                page_faults: stats.exits.page_faults,
+                exceptions: stats.exits.exceptions,
+                interrupts: stats.exits.interrupts,
+            },
+            calls,
+            faults: Faults {
+                zero: faults.zero.load(Ordering::Relaxed),
+                backed: faults.backed.load(Ordering::Relaxed),
+                copied: faults.copied.load(Ordering::Relaxed),
+                spurious: faults.spurious.load(Ordering::Relaxed),
+                stack_growth: faults.stack_growth.load(Ordering::Relaxed),
+                around: faults.around.load(Ordering::Relaxed),
+            },
+            pages: Pages {
+                resident: resident.total(),
+                resident_peak: resident.peak(),
+                tables: space.table().table_frames(),
+                frames_peak: frames.peak,
+                taken_from_host: frames.taken,
+                released_to_host: frames.released,
+            },
+            flushes: machine.sink().counts(),
+            time_us: Times {
+                guest: micros(stats.guest_time),
+                calls: micros(stats.call_time()),
+                faults: micros(stats.fault_time),
+            },
+        }
+    }
+
+    pub(super) fn print(&self, format: Format) -> String {
+        match format {
+            Format::Text => self.text(),
+            Format::Json => serde_json::to_string(self).unwrap_or_else(|error| error.to_string()),
+        }
+    }
+
+    fn text(&self) -> String {
+        let mut out = String::new();
+        let mut row = |label: &str, text: String| {
+            // Writing to a String cannot fail.
+            let _ = writeln!(out, "{label:<10} {text}");
+        };
+        let Report { exits, faults, pages, flushes, time_us, .. } = self;
+        row("kvm", self.kvm.clone());
+        row(
+            "exits",
+            format!(
+                "{} calls, {} page faults, {} exceptions, {} interrupts",
+                exits.calls, exits.page_faults, exits.exceptions, exits.interrupts
+            ),
+        );
+        row(
+            "faults",
+            format!(
+                "{} zero, {} backed, {} copied, {} spurious, {} stack growth; {} pages around",
+                faults.zero,
+                faults.backed,
+                faults.copied,
+                faults.spurious,
+                faults.stack_growth,
+                faults.around
+            ),
+        );
+        row(
+            "pages",
+            format!(
+                "{} resident ({} at most), {} of tables; {} frames at most, {} taken from the host, \
+                 {} given back",
+                pages.resident,
+                pages.resident_peak,
+                pages.tables,
+                pages.frames_peak,
+                pages.taken_from_host,
+                pages.released_to_host
+            ),
+        );
+        row(
+            "flushes",
+            format!(
+                "{} by notifier ({} runs, {} frames), {} by dummy slot, {} fallbacks",
+                flushes.notifier,
+                flushes.notifier_runs,
+                flushes.notifier_frames,
+                flushes.dummy_slot,
+                flushes.fallbacks
+            ),
+        );
+        row(
+            "time",
+            format!(
+                "{} us in KVM_RUN, {} us in calls, {} us in faults",
+                time_us.guest, time_us.calls, time_us.faults
+            ),
+        );
+        for call in &self.calls {
+            let CallRow { name, count, errors, time_us } = call;
+            row("call", format!("{name:<16} {count:>8} ({errors} errors) {time_us:>8} us"));
+        }
+        out.truncate(out.trim_end().len());
+        out
+    }
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,341 @@
+//! The questions.
+
+use std::time::{Duration, Instant};
+
+use mm::paging::TableChange;
+use mm::phys::PhysMemory;
+
+use super::report::{Outcome, Probe};
+use crate::kvm::lab::{
+    self, CODE, DATA, KERNEL_PAGES, Lab, LabError, READ, Seen, Visibility, WRITE, expect,
+};
+use crate::kvm::{Exit, FlushPolicy, Kicker, Kvm, Registers};
+
+/// A question to a KVM.
+pub(super) struct Question {
+    name: &'static str,
+    proves: &'static str,
+    ask: fn(&Kvm) -> Result<Answer, LabError>,
+}
+
+/// What a pass says besides.
+struct Answer {
+    cost: Option<Duration>,
+    detail: String,
+}
+
+impl Answer {
+    fn new(cost: Duration, detail: impl Into<String>) -> Answer {
+        Answer { cost: Some(cost), detail: detail.into() }
+    }
+}
+
+impl Question {
+    /// Asks it.
+    pub(super) fn ask(&self, kvm: &Kvm) -> Probe {
+        let outcome = match (self.ask)(kvm) {
+            Ok(Answer { cost, detail }) => {
+                Outcome::Pass { microseconds: cost.map(|cost| cost.as_secs_f64() * 1e6), detail }
+            }
+            Err(error) => Outcome::Fail { reason: error.to_string() },
+        };
+        Probe { name: self.name, proves: self.proves, outcome }
+    }
+}
+
+/// All of them, the simplest first.
+pub(super) fn all() -> impl Iterator<Item = Question> {
+    [
+        Question {
+            name: "ring-3 entry",
+            proves: "a vCPU runs ring 3 from its first instruction, without a kernel in the guest",
+            ask: ring_3_entry,
+        },
+        Question {
+            name: "system-call stub",
+            proves: "SYSCALL reaches the host, and the host sets where ring 3 continues",
+            ask: system_call,
+        },
+        Question {
+            name: "page fault",
+            proves: "a fault tells its address and access, and the instruction can be repeated",
+            ask: page_fault,
+        },
+        Question {
+            name: "ring-0 pages",
+            proves: "ring 3 can neither read, write nor enter the descriptor tables, entries and stack",
+            ask: ring_0_pages,
+        },
+        Question {
+            name: "sync_regs",
+            proves: "all registers go both ways through the run page",
+            ask: sync_regs,
+        },
+        Question {
+            name: "XSAVE",
+            proves: "vector state can be saved, set, and cleared for another program",
+            ask: xsave,
+        },
+        Question {
+            name: "kick",
+            proves: "a signal stops a vCPU even if it comes just before the run",
+            ask: kick,
+        },
+        Question {
+            name: "memory slots",
+            proves: "guest memory can grow under a running machine",
+            ask: memory_slots,
+        },
+        Question {
+            name: "revoked, notifier",
+            proves: "a page that the host unmaps is gone at once after a protection change",
+            ask: revoked_by_notifier,
+        },
+        Question {
+            name: "revoked, dummy slot",
+            proves: "a page that the host unmaps is gone at once after a slot's deletion",
+            ask: revoked_by_dummy_slot,
+        },
+        Question {
+            name: "second vCPU, notifier",
+            proves: "a running vCPU writes nothing more once a protection change has returned",
+            ask: running_by_notifier,
+        },
+        Question {
+            name: "second vCPU, dummy",
+            proves: "a running vCPU writes nothing more once a slot's deletion has returned",
+            ask: running_by_dummy_slot,
+        },
+        Question {
+            name: "reused table",
+            proves: "a page-table frame used again shows nothing of its old content",
+            ask: reused_table,
+        },
+        Question {
+            name: "slot deletion",
+            proves: "deleting a slot drops every translation (KVM_X86_QUIRK_SLOT_ZAP_ALL is enabled)",
+            ask: slot_deletion,
+        },
+    ]
+    .into_iter()
+}
+
+/// How often a thing is done to find its cost.
+const ROUNDS: u32 = 500;
+/// How often a machine is made to find the cost of a flush.
+const MACHINES: usize = 5;
+
+fn ring_3_entry(kvm: &Kvm) -> Result<Answer, LabError> {
+    let start = Instant::now();
+    let lab = Lab::new(kvm, FlushPolicy::Chosen)?;
+    let mut vcpu = lab.vcpu(lab::breakpoint())?;
+    let exit = lab.run(&mut vcpu)?;
+    let cost = start.elapsed();
+    match exit {
+        Exit::Fault { vector: 3, frame, .. } => {
+            expect("the code segment", frame.cs, u64::from(guest::abi::USER_CS))?;
+            expect("rip", frame.rip, CODE + 1)?;
+            Ok(Answer::new(cost, "from no machine to its first exit"))
+        }
+        got => Err(LabError::Unexpected { wanted: "a breakpoint", got }),
+    }
+}
+
+fn system_call(kvm: &Kvm) -> Result<Answer, LabError> {
+    let lab = Lab::new(kvm, FlushPolicy::Chosen)?;
+    let mut vcpu = lab.vcpu(lab::call_loop())?;
+    vcpu.resume_user(&Registers { rax: 77, ..*vcpu.registers() })?;
+    expect("rax at the first call", lab.run_to_call(&mut vcpu)?, 77)?;
+    vcpu.resume_user(&Registers { rax: 78, ..*vcpu.registers() })?;
+    expect("rax at the second call", lab.run_to_call(&mut vcpu)?, 78)?;
+    let start = Instant::now();
+    for _ in 0..ROUNDS {
+        lab.run_to_call(&mut vcpu)?;
+    }
+    Ok(Answer::new(start.elapsed() / ROUNDS, "a call and its return"))
+}
+
+fn page_fault(kvm: &Kvm) -> Result<Answer, LabError> {
+    /// Read, write and fetch by ring 3; the last two of a page that is present.
+    const ERRORS: [u64; 3] = [4, 7, 0x15];
+    let lab = Lab::new(kvm, FlushPolicy::Chosen)?;
+    let mut vcpu = lab.vcpu(lab::load_store())?;
+    let page = lab.frame();
+    for (error, bits) in ERRORS.into_iter().zip([READ, WRITE | 1 << 63, READ]) {
+        match lab.run(&mut vcpu)? {
+            Exit::Fault { vector: 14, error: got, address, .. } => {
+                expect("the page-fault error code", got, error)?;
+                expect("the page-fault address", address.get(), DATA)?;
+            }
+            got => return Err(LabError::Unexpected { wanted: "a page fault", got }),
+        }
+        lab.set(DATA, page, bits);
+        vcpu.retry_fault();
+        if error != ERRORS[2] {
+            lab.run_to_call(&mut vcpu)?;
+        }
+    }
+    lab.pool.give_back(vcpu);
+
+    let lab = Lab::new(kvm, FlushPolicy::Chosen)?;
+    let mut vcpu = lab.vcpu(lab::load_loop())?;
+    let start = Instant::now();
+    for _ in 0..ROUNDS {
+        lab.run_to_fault(&mut vcpu)?;
+        vcpu.retry_fault();
+    }
+    Ok(Answer::new(start.elapsed() / ROUNDS, "a fault and the instruction again"))
+}
+
+fn ring_0_pages(kvm: &Kvm) -> Result<Answer, LabError> {
+    let lab = Lab::new(kvm, FlushPolicy::Chosen)?;
+    let mut vcpu = lab.vcpu(lab::load_store())?;
+    for page in KERNEL_PAGES {
+        for (rip, rdi) in [(CODE, page), (CODE + lab::STORE_OFFSET, page), (page, 0)] {
+            vcpu.resume_user(&Registers { rip, rdi, ..*vcpu.registers() })?;
+            let (vector, _) = lab.run_to_fault(&mut vcpu)?;
+            expect("the exception", u64::from(vector), 14)?;
+            expect("where it happened", vcpu.registers().rip, rip)?;
+        }
+    }
+    Ok(Answer { cost: None, detail: "ring 3 can do nothing with them".to_owned() })
+}
+
+fn sync_regs(kvm: &Kvm) -> Result<Answer, LabError> {
+    let lab = Lab::new(kvm, FlushPolicy::Chosen)?;
+    let mut vcpu = lab.vcpu(lab::sum_registers())?;
+    // Different powers of two: the sum tells a register that did not arrive, or arrived twice.
+    #[rustfmt::skip]
+    let registers = Registers {
+        rax: 1, rbx: 1 << 1, rdx: 1 << 2, rsi: 1 << 3, rdi: 1 << 4, rbp: 1 << 5, rsp: 1 << 6,
+        r8: 1 << 7, r9: 1 << 8, r10: 1 << 9, r12: 1 << 10, r13: 1 << 11, r14: 1 << 12, r15: 1 << 13,
+        ..*vcpu.registers()
+    };
+    vcpu.resume_user(&registers)?;
+    expect("the sum of all registers", lab.run_to_call(&mut vcpu)?, (1 << 14) - 1)?;
+    let after = Registers { rax: 1, ..*vcpu.registers() };
+    expect("the sum of all registers after the call", sum(&after), (1 << 14) - 1)?;
+    let start = Instant::now();
+    for _ in 0..ROUNDS {
+        vcpu.resume_user(&registers)?;
+    }
+    Ok(Answer::new(start.elapsed() / ROUNDS, "setting them all"))
+}
+
+/// The sum of all registers that SYSCALL leaves alone.
+fn sum(r: &Registers) -> u64 {
+    [r.rax, r.rbx, r.rdx, r.rsi, r.rdi, r.rbp, r.rsp, r.r8, r.r9, r.r10, r.r12, r.r13, r.r14, r.r15]
+        .into_iter()
+        .fold(0, u64::wrapping_add)
+}
+
+fn xsave(kvm: &Kvm) -> Result<Answer, LabError> {
+    let registers = lab::vector_state(kvm)?;
+    let lab = Lab::new(kvm, FlushPolicy::Chosen)?;
+    let vcpu = lab.vcpu(lab::breakpoint())?;
+    let start = Instant::now();
+    for _ in 0..ROUNDS {
+        vcpu.set_xsave(&vcpu.xsave()?)?;
+    }
+    Ok(Answer::new(start.elapsed() / ROUNDS, format!("saving and setting; {registers} registers")))
+}
+
+fn kick(kvm: &Kvm) -> Result<Answer, LabError> {
+    let lab = Lab::new(kvm, FlushPolicy::Chosen)?;
+    let mut vcpu = lab.vcpu(lab::count_up())?;
+    lab.map(DATA, WRITE);
+    let kicker = Kicker::of_this_thread();
+    let start = Instant::now();
+    for _ in 0..ROUNDS {
+        kicker.kick()?;
+        match vcpu.run() {
+            Exit::Interrupted(_) if lab.watchdog().has_barked() => return Err(LabError::TimedOut),
+            Exit::Interrupted(_) => {}
+            got => return Err(LabError::Unexpected { wanted: "an interruption", got }),
+        }
+    }
+    Ok(Answer::new(start.elapsed() / ROUNDS, "a signal and the run that it ends"))
+}
+
+fn memory_slots(kvm: &Kvm) -> Result<Answer, LabError> {
+    let lab = Lab::new(kvm, FlushPolicy::Chosen)?;
+    let mut vcpu = lab.vcpu(lab::load_store())?;
+    expect("the fault before", u64::from(lab.run_to_fault(&mut vcpu)?.0), 14)?;
+    let before = lab.memory().frames();
+    let start = Instant::now();
+    let frames = lab.memory().grow()?;
+    let cost = start.elapsed();
+    let last = mm::addr::Frame::new(frames - 1);
+    lab.set(DATA, last, READ);
+    lab.store(last, 0x5107);
+    vcpu.retry_fault();
+    expect("the new slot's last word", lab.run_to_call(&mut vcpu)?, 0x5107)?;
+    Ok(Answer::new(cost, format!("{} MiB more", (frames - before) >> 8)))
+}
+
+fn revoked_by_notifier(kvm: &Kvm) -> Result<Answer, LabError> {
+    let cost = flush_cost(MACHINES, || lab::revoked_page(kvm, FlushPolicy::NotifierOnly))?;
+    let without = lab::revoked_page(kvm, FlushPolicy::None)?.visibility;
+    Ok(Answer::new(cost, format!("one page; {}", without_a_flush(without))))
+}
+
+fn revoked_by_dummy_slot(kvm: &Kvm) -> Result<Answer, LabError> {
+    let cost = flush_cost(MACHINES, || lab::revoked_page(kvm, FlushPolicy::DummyOnly))?;
+    Ok(Answer::new(cost, "every page of the machine"))
+}
+
+fn running_by_notifier(kvm: &Kvm) -> Result<Answer, LabError> {
+    let cost = flush_cost(1, || lab::running_vcpu(kvm, FlushPolicy::NotifierOnly))?;
+    let without = lab::running_vcpu(kvm, FlushPolicy::None)?.visibility;
+    Ok(Answer::new(cost, format!("while it runs; {}", without_a_flush(without))))
+}
+
+fn running_by_dummy_slot(kvm: &Kvm) -> Result<Answer, LabError> {
+    let cost = flush_cost(1, || lab::running_vcpu(kvm, FlushPolicy::DummyOnly))?;
+    Ok(Answer::new(cost, "while it runs"))
+}
+
+fn reused_table(kvm: &Kvm) -> Result<Answer, LabError> {
+    let reuse = |policy, change| lab::reused_tables(kvm, policy, change);
+    let cost = flush_cost(MACHINES, || reuse(FlushPolicy::Chosen, TableChange::Unlinked))?;
+    let leaves = reuse(FlushPolicy::NotifierOnly, TableChange::None)?.visibility;
+    let detail = match leaves {
+        Visibility::Stale => "dummy slot; a notifier on the data pages alone is not enough",
+        Visibility::New => "dummy slot; a notifier on the data pages would do",
+    };
+    Ok(Answer::new(cost, detail))
+}
+
+fn slot_deletion(kvm: &Kvm) -> Result<Answer, LabError> {
+    expect_new(lab::revoked_page(kvm, FlushPolicy::DummyOnly)?)?;
+    let detail = if kvm.slot_deletion_is_a_quirk() {
+        "it does; the quirk is known and left enabled"
+    } else {
+        "it does; this kernel always does"
+    };
+    Ok(Answer { cost: None, detail: detail.to_owned() })
+}
+
+/// The median cost of a flush after which the change must be seen.
+fn flush_cost(
+    times: usize,
+    mut ask: impl FnMut() -> Result<Seen, LabError>,
+) -> Result<Duration, LabError> {
+    let mut costs = (0..times).map(|_| expect_new(ask()?)).collect::<Result<Vec<_>, _>>()?;
+    costs.sort_unstable();
+    Ok(costs.get(times / 2).copied().unwrap_or_default())
+}
+
+fn expect_new(seen: Seen) -> Result<Duration, LabError> {
+    match seen.visibility {
+        Visibility::New => Ok(seen.flush),
+        Visibility::Stale => Err(LabError::Stale),
+    }
+}
+
+fn without_a_flush(visibility: Visibility) -> &'static str {
+    match visibility {
+        Visibility::Stale => "without it the old page stays visible",
+        Visibility::New => "seen without it, too",
+    }
+}

@@ -1,0 +1,91 @@
+//! Who and where a program is.
+
+use mm::addr::{PAGE_BYTES, PAGE_SIZE};
+use mm::error::Errno;
+
+use super::{Context, Served};
+
+/// Bytes of a field of `struct utsname`.
+const UTS_FIELD: usize = 65;
+
+/// getpid(2), gettid(2).
+pub(super) fn getpid(c: &mut Context<'_>) -> Served {
+    Ok(u64::from(c.process.identity.pid.unsigned_abs()))
+}
+
+/// getppid(2).
+pub(super) fn getppid(c: &mut Context<'_>) -> Served {
+    Ok(u64::from(c.process.identity.parent.unsigned_abs()))
+}
+
+/// getuid(2) and the like: the guest's programs are root in it.
+pub(super) fn root(_: &mut Context<'_>) -> Served {
+    Ok(0)
+}
+
+/// uname(2): Linux 6.18, which is whose semantics these are.
+pub(super) fn uname(c: &mut Context<'_>) -> Served {
+    let fields = ["Linux", "mmvisor", "6.18.0", "#1 SMP", "x86_64", "(none)"];
+    let mut bytes = [0; 6 * UTS_FIELD];
+    for (field, text) in bytes.chunks_mut(UTS_FIELD).zip(fields) {
+        field[..text.len()].copy_from_slice(text.as_bytes());
+    }
+    c.write_bytes(c.address(0), &bytes)?;
+    Ok(0)
+}
+
+/// sysinfo(2): the guest's memory, one process.
+pub(super) fn sysinfo(c: &mut Context<'_>) -> Served {
+    let space = c.process.space.look();
+    let stats = space.system().frames().stats();
+    drop(space);
+    let total = stats.total * PAGE_SIZE;
+    let free = total - (stats.pages + stats.tables) * PAGE_SIZE;
+    let uptime = super::time::uptime().as_secs();
+    // uptime, three loads, totalram, freeram, sharedram, bufferram, totalswap, freeswap, procs,
+    // totalhigh, freehigh, mem_unit.
+    let words = [uptime, 0, 0, 0, total, free, 0, 0, 0, 0, 1, 0, 0, 1];
+    c.write_words(c.address(0), &words)?;
+    Ok(0)
+}
+
+/// getcwd(2): the root directory.
+pub(super) fn getcwd(c: &mut Context<'_>) -> Served {
+    if c.args[1] < 2 {
+        return Err(Errno::ERANGE.into());
+    }
+    c.write_bytes(c.address(0), b"/\0")?;
+    Ok(2)
+}
+
+/// umask(2): no file can be made yet.
+pub(super) fn umask(_: &mut Context<'_>) -> Served {
+    Ok(0o022)
+}
+
+/// getrandom(2): the host's.
+pub(super) fn getrandom(c: &mut Context<'_>) -> Served {
+    /// `GRND_NONBLOCK`, `GRND_RANDOM`, `GRND_INSECURE`.
+    const KNOWN: u64 = 7;
+    if c.args[2] & !KNOWN != 0 || c.args[2] & 6 == 6 {
+        return Err(Errno::EINVAL.into());
+    }
+    c.check_user(c.address(0), c.args[1])?;
+    let mut done = 0;
+    let wanted = usize::try_from(c.args[1]).unwrap_or(usize::MAX).min(i32::MAX as usize);
+    let mut buffer = [0; PAGE_BYTES];
+    while done < wanted {
+        let to = c.address(0).checked_add(done as u64).ok_or(Errno::EFAULT)?;
+        // Page by page: what lies before the first bad page is filled and counts.
+        let in_page = usize::try_from(PAGE_SIZE - to.page_offset()).unwrap_or(1);
+        let part = in_page.min(wanted - done);
+        let flags = rustix::rand::GetRandomFlags::empty();
+        let got = rustix::rand::getrandom(&mut buffer[..part], flags)?;
+        match c.write_bytes(to, &buffer[..got]) {
+            Ok(()) => done += got,
+            Err(stop) if done == 0 => return Err(stop),
+            Err(_) => break,
+        }
+    }
+    Ok(done as u64)
+}

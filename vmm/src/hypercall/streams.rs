@@ -1,0 +1,461 @@
+//! Descriptors. A program has the host's standard streams and no files: every path is unknown to it,
+//! except `/proc/self/exe` as a link.
+
+use std::collections::BTreeMap;
+use std::os::fd::BorrowedFd;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use mm::addr::VirtAddr;
+use mm::error::Errno;
+use nix::libc;
+use rustix::event::{PollFd, PollFlags, Timespec, poll as host_poll};
+use rustix::io::Errno as HostErrno;
+
+use super::signals::broken_pipe;
+use super::{Context, Served, Stop};
+
+/// The most bytes that one call moves at once.
+const CHUNK: usize = 1 << 20;
+/// The most bytes that Linux moves in one call (`MAX_RW_COUNT`).
+const MOST: u64 = 0x7fff_f000;
+/// The most pieces of a vector (`IOV_MAX`).
+const PIECES: u64 = 1024;
+/// The highest descriptor plus one (`RLIMIT_NOFILE`).
+const DESCRIPTORS: i32 = 1024;
+
+/// One of the host's streams.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Stream {
+    /// Standard input.
+    Input,
+    /// Standard output.
+    Output,
+    /// Standard error.
+    Error,
+}
+
+impl Stream {
+    fn host(self) -> BorrowedFd<'static> {
+        match self {
+            Stream::Input => rustix::stdio::stdin(),
+            Stream::Output => rustix::stdio::stdout(),
+            Stream::Error => rustix::stdio::stderr(),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Descriptor {
+    stream: Stream,
+    /// `FD_CLOEXEC`.
+    flags: i32,
+}
+
+/// A process's descriptors.
+#[derive(Debug)]
+pub struct Streams(Mutex<BTreeMap<i32, Descriptor>>);
+
+impl Default for Streams {
+    /// 0, 1 and 2.
+    fn default() -> Self {
+        let streams = [Stream::Input, Stream::Output, Stream::Error];
+        let table = (0..).zip(streams.map(|stream| Descriptor { stream, flags: 0 }));
+        Streams(Mutex::new(table.collect()))
+    }
+}
+
+impl Streams {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<i32, Descriptor>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The stream behind a descriptor.
+    ///
+    /// # Errors
+    /// `EBADF` if it is not open.
+    pub fn get(&self, fd: i32) -> Result<Stream, Errno> {
+        self.lock().get(&fd).map(|descriptor| descriptor.stream).ok_or(Errno::EBADF)
+    }
+
+    /// A second descriptor for the stream of `fd`: the lowest free one from `least` on.
+    fn duplicate(&self, fd: i32, least: i32, flags: i32) -> Result<i32, Errno> {
+        let mut table = self.lock();
+        let stream = table.get(&fd).ok_or(Errno::EBADF)?.stream;
+        if !(0..DESCRIPTORS).contains(&least) {
+            return Err(Errno::EINVAL);
+        }
+        let free = (least..DESCRIPTORS).find(|fd| !table.contains_key(fd)).ok_or(Errno::EMFILE)?;
+        table.insert(free, Descriptor { stream, flags });
+        Ok(free)
+    }
+}
+
+/// A descriptor as a result.
+fn descriptor(fd: i32) -> u64 {
+    u64::from(fd.unsigned_abs())
+}
+
+fn length(len: u64) -> usize {
+    usize::try_from(len.min(MOST)).unwrap_or(0)
+}
+
+/// read(2).
+pub(super) fn read(c: &mut Context<'_>) -> Served {
+    let stream = c.process.streams.get(c.int(0))?;
+    c.check_user(c.address(1), c.args[2])?;
+    let mut buffer = vec![0; length(c.args[2]).min(CHUNK)];
+    let count = rustix::io::retry_on_intr(|| rustix::io::read(stream.host(), &mut buffer))?;
+    c.write_bytes(c.address(1), &buffer[..count])?;
+    Ok(count as u64)
+}
+
+/// write(2).
+pub(super) fn write(c: &mut Context<'_>) -> Served {
+    let stream = c.process.streams.get(c.int(0))?;
+    c.check_user(c.address(1), c.args[2])?;
+    let piece = Piece { at: c.address(1), len: length(c.args[2]) };
+    write_pieces(c, stream, &[piece])
+}
+
+/// A piece of a vector.
+struct Piece {
+    at: VirtAddr,
+    len: usize,
+}
+
+/// The vector at argument 1, its length at argument 2.
+fn vector(c: &Context<'_>) -> Result<Vec<Piece>, Stop> {
+    let count = c.args[2];
+    if count > PIECES {
+        return Err(Errno::EINVAL.into());
+    }
+    let mut left = MOST;
+    let mut pieces = Vec::new();
+    for index in 0..count {
+        let at = c.address(1).checked_add(index * 16).ok_or(Errno::EFAULT)?;
+        let [base, len] = c.read_words(at)?;
+        if i64::try_from(len).is_err() {
+            return Err(Errno::EINVAL.into());
+        }
+        c.check_user(VirtAddr::new(base), len)?;
+        let len = len.min(left);
+        left -= len;
+        pieces.push(Piece { at: VirtAddr::new(base), len: length(len) });
+    }
+    Ok(pieces)
+}
+
+/// readv(2).
+pub(super) fn readv(c: &mut Context<'_>) -> Served {
+    let stream = c.process.streams.get(c.int(0))?;
+    let pieces = vector(c)?;
+    let wanted: usize = pieces.iter().map(|piece| piece.len).sum();
+    let mut buffer = vec![0; wanted.min(CHUNK)];
+    let count = rustix::io::retry_on_intr(|| rustix::io::read(stream.host(), &mut buffer))?;
+    let mut rest = &buffer[..count];
+    for piece in pieces {
+        let (now, later) = rest.split_at(piece.len.min(rest.len()));
+        c.write_bytes(piece.at, now)?;
+        rest = later;
+    }
+    Ok(count as u64)
+}
+
+/// writev(2).
+pub(super) fn writev(c: &mut Context<'_>) -> Served {
+    let stream = c.process.streams.get(c.int(0))?;
+    let pieces = vector(c)?;
+    write_pieces(c, stream, &pieces)
+}
+
+/// Writes until all is written, or an error, which counts only if nothing was written before it.
+fn write_pieces(c: &Context<'_>, stream: Stream, pieces: &[Piece]) -> Served {
+    let mut done = 0;
+    let mut buffer = Vec::new();
+    for (index, piece) in pieces.iter().enumerate() {
+        let mut taken = 0;
+        while taken < piece.len {
+            let part = (piece.len - taken).min(CHUNK - buffer.len());
+            let at = piece.at.checked_add(taken as u64).ok_or(Errno::EFAULT)?;
+            match c.read_bytes(at, part) {
+                Ok(bytes) => buffer.extend_from_slice(&bytes),
+                Err(Stop::Errno(_)) if done > 0 || !buffer.is_empty() => {
+                    return write_all(c, stream, &buffer, done);
+                }
+                Err(stop) => return Err(stop),
+            }
+            taken += part;
+            let last = index + 1 == pieces.len() && taken == piece.len;
+            if buffer.len() == CHUNK && !last {
+                let before = done;
+                done = write_all(c, stream, &buffer, done)?;
+                if done - before < buffer.len() as u64 {
+                    return Ok(done);
+                }
+                buffer.clear();
+            }
+        }
+    }
+    write_all(c, stream, &buffer, done)
+}
+
+/// Writes a buffer to the host; says how many bytes there are now, `before` included.
+fn write_all(c: &Context<'_>, stream: Stream, bytes: &[u8], before: u64) -> Served {
+    let mut done = 0;
+    loop {
+        match rustix::io::write(stream.host(), &bytes[done..]) {
+            Ok(count) => {
+                done += count;
+                if done == bytes.len() || count == 0 {
+                    return Ok(before + done as u64);
+                }
+            }
+            Err(HostErrno::INTR) => {}
+            Err(_) if before > 0 || done > 0 => return Ok(before + done as u64),
+            Err(HostErrno::PIPE) => return Err(broken_pipe(c)),
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+}
+
+/// close(2).
+pub(super) fn close(c: &mut Context<'_>) -> Served {
+    c.process.streams.lock().remove(&c.int(0)).map(|_| 0).ok_or_else(|| Errno::EBADF.into())
+}
+
+/// lseek(2).
+pub(super) fn lseek(c: &mut Context<'_>) -> Served {
+    use rustix::fs::SeekFrom;
+    let stream = c.process.streams.get(c.int(0))?;
+    let offset = c.args[1].cast_signed();
+    let from = match c.int(2) {
+        libc::SEEK_SET => SeekFrom::Start(u64::try_from(offset).map_err(|_| Errno::EINVAL)?),
+        libc::SEEK_CUR => SeekFrom::Current(offset),
+        libc::SEEK_END => SeekFrom::End(offset),
+        _ => return Err(Errno::EINVAL.into()),
+    };
+    Ok(rustix::fs::seek(stream.host(), from)?)
+}
+
+/// fstat(2).
+pub(super) fn fstat(c: &mut Context<'_>) -> Served {
+    let stream = c.process.streams.get(c.int(0))?;
+    stat_into(c, stream, c.address(1))
+}
+
+/// newfstatat(2): of a descriptor, by an empty path.
+pub(super) fn newfstatat(c: &mut Context<'_>) -> Served {
+    let empty_allowed = c.int(3) & libc::AT_EMPTY_PATH != 0;
+    let path = c.read_path(c.address(1))?;
+    if !path.is_empty() || !empty_allowed {
+        return Err(Errno::ENOENT.into());
+    }
+    let stream = c.process.streams.get(c.int(0))?;
+    stat_into(c, stream, c.address(2))
+}
+
+/// Writes a `struct stat` (arch/x86/include/uapi/asm/stat.h).
+fn stat_into(c: &Context<'_>, stream: Stream, to: VirtAddr) -> Served {
+    let stat = rustix::fs::fstat(stream.host())?;
+    let mode_uid = u64::from(stat.st_mode) | u64::from(stat.st_uid) << 32;
+    let words = [
+        stat.st_dev,
+        stat.st_ino,
+        stat.st_nlink,
+        mode_uid,
+        u64::from(stat.st_gid),
+        stat.st_rdev,
+        stat.st_size.cast_unsigned(),
+        stat.st_blksize.cast_unsigned(),
+        stat.st_blocks.cast_unsigned(),
+        stat.st_atime.cast_unsigned(),
+        stat.st_atime_nsec,
+        stat.st_mtime.cast_unsigned(),
+        stat.st_mtime_nsec,
+        stat.st_ctime.cast_unsigned(),
+        stat.st_ctime_nsec,
+        0,
+        0,
+        0,
+    ];
+    c.write_words(to, &words)?;
+    Ok(0)
+}
+
+/// ioctl(2): what a program asks to find out whether a stream is a terminal.
+pub(super) fn ioctl(c: &mut Context<'_>) -> Served {
+    let stream = c.process.streams.get(c.int(0))?;
+    match u64::from(c.int(1).cast_unsigned()) {
+        libc::TCGETS => {
+            let termios = rustix::termios::tcgetattr(stream.host())?;
+            let modes = [
+                termios.input_modes.bits(),
+                termios.output_modes.bits(),
+                termios.control_modes.bits(),
+                termios.local_modes.bits(),
+            ];
+            let mut bytes: Vec<u8> = modes.iter().flat_map(|mode| mode.to_le_bytes()).collect();
+            // c_line, then 19 control characters: zeros, which mean "none".
+            bytes.resize(36, 0);
+            c.write_bytes(c.address(2), &bytes)?;
+            Ok(0)
+        }
+        libc::TIOCGWINSZ => {
+            let size = rustix::termios::tcgetwinsize(stream.host())?;
+            let fields = [size.ws_row, size.ws_col, size.ws_xpixel, size.ws_ypixel];
+            let bytes: Vec<u8> = fields.iter().flat_map(|field| field.to_le_bytes()).collect();
+            c.write_bytes(c.address(2), &bytes)?;
+            Ok(0)
+        }
+        _ => Err(Errno::ENOTTY.into()),
+    }
+}
+
+/// fcntl(2).
+pub(super) fn fcntl(c: &mut Context<'_>) -> Served {
+    let fd = c.int(0);
+    let streams = &c.process.streams;
+    let stream = streams.get(fd)?;
+    match c.int(1) {
+        libc::F_DUPFD => Ok(descriptor(streams.duplicate(fd, c.int(2), 0)?)),
+        libc::F_DUPFD_CLOEXEC => {
+            Ok(descriptor(streams.duplicate(fd, c.int(2), libc::FD_CLOEXEC)?))
+        }
+        libc::F_GETFD => Ok(streams.lock().get(&fd).map_or(0, |d| descriptor(d.flags))),
+        libc::F_SETFD => {
+            if let Some(entry) = streams.lock().get_mut(&fd) {
+                entry.flags = c.int(2) & libc::FD_CLOEXEC;
+            }
+            Ok(0)
+        }
+        libc::F_GETFL => Ok(u64::from(rustix::fs::fcntl_getfl(stream.host())?.bits())),
+        // The stream is the host's: other programs share its flags.
+        libc::F_SETFL => Ok(0),
+        _ => Err(Errno::EINVAL.into()),
+    }
+}
+
+/// dup(2).
+pub(super) fn dup(c: &mut Context<'_>) -> Served {
+    Ok(descriptor(c.process.streams.duplicate(c.int(0), 0, 0)?))
+}
+
+/// dup2(2).
+pub(super) fn dup2(c: &mut Context<'_>) -> Served {
+    if c.int(0) == c.int(1) {
+        c.process.streams.get(c.int(0))?;
+        return Ok(descriptor(c.int(0)));
+    }
+    c.args[2] = 0;
+    dup3(c)
+}
+
+/// dup3(2).
+pub(super) fn dup3(c: &mut Context<'_>) -> Served {
+    let (from, to, flags) = (c.int(0), c.int(1), c.int(2));
+    if flags & !libc::O_CLOEXEC != 0 || from == to {
+        return Err(Errno::EINVAL.into());
+    }
+    if !(0..DESCRIPTORS).contains(&to) {
+        return Err(Errno::EBADF.into());
+    }
+    let stream = c.process.streams.get(from)?;
+    let flags = if flags == 0 { 0 } else { libc::FD_CLOEXEC };
+    c.process.streams.lock().insert(to, Descriptor { stream, flags });
+    Ok(descriptor(to))
+}
+
+/// poll(2).
+pub(super) fn poll(c: &mut Context<'_>) -> Served {
+    let count = c.args[1];
+    if count > u64::from(DESCRIPTORS.unsigned_abs()) {
+        return Err(Errno::EINVAL.into());
+    }
+    let bytes = c.read_bytes(c.address(0), length(count * 8))?;
+    let asked: Vec<(i32, u16)> = bytes
+        .chunks_exact(8)
+        .map(|b| (i32::from_le_bytes([b[0], b[1], b[2], b[3]]), u16::from_le_bytes([b[4], b[5]])))
+        .collect();
+    let mut results: Vec<u16> = vec![0; asked.len()];
+    let mut polled = Vec::new();
+    for (index, &(fd, events)) in asked.iter().enumerate() {
+        match c.process.streams.get(fd) {
+            Ok(stream) => polled.push((index, stream, PollFlags::from_bits_truncate(events))),
+            Err(_) if fd < 0 => {}
+            Err(_) => results[index] = PollFlags::NVAL.bits(),
+        }
+    }
+    let hosts: Vec<_> = polled.iter().map(|(_, stream, _)| stream.host()).collect();
+    let mut fds: Vec<PollFd<'_>> = polled
+        .iter()
+        .zip(&hosts)
+        .map(|((_, _, events), host)| PollFd::new(host, *events))
+        .collect();
+    let known = results.iter().any(|&result| result != 0);
+    let wait = match u64::try_from(c.int(2)) {
+        _ if known => Some(Duration::ZERO),
+        Ok(millis) => Some(Duration::from_millis(millis)),
+        Err(_) => None,
+    };
+    let timeout = wait.map(|wait| Timespec {
+        tv_sec: i64::try_from(wait.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: i64::from(wait.subsec_nanos()),
+    });
+    host_poll(&mut fds, timeout.as_ref())?;
+    for ((index, ..), fd) in polled.iter().zip(&fds) {
+        results[*index] = fd.revents().bits();
+    }
+    for (index, result) in (0u64..).zip(&results) {
+        let at = c.address(0).checked_add(index * 8 + 6).ok_or(Errno::EFAULT)?;
+        c.write_bytes(at, &result.to_le_bytes())?;
+    }
+    Ok(results.iter().filter(|&&result| result != 0).count() as u64)
+}
+
+/// open(2): there are no files.
+pub(super) fn open(c: &mut Context<'_>) -> Served {
+    no_such_path(c)
+}
+
+/// openat(2): there are no files.
+pub(super) fn openat(c: &mut Context<'_>) -> Served {
+    no_such_path_at(c)
+}
+
+/// Calls on a path in the first argument.
+pub(super) fn no_such_path(c: &mut Context<'_>) -> Served {
+    c.read_path(c.address(0))?;
+    Err(Errno::ENOENT.into())
+}
+
+/// Calls on a path in the second argument.
+pub(super) fn no_such_path_at(c: &mut Context<'_>) -> Served {
+    c.read_path(c.address(1))?;
+    Err(Errno::ENOENT.into())
+}
+
+/// readlink(2).
+pub(super) fn readlink(c: &mut Context<'_>) -> Served {
+    let [path, buffer, len, ..] = c.args;
+    link(c, path, buffer, len)
+}
+
+/// readlinkat(2).
+pub(super) fn readlinkat(c: &mut Context<'_>) -> Served {
+    let [_, path, buffer, len, ..] = c.args;
+    link(c, path, buffer, len)
+}
+
+fn link(c: &Context<'_>, path: u64, buffer: u64, len: u64) -> Served {
+    #[allow(clippy::cast_possible_truncation, reason = "the length is a C int")]
+    let len = len as u32 as i32;
+    let len = usize::try_from(len).ok().filter(|&len| len > 0).ok_or(Errno::EINVAL)?;
+    if c.read_path(VirtAddr::new(path))? != b"/proc/self/exe" {
+        return Err(Errno::ENOENT.into());
+    }
+    let target = c.process.identity.executable.as_bytes();
+    let target = &target[..target.len().min(len)];
+    c.write_bytes(VirtAddr::new(buffer), target)?;
+    Ok(target.len() as u64)
+}

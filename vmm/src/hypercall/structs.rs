@@ -1,0 +1,157 @@
+//! The structures behind pointers, printed as strace prints them. Each function gives `None` where the
+//! memory cannot be read; then the address is printed.
+
+use mm::addr::{PAGE_SIZE, VirtAddr, page_align};
+use nix::libc;
+
+use super::flags;
+use super::text::{self, Reader, Style};
+
+/// How many elements of an array are shown.
+const SHOWN: u64 = 32;
+
+/// `N` consecutive 64-bit words.
+fn words<const N: usize>(at: u64, read: Reader<'_>) -> Option<[u64; N]> {
+    let bytes = block(at, N * 8, read)?;
+    let mut words = [0; N];
+    for (word, chunk) in words.iter_mut().zip(bytes.chunks_exact(8)) {
+        *word = u64::from_le_bytes(chunk.try_into().ok()?);
+    }
+    Some(words)
+}
+
+fn block(at: u64, len: usize, read: Reader<'_>) -> Option<Vec<u8>> {
+    let mut bytes = vec![0; len];
+    (at != 0 && read(VirtAddr::new(at), &mut bytes)).then_some(bytes)
+}
+
+/// `struct rlimit`.
+pub(crate) fn limit(at: u64, read: Reader<'_>) -> Option<String> {
+    let [current, maximum] = words(at, read)?.map(|value| match value {
+        u64::MAX => "RLIM64_INFINITY".to_owned(),
+        _ if value > 1024 && value % 1024 == 0 => format!("{}*1024", value / 1024),
+        _ => value.to_string(),
+    });
+    Some(format!("{{rlim_cur={current}, rlim_max={maximum}}}"))
+}
+
+/// The kernel's `struct sigaction`.
+pub(crate) fn action(at: u64, read: Reader<'_>) -> Option<String> {
+    let [handler, flag_bits, restorer, mask] = words(at, read)?;
+    let handler = match handler {
+        0 => "SIG_DFL".to_owned(),
+        1 => "SIG_IGN".to_owned(),
+        u64::MAX => "SIG_ERR".to_owned(),
+        _ => format!("{handler:#x}"),
+    };
+    let mask = set_text(mask);
+    let flag_text = flags::SA.text(flag_bits);
+    let has_restorer = flag_bits & 0x0400_0000 != 0;
+    let restorer = if has_restorer {
+        format!(", sa_restorer={}", text::address(restorer))
+    } else {
+        String::new()
+    };
+    Some(format!("{{sa_handler={handler}, sa_mask={mask}, sa_flags={flag_text}{restorer}}}"))
+}
+
+/// `sigset_t`.
+pub(crate) fn signals(at: u64, read: Reader<'_>) -> Option<String> {
+    let [set] = words(at, read)?;
+    Some(set_text(set))
+}
+
+/// The signals that are in the set, or, where those are more, the others.
+fn set_text(set: u64) -> String {
+    let (sign, set) = if set.count_ones() > 32 { ("~", !set) } else { ("", set) };
+    let present = (1..=64).filter(|n| set & (1 << (n - 1)) != 0);
+    let names: Vec<_> = present.filter_map(flags::signal).collect();
+    format!("{sign}[{}]", names.join(" "))
+}
+
+/// `struct timespec`.
+pub(crate) fn time(at: u64, read: Reader<'_>) -> Option<String> {
+    let [seconds, nanoseconds] = words(at, read)?.map(text::signed);
+    Some(format!("{{tv_sec={seconds}, tv_nsec={nanoseconds}}}"))
+}
+
+/// `struct timeval`.
+pub(crate) fn micros(at: u64, read: Reader<'_>) -> Option<String> {
+    let [seconds, microseconds] = words(at, read)?.map(text::signed);
+    Some(format!("{{tv_sec={seconds}, tv_usec={microseconds}}}"))
+}
+
+/// `struct stat`: what strace shows of it, the mode and the size or the device.
+pub(crate) fn stat(at: u64, read: Reader<'_>) -> Option<String> {
+    let [_, _, _, mode, _, device, size] = words(at, read)?;
+    let mode = mode & 0xffff_ffff;
+    let kind = mode & u64::from(libc::S_IFMT);
+    let kind_text = flags::FILE_TYPE.text(kind);
+    let permissions = mode & !u64::from(libc::S_IFMT);
+    let last = if kind == u64::from(libc::S_IFCHR) || kind == u64::from(libc::S_IFBLK) {
+        let (major, minor) = (libc::major(device), libc::minor(device));
+        let parts = [major, minor].map(|part| text::hex(u64::from(part)));
+        format!("st_rdev=makedev({})", parts.join(", "))
+    } else {
+        format!("st_size={}", text::signed(size))
+    };
+    Some(format!("{{st_mode={kind_text}|{permissions:#05o}, {last}, ...}}").replace("0o", "0"))
+}
+
+/// `struct utsname`: the first two of its six fields of 65 bytes.
+pub(crate) fn names(at: u64, read: Reader<'_>) -> Option<String> {
+    let bytes = block(at, 6 * 65, read)?;
+    let field = |index: usize| {
+        let bytes = &bytes[index * 65..(index + 1) * 65];
+        let name = bytes.split(|&b| b == 0).next().unwrap_or_default();
+        text::quote(name, Style::Escaped)
+    };
+    Some(format!("{{sysname={}, nodename={}, ...}}", field(0), field(1)))
+}
+
+/// `int[2]`.
+pub(crate) fn pair(at: u64, read: Reader<'_>) -> Option<String> {
+    let [both] = words(at, read)?;
+    let [low, high] = [both, both >> 32].map(|half| half & 0xffff_ffff);
+    Some(format!("[{low}, {high}]"))
+}
+
+/// An address that the call wrote.
+pub(crate) fn written_address(at: u64, read: Reader<'_>) -> Option<String> {
+    let [value] = words(at, read)?;
+    Some(format!("[{}]", text::hex(value)))
+}
+
+/// `mincore`'s vector for `len` bytes.
+pub(crate) fn resident(at: u64, len: u64, read: Reader<'_>) -> Option<String> {
+    let pages = page_align(len)? / PAGE_SIZE;
+    let bytes = match usize::try_from(pages.min(SHOWN)).ok()? {
+        0 => Vec::new(),
+        shown => block(at, shown, read)?,
+    };
+    let mut elements: Vec<_> = bytes.iter().map(|byte| (byte & 1).to_string()).collect();
+    if pages > SHOWN {
+        elements.push("...".to_owned());
+    }
+    Some(format!("[{}]", elements.join(", ")))
+}
+
+/// `struct iovec[count]`, of which the first `filled` bytes are shown: all that the program passes,
+/// or as many as the call wrote.
+pub(crate) fn vector(at: u64, count: u64, filled: u64, read: Reader<'_>) -> Option<String> {
+    if count == 0 {
+        return Some("[]".to_owned());
+    }
+    let mut elements = Vec::new();
+    let mut left = filled;
+    for index in 0..count.min(SHOWN) {
+        let [base, len] = words(at.checked_add(index * 16)?, read)?;
+        let content = text::bytes(base, len.min(left), Style::Escaped, read);
+        left -= len.min(left);
+        elements.push(format!("{{iov_base={content}, iov_len={len}}}"));
+    }
+    if count > SHOWN {
+        elements.push("...".to_owned());
+    }
+    Some(format!("[{}]", elements.join(", ")))
+}

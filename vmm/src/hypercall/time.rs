@@ -1,0 +1,126 @@
+//! Clocks and sleeping: the host's.
+
+use std::time::Duration;
+
+use mm::addr::VirtAddr;
+use mm::error::Errno;
+use rustix::thread::ClockId;
+use rustix::time::{Timespec, clock_getres as host_getres, clock_gettime as host_gettime};
+
+use super::{Context, Served, Stop};
+
+const NANOS: u64 = 1_000_000_000;
+/// Ticks a second of times(2).
+const CLOCK_TICKS: u64 = 100;
+/// `TIMER_ABSTIME`.
+const ABSOLUTE: u64 = 1;
+
+/// Host time that this process has used.
+pub(super) fn cpu_time() -> Duration {
+    duration(host_gettime(ClockId::ProcessCPUTime))
+}
+
+/// Since the host was started.
+pub(super) fn uptime() -> Duration {
+    duration(host_gettime(ClockId::Boottime))
+}
+
+fn duration(time: Timespec) -> Duration {
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or(0))
+}
+
+fn clock(number: i32) -> Result<ClockId, Stop> {
+    Ok(match number {
+        0 => ClockId::Realtime,
+        1 => ClockId::Monotonic,
+        2 => ClockId::ProcessCPUTime,
+        3 => ClockId::ThreadCPUTime,
+        4 => ClockId::MonotonicRaw,
+        5 => ClockId::RealtimeCoarse,
+        6 => ClockId::MonotonicCoarse,
+        7 => ClockId::Boottime,
+        _ => return Err(Errno::EINVAL.into()),
+    })
+}
+
+fn words(time: Timespec) -> [u64; 2] {
+    [time.tv_sec.cast_unsigned(), time.tv_nsec.cast_unsigned()]
+}
+
+/// clock_gettime(2).
+pub(super) fn clock_gettime(c: &mut Context<'_>) -> Served {
+    let time = host_gettime(clock(c.int(0))?);
+    c.write_words(c.address(1), &words(time))?;
+    Ok(0)
+}
+
+/// clock_getres(2).
+pub(super) fn clock_getres(c: &mut Context<'_>) -> Served {
+    let resolution = host_getres(clock(c.int(0))?);
+    if c.address(1) != VirtAddr::ZERO {
+        c.write_words(c.address(1), &words(resolution))?;
+    }
+    Ok(0)
+}
+
+/// gettimeofday(2). The time zone is not kept: zeros.
+pub(super) fn gettimeofday(c: &mut Context<'_>) -> Served {
+    let time = host_gettime(ClockId::Realtime);
+    if c.address(0) != VirtAddr::ZERO {
+        let [seconds, nanos] = words(time);
+        c.write_words(c.address(0), &[seconds, nanos / 1000])?;
+    }
+    if c.address(1) != VirtAddr::ZERO {
+        c.write_words(c.address(1), &[0])?;
+    }
+    Ok(0)
+}
+
+/// time(2).
+pub(super) fn time(c: &mut Context<'_>) -> Served {
+    let [seconds, _] = words(host_gettime(ClockId::Realtime));
+    if c.address(0) != VirtAddr::ZERO {
+        c.write_words(c.address(0), &[seconds])?;
+    }
+    Ok(seconds)
+}
+
+/// A `struct timespec` of the program's.
+fn timespec(c: &Context<'_>, at: VirtAddr) -> Result<Duration, Stop> {
+    let [seconds, nanos] = c.read_words(at)?;
+    if nanos >= NANOS || seconds > i64::MAX.cast_unsigned() {
+        return Err(Errno::EINVAL.into());
+    }
+    Ok(Duration::from_secs(seconds) + Duration::from_nanos(nanos))
+}
+
+/// nanosleep(2).
+pub(super) fn nanosleep(c: &mut Context<'_>) -> Served {
+    std::thread::sleep(timespec(c, c.address(0))?);
+    Ok(0)
+}
+
+/// clock_nanosleep(2).
+pub(super) fn clock_nanosleep(c: &mut Context<'_>) -> Served {
+    let clock = clock(c.int(0))?;
+    let wanted = timespec(c, c.address(2))?;
+    let left = if c.args[1] & ABSOLUTE == 0 {
+        wanted
+    } else {
+        wanted.saturating_sub(duration(host_gettime(clock)))
+    };
+    std::thread::sleep(left);
+    Ok(0)
+}
+
+/// times(2): all of it as user time of the process itself.
+pub(super) fn times(c: &mut Context<'_>) -> Served {
+    let ticks = |time: Duration| {
+        time.as_secs() * CLOCK_TICKS + u64::from(time.subsec_nanos()) * CLOCK_TICKS / NANOS
+    };
+    if c.address(0) != VirtAddr::ZERO {
+        c.write_words(c.address(0), &[ticks(cpu_time()), 0, 0, 0])?;
+    }
+    Ok(ticks(uptime()))
+}

@@ -1,0 +1,128 @@
+//! `--trace`: each hypercall as strace prints it, each fault as an `@touch` line of the trace format.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+use mm::addr::VirtAddr;
+use mm::error::{AccessError, Fault};
+use mm::paging::AccessKind;
+use mm::space::SharedSpace;
+
+use super::Answer;
+use super::decode::{Call, Line};
+use crate::task::{Death, End};
+
+/// Where the trace goes.
+#[derive(Debug)]
+pub enum TraceTarget<'a> {
+    /// Nowhere.
+    Off,
+    /// To standard error.
+    Stderr,
+    /// To a file, which is replaced.
+    File(&'a Path),
+}
+
+/// Writes a trace. A write that fails ends the trace, not the program.
+#[derive(Debug)]
+pub struct Tracer(Option<Mutex<Output>>);
+
+#[derive(Debug)]
+enum Output {
+    Stderr,
+    File(BufWriter<File>),
+    Failed,
+}
+
+impl Tracer {
+    /// Opens the target.
+    ///
+    /// # Errors
+    /// The host's, when the file cannot be made.
+    pub fn new(target: &TraceTarget<'_>) -> io::Result<Self> {
+        let output = match target {
+            TraceTarget::Off => return Ok(Tracer(None)),
+            TraceTarget::Stderr => Output::Stderr,
+            TraceTarget::File(path) => Output::File(BufWriter::new(File::create(path)?)),
+        };
+        Ok(Tracer(Some(Mutex::new(output))))
+    }
+
+    /// Notes that a call begins; what its arguments point to is read now.
+    #[must_use]
+    pub fn enter(&self, call: Call, space: &SharedSpace) -> Option<Line> {
+        self.0.as_ref()?;
+        Some(Line::enter(call, &|addr, bytes| space.read(addr, bytes).is_ok()))
+    }
+
+    /// Prints the call with its answer.
+    pub fn leave(&self, line: Option<Line>, answer: &Answer, space: &SharedSpace) {
+        let Some(line) = line else { return };
+        let read = |addr: VirtAddr, bytes: &mut [u8]| space.read(addr, bytes).is_ok();
+        let text = match answer.rax() {
+            Some(rax) => line.leave(rax, &read),
+            None => line.never_returns(&read),
+        };
+        self.print(&text);
+    }
+
+    /// Prints a fault and what became of it.
+    pub fn fault(&self, addr: VirtAddr, kind: AccessKind, resolved: &Result<(), AccessError>) {
+        if self.0.is_none() {
+            return;
+        }
+        let kind = match kind {
+            AccessKind::Read => 'r',
+            AccessKind::Write => 'w',
+            AccessKind::Execute => 'x',
+        };
+        let result = match resolved {
+            Ok(()) => "ok",
+            Err(AccessError::Fault(Fault::NotMapped(_))) => "SEGV_MAPERR",
+            Err(AccessError::Fault(Fault::Denied(_))) => "SEGV_ACCERR",
+            Err(AccessError::Fault(Fault::NoBacking(_))) => "BUS_ADRERR",
+            Err(AccessError::Fault(Fault::OutOfMemory(_)) | AccessError::Broken(_)) => return,
+        };
+        self.print(&format!("@touch {addr} {kind} = {result}"));
+    }
+
+    /// Prints how the program ended, and closes the trace.
+    pub fn end(&self, end: &End) {
+        if self.0.is_none() {
+            return;
+        }
+        match end {
+            End::Exited(status) => self.print(&format!("+++ exited with {status} +++")),
+            End::Killed(Death { by, .. }) => {
+                let (signal, code, address) = (by.signal, by.code, by.address);
+                self.print(&format!(
+                    "--- {signal} {{si_signo={signal}, si_code={code}, si_addr={address:#x}}} ---"
+                ));
+                self.print(&format!("+++ killed by {signal} +++"));
+            }
+        }
+        self.with_output(|output| match output {
+            Output::File(file) => file.flush(),
+            Output::Stderr | Output::Failed => Ok(()),
+        });
+    }
+
+    fn print(&self, line: &str) {
+        self.with_output(|output| match output {
+            Output::Stderr => writeln!(io::stderr().lock(), "{line}"),
+            Output::File(file) => writeln!(file, "{line}"),
+            Output::Failed => Ok(()),
+        });
+    }
+
+    fn with_output(&self, write: impl FnOnce(&mut Output) -> io::Result<()>) {
+        let Some(output) = &self.0 else { return };
+        let mut output = output.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Err(error) = write(&mut output) {
+            log::warn!("the trace ends here: {error}");
+            *output = Output::Failed;
+        }
+    }
+}

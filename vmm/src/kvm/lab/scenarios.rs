@@ -1,0 +1,184 @@
+//! Questions that `doctor` asks and the tests check: above all, whether a change of a page table is seen.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::channel;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use mm::addr::Frame;
+use mm::paging::TableChange;
+
+use super::programs::{fill_xmm, fill_ymm, read_xmm, read_ymm};
+use super::{DATA, Lab, LabError, READ, WRITE, Watchdog, count_up, expect, load_store, load_two};
+use crate::kvm::{Exit, FlushPolicy, Kicker, Kind, Kvm, Vcpu, cpuid};
+
+/// What a vCPU sees after a change.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Visibility {
+    /// The page tables as they are.
+    New,
+    /// The page tables as they were.
+    Stale,
+}
+
+/// What was seen after a flush, and how long the flush took.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Seen {
+    pub(crate) visibility: Visibility,
+    pub(crate) flush: Duration,
+}
+
+/// A page is read, unmapped, flushed by the policy and read again.
+pub(crate) fn revoked_page(kvm: &Kvm, policy: FlushPolicy) -> Result<Seen, LabError> {
+    let lab = Lab::new(kvm, policy)?;
+    let page = lab.map(DATA, READ);
+    lab.store(page, 1);
+    let mut vcpu = lab.vcpu(load_store())?;
+    expect("the page's word", lab.run_to_call(&mut vcpu)?, 1)?;
+    lab.clear(DATA);
+    let flush = timed_flush(&lab, &[page], TableChange::None)?;
+    let visibility = match lab.run(&mut vcpu)? {
+        Exit::Fault { vector: 14, error: 4, .. } => Visibility::New,
+        // It got past the read: the write was refused, or not even that.
+        Exit::Fault { vector: 14, .. } | Exit::Call => Visibility::Stale,
+        got => return Err(LabError::Unexpected { wanted: "a page fault", got }),
+    };
+    Ok(Seen { visibility, flush })
+}
+
+/// A page is unmapped and flushed while a vCPU on another thread counts in it.
+pub(crate) fn running_vcpu(kvm: &Kvm, policy: FlushPolicy) -> Result<Seen, LabError> {
+    let lab = Lab::new(kvm, policy)?;
+    let page = lab.map(DATA, WRITE);
+    let mut vcpu = lab.vcpu(count_up())?;
+    let done = AtomicBool::new(false);
+    let (send, receive) = channel();
+    thread::scope(|scope| {
+        let runner = scope.spawn(|| {
+            // The other side waits for the kicker before anything else, so it is there.
+            let _ = send.send(Kicker::of_this_thread());
+            count_until(&mut vcpu, &done)
+        });
+        let kicker = receive.recv().map_err(|_| LabError::TimedOut)?;
+        let seen = revoke_while_counting(&lab, page);
+        done.store(true, Ordering::Release);
+        kicker.kick()?;
+        let ended = runner.join().map_err(|_| LabError::TimedOut)?;
+        ended.and(seen)
+    })
+}
+
+/// Counts until it is told to stop; a page fault is answered by repeating it.
+fn count_until(vcpu: &mut Vcpu, done: &AtomicBool) -> Result<(), LabError> {
+    loop {
+        match vcpu.run() {
+            _ if done.load(Ordering::Acquire) => return Ok(()),
+            Exit::Interrupted(_) => {}
+            Exit::Fault { vector: 14, .. } => vcpu.retry_fault(),
+            got => return Err(LabError::Unexpected { wanted: "a page fault", got }),
+        }
+    }
+}
+
+fn revoke_while_counting(lab: &Lab, page: Frame) -> Result<Seen, LabError> {
+    /// So many counts say that the vCPU runs at full speed.
+    const WARM: u64 = 1000;
+    /// Long enough for a vCPU with a stale translation to count on, even when it has to wait its turn.
+    const WATCH: Duration = Duration::from_millis(50);
+    let start = Instant::now();
+    while lab.load(page, 0) < WARM {
+        if start.elapsed() > Watchdog::LIMIT {
+            return Err(LabError::TimedOut);
+        }
+        thread::yield_now();
+    }
+    lab.clear(DATA);
+    let flush = timed_flush(lab, &[page], TableChange::None)?;
+    let before = lab.load(page, 0);
+    thread::sleep(WATCH);
+    let visibility = if lab.load(page, 0) == before { Visibility::New } else { Visibility::Stale };
+    Ok(Seen { visibility, flush })
+}
+
+/// Two last-level tables are unlinked and linked again with their roles swapped and other pages in them.
+///
+/// ```text
+///   before   DATA ──> table 1 ──> page a        after   DATA ──> table 2 ──> page c
+///            OTHER ─> table 2 ──> page b                OTHER ─> table 1 ──> page d
+/// ```
+pub(crate) fn reused_tables(
+    kvm: &Kvm,
+    policy: FlushPolicy,
+    change: TableChange,
+) -> Result<Seen, LabError> {
+    const OTHER: u64 = DATA + (2 << 20);
+    let lab = Lab::new(kvm, policy)?;
+    let pages = [DATA, OTHER].map(|address| lab.map(address, READ));
+    let mut vcpu = lab.vcpu(load_two())?;
+    lab.run_to_call(&mut vcpu)?;
+
+    for address in [DATA, OTHER] {
+        lab.clear(address);
+    }
+    let tables = [DATA, OTHER].map(|address| lab.table_entry(address).swap(0, Ordering::AcqRel));
+    let flush = timed_flush(&lab, &pages, change)?;
+    lab.table_entry(DATA).store(tables[1], Ordering::Release);
+    lab.table_entry(OTHER).store(tables[0], Ordering::Release);
+    for (address, word) in [(DATA, 0xc), (OTHER, 0xd)] {
+        let page = lab.map(address, READ);
+        lab.store(page, word);
+    }
+    let read = (lab.run_to_call(&mut vcpu)?, vcpu.registers().rbx);
+    let visibility = if read == (0xc, 0xd) { Visibility::New } else { Visibility::Stale };
+    Ok(Seen { visibility, flush })
+}
+
+fn timed_flush(lab: &Lab, frames: &[Frame], change: TableChange) -> Result<Duration, LabError> {
+    let start = Instant::now();
+    lab.flush(frames, change)?;
+    Ok(start.elapsed())
+}
+
+/// Vector registers, MXCSR and FS base: gone when a vCPU is used again, back when its state is set.
+/// Says which registers could be asked.
+pub(crate) fn vector_state(kvm: &Kvm) -> Result<&'static str, LabError> {
+    /// Where the programs store ymm5 and ymm15 (4 words each), and MXCSR.
+    const VECTORS: usize = 8;
+    const MXCSR_MASK: u64 = 0xffff_ffff;
+    let lab = Lab::new(kvm, FlushPolicy::Chosen)?;
+    // Software KVM has AVX wherever the CPU has it, whatever the table and XCR0 say.
+    let offered = cpuid::xcr0(lab.vm.cpuid()).is_some_and(|xcr0| xcr0 & cpuid::AVX != 0);
+    let wide =
+        (offered || lab.vm.kind() == Kind::Soft) && std::arch::is_x86_feature_detected!("avx");
+    let (fill, read, name, stored) = if wide {
+        (fill_ymm(), read_ymm(), "YMM", [0, 1, 2, 3, 4, 5, 6, 7].as_slice())
+    } else {
+        (fill_xmm(), read_xmm(), "XMM", [0, 1, 4, 5].as_slice())
+    };
+    let page = lab.map(DATA, WRITE);
+    let mut vcpu = lab.vcpu(fill)?;
+    vcpu.set_fs_base(0x1234)?;
+    lab.run_to_call(&mut vcpu)?;
+    expect("FS base", vcpu.fs_base(), 0x1234)?;
+    let image = vcpu.xsave()?;
+    lab.pool.give_back(vcpu);
+
+    let mut vcpu = lab.vcpu(read)?;
+    expect("the reused vCPU's number", u64::from(vcpu.index()), 0)?;
+    lab.run_to_call(&mut vcpu)?;
+    expect("FS base after reuse", vcpu.fs_base(), 0)?;
+    for index in stored {
+        expect("a vector register after reuse", lab.load(page, *index), 0)?;
+    }
+    expect("MXCSR after reuse", lab.load(page, VECTORS) & MXCSR_MASK, 0x1f80)?;
+
+    lab.pool.give_back(vcpu);
+    let mut vcpu = lab.vcpu(read)?;
+    vcpu.set_xsave(&image)?;
+    lab.run_to_call(&mut vcpu)?;
+    for index in stored {
+        expect("a vector register set again", lab.load(page, *index), u64::MAX)?;
+    }
+    expect("MXCSR set again", lab.load(page, VECTORS) & MXCSR_MASK, 0x1f00)?;
+    Ok(name)
+}

@@ -1,0 +1,168 @@
+//! `/dev/kvm` and a virtual machine.
+
+use std::io;
+use std::sync::Arc;
+
+use kvm_bindings::{
+    CpuId, KVM_API_VERSION, KVM_CAP_DISABLE_QUIRKS2, KVM_MAX_CPUID_ENTRIES, KVM_SYNC_X86_EVENTS,
+    KVM_SYNC_X86_REGS, KVM_SYNC_X86_SREGS, KVM_X86_QUIRK_FIX_HYPERCALL_INSN,
+    KVM_X86_QUIRK_SLOT_ZAP_ALL, kvm_enable_cap,
+};
+use kvm_ioctls::{Cap, VmFd};
+use log::debug;
+
+use super::{GuestMemory, Kind, KvmError, cpuid};
+
+/// Where a CPU without unrestricted guests keeps three pages of its own; customary, below 4 GiB.
+const TSS_ADDRESS: usize = 0xfffb_d000;
+
+/// What must be there, and for what.
+const REQUIRED: [(Cap, &str, &str); 8] = [
+    (Cap::UserMemory, "KVM_CAP_USER_MEMORY", "guest memory"),
+    (Cap::SetTssAddr, "KVM_CAP_SET_TSS_ADDR", "Intel CPUs without unrestricted guests"),
+    (Cap::ExtCpuid, "KVM_CAP_EXT_CPUID", "the guest's CPUID"),
+    (Cap::SyncRegs, "KVM_CAP_SYNC_REGS", "registers without a system call each"),
+    (Cap::ImmediateExit, "KVM_CAP_IMMEDIATE_EXIT", "stopping a vCPU without a race"),
+    (Cap::Xsave, "KVM_CAP_XSAVE", "floating-point and vector state"),
+    (Cap::VcpuEvents, "KVM_CAP_VCPU_EVENTS", "cancelling an exception under delivery"),
+    (Cap::Debugregs, "KVM_CAP_DEBUGREGS", "a vCPU's reuse"),
+];
+
+/// The open device.
+#[derive(Debug)]
+pub struct Kvm {
+    fd: kvm_ioctls::Kvm,
+    kind: Kind,
+    /// What the guest's CPUID says: asked for once, because it is the slowest of all calls.
+    cpuid: CpuId,
+}
+
+impl Kvm {
+    /// Opens `/dev/kvm` and checks that it has what mmvisor is built on.
+    ///
+    /// # Errors
+    /// [`KvmError`], each with what to do about it.
+    pub fn open() -> Result<Kvm, KvmError> {
+        let fd = kvm_ioctls::Kvm::new().map_err(|error| {
+            let error = io::Error::from(error);
+            match error.kind() {
+                io::ErrorKind::NotFound => KvmError::Missing,
+                io::ErrorKind::PermissionDenied => KvmError::Permission,
+                _ => match error.raw_os_error() {
+                    Some(libc::ENXIO | libc::ENODEV) => KvmError::Missing,
+                    _ => KvmError::Open(error),
+                },
+            }
+        })?;
+        let version = fd.get_api_version();
+        if i64::from(version) != i64::from(KVM_API_VERSION) {
+            return Err(KvmError::Version(version));
+        }
+        for (capability, name, purpose) in REQUIRED {
+            if !fd.check_extension(capability) {
+                return Err(KvmError::Capability { name, purpose });
+            }
+        }
+        let synced = KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS | KVM_SYNC_X86_EVENTS;
+        let offered = u32::try_from(fd.check_extension_int(Cap::SyncRegs)).unwrap_or(0);
+        if offered & synced != synced {
+            return Err(KvmError::Capability {
+                name: "KVM_CAP_SYNC_REGS with registers, system registers and events",
+                purpose: "registers without a system call each",
+            });
+        }
+        let supported = fd
+            .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
+            .map_err(KvmError::host("say which CPU features it supports"))?;
+        let cpuid = cpuid::offered(&supported)?;
+        Ok(Kvm { fd, kind: Kind::detect(), cpuid })
+    }
+
+    /// Which KVM this is.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Which quirks can be disabled (`KVM_CAP_DISABLE_QUIRKS2`); 0 on kernels before 5.18.
+    #[must_use]
+    pub fn quirks(&self) -> u32 {
+        let value = self.fd.check_extension_raw(u64::from(KVM_CAP_DISABLE_QUIRKS2));
+        u32::try_from(value).unwrap_or(0)
+    }
+
+    /// Whether deleting a slot drops every translation. Where the quirk is unknown it always does;
+    /// where it is known it does unless disabled, which mmvisor never does.
+    #[must_use]
+    pub fn slot_deletion_is_a_quirk(&self) -> bool {
+        self.quirks() & KVM_X86_QUIRK_SLOT_ZAP_ALL != 0
+    }
+}
+
+/// A virtual machine: memory, and vCPUs made by a [`VcpuPool`](super::VcpuPool).
+#[derive(Debug)]
+pub struct Vm {
+    fd: Arc<VmFd>,
+    kind: Kind,
+    cpuid: CpuId,
+    memory: Arc<GuestMemory>,
+    xsave_bytes: usize,
+}
+
+impl Vm {
+    /// A machine whose memory may grow to `memory_limit` bytes, rounded up to 2 MiB.
+    ///
+    /// # Errors
+    /// [`KvmError`] if the size is impossible or the host refuses.
+    pub fn new(kvm: &Kvm, memory_limit: u64) -> Result<Vm, KvmError> {
+        let fd = loop {
+            match kvm.fd.create_vm() {
+                Ok(fd) => break fd,
+                // A pending signal interrupts it; nothing was made.
+                Err(error) if error.errno() == libc::EINTR => {}
+                Err(error) => return Err(KvmError::host("create a virtual machine")(error)),
+            }
+        };
+        fd.set_tss_address(TSS_ADDRESS).map_err(KvmError::host("place the CPU's own pages"))?;
+        if kvm.quirks() & KVM_X86_QUIRK_FIX_HYPERCALL_INSN != 0 {
+            // Else KVM rewrites a `vmcall` in the program's text where the CPU has `vmmcall`.
+            let capability = kvm_enable_cap {
+                cap: KVM_CAP_DISABLE_QUIRKS2,
+                args: [u64::from(KVM_X86_QUIRK_FIX_HYPERCALL_INSN), 0, 0, 0],
+                ..Default::default()
+            };
+            if let Err(error) = fd.enable_cap(&capability) {
+                debug!("hypercall instructions may be rewritten by KVM: {error}");
+            }
+        }
+        let xsave_bytes = usize::try_from(fd.check_extension_int(Cap::Xsave2)).unwrap_or(0);
+        let fd = Arc::new(fd);
+        let memory = Arc::new(GuestMemory::new(Arc::clone(&fd), memory_limit)?);
+        Ok(Vm { fd, kind: kvm.kind, cpuid: kvm.cpuid.clone(), memory, xsave_bytes })
+    }
+
+    /// The guest's physical memory.
+    #[must_use]
+    pub fn memory(&self) -> &Arc<GuestMemory> {
+        &self.memory
+    }
+
+    /// Which KVM this is.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    pub(super) fn fd(&self) -> &Arc<VmFd> {
+        &self.fd
+    }
+
+    pub(super) fn cpuid(&self) -> &CpuId {
+        &self.cpuid
+    }
+
+    /// Bytes of a vCPU's XSAVE image by KVM's count; 0 where KVM has only the old size of 4096.
+    pub(super) fn xsave_bytes(&self) -> usize {
+        self.xsave_bytes
+    }
+}

@@ -1,0 +1,96 @@
+//! The machine: one KVM virtual machine, its frames, its flush sink and its vCPUs. Many address spaces
+//! live in it.
+
+use std::sync::Arc;
+
+use mm::error::Broken;
+use mm::paging;
+use mm::phys::{AllocError, Contents, FrameKind, Frames, PhysMemory};
+use mm::system::{HeuristicOvercommit, System};
+
+use crate::boot;
+use crate::kvm::{FlushPolicy, Kind, Kvm, KvmError, KvmSink, Vcpu, VcpuPool, Vm};
+
+/// What a machine is made from.
+#[derive(Clone, Copy, Debug)]
+pub struct MachineConfig {
+    /// The most memory the guest may use, in bytes; rounded up to 2 MiB.
+    pub memory: u64,
+    /// How changed page tables are made visible.
+    pub flush: FlushPolicy,
+}
+
+/// A virtual machine without a kernel.
+#[derive(Debug)]
+pub struct Machine {
+    kind: Kind,
+    system: Arc<System>,
+    sink: Arc<KvmSink>,
+    pool: VcpuPool,
+}
+
+impl Machine {
+    /// Opens KVM and builds a machine.
+    ///
+    /// # Errors
+    /// [`KvmError`]: KVM cannot be used here, or the host refuses memory.
+    pub fn new(config: MachineConfig) -> Result<Self, KvmError> {
+        let kvm = Kvm::open()?;
+        let vm = Arc::new(Vm::new(&kvm, config.memory)?);
+        let memory: Arc<dyn PhysMemory> = Arc::clone(vm.memory()) as Arc<dyn PhysMemory>;
+        let frames = Arc::new(Frames::new(memory));
+        let sink = Arc::new(KvmSink::new(&vm, config.flush, frames.pages_in_use())?);
+        let half = boot::install(frames.memory(), vm.kind().call_port(), &mut || frame(&frames))?;
+        let kernel = paging::KernelHalf { top_entry: half.entry() };
+        let total_pages = vm.memory().limit() / mm::addr::PAGE_SIZE;
+        let mut system = System::new(frames, Box::new(Arc::clone(&sink)), kernel);
+        system.guardian = Box::new(HeuristicOvercommit { total_pages });
+        Ok(Machine {
+            kind: kvm.kind(),
+            system: Arc::new(system),
+            sink,
+            pool: VcpuPool::new(vm, Arc::new(half)),
+        })
+    }
+
+    /// Which KVM it runs on.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// What its address spaces share.
+    #[must_use]
+    pub fn system(&self) -> &Arc<System> {
+        &self.system
+    }
+
+    /// How its vCPUs are flushed.
+    #[must_use]
+    pub fn sink(&self) -> &KvmSink {
+        &self.sink
+    }
+
+    /// A vCPU at its start.
+    ///
+    /// # Errors
+    /// [`KvmError`] if the host makes no more of them or there are no frames for one.
+    pub fn take_vcpu(&self) -> Result<Vcpu, KvmError> {
+        self.pool.take(&mut || frame(self.system.frames()))
+    }
+
+    /// Takes a vCPU back for the next task.
+    pub fn give_back(&self, vcpu: Vcpu) {
+        self.pool.give_back(vcpu);
+    }
+}
+
+/// A frame for the machine itself.
+fn frame(frames: &Frames) -> Result<mm::addr::Frame, Broken> {
+    frames.alloc(FrameKind::Table, Contents::Zeroed).map_err(|error| match error {
+        AllocError::OutOfMemory => {
+            Broken::Invariant("--mem is too small for the machine itself".to_owned())
+        }
+        AllocError::Broken(broken) => broken,
+    })
+}
