@@ -83,10 +83,10 @@ impl<V: Span> Tree<V> {
     #[must_use]
     pub fn lowest_gap(&self, len: u64, low: VirtAddr, high: VirtAddr) -> Option<VirtAddr> {
         let wanted = Wanted::new(len, low, high)?;
-        if wanted.low < self.top {
-            if let Some(addr) = self.lowest_below(self.height, self.root, VirtAddr::ZERO, wanted) {
-                return Some(addr);
-            }
+        if wanted.low < self.top
+            && let Some(addr) = self.lowest_below(self.height, self.root, VirtAddr::ZERO, wanted)
+        {
+            return Some(addr);
         }
         wanted.lowest_in(self.top, VirtAddr::TASK_END)
     }

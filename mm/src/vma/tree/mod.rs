@@ -36,7 +36,7 @@
 //!
 //! # Memory
 //!
-//! Nodes and values lie in [`pool`]s. [`Tree::reserve`] takes everything that a number of insertions
+//! Nodes and values lie in arenas (pool.rs). [`Tree::reserve`] takes everything that a number of insertions
 //! could need, so that an operation can fail before it has changed anything, and not after. Memory
 //! goes back to the allocator with the tree, or with [`Tree::clear`].
 

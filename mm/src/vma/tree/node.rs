@@ -234,7 +234,7 @@ impl Leaf {
             odd = gap(start[0], floor[0]).max(odd);
             even = gap(start[1], floor[1]).max(even);
         }
-        if len % 2 == 0 {
+        if len.is_multiple_of(2) {
             odd = gap(self.start(len - 1), self.end(len - 2)).max(odd);
         }
         odd.max(even)
