@@ -1,117 +1,250 @@
-//! The VMA set.
+//! The VMA set: spans of addresses in order, none overlapping, with the free space between them
+//! indexed by size. It is to an address space what Linux's maple tree is to `mm_struct`: it answers
+//! "which VMA is at this address" and "where is room for this many bytes" in logarithmic time.
+//!
+//! It is a B+tree. Leaves hold the spans' bounds; the values lie apart, so that a search reads bounds
+//! only. A span's key is its **end**: [`find_vma`](Tree::find) is then exactly one descent, to the
+//! first key above the address.
+//!
+//! ```text
+//!      inner     ends │  40 │  90 │              one row per child: its last span's end,
+//!                gaps │   9 │  20 │              and its widest gap
+//!                     ├──┬──┴──┬──┘
+//!            ┌───────────┘     └────────┐
+//!      leaf  starts │ 5 │ 19 │ 37 │   leaf  starts │ 60 │ 75 │
+//!            ends   │10 │ 30 │ 40 │         ends   │ 65 │ 90 │
+//!                     │    │    │                    │    │
+//!      values        Vma  Vma  Vma                  Vma  Vma
+//! ```
+//!
+//! # Gaps
+//!
+//! A gap belongs to the span **after** it. A node covers what its spans and their gaps cover: from
+//! the end of the span before its first (its *floor*; 0 for the very first) to the end of its last.
+//! The coverages of a node's children tile its own; no gap is in two of them, and none is cut.
+//!
+//! ```text
+//!      0    5   10      19  30    37 40         60 65       75    90
+//!      ├────█████───────████──────████──────────████────────███████─ ─ ─ open space
+//!      └─5──┘   └──9────┘  └──7───┘  └────20────┘  └───10───┘
+//!      └────────── first leaf: 9 ───┘└──────── second leaf: 20 ───┘
+//! ```
+//!
+//! So a leaf need not store its gaps (a start minus the end before it), and putting a span into a gap
+//! touches one leaf. Taking a leaf's last span, or moving its end, also changes the first gap of the
+//! next leaf. The open space past the last span belongs to no node: [`Tree::highest_end`] bounds it.
+//!
+//! # Memory
+//!
+//! Nodes and values lie in arenas (pool.rs). [`Tree::reserve`] takes everything that a number of insertions
+//! could need, so that an operation can fail before it has changed anything, and not after. Memory
+//! goes back to the allocator with the tree, or with [`Tree::clear`].
+
+mod audit;
+mod balance;
+mod edit;
+mod gaps;
+mod iter;
+mod node;
+mod path;
+mod pool;
+mod reserve;
+#[cfg(test)]
+mod tests;
+
+pub use iter::Iter;
+pub use reserve::ReserveError;
+
+use std::fmt;
+
 use crate::addr::{PageRange, VirtAddr};
-use std::collections::BTreeMap;
-/// A value with a place.
+use node::{Inner, Leaf};
+use pool::{NIL, Pool, Slot};
+
+/// What a tree can hold: something that occupies a range of addresses.
 pub trait Span {
-    /// where
+    /// The range, which changes only under [`Tree::update`].
     fn range(&self) -> PageRange;
 }
-/// Tree.
-#[derive(Debug)]
-pub struct Tree<V> {
-    map: BTreeMap<u64, V>,
+
+impl Span for PageRange {
+    fn range(&self) -> PageRange {
+        *self
+    }
 }
+
+/// A set of spans that do not overlap, in order of their addresses.
+pub struct Tree<V> {
+    leaves: Pool<Leaf>,
+    inners: Pool<Inner>,
+    values: Pool<Slot<V>>,
+    /// An inner node, or at height 0 a leaf, or `NIL` when there are no spans.
+    root: u32,
+    /// Levels of inner nodes.
+    height: usize,
+    /// How many spans.
+    len: usize,
+    /// The end of the last span; zero without one.
+    top: VirtAddr,
+    /// What [`reserve`](Tree::reserve) may not grow beyond, in bytes.
+    memory_limit: usize,
+}
+
+impl<V: Span> Tree<V> {
+    /// A tree without spans. Allocates nothing.
+    #[must_use]
+    pub const fn new() -> Self {
+        Tree {
+            leaves: Pool::new(),
+            inners: Pool::new(),
+            values: Pool::new(),
+            root: NIL,
+            height: 0,
+            len: 0,
+            top: VirtAddr::ZERO,
+            memory_limit: usize::MAX,
+        }
+    }
+
+    /// How many spans there are: Linux's `map_count`.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The end of the last span; zero when there are none: Linux's `mm->highest_vm_end`.
+    #[must_use]
+    pub const fn highest_end(&self) -> VirtAddr {
+        self.top
+    }
+
+    /// The first span whose end is above `addr`, which may lie below its start: Linux's `find_vma`.
+    #[must_use]
+    pub fn find(&self, addr: VirtAddr) -> Option<&V> {
+        self.locate(addr).and_then(|spot| self.value(spot))
+    }
+
+    /// The span that contains `addr`: Linux's `vma_lookup`.
+    #[must_use]
+    pub fn find_exact(&self, addr: VirtAddr) -> Option<&V> {
+        self.locate(addr).filter(|&spot| self.start(spot) <= addr).and_then(|spot| self.value(spot))
+    }
+
+    /// What [`find`](Self::find) finds, and the span before it; the last span when it finds none:
+    /// Linux's `find_vma_prev`.
+    #[must_use]
+    pub fn find_prev(&self, addr: VirtAddr) -> (Option<&V>, Option<&V>) {
+        match self.locate(addr) {
+            Some(spot) => (self.value(spot), self.before(spot).and_then(|spot| self.value(spot))),
+            None => (None, self.last()),
+        }
+    }
+
+    /// The first span that shares an address with `range`: Linux's `find_vma_intersection`.
+    #[must_use]
+    pub fn find_intersection(&self, range: PageRange) -> Option<&V> {
+        self.locate(range.start())
+            .filter(|&spot| self.start(spot) < range.end())
+            .and_then(|spot| self.value(spot))
+    }
+
+    /// The last span that ends at or below `start`.
+    #[must_use]
+    pub fn prev(&self, start: VirtAddr) -> Option<&V> {
+        self.find_prev(start).1
+    }
+
+    /// The span that starts at `start`.
+    #[must_use]
+    pub fn get(&self, start: VirtAddr) -> Option<&V> {
+        self.locate(start)
+            .filter(|&spot| self.start(spot) == start)
+            .and_then(|spot| self.value(spot))
+    }
+
+    /// The span at the lowest addresses.
+    #[must_use]
+    pub fn first(&self) -> Option<&V> {
+        self.find(VirtAddr::ZERO)
+    }
+
+    /// The span at the highest addresses.
+    #[must_use]
+    pub fn last(&self) -> Option<&V> {
+        self.locate(VirtAddr::new(self.top.get().checked_sub(1)?)).and_then(|spot| self.value(spot))
+    }
+
+    /// Takes everything out and gives the memory back. A limit set stays.
+    pub fn clear(&mut self) {
+        *self = Tree { memory_limit: self.memory_limit, ..Tree::new() };
+    }
+
+    /// Where the first span is whose end is above `addr`.
+    #[inline]
+    fn locate(&self, addr: VirtAddr) -> Option<Spot> {
+        if addr >= self.top {
+            return None;
+        }
+        let mut node = self.root;
+        for _ in 0..self.height {
+            let inner = &self.inners[node];
+            node = inner.to(inner.seek(addr));
+        }
+        Some(Spot { leaf: node, at: self.leaves[node].seek(addr) })
+    }
+
+    fn start(&self, spot: Spot) -> VirtAddr {
+        self.leaves[spot.leaf].start(spot.at)
+    }
+
+    fn end(&self, spot: Spot) -> VirtAddr {
+        self.leaves[spot.leaf].end(spot.at)
+    }
+
+    fn value(&self, spot: Spot) -> Option<&V> {
+        self.values.get(self.leaves[spot.leaf].to(spot.at)).and_then(Slot::value)
+    }
+
+    /// Where the span before that one is.
+    fn before(&self, spot: Spot) -> Option<Spot> {
+        if let Some(at) = spot.at.checked_sub(1) {
+            return Some(Spot { at, ..spot });
+        }
+        let leaf = self.leaves[spot.leaf].prev;
+        Some(Spot { leaf, at: self.leaves.get(leaf)?.len() - 1 })
+    }
+
+    /// Where the span after that one is.
+    fn after(&self, spot: Spot) -> Option<Spot> {
+        let leaf = &self.leaves[spot.leaf];
+        if spot.at + 1 < leaf.len() {
+            return Some(Spot { at: spot.at + 1, ..spot });
+        }
+        (leaf.next != NIL).then_some(Spot { leaf: leaf.next, at: 0 })
+    }
+}
+
+/// Where a span is: a row of a leaf.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Spot {
+    leaf: u32,
+    at: usize,
+}
+
 impl<V: Span> Default for Tree<V> {
     fn default() -> Self {
-        Self::new()
+        Tree::new()
     }
 }
-#[allow(missing_docs, clippy::missing_errors_doc)]
-impl<V: Span> Tree<V> {
-    pub fn new() -> Self {
-        Tree { map: BTreeMap::new() }
-    }
-    pub fn len(&self) -> usize {
-        self.map.len()
-    }
-    pub fn is_empty(&self) -> bool {
-        self.map.is_empty()
-    }
-    pub fn find(&self, addr: VirtAddr) -> Option<&V> {
-        if let Some((_, v)) = self.map.range(..=addr.get()).next_back()
-            && v.range().end() > addr
-        {
-            return Some(v);
-        }
-        self.map.range(addr.get()..).next().map(|(_, v)| v)
-    }
-    pub fn find_exact(&self, addr: VirtAddr) -> Option<&V> {
-        self.find(addr).filter(|v| v.range().contains(addr))
-    }
-    pub fn find_intersection(&self, range: PageRange) -> Option<&V> {
-        self.find(range.start()).filter(|v| v.range().overlaps(range))
-    }
-    pub fn prev(&self, start: VirtAddr) -> Option<&V> {
-        self.map.range(..start.get()).next_back().map(|(_, v)| v)
-    }
-    pub fn get(&self, start: VirtAddr) -> Option<&V> {
-        self.map.get(&start.get())
-    }
-    pub fn update(&mut self, start: VirtAddr, f: impl FnOnce(&mut V)) -> bool {
-        if let Some(v) = self.map.get_mut(&start.get()) {
-            f(v);
-            debug_assert!(v.range().start() == start);
-            true
-        } else {
-            false
-        }
-    }
-    pub fn insert(&mut self, v: V) -> Result<(), V> {
-        if self.find_intersection(v.range()).is_some() {
-            return Err(v);
-        }
-        self.map.insert(v.range().start().get(), v);
-        Ok(())
-    }
-    pub fn remove(&mut self, start: VirtAddr) -> Option<V> {
-        self.map.remove(&start.get())
-    }
-    pub fn iter(&self) -> impl DoubleEndedIterator<Item = &V> {
-        self.map.values()
-    }
-    pub fn range(&self, range: PageRange) -> impl Iterator<Item = &V> {
-        let s =
-            self.find_intersection(range).map_or(range.end().get(), |v| v.range().start().get());
-        self.map.range(s..range.end().get().max(s)).map(|(_, v)| v)
-    }
-    pub fn highest_gap(&self, len: u64, low: VirtAddr, high: VirtAddr) -> Option<VirtAddr> {
-        let mut top = high.get();
-        for v in self.map.values().rev() {
-            let r = v.range();
-            if r.start().get() >= top {
-                continue;
-            }
-            if r.end().get() < top {
-                let bottom = r.end().get().max(low.get());
-                if top >= bottom && top - bottom >= len {
-                    return Some(VirtAddr::new(top - len));
-                }
-            }
-            top = top.min(r.start().get());
-            if top < low.get() {
-                return None;
-            }
-        }
-        (top >= low.get() && top - low.get() >= len).then(|| VirtAddr::new(top - len))
-    }
-    pub fn lowest_gap(&self, len: u64, low: VirtAddr, high: VirtAddr) -> Option<VirtAddr> {
-        let mut at = low.get();
-        for v in self.map.values() {
-            let r = v.range();
-            if r.end().get() <= at {
-                continue;
-            }
-            if r.start().get() > at && r.start().get().min(high.get()).saturating_sub(at) >= len {
-                return Some(VirtAddr::new(at));
-            }
-            at = r.end().get();
-            if at >= high.get() {
-                return None;
-            }
-        }
-        (high.get() >= at && high.get() - at >= len).then(|| VirtAddr::new(at))
-    }
-    pub fn audit(&self) -> Result<(), String> {
-        Ok(())
+
+impl<V: Span + fmt::Debug> fmt::Debug for Tree<V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.iter()).finish()
     }
 }

@@ -1,0 +1,226 @@
+//! Insertion, removal and change of one span: the leaf is edited, then its new end and widest gap are
+//! carried up for as long as they change anything.
+
+use super::node::{Leaf, Row};
+use super::path::{MAX_SPANS, Path};
+use super::pool::{NIL, Slot};
+use super::{Span, Tree};
+use crate::addr::{PageRange, VirtAddr};
+
+impl<V: Span> Tree<V> {
+    /// Adds a span: Linux's `vma_iter_store_new`. Allocates only what [`reserve`](Tree::reserve) has
+    /// not provided for.
+    ///
+    /// # Errors
+    /// Gives the span back if it overlaps one that is there (or would be the 2^31st).
+    pub fn insert(&mut self, value: V) -> Result<(), V> {
+        let range = value.range();
+        if self.len == 0 {
+            self.plant(value);
+            return Ok(());
+        }
+        if self.len >= MAX_SPANS {
+            return Err(value);
+        }
+        let mut path = self.path_to(range.start());
+        // Everything before the place found ends at or below our start; only what follows can overlap.
+        if self.leaf_start(&path).is_some_and(|start| start < range.end()) {
+            return Err(value);
+        }
+        while self.leaves[path.leaf().node].is_full() {
+            self.relieve(&path);
+            path = self.path_to(range.start());
+        }
+        let to = self.values.put(Slot::Taken(value));
+        self.insert_row(&path, Row { end: range.end(), detail: range.start(), to });
+        self.len += 1;
+        Ok(())
+    }
+
+    /// Takes out the span that starts at `start`; `None` if none does.
+    pub fn remove(&mut self, start: VirtAddr) -> Option<V> {
+        let (path, _) = self.path_to_start(start)?;
+        let step = path.leaf();
+        let leaf = &mut self.leaves[step.node];
+        let row = leaf.remove(step.at());
+        let value = self.values.take(row.to).into_value();
+        self.len -= 1;
+        if self.len == 0 {
+            self.leaves.take(step.node);
+            (self.root, self.top) = (NIL, VirtAddr::ZERO);
+            return value;
+        }
+        let leaf = &self.leaves[step.node];
+        let floor = leaf.floor(step.at(), step.floor);
+        if step.at() < leaf.len() {
+            // The gaps on both sides and the span between have become one gap.
+            let gap = leaf.start(step.at()).bytes_from(floor);
+            self.carry_up(&path, |_, stored| stored.max(gap));
+        } else {
+            let gap = row.detail.bytes_from(floor);
+            self.carry_up(
+                &path,
+                |leaf, stored| if gap < stored { stored } else { leaf.widest(step.floor) },
+            );
+            self.settle_after(&path, row.end);
+        }
+        self.mend(&path);
+        value
+    }
+
+    /// Changes the span that starts at `start`, its range too, if it keeps between its neighbours.
+    /// False if there is none, or (a bug of the caller, which debug builds assert) the new range does
+    /// not fit; then the tree still knows the span by its old range.
+    pub fn update(&mut self, start: VirtAddr, change: impl FnOnce(&mut V)) -> bool {
+        let Some((path, to)) = self.path_to_start(start) else { return false };
+        let Some(value) = self.values.get_mut(to).and_then(Slot::value_mut) else { return false };
+        change(value);
+        let range = value.range();
+        let fits = self.fits(&path, range);
+        debug_assert!(fits, "{range} does not fit between the neighbours of the span at {start}");
+        if fits {
+            self.rekey(&path, range);
+        }
+        fits
+    }
+
+    /// The way to the span that starts at `start`, and its value's index.
+    fn path_to_start(&self, start: VirtAddr) -> Option<(Path, u32)> {
+        if start >= self.top {
+            return None;
+        }
+        let path = self.path_to(start);
+        let step = path.leaf();
+        (self.leaf_start(&path) == Some(start))
+            .then(|| (path, self.leaves[step.node].to(step.at())))
+    }
+
+    /// The start of the span that the path leads to, if it leads to one.
+    fn leaf_start(&self, path: &Path) -> Option<VirtAddr> {
+        let step = path.leaf();
+        let leaf = &self.leaves[step.node];
+        (step.at() < leaf.len()).then(|| leaf.start(step.at()))
+    }
+
+    /// The first span of an empty tree.
+    fn plant(&mut self, value: V) {
+        let range = value.range();
+        let mut leaf = Leaf::new();
+        leaf.insert(
+            0,
+            Row {
+                end: range.end(),
+                detail: range.start(),
+                to: self.values.put(Slot::Taken(value)),
+            },
+        );
+        self.root = self.leaves.put(leaf);
+        self.top = range.end();
+        self.len = 1;
+    }
+
+    /// Puts a row into a leaf that has room, and carries up what that changes. Only this leaf's gaps
+    /// are touched:
+    ///
+    /// ```text
+    ///     before   floor ├────────────── gap ─────────────┤ next span
+    ///     after    floor ├── gap ──┤ new ├───── gap ──────┤ next span
+    /// ```
+    fn insert_row(&mut self, path: &Path, row: Row<VirtAddr>) {
+        let step = path.leaf();
+        let leaf = &mut self.leaves[step.node];
+        let floor = leaf.floor(step.at(), step.floor);
+        let next = (step.at() < leaf.len()).then(|| leaf.start(step.at()));
+        leaf.insert(step.at(), row);
+        match next {
+            Some(next) => {
+                let split = next.bytes_from(floor);
+                self.carry_up(
+                    path,
+                    |leaf, stored| if split < stored { stored } else { leaf.widest(step.floor) },
+                );
+            }
+            None => {
+                let gap = row.detail.bytes_from(floor);
+                self.carry_up(path, |_, stored| stored.max(gap));
+                self.top = row.end;
+            }
+        }
+    }
+
+    /// Whether `range` leaves the neighbours of the span that the path leads to alone.
+    fn fits(&self, path: &Path, range: PageRange) -> bool {
+        let step = path.leaf();
+        let leaf = &self.leaves[step.node];
+        let above = match step.at() + 1 {
+            next if next < leaf.len() => Some(leaf.start(next)),
+            _ => self.leaves.get(leaf.next).map(|leaf| leaf.start(0)),
+        };
+        leaf.floor(step.at(), step.floor) <= range.start()
+            && above.is_none_or(|above| range.end() <= above)
+    }
+
+    /// Gives the span that the path leads to a new range, which fits.
+    fn rekey(&mut self, path: &Path, range: PageRange) {
+        let step = path.leaf();
+        let leaf = &mut self.leaves[step.node];
+        let old_end = leaf.end(step.at());
+        if (leaf.start(step.at()), old_end) == (range.start(), range.end()) {
+            return;
+        }
+        leaf.set(step.at(), range.end(), range.start());
+        let is_last = step.at() + 1 == leaf.len();
+        self.carry_up(path, |leaf, _| leaf.widest(step.floor));
+        if is_last && old_end != range.end() {
+            self.settle_after(path, range.end());
+        }
+    }
+
+    /// The leaf's last span, which ends or ended at `end`, has changed: so has the gap after it,
+    /// which belongs to the next leaf, or is the open space past the last span.
+    fn settle_after(&mut self, path: &Path, end: VirtAddr) {
+        let leaf = &self.leaves[path.leaf().node];
+        if leaf.next == NIL {
+            self.top = leaf.last_end();
+            return;
+        }
+        let path = self.path_to(end);
+        self.carry_up(&path, |leaf, _| leaf.widest(path.leaf().floor));
+    }
+
+    /// Brings the rows above a changed leaf up to date. `widest` says the leaf's widest gap, given
+    /// the leaf and what its parent has stored.
+    fn carry_up(&mut self, path: &Path, widest: impl FnOnce(&Leaf, u64) -> u64) {
+        if self.height == 0 {
+            return;
+        }
+        let leaf = &self.leaves[path.leaf().node];
+        let mut end = leaf.last_end();
+        let mut gap = widest(leaf, self.stored_gap(path, 1));
+        for level in 1..=self.height {
+            let step = path.step(level);
+            let inner = &mut self.inners[step.node];
+            let old = inner.gap(step.at());
+            if (inner.end(step.at()), old) == (end, gap) {
+                return;
+            }
+            inner.set(step.at(), end, gap);
+            if level == self.height {
+                return;
+            }
+            end = inner.last_end();
+            let stored = self.stored_gap(path, level + 1);
+            gap = match () {
+                () if gap >= stored => gap,
+                () if old < stored => stored,
+                () => self.inners[step.node].widest(),
+            };
+        }
+    }
+
+    /// What the path's inner node at `level` has stored as the widest gap of the child taken.
+    fn stored_gap(&self, path: &Path, level: usize) -> u64 {
+        let step = path.step(level);
+        self.inners[step.node].gap(step.at())
+    }
+}

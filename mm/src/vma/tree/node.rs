@@ -1,0 +1,268 @@
+//! One node: up to `N` rows in three columns, kept by column so that a search reads nothing but keys.
+//!
+//! ```text
+//!              ends (the key)    detail               to
+//!     leaf     a span's end      its start            its value's index
+//!     inner    a child's end     the child's widest   the child's index
+//!              (its last span's) gap
+//! ```
+//!
+//! Rows past `len` hold [`NEVER`] as their end. So a search needs no length, and no branch that could
+//! be mispredicted: it counts the ends that it passes, always the same number of comparisons, in two
+//! steps within which none waits for another. With `N = 8k - 1` rows, laid out as they are, the seven
+//! that the second step reads are in one cache line.
+//!
+//! ```text
+//!     ends   e0 e1 e2 e3 e4 e5 e6 [e7] │ e8 e9 ... e14 [e15] │ ... [e23] │ e24 ... e30
+//!                                  └── 1. which of the closing ends are passed? ──┘
+//!            2. how many of the seven in that group?
+//! ```
+
+use std::fmt::Debug;
+
+use super::pool::{NIL, Vacant};
+use crate::addr::VirtAddr;
+
+/// The end of a row that is not there: above every address.
+const NEVER: VirtAddr = VirtAddr::new(u64::MAX);
+
+/// Spans in a leaf, which is ten cache lines. With 15 there are more levels and with 63 an insertion
+/// moves twice as many bytes; neither was faster.
+const LEAF_ROWS: usize = 31;
+/// Children of an inner node, which is twenty cache lines: two levels of them at 65,530 spans. With 31
+/// gap searches were a little faster, but there are more levels.
+const INNER_ROWS: usize = 63;
+
+/// A node of spans: `detail` is the start.
+pub(super) type Leaf = Node<VirtAddr, LEAF_ROWS>;
+/// A node of nodes: `detail` is the widest gap in bytes.
+pub(super) type Inner = Node<u64, INNER_ROWS>;
+
+/// One row of a node, see the module's table.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Row<D> {
+    pub(super) end: VirtAddr,
+    pub(super) detail: D,
+    pub(super) to: u32,
+}
+
+/// The columns and, for leaves, the neighbours in address order.
+///
+/// A group of eight rows is `ends[8k..8k + 8]`: eight bytes into the node, so that its first seven,
+/// which a search reads together, share a line with what closes the group before.
+#[repr(C, align(64))]
+pub(super) struct Node<D, const N: usize> {
+    len: u32,
+    /// The leaf below, or `NIL`. Inner nodes do not use it.
+    pub(super) prev: u32,
+    ends: [VirtAddr; N],
+    detail: [D; N],
+    /// The leaf above, or `NIL`. In a vacant node, the free list.
+    pub(super) next: u32,
+    to: [u32; N],
+}
+
+impl<D: Copy + Default, const N: usize> Node<D, N> {
+    /// The most rows.
+    pub(super) const MAX: usize = N;
+    /// The fewest rows, except in the root: three eighths.
+    pub(super) const MIN: usize = (N + 1) * 3 / 8;
+    /// Two siblings that have together no more rows than this become one when either falls below
+    /// `MIN`. A quarter of the node stays free, so that an insertion that follows does not split it.
+    pub(super) const JOIN: usize = (N + 1) * 3 / 4;
+
+    const SHAPE_IS_SOUND: () = {
+        assert!(N % 8 == 7);
+        assert!(N / 2 >= Self::MIN, "both halves of a split have enough rows");
+        assert!(Self::JOIN.div_ceil(2) >= Self::MIN, "so have siblings that share evenly");
+        assert!(2 * Self::MIN - 1 <= Self::JOIN, "and the smallest siblings can join");
+    };
+
+    pub(super) fn new() -> Self {
+        let () = Self::SHAPE_IS_SOUND;
+        Node {
+            len: 0,
+            prev: NIL,
+            ends: [NEVER; N],
+            detail: [D::default(); N],
+            next: NIL,
+            to: [NIL; N],
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.len as usize
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.len() == N
+    }
+
+    /// The first row whose end is above `addr`; `len` or more if there is none. `addr` is below
+    /// [`NEVER`].
+    ///
+    /// Counts the ends at or below `addr`: first those that close a group of eight, which says in which
+    /// group the row is, then those in that group.
+    #[inline]
+    pub(super) fn seek(&self, addr: VirtAddr) -> usize {
+        let passed = |end: &VirtAddr| usize::from(*end <= addr);
+        let mut group = 0;
+        for closing in 0..N / 8 {
+            group += 8 * passed(&self.ends[8 * closing + 7]);
+        }
+        group + self.ends[group..][..7].iter().map(passed).sum::<usize>()
+    }
+
+    pub(super) fn end(&self, at: usize) -> VirtAddr {
+        self.ends[at]
+    }
+
+    pub(super) fn to(&self, at: usize) -> u32 {
+        self.to[at]
+    }
+
+    /// The end of the last row. The node is not empty.
+    pub(super) fn last_end(&self) -> VirtAddr {
+        self.ends[self.len() - 1]
+    }
+
+    /// Where the gap before row `at` starts: the end of the row before, or `floor`, where this node's
+    /// coverage starts.
+    pub(super) fn floor(&self, at: usize, floor: VirtAddr) -> VirtAddr {
+        if at == 0 { floor } else { self.ends[at - 1] }
+    }
+
+    /// Puts a row before row `at`. The node is not full.
+    pub(super) fn insert(&mut self, at: usize, row: Row<D>) {
+        let len = self.len();
+        self.ends.copy_within(at..len, at + 1);
+        self.detail.copy_within(at..len, at + 1);
+        self.to.copy_within(at..len, at + 1);
+        self.ends[at] = row.end;
+        self.detail[at] = row.detail;
+        self.to[at] = row.to;
+        self.len += 1;
+    }
+
+    /// Takes row `at` out.
+    pub(super) fn remove(&mut self, at: usize) -> Row<D> {
+        let row = Row { end: self.ends[at], detail: self.detail[at], to: self.to[at] };
+        let len = self.len();
+        self.ends.copy_within(at + 1..len, at);
+        self.detail.copy_within(at + 1..len, at);
+        self.to.copy_within(at + 1..len, at);
+        self.ends[len - 1] = NEVER;
+        self.len -= 1;
+        row
+    }
+
+    /// Changes a row's key and detail.
+    pub(super) fn set(&mut self, at: usize, end: VirtAddr, detail: D) {
+        self.ends[at] = end;
+        self.detail[at] = detail;
+    }
+
+    /// Moves rows between two siblings so that `left` has `left_len` of them.
+    ///
+    /// ```text
+    ///     left [a b c d e f g]  right [ ]         left_len = 3:   [a b c] [d e f g]     a split
+    ///     left [a b c]          right [d e]       left_len = 5:   [a b c d e] [ ]       a join
+    ///     left [a b]            right [c d e f]   left_len = 3:   [a b c] [d e f]       sharing
+    /// ```
+    pub(super) fn distribute(left: &mut Self, right: &mut Self, left_len: usize) {
+        let (l, r) = (left.len(), right.len());
+        let right_len = l + r - left_len;
+        if left_len < l {
+            let moved = l - left_len;
+            right.move_up(0..r, moved);
+            right.copy_from(0, left, left_len..l);
+            left.ends[left_len..l].fill(NEVER);
+        } else {
+            let moved = left_len - l;
+            left.copy_from(l, right, 0..moved);
+            right.ends.copy_within(moved..r, 0);
+            right.detail.copy_within(moved..r, 0);
+            right.to.copy_within(moved..r, 0);
+            right.ends[right_len..r].fill(NEVER);
+        }
+        #[expect(clippy::cast_possible_truncation, reason = "both are at most N")]
+        {
+            (left.len, right.len) = (left_len as u32, right_len as u32);
+        }
+    }
+
+    fn move_up(&mut self, rows: std::ops::Range<usize>, by: usize) {
+        let to = rows.start + by;
+        self.ends.copy_within(rows.clone(), to);
+        self.detail.copy_within(rows.clone(), to);
+        self.to.copy_within(rows, to);
+    }
+
+    fn copy_from(&mut self, at: usize, other: &Self, rows: std::ops::Range<usize>) {
+        let into = at..at + rows.len();
+        self.ends[into.clone()].copy_from_slice(&other.ends[rows.clone()]);
+        self.detail[into.clone()].copy_from_slice(&other.detail[rows.clone()]);
+        self.to[into].copy_from_slice(&other.to[rows]);
+    }
+
+    /// Checks what a node can know of itself.
+    pub(super) fn audit(&self) -> Result<(), String> {
+        let ends = &self.ends[..self.len()];
+        if !ends.is_sorted_by(|a, b| a < b) {
+            return Err(format!("keys are out of order: {ends:?}"));
+        }
+        if self.ends[self.len()..].iter().any(|&end| end != NEVER) {
+            return Err(format!("a row past the {}th has a key", self.len()));
+        }
+        Ok(())
+    }
+}
+
+impl Leaf {
+    pub(super) fn start(&self, at: usize) -> VirtAddr {
+        self.detail[at]
+    }
+
+    /// The widest of the gaps before each row, in bytes; the first of them starts at `floor`.
+    pub(super) fn widest(&self, floor: VirtAddr) -> u64 {
+        let len = self.len();
+        let (starts, floors) = (&self.detail[1..len], &self.ends[..len - 1]);
+        let gap = |start: VirtAddr, floor: VirtAddr| start.bytes_from(floor);
+        // Two maxima side by side: with one, each step would wait for the one before.
+        let (mut odd, mut even) = (0, gap(self.start(0), floor));
+        for (start, floor) in starts.chunks_exact(2).zip(floors.chunks_exact(2)) {
+            odd = gap(start[0], floor[0]).max(odd);
+            even = gap(start[1], floor[1]).max(even);
+        }
+        if len.is_multiple_of(2) {
+            odd = gap(self.start(len - 1), self.end(len - 2)).max(odd);
+        }
+        odd.max(even)
+    }
+}
+
+impl Inner {
+    pub(super) fn gap(&self, at: usize) -> u64 {
+        self.detail[at]
+    }
+
+    /// The children's widest gaps.
+    pub(super) fn gaps(&self) -> &[u64] {
+        &self.detail[..self.len()]
+    }
+
+    /// The widest of all gaps below this node, in bytes.
+    pub(super) fn widest(&self) -> u64 {
+        self.gaps().iter().copied().fold(0, u64::max)
+    }
+}
+
+impl<D: Copy + Default, const N: usize> Vacant for Node<D, N> {
+    fn vacant(next: u32) -> Self {
+        Node { next, ..Node::new() }
+    }
+
+    fn next_vacant(&self) -> u32 {
+        self.next
+    }
+}

@@ -1,0 +1,94 @@
+//! Memory taken ahead, so that an operation which is about to change the tree can no longer fail: the
+//! part that `mas_preallocate` plays in Linux.
+
+use std::collections::TryReserveError;
+
+use super::node::{Inner, Leaf};
+use super::path::MAX_SPANS;
+use super::{Span, Tree};
+
+/// Why memory for more spans could not be taken. The guest's answer to it is `ENOMEM`.
+#[derive(Debug, thiserror::Error)]
+pub enum ReserveError {
+    /// The allocator refused.
+    #[error("taking memory for {spans} more spans: {source}")]
+    Allocator {
+        /// How many spans were to be added.
+        spans: usize,
+        /// What the allocator said.
+        source: TryReserveError,
+    },
+    /// It would be more than [`Tree::set_memory_limit`] allows.
+    #[error("taking memory for {spans} more spans: the tree may not grow past {limit} bytes")]
+    Limit {
+        /// How many spans were to be added.
+        spans: usize,
+        /// The limit in bytes.
+        limit: usize,
+    },
+    /// More spans than a tree can name.
+    #[error("taking memory for {spans} more spans: a tree holds at most 2^31")]
+    TooMany {
+        /// How many spans were to be added.
+        spans: usize,
+    },
+}
+
+impl<V: Span> Tree<V> {
+    /// After it, that many calls of [`insert`](Tree::insert) do not allocate, whatever nodes they
+    /// split, and whatever is removed in between. `remove` and `update` never allocate.
+    ///
+    /// # Errors
+    /// [`ReserveError`] if there is no memory; the spans are as before, and so is what was reserved.
+    pub fn reserve(&mut self, spans: usize) -> Result<(), ReserveError> {
+        let total = self.len.saturating_add(spans);
+        if total > MAX_SPANS {
+            return Err(ReserveError::TooMany { spans });
+        }
+        let (leaves, inners) = self.nodes_for(spans, total);
+        let growth = self.values.bytes_to_reserve(spans)
+            + self.leaves.bytes_to_reserve(leaves)
+            + self.inners.bytes_to_reserve(inners);
+        if growth == 0 {
+            return Ok(());
+        }
+        if self.memory_bytes().saturating_add(growth) > self.memory_limit {
+            return Err(ReserveError::Limit { spans, limit: self.memory_limit });
+        }
+        self.values
+            .reserve(spans)
+            .and_then(|()| self.leaves.reserve(leaves))
+            .and_then(|()| self.inners.reserve(inners))
+            .map_err(|source| ReserveError::Allocator { spans, source })
+    }
+
+    /// Makes [`reserve`](Self::reserve) fail rather than let the tree take more than this from the
+    /// allocator: for an accounting of kernel memory, and for tests of failure. `usize::MAX` lifts it.
+    pub const fn set_memory_limit(&mut self, bytes: usize) {
+        self.memory_limit = bytes;
+    }
+
+    /// Bytes that the tree has taken from the allocator.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        self.values.bytes() + self.leaves.bytes() + self.inners.bytes()
+    }
+
+    /// The most leaves and inner nodes that `spans` insertions can add: each splits at most one node
+    /// of each level; and in the end all nodes but the root have their fewest rows or more.
+    fn nodes_for(&self, spans: usize, total: usize) -> (usize, usize) {
+        let most_leaves = (total / Leaf::MIN).max(1);
+        let mut most_inners = 0;
+        let mut level = most_leaves;
+        while level > 1 {
+            level = (level / Inner::MIN).max(1);
+            most_inners += level;
+        }
+        // A root that splits adds itself and the root above it; a new root then has room for long.
+        let splits = spans.saturating_mul(self.height + 2);
+        (
+            spans.min(most_leaves.saturating_sub(self.leaves.in_use())),
+            splits.min(most_inners.saturating_sub(self.inners.in_use())),
+        )
+    }
+}
