@@ -70,8 +70,7 @@ impl Run {
 
     /// Boots the machine and runs everything.
     fn boot(&self) -> Result<Vec<JobResult>, String> {
-        let mut machine =
-            Machine::new(self.kind).executable(Path::new(MMVISOR)).time_limit(LIMIT);
+        let mut machine = Machine::new(self.kind).executable(Path::new(MMVISOR)).time_limit(LIMIT);
         let mut programs: Vec<&Path> =
             self.cases.iter().filter_map(|case| case.program.as_deref()).collect();
         programs.sort_unstable();
