@@ -16,5 +16,6 @@ pub mod paging;
 pub mod phys;
 pub mod replay;
 pub mod space;
+pub mod sysctl;
 pub mod system;
 pub mod vma;

@@ -8,7 +8,8 @@ use crate::addr::{PageRange, VirtAddr};
 use crate::error::{Broken, Errno};
 use crate::paging::{AccessKind, FlushBatch, FlushSink, KernelHalf};
 use crate::phys::{Frames, PhysMemory};
-use crate::vma::{AnonId, Vma};
+use crate::sysctl::Sysctl;
+use crate::vma::{AnonId, Lineage, Vma};
 
 /// Is told what happens to address spaces (in Linux: perf events, uprobes, mmu notifiers, the munmap
 /// profile). It cannot refuse anything.
@@ -60,20 +61,6 @@ pub struct NoHooks;
 impl Observer for NoHooks {}
 impl Guardian for NoHooks {}
 
-/// Refuses what can never be had: Linux's overcommit mode 0, "obvious overcommits of address space
-/// are refused".
-#[derive(Clone, Copy, Debug)]
-pub struct HeuristicOvercommit {
-    /// All memory there will ever be, in pages.
-    pub total_pages: u64,
-}
-
-impl Guardian for HeuristicOvercommit {
-    fn may_commit(&self, pages: u64) -> Result<(), Errno> {
-        if pages > self.total_pages { Err(Errno::ENOMEM) } else { Ok(()) }
-    }
-}
-
 /// What all address spaces of one machine share.
 #[derive(Debug)]
 pub struct System {
@@ -84,6 +71,10 @@ pub struct System {
     pub observer: Box<dyn Observer>,
     /// May veto.
     pub guardian: Box<dyn Guardian>,
+    /// The machine's settings.
+    pub sysctl: Sysctl,
+    /// Pages promised to all address spaces.
+    committed: AtomicU64,
     next_anon: AtomicU32,
     next_inode: AtomicU64,
 }
@@ -99,6 +90,8 @@ impl System {
             kernel,
             observer: Box::new(NoHooks),
             guardian: Box::new(NoHooks),
+            sysctl: Sysctl::default(),
+            committed: AtomicU64::new(0),
             next_anon: AtomicU32::new(1),
             next_inode: AtomicU64::new(1),
         }
@@ -131,13 +124,45 @@ impl System {
     }
 
     /// A new identity for anonymous memory.
-    pub(crate) fn new_anon(&self) -> AnonId {
+    pub(crate) fn new_anon(&self, lineage: Lineage) -> AnonId {
         loop {
             // Wraps past 0 after 2^32 of them.
-            if let Some(id) = AnonId::new(self.next_anon.fetch_add(1, Ordering::Relaxed)) {
+            if let Some(id) = AnonId::new(self.next_anon.fetch_add(1, Ordering::Relaxed), lineage) {
                 return id;
             }
         }
+    }
+
+    /// Promises `pages` more to a process that has `mapped` pages (Linux's
+    /// `security_vm_enough_memory_mm` and `__vm_enough_memory`).
+    ///
+    /// # Errors
+    /// The guardian's veto; `ENOMEM` when the overcommit mode forbids it.
+    pub(crate) fn commit(&self, pages: u64, mapped: u64) -> Result<(), Errno> {
+        self.guardian.may_commit(pages)?;
+        let before = self.committed.fetch_add(pages, Ordering::Relaxed);
+        if self.sysctl.allows(before.saturating_add(pages), pages, mapped) {
+            return Ok(());
+        }
+        self.uncommit(pages);
+        Err(Errno::ENOMEM)
+    }
+
+    /// Takes back a promise of `pages` (Linux's `vm_unacct_memory`).
+    pub(crate) fn uncommit(&self, pages: u64) {
+        self.committed.fetch_sub(pages, Ordering::Relaxed);
+    }
+
+    /// The machine's NUMA nodes, a bit each. There is one so far.
+    #[must_use]
+    pub fn nodes(&self) -> u64 {
+        1
+    }
+
+    /// Pages promised to all address spaces (`Committed_AS` of /proc/meminfo).
+    #[must_use]
+    pub fn committed(&self) -> u64 {
+        self.committed.load(Ordering::Relaxed)
     }
 
     /// A new inode number for a memory object.

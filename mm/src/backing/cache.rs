@@ -1,10 +1,12 @@
 //! The frames that a backing keeps, by page index (Linux's page cache of one inode).
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::BackingError;
 use crate::addr::Frame;
+use crate::error::Broken;
 use crate::phys::{Contents, FrameKind, Frames};
 
 /// Frames by page index; the cache holds one reference to each until it is dropped.
@@ -43,6 +45,22 @@ impl PageCache {
         };
         frames.get(frame);
         Ok(frame)
+    }
+
+    /// Whether the page is there.
+    pub(super) fn holds(&self, index: u64) -> bool {
+        self.pages.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&index)
+    }
+
+    /// Gives up the pages of a range. Whoever has mapped them keeps them.
+    pub(super) fn forget(&self, range: Range<u64>) -> Result<(), Broken> {
+        let mut pages = self.pages.lock().unwrap_or_else(PoisonError::into_inner);
+        let gone: Vec<(u64, Frame)> = pages.range(range).map(|(&i, &f)| (i, f)).collect();
+        for (index, frame) in gone {
+            pages.remove(&index);
+            self.frames.put(frame)?;
+        }
+        Ok(())
     }
 }
 

@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::cache::PageCache;
-use super::{Backing, BackingError, BackingName};
+use super::{Backing, BackingError, BackingName, Placement};
 use crate::addr::{Frame, PAGE_BYTES, PAGE_SIZE};
 use crate::phys::{Contents, Frames};
 
@@ -56,5 +56,13 @@ impl<S: FileSource> Backing for FileBacking<S> {
 
     fn name(&self) -> BackingName {
         self.name.clone()
+    }
+
+    fn placement(&self) -> Placement {
+        Placement::HugeAligned
+    }
+
+    fn is_resident(&self, index: u64) -> bool {
+        self.cache.holds(index)
     }
 }

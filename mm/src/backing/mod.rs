@@ -3,16 +3,21 @@
 
 mod cache;
 mod file;
+mod open;
 mod shared;
 
 pub use file::{FileBacking, FileSource};
+pub use open::OpenFile;
 pub use shared::SharedMemory;
 
 use std::fmt::Debug;
 
-use crate::addr::Frame;
-use crate::error::Broken;
+use bitflags::bitflags;
+
+use crate::addr::{Frame, VirtAddr};
+use crate::error::{Broken, Errno};
 use crate::phys::AllocError;
+use crate::vma::VmFlags;
 
 /// Why a backing has no page.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +55,34 @@ pub struct BackingName {
     pub path: String,
 }
 
+bitflags! {
+    /// What an open file lets mmap(2) do.
+    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+    pub struct FileMode: u32 {
+        /// Opened for reading: without it `EACCES`.
+        const READ = 1;
+        /// Opened for writing: without it a shared mapping can never be written.
+        const WRITE = 2;
+        /// The file only grows (`chattr +a`): a shared mapping through an open for writing is `EACCES`.
+        const APPEND_ONLY = 4;
+        /// On a file system mounted noexec: `PROT_EXEC` is `EPERM`.
+        const NOEXEC = 8;
+        /// Not a thing that can be mapped (a directory, a pipe): `ENODEV`.
+        const UNMAPPABLE = 16;
+    }
+}
+
+/// How a backing wants its maps placed (Linux's `f_op->get_unmapped_area`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Placement {
+    /// Anywhere.
+    Anywhere,
+    /// So that huge pages fit, where the map is large enough (`thp_get_unmapped_area`).
+    HugeAligned,
+    /// As shared memory does (`shmem_get_unmapped_area`), which has no huge pages unless told.
+    SharedMemory,
+}
+
 /// A source of pages: a file, shared memory, a pager of the user's.
 ///
 /// A backing keeps a reference to each frame it has handed out until it is dropped.
@@ -64,4 +97,62 @@ pub trait Backing: Debug + Send + Sync {
 
     /// What `/proc/PID/maps` prints for it.
     fn name(&self) -> BackingName;
+
+    /// What it was opened for.
+    fn mode(&self) -> FileMode {
+        FileMode::READ | FileMode::WRITE
+    }
+
+    /// How its maps are placed.
+    fn placement(&self) -> Placement {
+        Placement::Anywhere
+    }
+
+    /// Is asked before it is mapped, and may change what the map can do (Linux's `f_op->mmap`, and the
+    /// seals of memfd_create(2)).
+    ///
+    /// # Errors
+    /// The errno that mmap(2) shall return.
+    fn map(&self, flags: VmFlags) -> Result<VmFlags, Errno> {
+        Ok(flags)
+    }
+
+    /// Is asked before a map of it is cut at `addr` (Linux's `vm_ops->may_split`).
+    ///
+    /// # Errors
+    /// The errno that the call shall return.
+    fn may_split(&self, _addr: VirtAddr) -> Result<(), Errno> {
+        Ok(())
+    }
+
+    /// Whether page `index` is in memory, for mincore(2).
+    fn is_resident(&self, _index: u64) -> bool {
+        false
+    }
+
+    /// Frees pages of the object itself, which read as zeros from then on (`FALLOC_FL_PUNCH_HOLE` of
+    /// fallocate(2)).
+    ///
+    /// # Errors
+    /// `EOPNOTSUPP` where it cannot.
+    fn punch(&self, _pages: std::ops::Range<u64>) -> Result<(), Errno> {
+        Err(Errno::EOPNOTSUPP)
+    }
+
+    /// Whether it is shared memory (memfd, shm, `MAP_SHARED|MAP_ANONYMOUS`), which userfaultfd(2) knows
+    /// how to fill.
+    fn is_shared_memory(&self) -> bool {
+        false
+    }
+
+    /// Whether it is the memory behind `MAP_SHARED|MAP_ANONYMOUS`, which can be named.
+    fn is_shared_anonymous(&self) -> bool {
+        false
+    }
+
+    /// Whether it counts its maps, so that none of them may vanish in another (Linux's
+    /// `vm_ops->close`).
+    fn has_close_hook(&self) -> bool {
+        false
+    }
 }

@@ -1,11 +1,13 @@
 //! Shared anonymous memory: zeros until written, seen by everyone who maps it (Linux's
 //! `shmem_zero_setup`).
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::cache::PageCache;
-use super::{Backing, BackingError, BackingName};
+use super::{Backing, BackingError, BackingName, Placement};
 use crate::addr::Frame;
+use crate::error::Errno;
 use crate::phys::{Contents, Frames};
 
 /// A shared memory object of a fixed number of pages.
@@ -36,5 +38,28 @@ impl Backing for SharedMemory {
 
     fn name(&self) -> BackingName {
         self.name.clone()
+    }
+
+    fn placement(&self) -> Placement {
+        Placement::SharedMemory
+    }
+
+    fn is_resident(&self, index: u64) -> bool {
+        self.cache.holds(index)
+    }
+
+    fn punch(&self, pages: Range<u64>) -> Result<(), Errno> {
+        self.cache.forget(pages).map_err(|broken| {
+            log::error!("shared memory cannot give up pages: {broken}");
+            Errno::EIO
+        })
+    }
+
+    fn is_shared_memory(&self) -> bool {
+        true
+    }
+
+    fn is_shared_anonymous(&self) -> bool {
+        true
     }
 }

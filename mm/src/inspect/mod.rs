@@ -3,5 +3,5 @@
 mod audit;
 mod maps;
 
-pub use audit::audit;
+pub use audit::{audit, unmerged};
 pub use maps::{MapsLine, maps, maps_text};

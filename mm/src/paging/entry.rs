@@ -6,8 +6,8 @@
 //! ```
 //!
 //! The hardware ignores everything but P in an entry whose P is clear, so the rest holds the software
-//! states. One exists so far: `HELD`, a page that is there but that `PROT_NONE` forbids to touch. `OWN`
-//! marks a page that belongs to the process, and not to a backing: it may be written in place.
+//! states: `HELD`, a page that is there but that `PROT_NONE` forbids to touch; `GUARDED`, no page, and a
+//! touch is a fault (`MADV_GUARD_INSTALL`). `OWN` marks a page that belongs to the process, and not to a backing: it may be written in place.
 
 use bitflags::bitflags;
 
@@ -20,6 +20,7 @@ const ACCESSED: u64 = 1 << 5;
 const DIRTY: u64 = 1 << 6;
 const HELD: u64 = 1 << 9;
 const OWN: u64 = 1 << 10;
+const GUARDED: u64 = 1 << 11;
 const NO_EXECUTE: u64 = 1 << 63;
 const FRAME: u64 = 0x000f_ffff_ffff_f000;
 
@@ -62,6 +63,8 @@ pub struct Entry(u64);
 impl Entry {
     /// Nothing there.
     pub const EMPTY: Entry = Entry(0);
+    /// No page, and none may come: a guard region's.
+    pub const GUARD: Entry = Entry(GUARDED);
 
     /// From the raw word.
     #[must_use]
@@ -116,6 +119,12 @@ impl Entry {
     #[must_use]
     pub const fn is_empty(self) -> bool {
         self.0 == 0
+    }
+
+    /// Whether it is a guard region's.
+    #[must_use]
+    pub const fn is_guard(self) -> bool {
+        self.0 == GUARDED
     }
 
     /// Whether the hardware uses the entry.

@@ -1,79 +1,235 @@
-//! madvise(2), the advice that changes what a page holds (Linux's `madvise_dontneed_free`). Advice
-//! that only hints is accepted; the rest comes with the complete VMA layer.
+//! madvise(2): Linux's `mm/madvise.c`. What changes VMAs is here; what changes pages is in
+//! `space/discard`.
 
 use super::AddressSpace;
 use crate::addr::{PageRange, VirtAddr, page_align};
-use crate::error::{CallResult, Errno};
+use crate::error::{CallError, CallResult, Errno};
 use crate::paging::FlushBatch;
-use crate::vma::VmFlags;
+use crate::vma::limits::Capabilities;
+use crate::vma::{VmFlags, Vma};
 
-/// What madvise(2) is told, as far as it is known here.
+/// `MADV_*` of madvise(2).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(i32)]
+#[allow(missing_docs, reason = "madvise(2) describes each")]
 pub enum Advice {
-    /// A hint without visible effect: `MADV_NORMAL`, `RANDOM`, `SEQUENTIAL`, `WILLNEED`, `COLD`.
-    Hint,
-    /// Drops the pages: `MADV_DONTNEED`. Anonymous memory reads as zeros afterwards.
-    DontNeed,
-    /// The pages may be dropped: `MADV_FREE`. They are, at once, which the man page allows.
-    Free,
+    Normal = 0,
+    Random = 1,
+    Sequential = 2,
+    WillNeed = 3,
+    DontNeed = 4,
+    Free = 8,
+    Remove = 9,
+    DontFork = 10,
+    DoFork = 11,
+    Mergeable = 12,
+    Unmergeable = 13,
+    HugePage = 14,
+    NoHugePage = 15,
+    DontDump = 16,
+    DoDump = 17,
+    WipeOnFork = 18,
+    KeepOnFork = 19,
+    Cold = 20,
+    PageOut = 21,
+    PopulateRead = 22,
+    PopulateWrite = 23,
+    DontNeedLocked = 24,
+    Collapse = 25,
+    HwPoison = 100,
+    SoftOffline = 101,
+    GuardInstall = 102,
+    GuardRemove = 103,
 }
 
+const ALL: [Advice; 27] = [
+    Advice::Normal,
+    Advice::Random,
+    Advice::Sequential,
+    Advice::WillNeed,
+    Advice::DontNeed,
+    Advice::Free,
+    Advice::Remove,
+    Advice::DontFork,
+    Advice::DoFork,
+    Advice::Mergeable,
+    Advice::Unmergeable,
+    Advice::HugePage,
+    Advice::NoHugePage,
+    Advice::DontDump,
+    Advice::DoDump,
+    Advice::WipeOnFork,
+    Advice::KeepOnFork,
+    Advice::Cold,
+    Advice::PageOut,
+    Advice::PopulateRead,
+    Advice::PopulateWrite,
+    Advice::DontNeedLocked,
+    Advice::Collapse,
+    Advice::HwPoison,
+    Advice::SoftOffline,
+    Advice::GuardInstall,
+    Advice::GuardRemove,
+];
+
 impl Advice {
-    /// From madvise's number; `None` where Linux, or we so far, answer `EINVAL`.
+    /// From madvise's number; `None` where Linux answers `EINVAL`.
     #[must_use]
-    pub fn from_number(advice: u64) -> Option<Self> {
-        match advice {
-            0..=3 | 20 => Some(Advice::Hint),
-            4 => Some(Advice::DontNeed),
-            8 => Some(Advice::Free),
-            _ => None,
-        }
+    pub fn from_number(number: i32) -> Option<Self> {
+        ALL.into_iter().find(|&advice| advice as i32 == number)
     }
+
+    /// Whether it throws away what memory holds: sealed memory refuses that.
+    fn discards(self) -> bool {
+        matches!(
+            self,
+            Advice::Free
+                | Advice::DontNeed
+                | Advice::DontNeedLocked
+                | Advice::Remove
+                | Advice::DontFork
+                | Advice::WipeOnFork
+                | Advice::GuardInstall
+        )
+    }
+}
+
+/// The range of a call that takes an aligned address and any length; `None` if it is empty.
+pub(super) fn range_of(addr: VirtAddr, len: u64) -> Result<Option<PageRange>, Errno> {
+    if !addr.is_page_aligned() {
+        return Err(Errno::EINVAL);
+    }
+    super::control::whole(addr, page_align(len).ok_or(Errno::EINVAL)?)
 }
 
 impl AddressSpace {
     /// Takes advice about a range. Over a hole it goes on past it, and then answers `ENOMEM`.
     ///
     /// # Errors
-    /// `EINVAL`: address unaligned, length overflows, locked pages, or `MADV_FREE` on memory that is
-    /// not anonymous and private. `ENOMEM`: a hole. Source: madvise(2), Linux's `mm/madvise.c`.
-    pub fn madvise(&mut self, addr: VirtAddr, len: u64, advice: Advice) -> CallResult<()> {
-        if !addr.is_page_aligned() {
-            return Err(Errno::EINVAL.into());
-        }
-        let aligned = page_align(len).ok_or(Errno::EINVAL)?;
-        let end = addr.checked_add(aligned).ok_or(Errno::EINVAL)?;
-        if aligned == 0 {
-            return Ok(());
-        }
-        let Some(range) = PageRange::new(addr, end.min(VirtAddr::TASK_END)) else {
-            return Err(Errno::ENOMEM.into());
-        };
-        let mut batch = FlushBatch::new();
-        let mut covered = 0;
-        let mut refused = None;
-        for vma in self.vmas.range(range) {
-            let Some(part) = vma.range().intersect(range) else { continue };
-            covered += part.len();
-            match advice {
-                Advice::Hint => {}
-                Advice::DontNeed if !vma.flags.contains(VmFlags::LOCKED) => {
-                    self.zap(part, &mut batch);
-                }
-                Advice::Free if vma.backing.is_none() && vma.is_private() => {
-                    self.zap(part, &mut batch);
-                }
-                Advice::DontNeed | Advice::Free => {
-                    refused = Some(Errno::EINVAL);
-                    break;
-                }
+    /// `EINVAL`: advice, address unaligned, length or range wraps. Then VMA by VMA: `EPERM` sealed;
+    /// `EINVAL`, `EBADF` or `EACCES` where the advice does not fit the VMA (see madvise(2)); `EAGAIN`
+    /// too many VMAs. At the end `ENOMEM`: a hole. Source: madvise(2), Linux's `mm/madvise.c`.
+    pub fn madvise(&mut self, addr: VirtAddr, len: u64, advice: i32) -> CallResult<()> {
+        let advice = Advice::from_number(advice).ok_or(Errno::EINVAL)?;
+        let Some(range) = range_of(addr, len)? else { return Ok(()) };
+        match advice {
+            Advice::HwPoison | Advice::SoftOffline => {
+                let admin = self.limits.may(Capabilities::SYS_ADMIN);
+                // No page here can be poisoned.
+                Err(if admin { Errno::EINVAL } else { Errno::EPERM }.into())
+            }
+            Advice::PopulateRead => self.populate_for(range, crate::paging::AccessKind::Read),
+            Advice::PopulateWrite => self.populate_for(range, crate::paging::AccessKind::Write),
+            _ => {
+                let mut batch = FlushBatch::new();
+                let result = self.walk(range, |space, part| space.advise(part, advice, &mut batch));
+                self.finish(batch)?;
+                result
             }
         }
-        self.finish(batch)?;
-        match refused {
-            Some(errno) => Err(errno.into()),
-            None if covered < end.bytes_from(addr) => Err(Errno::ENOMEM.into()),
-            None => Ok(()),
-        }
     }
+
+    /// Visits the parts of VMAs in a range, upwards; `visit` answers where the VMA ends that the part
+    /// is in then. Holes are passed over (Linux's `madvise_walk_vmas`).
+    ///
+    /// # Errors
+    /// The first of a visit; at the end `ENOMEM` if there was a hole.
+    pub(super) fn walk(
+        &mut self,
+        range: PageRange,
+        mut visit: impl FnMut(&mut Self, PageRange) -> CallResult<VirtAddr>,
+    ) -> CallResult<()> {
+        let (mut at, mut hole) = (range.start(), false);
+        while at < range.end() {
+            let vma = self.vmas.find(at).ok_or(Errno::ENOMEM)?;
+            let start = vma.range().start().max(at);
+            hole |= start > at;
+            if start >= range.end() {
+                break;
+            }
+            let stop = vma.range().end().min(range.end());
+            let part = PageRange::new(start, stop).ok_or(Errno::ENOMEM)?;
+            at = visit(self, part)?.max(stop);
+        }
+        if hole { Err(Errno::ENOMEM.into()) } else { Ok(()) }
+    }
+
+    /// A part of one VMA (`madvise_vma_behavior`).
+    fn advise(
+        &mut self,
+        part: PageRange,
+        advice: Advice,
+        batch: &mut FlushBatch,
+    ) -> CallResult<VirtAddr> {
+        let vma = self.vmas.find_exact(part.start()).ok_or(Errno::ENOMEM)?;
+        if vma.flags.contains(VmFlags::SEALED)
+            && advice.discards()
+            && vma.is_anonymous()
+            && !vma.flags.contains(VmFlags::WRITE)
+        {
+            return Err(Errno::EPERM.into());
+        }
+        if self.advise_pages(vma, part, advice, batch)? == Kind::Pages {
+            return Ok(part.end());
+        }
+        let flags = advised(vma, advice)?;
+        if flags == vma.flags {
+            return Ok(part.end());
+        }
+        // What has no memory now may have it later.
+        self.modify_flags(part, flags).map_err(|errno| match errno {
+            Errno::ENOMEM => CallError::Errno(Errno::EAGAIN),
+            errno => errno.into(),
+        })
+    }
+}
+
+/// What an advice is about.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Kind {
+    /// Pages; it has been followed.
+    Pages,
+    /// The VMA's flags.
+    Flags,
+}
+
+/// The VMA's flags after the advice.
+fn advised(vma: &Vma, advice: Advice) -> Result<VmFlags, Errno> {
+    let flags = vma.flags;
+    let random = VmFlags::RAND_READ;
+    let sequential = VmFlags::SEQ_READ;
+    Ok(match advice {
+        Advice::Normal => flags - random - sequential,
+        Advice::Sequential => flags - random | sequential,
+        Advice::Random => flags - sequential | random,
+        Advice::DontFork => flags | VmFlags::DONTCOPY,
+        Advice::DoFork if flags.contains(VmFlags::IO) => return Err(Errno::EINVAL),
+        Advice::DoFork => flags - VmFlags::DONTCOPY,
+        Advice::WipeOnFork if !vma.is_anonymous() || !vma.is_private() => {
+            return Err(Errno::EINVAL);
+        }
+        Advice::WipeOnFork => flags | VmFlags::WIPEONFORK,
+        Advice::KeepOnFork if flags.contains(VmFlags::DROPPABLE) => return Err(Errno::EINVAL),
+        Advice::KeepOnFork => flags - VmFlags::WIPEONFORK,
+        Advice::DontDump => flags | VmFlags::DONTDUMP,
+        Advice::DoDump => {
+            let special = flags.intersects(VmFlags::SPECIAL) && !flags.contains(VmFlags::HUGETLB);
+            if special || flags.contains(VmFlags::DROPPABLE) {
+                return Err(Errno::EINVAL);
+            }
+            flags - VmFlags::DONTDUMP
+        }
+        Advice::Mergeable => {
+            let unfit = VmFlags::SHARED
+                | VmFlags::MAYSHARE
+                | VmFlags::SPECIAL
+                | VmFlags::HUGETLB
+                | VmFlags::DROPPABLE;
+            if flags.intersects(unfit) { flags } else { flags | VmFlags::MERGEABLE }
+        }
+        Advice::Unmergeable => flags - VmFlags::MERGEABLE,
+        Advice::HugePage => flags - VmFlags::NOHUGEPAGE | VmFlags::HUGEPAGE,
+        Advice::NoHugePage => flags - VmFlags::HUGEPAGE | VmFlags::NOHUGEPAGE,
+        _ => flags,
+    })
 }

@@ -1,8 +1,9 @@
 //! brk(2): Linux's `brk` system call and `do_brk_flags`.
 
 use super::AddressSpace;
-use crate::addr::{PageRange, VirtAddr};
+use crate::addr::{PAGE_SIZE, PageRange, TASK_SIZE, VirtAddr};
 use crate::error::{Broken, CallError, CallResult, Errno};
+use crate::vma::merge::{Origin, merge_left};
 use crate::vma::place::start_gap;
 use crate::vma::{VmFlags, Vma};
 
@@ -17,14 +18,14 @@ impl AddressSpace {
     /// if it could not be moved. This call has no errno.
     ///
     /// It cannot go below the heap's start, over another mapping or its guard gap (one page is kept
-    /// free), past `RLIMIT_DATA` or `RLIMIT_AS`. Source: brk(2), Linux's `mm/mmap.c`.
+    /// free), past `RLIMIT_DATA`, `RLIMIT_AS` or what may be locked. Source: brk(2), Linux's
+    /// `mm/mmap.c`.
     ///
     /// # Errors
     /// [`Broken`] only.
     pub fn brk(&mut self, addr: VirtAddr) -> Result<VirtAddr, Broken> {
         match self.try_brk(addr) {
-            Ok(()) => self.layout.brk = addr,
-            Err(CallError::Errno(_)) => {}
+            Ok(()) | Err(CallError::Errno(_)) => {}
             Err(CallError::Broken(broken)) => return Err(broken),
         }
         Ok(self.layout.brk)
@@ -35,43 +36,58 @@ impl AddressSpace {
         if addr < start {
             return Err(Errno::ENOMEM.into());
         }
-        if addr.bytes_from(start) > self.limits.data {
+        let data = self.layout.end_data.get().saturating_sub(self.layout.start_data.get());
+        let soft = self.limits.data.soft;
+        if soft != crate::vma::limits::UNLIMITED
+            && addr.bytes_from(start).saturating_add(data) > soft
+        {
             return Err(Errno::ENOMEM.into());
         }
         let new_end = addr.page_ceil().ok_or(Errno::ENOMEM)?;
         let old_end = old.page_ceil().ok_or(Errno::ENOMEM)?;
-        if new_end == old_end {
-            return Ok(());
-        }
         if new_end < old_end {
-            return self.munmap(new_end, old_end.bytes_from(new_end));
+            let range = PageRange::new(new_end, old_end).ok_or(Errno::ENOMEM)?;
+            self.vmas.find_intersection(range).ok_or(Errno::ENOMEM)?;
+            self.unmap(range)?;
+        } else if let Some(range) = PageRange::new(old_end, new_end) {
+            self.grow_heap(range)?;
+            self.layout.brk = addr;
+            if self.modes.default_flags.contains(VmFlags::LOCKED) {
+                self.populate_all(range)?;
+            }
         }
-        let range = PageRange::new(old_end, new_end).ok_or(Errno::ENOMEM)?;
-        self.grow_heap(range)
+        self.layout.brk = addr;
+        Ok(())
     }
 
     fn grow_heap(&mut self, range: PageRange) -> CallResult<()> {
-        let kept_free = range.end().checked_add(crate::addr::PAGE_SIZE).ok_or(Errno::ENOMEM)?;
+        if range.end().get() > TASK_SIZE {
+            return Err(Errno::ENOMEM.into());
+        }
+        if !self.may_lock(self.modes.default_flags, range.len()) {
+            return Err(Errno::EAGAIN.into());
+        }
+        let kept_free = range.end().checked_add(PAGE_SIZE).ok_or(Errno::ENOMEM)?;
         let blocked = self.vmas.find(range.start()).is_some_and(|next| kept_free > start_gap(next));
         if blocked {
             return Err(Errno::ENOMEM.into());
         }
-        let flags = heap_flags();
-        if !self.may_expand(flags, range.pages()) || self.vmas.len() > self.limits.max_map_count {
+        let flags = VmFlags::DATA_DEFAULT | VmFlags::ACCOUNT | self.modes.default_flags;
+        if !self.may_expand(flags, range.pages()) || self.vmas.len() > self.max_map_count() {
             return Err(Errno::ENOMEM.into());
         }
-        self.system.guardian.may_commit(range.pages())?;
-        self.insert(Vma::anonymous(range, flags));
+        self.reserve(1)?;
+        self.commit(range.pages())?;
+        let vma = Vma::anonymous(range, flags);
+        self.account.add(flags, range.pages());
+        self.system.observer.mapped(&vma);
+        // The heap grows only itself: it takes in neither what lies below its start, such as the
+        // program's own zeros, nor what lies above.
+        let before = self.vmas.prev(range.start());
+        let heap = before.is_some_and(|prev| prev.range().end() > self.layout.start_brk);
+        if !heap || merge_left(&mut self.vmas, &vma, Origin::New).is_none() {
+            let _ = self.vmas.insert(vma);
+        }
         Ok(())
     }
-}
-
-/// Linux's `VM_DATA_DEFAULT_FLAGS | VM_ACCOUNT`.
-fn heap_flags() -> VmFlags {
-    VmFlags::READ
-        | VmFlags::WRITE
-        | VmFlags::MAYREAD
-        | VmFlags::MAYWRITE
-        | VmFlags::MAYEXEC
-        | VmFlags::ACCOUNT
 }

@@ -23,7 +23,8 @@ use crate::backing::{Backing, BackingError};
 use crate::error::{AccessError, Fault};
 use crate::paging::{Access, AccessKind, Entry, FlushBatch, Owner, Touch};
 use crate::phys::{AllocError, Contents, FrameKind};
-use crate::vma::{VmFlags, Vma};
+use crate::vma::merge::may_share;
+use crate::vma::{Lineage, VmFlags, Vma};
 
 /// How many pages of a file one fault maps, aligned (Linux's `fault_around_bytes`, 64 KiB).
 const FILE_AROUND: u64 = 16;
@@ -58,6 +59,9 @@ impl AddressSpace {
         let slot = &words[page_in_table(page)];
         let at = At { vma, page, addr, kind, slot };
         let entry = Entry::new(slot.load(Ordering::Acquire));
+        if entry.is_guard() {
+            return Err(Fault::NotMapped(addr).into());
+        }
         match (&vma.backing, entry.frame()) {
             (None, None) => self.zero_fault(&at, words)?,
             (Some(backing), None) => self.backed_fault(&at, &**backing, words)?,
@@ -70,7 +74,11 @@ impl AddressSpace {
     /// Anonymous memory that was never touched: a page of zeros, and the next ones too where the
     /// program goes on page by page.
     fn zero_fault(&self, at: &At<'_>, words: &[AtomicU64; 512]) -> Result<(), AccessError> {
-        self.prepare_anon(at.vma);
+        // Memory that is only read has no identity yet: the first write gives it one.
+        let written = at.kind == AccessKind::Write;
+        if written {
+            self.prepare_anon(at.vma);
+        }
         let window = self.ahead.window(at.addr);
         let place = page_in_table(at.page);
         let downwards = at.vma.flags.contains(VmFlags::GROWSDOWN);
@@ -86,7 +94,8 @@ impl AddressSpace {
             .alloc_run(FrameKind::Anonymous, Contents::Zeroed, wanted.min(room).max(1))
             .map_err(|error| no_frame(error, at.addr))?;
         let first = if downwards { place + 1 - index(run.count) } else { place };
-        let access = at.vma.flags.page_access();
+        let mut access = at.vma.flags.page_access();
+        access.set(Access::WRITE, written && access.contains(Access::WRITE));
         for i in 0..run.count {
             let slot = &words[first + index(i)];
             // The next ones as touched as this one (Linux's `map_anon_folio_pte` likewise): a bit that
@@ -165,6 +174,9 @@ impl AddressSpace {
             faults.spurious.fetch_add(1, Ordering::Relaxed);
             return Ok(());
         }
+        if at.kind == AccessKind::Write && entry.owner() == Owner::Process {
+            self.prepare_anon(at.vma);
+        }
         // A lost race is a fault that comes again.
         let raised = entry.with_access(wanted).touched(at.touch()).raw();
         let _ = at.slot.compare_exchange(entry.raw(), raised, Ordering::AcqRel, Ordering::Relaxed);
@@ -234,24 +246,16 @@ impl AddressSpace {
 
     /// Gives a VMA that is about to get its first own page the identity of its anonymous memory; a
     /// neighbour's where the two could be one VMA but for it (`find_mergeable_anon_vma`).
-    fn prepare_anon(&self, vma: &Vma) {
-        if vma.anon().is_some() || !vma.is_private() {
+    pub(super) fn prepare_anon(&self, vma: &Vma) {
+        if vma.anon().is_some() {
             return;
         }
-        let right = self.vmas.get(vma.range().end()).filter(|next| reusable(vma, next));
-        let left = self.vmas.prev(vma.range().start()).filter(|prev| reusable(prev, vma));
-        let neighbour = right.and_then(Vma::anon).or_else(|| left.and_then(Vma::anon));
-        vma.adopt_anon(neighbour.unwrap_or_else(|| self.system.new_anon()));
+        let right = self.vmas.get(vma.range().end()).filter(|next| may_share(vma, next));
+        let left = self.vmas.prev(vma.range().start()).filter(|prev| may_share(prev, vma));
+        let own = |vma: &Vma| vma.anon().filter(|id| id.lineage() == Lineage::Own);
+        let neighbour = right.and_then(own).or_else(|| left.and_then(own));
+        vma.adopt_anon(neighbour.unwrap_or_else(|| self.system.new_anon(Lineage::Own)));
     }
-}
-
-/// Whether two neighbours could share their anonymous identity: they differ at most in what may be
-/// done with them (`anon_vma_compatible`).
-fn reusable(left: &Vma, right: &Vma) -> bool {
-    let mut probe = right.clone();
-    let differs = (left.flags ^ right.flags).difference(VmFlags::ACCESS | VmFlags::SOFTDIRTY);
-    probe.flags = left.flags;
-    differs.is_empty() && crate::vma::merge::can_merge(left, &probe)
 }
 
 /// A fault and the place it is about.

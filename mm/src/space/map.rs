@@ -3,29 +3,20 @@
 use std::sync::Arc;
 
 use super::AddressSpace;
-use crate::addr::{PAGE_SHIFT, PAGE_SIZE, PageRange, VirtAddr, page_align};
-use crate::backing::{Backing, SharedMemory};
+use crate::addr::{PAGE_SHIFT, PageRange, VirtAddr, page_align};
+use crate::backing::{Backing, FileMode, SharedMemory};
 use crate::error::{CallResult, Errno};
 use crate::paging::FlushBatch;
+use crate::vma::limits::Capabilities;
+use crate::vma::merge::{Origin, merge_new};
 use crate::vma::place::{PlaceRequest, PlaceSource, get_unmapped_area};
-use crate::vma::split::splits_needed;
 use crate::vma::{MapFlags, MapType, Prot, VmFlags, Vma};
 
-/// What is mapped.
-#[derive(Clone, Debug)]
-pub enum MapSource {
-    /// Zeros.
-    Anonymous,
-    /// A backing, from `offset` bytes on, a multiple of the page size.
-    Backing {
-        /// Where the bytes come from.
-        backing: Arc<dyn Backing>,
-        /// Bytes from its start.
-        offset: u64,
-    },
-}
+/// `MAX_LFS_FILESIZE`: no file offset lies beyond.
+const MAX_FILE_SIZE: u64 = i64::MAX as u64;
 
-/// The arguments of mmap(2).
+/// The arguments of mmap(2). Bits that are not known stay in `prot` and `flags`: some are ignored,
+/// some refused.
 #[derive(Clone, Debug)]
 pub struct MapRequest {
     /// Where, exactly or as a hint; 0 for anywhere.
@@ -34,12 +25,21 @@ pub struct MapRequest {
     pub len: u64,
     /// What may be done.
     pub prot: Prot,
-    /// Shared or private.
-    pub kind: MapType,
-    /// How.
+    /// How; the type is in the low four bits.
     pub flags: MapFlags,
-    /// What.
-    pub source: MapSource,
+    /// What; `None` for zeros, whatever the flags say.
+    pub file: Option<Arc<dyn Backing>>,
+    /// From which byte of the file on, a multiple of the page size; ignored without a file.
+    pub offset: u64,
+}
+
+impl MapRequest {
+    /// Anonymous private memory.
+    #[must_use]
+    pub fn anonymous(addr: VirtAddr, len: u64, prot: Prot, flags: MapFlags) -> Self {
+        let flags = flags | MapFlags::ANONYMOUS | MapType::Private.into();
+        MapRequest { addr, len, prot, flags, file: None, offset: 0 }
+    }
 }
 
 impl AddressSpace {
@@ -47,133 +47,239 @@ impl AddressSpace {
     /// `MAP_POPULATE` or `MAP_LOCKED`.
     ///
     /// # Errors
-    /// In this order: `EINVAL` length 0; `ENOMEM` length overflows, too many VMAs, no room; `EINVAL`
-    /// fixed address unaligned; `EEXIST` with `MAP_FIXED_NOREPLACE`; `EINVAL` shared and growing;
-    /// `EOVERFLOW` offset; `ENOMEM` `RLIMIT_AS`, `RLIMIT_DATA`, the commit limit.
-    /// Source: mmap(2), `do_mmap` in Linux's `mm/mmap.c`.
+    /// In this order: `EINVAL` length 0 or offset unaligned; `ENOMEM` length overflows; `EOVERFLOW`
+    /// offset; `ENOMEM` too many VMAs, no room; `EINVAL` fixed address unaligned; `EPERM` below
+    /// `mmap_min_addr`; `EEXIST` with `MAP_FIXED_NOREPLACE`; `EPERM`, `EAGAIN` locking; what the file
+    /// forbids (`EOVERFLOW`, `EOPNOTSUPP`, `EACCES`, `EPERM`, `ENODEV`); `EINVAL` the type, or growing
+    /// where that cannot be; `EACCES` writable and executable under MDWE; `EPERM` over a sealed VMA;
+    /// `ENOMEM` `RLIMIT_AS`, `RLIMIT_DATA`, the commit limit.
+    /// Source: mmap(2), Linux's `mm/mmap.c` and `mm/vma.c`.
     pub fn mmap(&mut self, request: &MapRequest) -> CallResult<VirtAddr> {
-        let mut flags = request.flags;
-        if request.len == 0 {
+        if !request.offset.is_multiple_of(1 << PAGE_SHIFT) || request.len == 0 {
             return Err(Errno::EINVAL.into());
         }
-        if flags.contains(MapFlags::FIXED_NOREPLACE) {
-            flags |= MapFlags::FIXED;
+        let mut request = request.clone();
+        if self.modes.read_implies_exec()
+            && request.prot.contains(Prot::READ)
+            && !request.file.as_ref().is_some_and(|f| f.mode().contains(FileMode::NOEXEC))
+        {
+            request.prot |= Prot::EXEC;
         }
-        let hint = if flags.contains(MapFlags::FIXED) {
-            request.addr
-        } else {
-            self.raise_hint(request.addr)
-        };
-        let len = page_align(request.len).ok_or(Errno::ENOMEM)?;
+        if request.flags.contains(MapFlags::FIXED_NOREPLACE) {
+            request.flags |= MapFlags::FIXED;
+        }
+        if !request.flags.contains(MapFlags::FIXED) {
+            request.addr = self.raise_hint(request.addr);
+        }
+        let (vma, asked) = self.check(&request)?;
+        let range = vma.range();
+        self.map_region(vma)?;
+        let populate = asked.contains(VmFlags::LOCKED)
+            || request.flags & (MapFlags::POPULATE | MapFlags::NONBLOCK) == MapFlags::POPULATE;
+        if populate {
+            self.populate_all(range)?;
+        }
+        Ok(range.start())
+    }
+
+    /// Everything that can be refused before anything changes. Returns the VMA that is to be, and its
+    /// flags before the file had its say.
+    fn check(&self, request: &MapRequest) -> CallResult<(Vma, VmFlags)> {
+        let flags = request.flags;
+        let len = page_align(request.len).filter(|&len| len != 0).ok_or(Errno::ENOMEM)?;
         let pages = len >> PAGE_SHIFT;
-        if let MapSource::Backing { offset, .. } = request.source {
-            (offset >> PAGE_SHIFT).checked_add(pages).ok_or(Errno::EOVERFLOW)?;
-        }
-        if self.vmas.len() > self.limits.max_map_count {
+        let mut pgoff = request.offset >> PAGE_SHIFT;
+        pgoff.checked_add(pages).ok_or(Errno::EOVERFLOW)?;
+        if self.vmas.len() > self.max_map_count() {
             return Err(Errno::ENOMEM.into());
         }
-        let source = match request.source {
-            MapSource::Anonymous => PlaceSource::Anonymous,
-            MapSource::Backing { .. } => PlaceSource::File,
-        };
-        let place = PlaceRequest { hint, len, flags, source };
-        let addr = get_unmapped_area(&self.vmas, &self.layout.place, &place)?;
-        self.system.guardian.may_use_address(addr)?;
+        let mut vm = VmFlags::from_prot(request.prot)
+            | VmFlags::from_map(flags)
+            | self.modes.default_flags
+            | VmFlags::MAY;
+        let addr = self.place(request.file.as_ref(), request.addr, len, pgoff, flags)?;
         let range = PageRange::from_len(addr, len).ok_or(Errno::ENOMEM)?;
         if flags.contains(MapFlags::FIXED_NOREPLACE) && self.vmas.find_intersection(range).is_some()
         {
             return Err(Errno::EEXIST.into());
         }
-        let vma = self.describe(request, flags, range)?;
-        self.map_region(vma)?;
-        let populate = flags.contains(MapFlags::POPULATE) && !flags.contains(MapFlags::NONBLOCK);
-        if populate || flags.contains(MapFlags::LOCKED) {
-            self.populate(range)?;
+        if flags.contains(MapFlags::LOCKED) && !self.can_lock() {
+            return Err(Errno::EPERM.into());
         }
+        if !self.may_lock(vm, len) {
+            return Err(Errno::EAGAIN.into());
+        }
+        match &request.file {
+            Some(file) => vm = check_file(&**file, vm, request, pgoff, len)?,
+            None => {
+                vm = check_anonymous(vm, flags)?;
+                pgoff = addr.get() >> PAGE_SHIFT;
+            }
+        }
+        if flags.contains(MapFlags::NORESERVE) && self.system.sysctl.honours_noreserve() {
+            vm |= VmFlags::NORESERVE;
+        }
+        if self.modes.denies_write_exec(vm, vm) {
+            return Err(Errno::EACCES.into());
+        }
+        let mut vma = Vma::anonymous(range, vm);
+        if let Some(file) = &request.file {
+            vma.flags = file.map(vm)?;
+            vma.backing = Some(Arc::clone(file));
+            vma.pgoff = pgoff;
+        } else if vm.contains(VmFlags::SHARED) {
+            let frames = Arc::clone(self.system.frames());
+            let object = SharedMemory::new(frames, pages, self.system.new_inode());
+            vma.backing = Some(Arc::new(object));
+            vma.pgoff = 0;
+        }
+        Ok((vma, vm))
+    }
+
+    /// Where a mapping goes (Linux's `__get_unmapped_area`, with the security hook at its end).
+    pub(super) fn place(
+        &self,
+        file: Option<&Arc<dyn Backing>>,
+        hint: VirtAddr,
+        len: u64,
+        pgoff: u64,
+        flags: MapFlags,
+    ) -> Result<VirtAddr, Errno> {
+        let source = match file {
+            Some(file) => PlaceSource::File(file.placement(), pgoff),
+            None if flags.bits() & 1 != 0 => PlaceSource::SharedAnonymous,
+            None => PlaceSource::Anonymous,
+        };
+        let min_addr = VirtAddr::new(self.system.sysctl.mmap_min_addr());
+        let request = PlaceRequest { hint, len, flags, source, min_addr };
+        let addr = get_unmapped_area(&self.vmas, &self.layout.place, &request)?;
+        if addr < min_addr && !self.limits.may(Capabilities::SYS_RAWIO) {
+            return Err(Errno::EPERM);
+        }
+        self.system.guardian.may_use_address(addr)?;
         Ok(addr)
     }
 
-    /// Where `len` bytes of a file would be placed without a hint (`get_unmapped_area`): what the
-    /// program loader asks before it maps a program's segments there one by one.
+    /// Where `len` bytes of a file would be placed without a hint: what the program loader asks before
+    /// it maps a program's segments there one by one.
     ///
     /// # Errors
     /// `ENOMEM` when there is no room.
-    pub fn free_area(&self, len: u64) -> CallResult<VirtAddr> {
+    pub fn free_area(&self, file: &Arc<dyn Backing>, len: u64) -> CallResult<VirtAddr> {
         let len = page_align(len).ok_or(Errno::ENOMEM)?;
-        let flags = MapFlags::empty();
-        let request = PlaceRequest { hint: VirtAddr::ZERO, len, flags, source: PlaceSource::File };
-        Ok(get_unmapped_area(&self.vmas, &self.layout.place, &request)?)
-    }
-
-    /// The VMA that the arguments describe.
-    fn describe(&self, request: &MapRequest, flags: MapFlags, range: PageRange) -> CallResult<Vma> {
-        let mut vm = VmFlags::from_prot(request.prot)
-            | VmFlags::MAYREAD
-            | VmFlags::MAYWRITE
-            | VmFlags::MAYEXEC;
-        vm.set(VmFlags::GROWSDOWN, flags.contains(MapFlags::GROWSDOWN));
-        vm.set(VmFlags::LOCKED, flags.contains(MapFlags::LOCKED));
-        vm.set(VmFlags::NOHUGEPAGE, flags.contains(MapFlags::STACK));
-        vm.set(VmFlags::NORESERVE, flags.contains(MapFlags::NORESERVE));
-        let shared = request.kind != MapType::Private;
-        if shared {
-            vm |= VmFlags::SHARED | VmFlags::MAYSHARE;
-        }
-        match &request.source {
-            MapSource::Anonymous if !shared => Ok(Vma::anonymous(range, vm)),
-            MapSource::Anonymous => {
-                if vm.contains(VmFlags::GROWSDOWN) {
-                    return Err(Errno::EINVAL.into());
-                }
-                let frames = Arc::clone(self.system.frames());
-                let object = SharedMemory::new(frames, range.pages(), self.system.new_inode());
-                Ok(Vma::backed(range, vm, Arc::new(object), 0))
-            }
-            MapSource::Backing { backing, offset } => {
-                let pgoff = offset / PAGE_SIZE;
-                Ok(Vma::backed(range, vm, Arc::clone(backing), pgoff))
-            }
-        }
+        Ok(self.place(Some(file), VirtAddr::ZERO, len, 0, MapFlags::empty())?)
     }
 
     /// Puts a VMA in place of whatever is there (`mmap_region`).
     pub(super) fn map_region(&mut self, mut vma: Vma) -> CallResult<()> {
         let range = vma.range();
-        let replaced: u64 = self
-            .vmas
-            .range(range)
-            .filter_map(|old| old.range().intersect(range))
-            .map(PageRange::pages)
-            .sum();
-        let grows = range.pages() - replaced.min(range.pages());
-        if !self.may_expand(vma.flags, grows) {
-            return Err(Errno::ENOMEM.into());
-        }
-        if self.vmas.len() + splits_needed(&self.vmas, range) > self.limits.max_map_count {
-            return Err(Errno::ENOMEM.into());
-        }
+        self.reserve(3)?;
         self.system.guardian.may_map(&vma)?;
+        let old = self.gather(range)?;
+        if !self.may_expand(vma.flags, range.pages() - old.pages) {
+            return Err(Errno::ENOMEM.into());
+        }
+        let mut freed = old.committed;
         if is_accountable(vma.flags) {
-            self.system.guardian.may_commit(range.pages())?;
+            // What the old mappings had promised pays for the new one.
+            let charged = range.pages() - old.committed;
+            if charged > 0 {
+                self.commit(charged)?;
+            }
+            freed = 0;
             vma.flags |= VmFlags::ACCOUNT;
         }
-        if replaced > 0 {
+        if old.pages > 0 {
             let mut batch = FlushBatch::new();
-            self.remove_range(range, &mut batch);
+            self.remove_gathered(range, &mut batch);
+            self.system.uncommit(freed);
             self.finish(batch)?;
         }
-        self.insert(vma);
+        self.account.add(vma.flags, range.pages());
+        self.system.observer.mapped(&vma);
+        if merge_new(&mut self.vmas, &vma, Origin::New).is_none() {
+            let _ = self.vmas.insert(vma);
+        }
         Ok(())
     }
 
     /// Linux's `round_hint_to_min`.
     fn raise_hint(&self, hint: VirtAddr) -> VirtAddr {
-        let hint = hint.page_floor();
-        if hint != VirtAddr::ZERO && hint.get() < self.limits.mmap_min_addr {
-            return VirtAddr::new(self.limits.mmap_min_addr).page_ceil().unwrap_or(hint);
+        let (hint, min) = (hint.page_floor(), self.system.sysctl.mmap_min_addr());
+        if hint != VirtAddr::ZERO && hint.get() < min {
+            return VirtAddr::new(min).page_ceil().unwrap_or(hint);
         }
         hint
     }
+}
+
+/// What `do_mmap` checks of memory without a file.
+fn check_anonymous(vm: VmFlags, flags: MapFlags) -> Result<VmFlags, Errno> {
+    let growing = vm.contains(VmFlags::GROWSDOWN);
+    match flags.map_type() {
+        Some(MapType::Shared) if growing => Err(Errno::EINVAL),
+        Some(MapType::Shared) => Ok(vm | VmFlags::SHARED | VmFlags::MAYSHARE),
+        Some(MapType::Droppable) => {
+            if growing || flags.intersects(MapFlags::LOCKED | MapFlags::HUGETLB) {
+                return Err(Errno::EINVAL);
+            }
+            let wiped = VmFlags::WIPEONFORK | VmFlags::DONTDUMP;
+            Ok(vm | VmFlags::DROPPABLE | VmFlags::NORESERVE | wiped)
+        }
+        Some(MapType::Private) => Ok(vm),
+        Some(MapType::SharedValidate) | None => Err(Errno::EINVAL),
+    }
+}
+
+/// What `do_mmap` checks of a file.
+fn check_file(
+    file: &dyn Backing,
+    mut vm: VmFlags,
+    request: &MapRequest,
+    pgoff: u64,
+    len: u64,
+) -> Result<VmFlags, Errno> {
+    let mode = file.mode();
+    if len > MAX_FILE_SIZE || pgoff > (MAX_FILE_SIZE - len) >> PAGE_SHIFT {
+        return Err(Errno::EOVERFLOW);
+    }
+    let kind = request.flags.map_type();
+    match kind {
+        Some(MapType::Shared | MapType::SharedValidate) => {
+            let unknown = !request.flags.difference(MapFlags::LEGACY).is_empty();
+            if kind == Some(MapType::SharedValidate) && unknown {
+                return Err(Errno::EOPNOTSUPP);
+            }
+            let writable = mode.contains(FileMode::WRITE);
+            if request.prot.contains(Prot::WRITE) && !writable
+                || mode.contains(FileMode::APPEND_ONLY) && writable
+            {
+                return Err(Errno::EACCES);
+            }
+            vm |= VmFlags::SHARED | VmFlags::MAYSHARE;
+            if !writable {
+                vm -= VmFlags::MAYWRITE | VmFlags::SHARED;
+            }
+        }
+        Some(MapType::Private) => {}
+        Some(MapType::Droppable) | None => return Err(Errno::EINVAL),
+    }
+    if !mode.contains(FileMode::READ) {
+        return Err(Errno::EACCES);
+    }
+    if mode.contains(FileMode::NOEXEC) {
+        if vm.contains(VmFlags::EXEC) {
+            return Err(Errno::EPERM);
+        }
+        vm -= VmFlags::MAYEXEC;
+    }
+    if mode.contains(FileMode::UNMAPPABLE) {
+        return Err(Errno::ENODEV);
+    }
+    if vm.contains(VmFlags::GROWSDOWN) {
+        return Err(Errno::EINVAL);
+    }
+    Ok(vm)
 }
 
 /// Whether a mapping counts against the commit limit (Linux's `accountable_mapping`).

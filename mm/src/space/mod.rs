@@ -13,55 +13,57 @@
 mod access;
 mod advise;
 mod brk;
+mod control;
 mod counters;
+mod discard;
 mod exit;
 mod fault;
+mod fork;
+mod layout;
+mod lock;
 mod map;
+mod policy;
 mod populate;
 mod protect;
+mod relocate;
 mod remap;
+mod remap_file;
+mod residency;
+mod seal;
 mod shared;
 mod stack;
+mod sync;
 mod unmap;
+mod userfault;
 
 #[cfg(test)]
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "small numbers")]
 mod tests;
 
 pub use advise::Advice;
+pub use control::{Mdwe, Modes};
 pub use counters::{Counters, FaultCount, Resident};
 pub use fault::Resolved;
-pub use map::{MapRequest, MapSource};
-pub use remap::{RemapFlags, RemapRequest};
+pub use layout::Layout;
+pub use map::MapRequest;
+pub use remap::RemapRequest;
 pub use shared::SharedSpace;
 pub use stack::Exec;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::addr::{PageRange, VirtAddr};
+use crate::addr::{PAGE_SHIFT, PageRange, VirtAddr};
 use crate::error::Errno;
-use crate::paging::{FlushBatch, PageTable};
+use crate::paging::{Entry, FlushBatch, PageTable};
 use crate::phys::AllocError;
 use crate::system::System;
-use crate::vma::account::Account;
-use crate::vma::limits::Limits;
-use crate::vma::place::PlaceLayout;
+use crate::vma::account::{Account, is_data};
+use crate::vma::limits::{Capabilities, Limits};
+use crate::vma::split::modify;
 use crate::vma::tree::Tree;
-use crate::vma::{VmFlags, Vma, merge};
+use crate::vma::{VmFlags, Vma};
 use counters::Ahead;
-
-/// The fields of `mm_struct` that say where things are.
-#[derive(Clone, Copy, Debug)]
-pub struct Layout {
-    /// Where mappings are placed.
-    pub place: PlaceLayout,
-    /// Where the heap begins.
-    pub start_brk: VirtAddr,
-    /// Where the heap ends, to the byte.
-    pub brk: VirtAddr,
-    /// The stack pointer at the program's start.
-    pub start_stack: VirtAddr,
-}
 
 /// A process's address space.
 ///
@@ -76,6 +78,7 @@ pub struct AddressSpace {
     layout: Layout,
     account: Account,
     limits: Limits,
+    modes: Modes,
     counters: Counters,
     ahead: Ahead,
 }
@@ -87,12 +90,7 @@ impl AddressSpace {
     /// [`AllocError`] when there is no frame for its root.
     pub fn new(system: Arc<System>, limits: Limits) -> Result<Self, AllocError> {
         let table = PageTable::new(Arc::clone(system.frames()), system.kernel())?;
-        let layout = Layout {
-            place: PlaceLayout::for_stack_limit(limits.stack),
-            start_brk: VirtAddr::ZERO,
-            brk: VirtAddr::ZERO,
-            start_stack: VirtAddr::ZERO,
-        };
+        let layout = Layout::for_stack_limit(limits.stack.soft);
         Ok(AddressSpace {
             system,
             vmas: Tree::new(),
@@ -100,6 +98,7 @@ impl AddressSpace {
             layout,
             account: Account::default(),
             limits,
+            modes: Modes::default(),
             counters: Counters::default(),
             ahead: Ahead::default(),
         })
@@ -152,48 +151,98 @@ impl AddressSpace {
         &self.counters
     }
 
+    /// How it behaves beyond its VMAs.
+    #[must_use]
+    pub fn modes(&self) -> &Modes {
+        &self.modes
+    }
+
     /// Whether `pages` more with these flags stay within `RLIMIT_AS` and `RLIMIT_DATA` (Linux's
     /// `may_expand_vm`).
     fn may_expand(&self, flags: VmFlags, pages: u64) -> bool {
-        use crate::addr::PAGE_SHIFT;
-        use crate::vma::account::is_data;
-        let within = |have: u64, limit: u64| have.saturating_add(pages) <= limit >> PAGE_SHIFT;
-        within(self.account.total, self.limits.address_space)
-            && (!is_data(flags) || within(self.account.data, self.limits.data))
-    }
-
-    /// Adds a VMA where nothing is.
-    fn insert(&mut self, vma: Vma) {
-        self.account.add(vma.flags, vma.range().pages());
-        self.system.observer.mapped(&vma);
-        merge::insert_merged(&mut self.vmas, vma);
-    }
-
-    /// Changes each VMA of `range`, whose ends are VMA boundaries, and merges what has become equal.
-    fn modify(&mut self, range: PageRange, change: impl Fn(&mut Vma)) {
-        let starts: Vec<VirtAddr> = self.vmas.range(range).map(|vma| vma.range().start()).collect();
-        for start in starts {
-            let Some(mut vma) = self.vmas.remove(start) else { continue };
-            let pages = vma.range().pages();
-            self.account.remove(vma.flags, pages);
-            change(&mut vma);
-            self.account.add(vma.flags, pages);
-            merge::insert_merged(&mut self.vmas, vma);
+        let within = |have: u64, limit: u64| {
+            have.checked_add(pages).is_some_and(|all| all <= limit >> PAGE_SHIFT)
+        };
+        let limits = &self.limits;
+        if !within(self.account.total, limits.address_space.soft) {
+            return false;
         }
+        // A soft limit of 0 is the workaround for Valgrind in Linux: then the hard one counts.
+        !is_data(flags)
+            || within(self.account.data, limits.data.soft)
+            || limits.data.soft == 0 && within(self.account.data, limits.data.hard)
+    }
+
+    /// Whether `bytes` more with these flags may be locked (Linux's `mlock_future_ok`).
+    fn may_lock(&self, flags: VmFlags, bytes: u64) -> bool {
+        !flags.contains(VmFlags::LOCKED)
+            || self.limits.may(Capabilities::IPC_LOCK)
+            || self.account.locked.saturating_add(bytes >> PAGE_SHIFT)
+                <= self.limits.memlock.pages()
+    }
+
+    /// Whether the process may lock memory at all (Linux's `can_do_mlock`).
+    fn can_lock(&self) -> bool {
+        self.limits.memlock.soft != 0 || self.limits.may(Capabilities::IPC_LOCK)
+    }
+
+    /// The most VMAs there may be.
+    fn max_map_count(&self) -> usize {
+        self.system.sysctl.max_map_count()
+    }
+
+    /// Promises `pages` more (Linux's `security_vm_enough_memory_mm`).
+    fn commit(&self, pages: u64) -> Result<(), Errno> {
+        self.system.commit(pages, self.account.total)
+    }
+
+    /// Makes sure that `vmas` more VMAs can be inserted, so that inserting them cannot fail.
+    fn reserve(&mut self, vmas: usize) -> Result<(), Errno> {
+        self.vmas.reserve(vmas).map_err(|_| Errno::ENOMEM)
+    }
+
+    /// Gives a part of a VMA other attributes (`vma_modify`), and accounts for it. Returns where the
+    /// VMA ends that it is part of then.
+    ///
+    /// # Errors
+    /// `ENOMEM`: it would have to be cut and there are too many VMAs, or no memory for one more.
+    fn modify(&mut self, changed: Vma, old: VmFlags) -> Result<VirtAddr, Errno> {
+        let (flags, pages) = (changed.flags, changed.range().pages());
+        let max = self.max_map_count();
+        let end = modify(&mut self.vmas, changed, max)?;
+        self.account.remove(old, pages);
+        self.account.add(flags, pages);
+        Ok(end)
+    }
+
+    /// Gives a part of the VMA that contains it other flags. See [`Self::modify`].
+    ///
+    /// # Errors
+    /// As [`Self::modify`].
+    fn modify_flags(&mut self, range: PageRange, flags: VmFlags) -> Result<VirtAddr, Errno> {
+        let vma = self.vmas.find_exact(range.start()).ok_or(Errno::ENOMEM)?;
+        let old = vma.flags;
+        let mut changed = vma.part(range);
+        changed.flags = flags;
+        self.modify(changed, old)
     }
 
     /// Removes the pages of `range` from the page table; the VMAs stay (Linux's `zap_page_range`).
     fn zap(&self, range: PageRange, batch: &mut FlushBatch) {
         for leaf in self.table.cursor(range) {
-            let entry =
-                crate::paging::Entry::new(leaf.slot.swap(0, std::sync::atomic::Ordering::AcqRel));
-            let Some(frame) = entry.frame() else { continue };
-            if entry.is_accessed() {
-                batch.lowered(frame);
-            }
-            batch.put_later(frame);
-            self.counters.resident.remove(entry.owner());
+            self.drop_entry(leaf.slot, batch);
         }
+    }
+
+    /// Empties a leaf entry; its page goes with the batch.
+    fn drop_entry(&self, slot: &AtomicU64, batch: &mut FlushBatch) {
+        let entry = Entry::new(slot.swap(0, Ordering::AcqRel));
+        let Some(frame) = entry.frame() else { return };
+        if entry.is_accessed() {
+            batch.lowered(frame);
+        }
+        batch.put_later(frame);
+        self.counters.resident.remove(entry.owner());
     }
 
     /// Ends an operation: flushes, frees, and now and then returns empty tables.

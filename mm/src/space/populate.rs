@@ -1,31 +1,99 @@
-//! Faulting in ahead of the touch (Linux's `mm_populate`, `populate_vma_page_range`).
+//! Faulting in ahead of the touch (Linux's `mm_populate`, `populate_vma_page_range`,
+//! `faultin_page_range`).
 
-use super::AddressSpace;
+use super::{AddressSpace, Resolved};
 use crate::addr::{PAGE_BYTES, PageRange, VirtAddr};
-use crate::error::{AccessError, Broken};
+use crate::error::{AccessError, Broken, CallResult, Errno, Fault};
 use crate::paging::AccessKind;
-use crate::vma::VmFlags;
+use crate::vma::{VmFlags, Vma};
 
 impl AddressSpace {
-    /// Brings in the pages of the range, for writing where the VMA is private and writable, and stops
-    /// at the first page that cannot be had: mmap(2) does not report it.
+    /// Brings in the pages of the range, and stops in each VMA at the first page that cannot be had:
+    /// mmap(2) does not report it.
     ///
     /// # Errors
     /// [`Broken`] only.
-    pub(super) fn populate(&self, range: PageRange) -> Result<(), Broken> {
+    pub(super) fn populate_all(&self, range: PageRange) -> Result<(), Broken> {
         for vma in self.vmas.range(range) {
-            let Some(part) = vma.range().intersect(range) else { continue };
-            let private_writable = vma.flags.contains(VmFlags::WRITE) && vma.is_private();
-            let kind = if private_writable { AccessKind::Write } else { AccessKind::Read };
-            let pages = (part.start().get()..part.end().get()).step_by(PAGE_BYTES);
-            for page in pages.map(VirtAddr::new) {
-                match self.fault(page, kind) {
-                    Ok(_) => {}
-                    Err(AccessError::Fault(_)) => return Ok(()),
-                    Err(AccessError::Broken(broken)) => return Err(broken),
-                }
+            if let Some(part) = vma.range().intersect(range) {
+                let _ = self.populate_part(vma, part)?;
             }
         }
         Ok(())
     }
+
+    /// Brings in the pages of a range that mlock(2) has just locked.
+    ///
+    /// # Errors
+    /// `ENOMEM` a page that cannot be touched, `EAGAIN` no memory for one: mlock's answers.
+    pub(super) fn populate_locked(&self, range: PageRange) -> CallResult<()> {
+        for vma in self.vmas.range(range) {
+            let Some(part) = vma.range().intersect(range) else { continue };
+            match self.populate_part(vma, part)? {
+                None => {}
+                Some(Fault::OutOfMemory(_)) => return Err(Errno::EAGAIN.into()),
+                Some(_) => return Err(Errno::ENOMEM.into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// The pages of a part of one VMA, for writing where it is private and writable. Answers with the
+    /// fault that stopped it.
+    ///
+    /// # Errors
+    /// [`Broken`] only.
+    pub(super) fn populate_part(
+        &self,
+        vma: &Vma,
+        part: PageRange,
+    ) -> Result<Option<Fault>, Broken> {
+        if vma.flags.intersects(VmFlags::LOCKONFAULT | VmFlags::IO | VmFlags::PFNMAP) {
+            return Ok(None);
+        }
+        let private_writable = vma.flags.contains(VmFlags::WRITE) && vma.is_private();
+        let kind = if private_writable { AccessKind::Write } else { AccessKind::Read };
+        for page in pages(part) {
+            match self.fault(page, kind) {
+                Ok(Resolved::Done) => {}
+                Ok(Resolved::NeedsGrowth) => return Ok(Some(Fault::NotMapped(page))),
+                Err(AccessError::Fault(fault)) => return Ok(Some(fault)),
+                Err(AccessError::Broken(broken)) => return Err(broken),
+            }
+        }
+        Ok(None)
+    }
+
+    /// `MADV_POPULATE_READ` and `MADV_POPULATE_WRITE`: as if each page were touched so.
+    ///
+    /// # Errors
+    /// `ENOMEM` a hole, or no memory; `EINVAL` a VMA that forbids the access; `EFAULT` a touch that
+    /// would be a signal. Pages before it have been brought in.
+    pub(super) fn populate_for(&self, range: PageRange, kind: AccessKind) -> CallResult<()> {
+        let mut at = range.start();
+        while at < range.end() {
+            let vma = self.vmas.find_exact(at).ok_or(Errno::ENOMEM)?;
+            let stop = vma.range().end().min(range.end());
+            if vma.flags.intersects(VmFlags::IO | VmFlags::PFNMAP) || !vma.flags.allows(kind) {
+                return Err(Errno::EINVAL.into());
+            }
+            let part = PageRange::new(at, stop).ok_or(Errno::ENOMEM)?;
+            for page in pages(part) {
+                match self.fault(page, kind) {
+                    Ok(_) => {}
+                    Err(AccessError::Fault(Fault::OutOfMemory(_))) => {
+                        return Err(Errno::ENOMEM.into());
+                    }
+                    Err(AccessError::Fault(_)) => return Err(Errno::EFAULT.into()),
+                    Err(AccessError::Broken(broken)) => return Err(broken.into()),
+                }
+            }
+            at = stop;
+        }
+        Ok(())
+    }
+}
+
+fn pages(range: PageRange) -> impl Iterator<Item = VirtAddr> {
+    (range.start().get()..range.end().get()).step_by(PAGE_BYTES).map(VirtAddr::new)
 }

@@ -6,7 +6,6 @@ use super::AddressSpace;
 use crate::addr::{PageRange, VirtAddr, page_align};
 use crate::error::{CallResult, Errno};
 use crate::paging::{Access, Entry, FlushBatch, Owner};
-use crate::vma::split::isolate;
 use crate::vma::{Prot, VmFlags, Vma};
 
 impl AddressSpace {
@@ -16,12 +15,12 @@ impl AddressSpace {
     /// # Errors
     /// In this order: `EINVAL` both `PROT_GROWS` flags, address unaligned; `ENOMEM` the length wraps;
     /// `EINVAL` unknown bits; `ENOMEM` nothing mapped; `EINVAL` `PROT_GROWSDOWN` on a VMA that does not
-    /// grow; then for each VMA `EACCES` what its backing forbids, `ENOMEM` limits.
-    /// Source: mprotect(2), Linux's `mm/mprotect.c`.
-    pub fn mprotect(&mut self, addr: VirtAddr, len: u64, prot: u64) -> CallResult<()> {
-        let grows = Prot::GROWSDOWN | Prot::GROWSUP;
-        let asked = Prot::from_bits_retain(prot);
-        if asked.contains(grows) || !addr.is_page_aligned() {
+    /// grow; then for each VMA `EACCES` what its backing or MDWE forbids, `EPERM` sealed, `ENOMEM`
+    /// limits. Source: mprotect(2), Linux's `mm/mprotect.c`.
+    pub fn mprotect(&mut self, addr: VirtAddr, len: u64, prot: Prot) -> CallResult<()> {
+        let grows = prot & (Prot::GROWSDOWN | Prot::GROWSUP);
+        let access = prot.difference(grows);
+        if grows == Prot::GROWSDOWN | Prot::GROWSUP || !addr.is_page_aligned() {
             return Err(Errno::EINVAL.into());
         }
         if len == 0 {
@@ -29,29 +28,52 @@ impl AddressSpace {
         }
         let len = page_align(len).ok_or(Errno::ENOMEM)?;
         let end = addr.checked_add(len).filter(|&end| end > addr).ok_or(Errno::ENOMEM)?;
-        let access = asked.difference(grows);
         if !(Prot::READ | Prot::WRITE | Prot::EXEC | Prot::SEM).contains(access) {
             return Err(Errno::EINVAL.into());
         }
-        let first = self.vmas.find(addr).ok_or(Errno::ENOMEM)?;
-        let start = if asked.contains(Prot::GROWSDOWN) {
-            if first.range().start() >= end {
-                return Err(Errno::ENOMEM.into());
-            }
+        let first = self.vmas.find(addr).filter(|vma| vma.range().start() < end);
+        let first = first.ok_or(Errno::ENOMEM)?;
+        let start = if grows == Prot::GROWSDOWN {
             if !first.flags.contains(VmFlags::GROWSDOWN) {
                 return Err(Errno::EINVAL.into());
             }
             first.range().start()
+        } else if first.range().start() > addr {
+            return Err(Errno::ENOMEM.into());
         } else {
             addr
         };
-        if asked.contains(Prot::GROWSUP) && first.range().start() <= addr {
+        if grows == Prot::GROWSUP {
+            // No x86 VMA grows upwards.
             return Err(Errno::EINVAL.into());
         }
         let mut batch = FlushBatch::new();
-        let result = self.protect_each(start, end, VmFlags::from_prot(access), &mut batch);
+        let result = self.protect_each(start, end, access, &mut batch);
         self.finish(batch)?;
         result
+    }
+
+    /// pkey_mprotect(2). This machine has no protection keys: the only key is -1, "as mprotect".
+    ///
+    /// # Errors
+    /// `EINVAL` for any other key, checked where Linux checks it; else as [`Self::mprotect`].
+    /// Source: pkey_mprotect(2), `do_mprotect_pkey`.
+    pub fn pkey_mprotect(
+        &mut self,
+        addr: VirtAddr,
+        len: u64,
+        prot: Prot,
+        key: i32,
+    ) -> CallResult<()> {
+        // Linux looks at the key after the arguments and before the VMAs; a length of 0 comes first.
+        if key == -1 || len == 0 || !addr.is_page_aligned() {
+            return self.mprotect(addr, len, prot);
+        }
+        let end = page_align(len).and_then(|len| addr.checked_add(len)).filter(|&end| end > addr);
+        if end.is_none() && !prot.contains(Prot::GROWSDOWN | Prot::GROWSUP) {
+            return Err(Errno::ENOMEM.into());
+        }
+        Err(Errno::EINVAL.into())
     }
 
     /// VMA by VMA, until the end, a hole, or a refusal.
@@ -59,7 +81,7 @@ impl AddressSpace {
         &mut self,
         start: VirtAddr,
         end: VirtAddr,
-        access: VmFlags,
+        asked: Prot,
         batch: &mut FlushBatch,
     ) -> CallResult<()> {
         let mut at = start;
@@ -67,40 +89,77 @@ impl AddressSpace {
             let vma = self.vmas.find_exact(at).ok_or(Errno::ENOMEM)?;
             let stop = vma.range().end().min(end);
             let range = PageRange::new(at, stop).ok_or(Errno::ENOMEM)?;
-            let flags = vma.flags.difference(VmFlags::ACCESS) | access;
-            if !flags.contains(flags.needed_may()) {
+            let mut prot = asked;
+            if self.modes.read_implies_exec()
+                && asked.contains(Prot::READ)
+                && vma.flags.contains(VmFlags::MAYEXEC)
+            {
+                prot |= Prot::EXEC;
+            }
+            let flags = vma.flags.difference(VmFlags::ACCESS) | VmFlags::from_prot(prot);
+            if !flags.contains(flags.needed_may()) || self.modes.denies_write_exec(vma.flags, flags)
+            {
                 return Err(Errno::EACCES.into());
             }
-            if flags != vma.flags {
-                let flags = self.charge_protect(vma, flags, range)?;
-                if !self.may_split(range) {
-                    return Err(Errno::ENOMEM.into());
-                }
-                isolate(&mut self.vmas, range);
-                self.modify(range, |vma| vma.flags = flags);
-                self.change_pages(range, flags, batch);
-                self.system.observer.protected(range);
+            if vma.flags.contains(VmFlags::SEALED) {
+                return Err(Errno::EPERM.into());
             }
-            at = stop;
+            at = if flags == vma.flags { stop } else { self.protect_one(range, flags, batch)? };
         }
         Ok(())
+    }
+
+    /// A part of one VMA (`mprotect_fixup`). Returns where the VMA ends that it is part of then.
+    fn protect_one(
+        &mut self,
+        range: PageRange,
+        flags: VmFlags,
+        batch: &mut FlushBatch,
+    ) -> CallResult<VirtAddr> {
+        let vma = self.vmas.find_exact(range.start()).ok_or(Errno::ENOMEM)?;
+        let old = vma.flags;
+        let flags = self.charge_protect(vma, flags, range)?;
+        let charged = flags.contains(VmFlags::ACCOUNT) && !old.contains(VmFlags::ACCOUNT);
+        let end = match self.modify_flags(range, flags) {
+            Ok(end) => end,
+            Err(errno) => {
+                if charged {
+                    self.system.uncommit(range.pages());
+                }
+                return Err(errno.into());
+            }
+        };
+        self.change_pages(range, flags, batch);
+        if old.contains(VmFlags::ACCOUNT) && !flags.contains(VmFlags::ACCOUNT) {
+            self.system.uncommit(range.pages());
+        }
+        let becomes_writable = flags.contains(VmFlags::WRITE)
+            && old & (VmFlags::WRITE | VmFlags::SHARED | VmFlags::LOCKED) == VmFlags::LOCKED;
+        if becomes_writable && let Some(vma) = self.vmas.find_exact(range.start()) {
+            // Locked memory shall not fault when it is written.
+            let _ = self.populate_part(vma, range)?;
+        }
+        self.system.observer.protected(range);
+        Ok(end)
     }
 
     /// Checks the limits for the new flags, and settles whether the memory is now accounted for.
     fn charge_protect(&self, vma: &Vma, flags: VmFlags, range: PageRange) -> CallResult<VmFlags> {
         let pages = range.pages();
-        let uncharged = VmFlags::ACCOUNT | VmFlags::WRITE | VmFlags::SHARED | VmFlags::NORESERVE;
+        let uncharged = VmFlags::ACCOUNT
+            | VmFlags::WRITE
+            | VmFlags::HUGETLB
+            | VmFlags::SHARED
+            | VmFlags::NORESERVE;
         if flags.contains(VmFlags::WRITE) {
             if !self.may_expand(flags, pages) && self.may_expand(vma.flags, pages) {
                 return Err(Errno::ENOMEM.into());
             }
             if !vma.flags.intersects(uncharged) {
-                self.system.guardian.may_commit(pages)?;
+                self.commit(pages)?;
                 return Ok(flags | VmFlags::ACCOUNT);
             }
-        } else if vma.flags.contains(VmFlags::ACCOUNT)
-            && vma.backing.is_none()
-            && vma.anon().is_none()
+        } else if vma.flags.contains(VmFlags::ACCOUNT) && vma.is_anonymous() && vma.anon().is_none()
         {
             return Ok(flags.difference(VmFlags::ACCOUNT));
         }
@@ -109,7 +168,7 @@ impl AddressSpace {
 
     /// Gives the pages that are there their new permission.
     fn change_pages(&self, range: PageRange, flags: VmFlags, batch: &mut FlushBatch) {
-        for leaf in self.table.cursor(range) {
+        for leaf in self.table.cursor(range).filter(|leaf| !leaf.entry.is_guard()) {
             let access = entry_access(flags, leaf.entry.owner());
             let changed = leaf.slot.fetch_update(Ordering::AcqRel, Ordering::Acquire, |raw| {
                 Some(Entry::new(raw).with_access(access).raw())

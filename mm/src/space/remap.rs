@@ -1,27 +1,26 @@
-//! mremap(2): Linux's `do_mremap`, `vma_to_resize`, `move_vma`, `move_page_tables`.
+//! mremap(2): Linux's `do_mremap`, `check_prep_vma`, `mremap_to`, `remap_move`.
 //!
 //! ```text
 //!   shrink:        [AAAAAAAA]        ->  [AAAA]            the tail is unmapped
 //!   grow in place: [AAAA]....        ->  [AAAAAAAA]        where nothing is in the way
 //!   move:          [AAAA][BB]        ->        [BB] ... [AAAAAAAA]   entries go along, frames stay
+//!   move several:  [AA][B]..[CC]     ->  (nothing)  ... [AA][B]..[CC]    same size, fixed target only
 //! ```
-
-use std::sync::atomic::Ordering;
+//!
+//! `move_vma` and what is below it are in `space/relocate`.
 
 use bitflags::bitflags;
 
 use super::AddressSpace;
 use crate::addr::{PAGE_SHIFT, PageRange, TASK_SIZE, VirtAddr, page_align};
 use crate::error::{CallResult, Errno};
-use crate::paging::{Entry, FlushBatch};
-use crate::vma::place::{PlaceRequest, PlaceSource, get_unmapped_area};
-use crate::vma::split::isolate;
+use crate::vma::merge::{Origin, merge_new};
 use crate::vma::{MapFlags, VmFlags, Vma};
 
 bitflags! {
     /// `MREMAP_*` of mremap(2).
     #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-    pub struct RemapFlags: u64 {
+    pub(super) struct RemapFlags: u64 {
         /// The memory may be moved.
         const MAYMOVE = 1;
         /// Exactly to the new address, replacing what is there.
@@ -40,243 +39,269 @@ pub struct RemapRequest {
     pub old_len: u64,
     /// How many it shall be; rounded up to pages.
     pub new_len: u64,
-    /// How.
-    pub flags: RemapFlags,
+    /// `MREMAP_*`.
+    pub flags: u64,
     /// With `FIXED` or `DONTUNMAP`: where to.
     pub new_addr: VirtAddr,
 }
 
-/// How many more VMAs than now a move may need while it is under way.
-const MOVE_SPARE: usize = 3;
+/// A move or resize whose arguments have been checked; lengths are whole pages.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Remap {
+    pub(super) addr: VirtAddr,
+    pub(super) old_len: u64,
+    pub(super) new_len: u64,
+    pub(super) flags: RemapFlags,
+    pub(super) new_addr: VirtAddr,
+}
+
+/// How many VMAs below the limit a move stays while it is under way.
+pub(super) const MOVE_SPARE: usize = 3;
+
+impl Remap {
+    /// Whether the target is the program's choice or at least not the old place.
+    fn has_target(&self) -> bool {
+        self.flags.intersects(RemapFlags::FIXED | RemapFlags::DONTUNMAP)
+    }
+
+    /// Whether nothing but the place changes: then several VMAs move together.
+    fn only_moves(&self) -> bool {
+        self.flags.contains(RemapFlags::FIXED) && self.old_len == self.new_len
+    }
+
+    fn shrinks(&self) -> bool {
+        self.old_len > self.new_len
+    }
+
+    /// By how many bytes it grows.
+    pub(super) fn growth(&self) -> u64 {
+        self.new_len.saturating_sub(self.old_len)
+    }
+}
 
 impl AddressSpace {
     /// Resizes or moves memory and returns where it is now.
     ///
     /// # Errors
-    /// In this order: `EINVAL` arguments (unaligned, new length 0, target past the end, `FIXED` or
-    /// `DONTUNMAP` without `MAYMOVE`, overlap); `EFAULT` nothing mapped there, or the range passes the
-    /// end of its VMA; `EINVAL` old length 0 of a private mapping; `EFAULT` a VMA that cannot grow;
-    /// `ENOMEM` limits, no room, or it could not grow in place and must not move.
-    /// Source: mremap(2), Linux's `mm/mremap.c`.
+    /// In this order: `EINVAL` arguments (unknown flags, unaligned, new length 0, target past the end,
+    /// `FIXED` or `DONTUNMAP` without `MAYMOVE`, overlap); `ENOMEM` too many VMAs; `EFAULT` nothing
+    /// mapped there; `EPERM` sealed; `EINVAL` old length 0 of a private mapping, `DONTUNMAP` of a
+    /// mapping that cannot; `EFAULT` the range passes the end of its VMA; `EINVAL` its offset wraps;
+    /// `EFAULT` a VMA that cannot grow; `EAGAIN` locking; `ENOMEM` limits, no room, or it could not grow
+    /// in place and must not move. Source: mremap(2), Linux's `mm/mremap.c`.
     pub fn mremap(&mut self, request: &RemapRequest) -> CallResult<VirtAddr> {
-        let RemapRequest { addr, flags, new_addr, .. } = *request;
-        if !addr.is_page_aligned() {
-            return Err(Errno::EINVAL.into());
+        let remap = self.check_params(request)?;
+        if remap.only_moves() {
+            return self.move_several(&remap);
         }
-        // An overflow wraps to 0 in Linux.
-        let old_len = page_align(request.old_len).unwrap_or(0);
-        let new_len = page_align(request.new_len).unwrap_or(0);
-        if new_len == 0 || new_len > TASK_SIZE {
-            return Err(Errno::EINVAL.into());
-        }
-        let elsewhere = flags.intersects(RemapFlags::FIXED | RemapFlags::DONTUNMAP);
-        if elsewhere {
-            check_target(addr, old_len, new_len, flags, new_addr)?;
-        }
-        let vma = self.vmas.find_exact(addr).ok_or(Errno::EFAULT)?.clone();
-        if old_len == 0 && !vma.flags.intersects(VmFlags::SHARED | VmFlags::MAYSHARE) {
-            return Err(Errno::EINVAL.into());
-        }
-        if elsewhere {
-            return self.remap_to(&vma, request, old_len, new_len);
-        }
-        if new_len <= old_len && old_len > 0 {
-            return self.remap_shrink(addr, old_len, new_len);
-        }
-        self.check_growth(&vma, addr, old_len, new_len)?;
-        let old_end = addr.offset(old_len);
-        if old_len > 0
-            && old_end == vma.range().end()
-            && let Some(more) = self.room_above(old_end, new_len - old_len)
+        let vma = self.vmas.find_exact(remap.addr).ok_or(Errno::EFAULT)?;
+        self.check_vma(vma, &remap)?;
+        let locked = vma.flags.contains(VmFlags::LOCKED);
+        let addr = if remap.has_target() { self.remap_to(remap)? } else { self.remap_at(remap)? };
+        if locked
+            && let Some(grown) = PageRange::from_len(addr.offset(remap.old_len), remap.growth())
         {
-            return self.grow_in_place(&vma, addr, more);
+            self.populate_all(grown)?;
         }
-        if !flags.contains(RemapFlags::MAYMOVE) {
-            return Err(Errno::ENOMEM.into());
-        }
-        let target = self.place_move(&vma, VirtAddr::ZERO, new_len, MapFlags::empty())?;
-        self.move_vma(&vma, addr, old_len, PageRange::from_len(target, new_len), flags)
-    }
-
-    fn remap_shrink(&mut self, addr: VirtAddr, old_len: u64, new_len: u64) -> CallResult<VirtAddr> {
-        let vma_end = self.vmas.find_exact(addr).ok_or(Errno::EFAULT)?.range().end();
-        if new_len == old_len {
-            // Nothing to do, but the range must be one VMA's.
-            let inside = addr.checked_add(old_len).is_some_and(|end| end <= vma_end);
-            return if inside { Ok(addr) } else { Err(Errno::EFAULT.into()) };
-        }
-        if addr.checked_add(new_len).is_none_or(|end| end > vma_end) {
-            return Err(Errno::EFAULT.into());
-        }
-        self.munmap(addr.offset(new_len), old_len - new_len)?;
         Ok(addr)
     }
 
-    /// `MREMAP_FIXED` or `MREMAP_DONTUNMAP`.
-    fn remap_to(
-        &mut self,
-        vma: &Vma,
-        request: &RemapRequest,
-        old_len: u64,
-        new_len: u64,
-    ) -> CallResult<VirtAddr> {
-        let addr = request.addr;
-        let kept = old_len.min(new_len);
-        if addr.checked_add(kept).is_none_or(|end| end > vma.range().end()) {
-            return Err(Errno::EFAULT.into());
-        }
-        if new_len > old_len {
-            self.check_growth(vma, addr, old_len, new_len)?;
-        }
-        if self.vmas.len() + MOVE_SPARE >= self.limits.max_map_count {
-            return Err(Errno::ENOMEM.into());
-        }
-        let target = if request.flags.contains(RemapFlags::FIXED) {
-            self.munmap(request.new_addr, new_len)?;
-            self.place_move(vma, request.new_addr, new_len, MapFlags::FIXED)?
-        } else {
-            self.place_move(vma, request.new_addr, new_len, MapFlags::empty())?
+    /// Linux's `check_mremap_params`.
+    fn check_params(&self, request: &RemapRequest) -> Result<Remap, Errno> {
+        let flags = RemapFlags::from_bits(request.flags).ok_or(Errno::EINVAL)?;
+        // An overflow wraps to 0.
+        let remap = Remap {
+            addr: request.addr,
+            old_len: page_align(request.old_len).unwrap_or(0),
+            new_len: page_align(request.new_len).unwrap_or(0),
+            flags,
+            new_addr: request.new_addr,
         };
-        if old_len > new_len {
-            self.munmap(addr.offset(new_len), old_len - new_len)?;
+        let Remap { addr, old_len, new_len, new_addr, .. } = remap;
+        if !addr.is_page_aligned() || new_len == 0 || new_len > TASK_SIZE {
+            return Err(Errno::EINVAL);
         }
-        let target = PageRange::from_len(target, new_len);
-        self.move_vma(vma, addr, kept, target, request.flags)
+        if !remap.has_target() {
+            return Ok(remap);
+        }
+        let overlaps = addr.get().wrapping_add(old_len) > new_addr.get()
+            && new_addr.get().wrapping_add(new_len) > addr.get();
+        if new_addr.get() > TASK_SIZE - new_len
+            || !new_addr.is_page_aligned()
+            || !flags.contains(RemapFlags::MAYMOVE)
+            || flags.contains(RemapFlags::DONTUNMAP) && old_len != new_len
+            || overlaps
+        {
+            return Err(Errno::EINVAL);
+        }
+        // Both ends may have to be cut, and then the move needs its spare ones.
+        if self.vmas.len() + 2 + MOVE_SPARE >= self.max_map_count() {
+            return Err(Errno::ENOMEM);
+        }
+        Ok(remap)
     }
 
-    /// What Linux's `vma_to_resize` checks before a VMA grows.
-    fn check_growth(&self, vma: &Vma, addr: VirtAddr, old: u64, new: u64) -> CallResult<()> {
-        if addr.checked_add(old).is_none_or(|end| end > vma.range().end()) {
-            return Err(Errno::EFAULT.into());
+    /// Linux's `check_prep_vma`.
+    fn check_vma(&self, vma: &Vma, remap: &Remap) -> Result<(), Errno> {
+        if vma.flags.contains(VmFlags::SEALED) {
+            return Err(Errno::EPERM);
         }
-        if vma.flags.contains(VmFlags::DONTEXPAND) {
-            return Err(Errno::EFAULT.into());
+        if !remap.has_target() && remap.growth() == 0 {
+            return Ok(());
         }
-        let grown = (new - old) >> PAGE_SHIFT;
-        if !self.may_expand(vma.flags, grown) {
-            return Err(Errno::ENOMEM.into());
+        let fixed_size = vma.flags.intersects(VmFlags::DONTEXPAND | VmFlags::PFNMAP);
+        if remap.old_len == 0 && !vma.flags.intersects(VmFlags::SHARED | VmFlags::MAYSHARE)
+            || remap.flags.contains(RemapFlags::DONTUNMAP) && fixed_size
+        {
+            return Err(Errno::EINVAL);
         }
-        if vma.flags.contains(VmFlags::ACCOUNT) {
-            self.system.guardian.may_commit(grown)?;
+        // What is cut off may lie in other VMAs.
+        let old_len = remap.old_len.min(remap.new_len);
+        let old_len = if remap.shrinks() { old_len } else { remap.old_len };
+        if old_len > vma.range().end().bytes_from(remap.addr) {
+            return Err(Errno::EFAULT);
+        }
+        if remap.new_len == old_len {
+            return Ok(());
+        }
+        let pgoff = vma.page_index(remap.addr);
+        pgoff.checked_add(remap.new_len >> PAGE_SHIFT).ok_or(Errno::EINVAL)?;
+        if fixed_size {
+            return Err(Errno::EFAULT);
+        }
+        if !self.may_lock(vma.flags, remap.growth()) {
+            return Err(Errno::EAGAIN);
+        }
+        if !self.may_expand(vma.flags, remap.growth() >> PAGE_SHIFT) {
+            return Err(Errno::ENOMEM);
         }
         Ok(())
     }
 
-    /// The `len` bytes from `end` on, if nothing is there.
-    fn room_above(&self, end: VirtAddr, len: u64) -> Option<PageRange> {
-        let more = PageRange::from_len(end, len)?;
-        self.vmas.find_intersection(more).is_none().then_some(more)
-    }
-
-    fn grow_in_place(
-        &mut self,
-        vma: &Vma,
-        addr: VirtAddr,
-        more: PageRange,
-    ) -> CallResult<VirtAddr> {
-        // The new part goes on where the VMA ends: as a VMA of its own it merges with it.
-        let tail = vma.part(more);
-        self.insert(tail);
-        if vma.flags.contains(VmFlags::LOCKED) {
-            self.populate(more)?;
+    /// All VMAs of the range, each to the same distance (`remap_move`). On an error those before stay
+    /// moved.
+    fn move_several(&mut self, remap: &Remap) -> CallResult<VirtAddr> {
+        let old = PageRange::from_len(remap.addr, remap.old_len).ok_or(Errno::EFAULT)?;
+        let (mut from, mut result) = (old.start(), None);
+        while let Some(vma) = self.next_to_move(from, old)? {
+            let part = vma.range().intersect(old).ok_or(Errno::EFAULT)?;
+            let single =
+                vma.userfault.is_some() || !vma.flags.intersection(VmFlags::UFFD).is_empty();
+            if result.is_none() && part.start() > old.start()
+                || single && (result.is_some() || vma.range().end() < old.end())
+            {
+                return Err(Errno::EFAULT.into());
+            }
+            let one = Remap {
+                addr: part.start(),
+                old_len: part.len(),
+                new_len: part.len(),
+                new_addr: remap.new_addr.offset(part.start().bytes_from(old.start())),
+                ..*remap
+            };
+            self.check_vma(vma, &one)?;
+            let addr = self.remap_to(one)?;
+            result.get_or_insert(addr);
+            from = part.end();
         }
-        Ok(addr)
+        Ok(result.ok_or(Errno::EFAULT)?)
     }
 
+    /// The first VMA from `from` on that has a part in `old`.
+    fn next_to_move(&self, from: VirtAddr, old: PageRange) -> Result<Option<&Vma>, Errno> {
+        let Some(rest) = PageRange::new(from, old.end()) else { return Ok(None) };
+        Ok(self.vmas.find_intersection(rest))
+    }
+
+    /// `MREMAP_FIXED` or `MREMAP_DONTUNMAP` (`mremap_to`).
+    fn remap_to(&mut self, mut remap: Remap) -> CallResult<VirtAddr> {
+        let fixed = remap.flags.contains(RemapFlags::FIXED);
+        if fixed {
+            self.munmap(remap.new_addr, remap.new_len)?;
+            // That may have unmapped a part of the VMA itself.
+            self.vmas.find_exact(remap.addr).ok_or(Errno::EFAULT)?;
+        }
+        if remap.shrinks() {
+            let rest = remap.old_len - remap.new_len;
+            self.munmap(remap.addr.offset(remap.new_len), rest)?;
+            remap.old_len = remap.new_len;
+        }
+        let vma = self.vmas.find_exact(remap.addr).ok_or(Errno::EFAULT)?;
+        if remap.flags.contains(RemapFlags::DONTUNMAP)
+            && !self.may_expand(vma.flags, remap.old_len >> PAGE_SHIFT)
+        {
+            return Err(Errno::ENOMEM.into());
+        }
+        let how = if fixed { MapFlags::FIXED } else { MapFlags::empty() };
+        remap.new_addr = self.place_move(vma, &remap, remap.new_addr, how)?;
+        self.move_vma(&remap)
+    }
+
+    /// Without a target (`mremap_at`).
+    fn remap_at(&mut self, mut remap: Remap) -> CallResult<VirtAddr> {
+        if remap.shrinks() {
+            let rest = remap.old_len - remap.new_len;
+            self.munmap(remap.addr.offset(remap.new_len), rest)?;
+            return Ok(remap.addr);
+        }
+        if remap.growth() == 0 {
+            return Ok(remap.addr);
+        }
+        if self.grow_in_place(&remap)? {
+            return Ok(remap.addr);
+        }
+        if !remap.flags.contains(RemapFlags::MAYMOVE) {
+            return Err(Errno::ENOMEM.into());
+        }
+        let vma = self.vmas.find_exact(remap.addr).ok_or(Errno::EFAULT)?;
+        remap.new_addr = self.place_move(vma, &remap, VirtAddr::ZERO, MapFlags::empty())?;
+        self.move_vma(&remap)
+    }
+
+    /// Grows the VMA where it is, if the range goes to its end and nothing is behind it
+    /// (`expand_vma_in_place`). Returns whether it did.
+    fn grow_in_place(&mut self, remap: &Remap) -> CallResult<bool> {
+        let vma = self.vmas.find_exact(remap.addr).ok_or(Errno::EFAULT)?;
+        let (whole, flags) = (vma.range(), vma.flags);
+        if whole.end().bytes_from(remap.addr) != remap.old_len {
+            return Ok(false);
+        }
+        let more = PageRange::from_len(whole.end(), remap.growth());
+        let more = more.filter(|more| more.end() <= VirtAddr::TASK_END);
+        let Some(more) = more.filter(|&more| self.vmas.find_intersection(more).is_none()) else {
+            return Ok(false);
+        };
+        let whole_len = more.end().bytes_from(whole.start());
+        if self.place(None, whole.start(), whole_len, 0, MapFlags::FIXED).is_err() {
+            return Ok(false);
+        }
+        let tail = vma.part(more);
+        if flags.contains(VmFlags::ACCOUNT) {
+            self.commit(more.pages())?;
+        }
+        // The new part goes on where the VMA ends: as a VMA of its own it merges with it.
+        if merge_new(&mut self.vmas, &tail, Origin::Extension).is_none() {
+            if flags.contains(VmFlags::ACCOUNT) {
+                self.system.uncommit(more.pages());
+            }
+            return Err(Errno::ENOMEM.into());
+        }
+        self.account.add(flags, more.pages());
+        self.system.observer.mapped(&tail);
+        Ok(true)
+    }
+
+    /// Where the memory goes (`vrm_set_new_addr`).
     fn place_move(
         &self,
         vma: &Vma,
+        remap: &Remap,
         hint: VirtAddr,
-        len: u64,
-        flags: MapFlags,
-    ) -> CallResult<VirtAddr> {
-        let source = if vma.backing.is_some() { PlaceSource::File } else { PlaceSource::Anonymous };
-        let request = PlaceRequest { hint, len, flags, source };
-        Ok(get_unmapped_area(&self.vmas, &self.layout.place, &request)?)
+        how: MapFlags,
+    ) -> Result<VirtAddr, Errno> {
+        let shared = if vma.flags.contains(VmFlags::MAYSHARE) { 1 } else { 0 };
+        let how = how | MapFlags::from_bits_retain(shared);
+        let pgoff = vma.page_index(remap.addr);
+        self.place(vma.backing.as_ref(), hint, remap.new_len, pgoff, how)
     }
-
-    /// Moves `old_len` bytes at `addr` to the free range `target`.
-    fn move_vma(
-        &mut self,
-        vma: &Vma,
-        addr: VirtAddr,
-        old_len: u64,
-        target: Option<PageRange>,
-        flags: RemapFlags,
-    ) -> CallResult<VirtAddr> {
-        let target = target.ok_or(Errno::ENOMEM)?;
-        if self.vmas.len() + MOVE_SPARE >= self.limits.max_map_count {
-            return Err(Errno::ENOMEM.into());
-        }
-        // Old length 0 (of a shared mapping) copies the mapping and moves nothing.
-        let old = PageRange::from_len(addr, old_len);
-        if let Some(old) = old {
-            self.ensure_tables(old, target.start())?;
-        }
-        let mut moved = vma.clone();
-        moved.pgoff = vma.page_index(addr);
-        let moved = moved.moved(target);
-        self.insert(moved);
-        let mut batch = FlushBatch::new();
-        if let Some(old) = old {
-            self.move_pages(old, target.start(), &mut batch);
-            if !flags.contains(RemapFlags::DONTUNMAP) {
-                self.remove_vmas(old);
-                self.system.observer.unmapped(old);
-            } else if self.may_split(old) {
-                isolate(&mut self.vmas, old);
-                self.modify(old, |vma| vma.flags.remove(VmFlags::LOCKED));
-            }
-        }
-        self.finish(batch)?;
-        if vma.flags.contains(VmFlags::LOCKED) {
-            self.populate(target)?;
-        }
-        Ok(target.start())
-    }
-
-    /// Makes the tables that the moved entries will need, so that moving them cannot fail.
-    fn ensure_tables(&self, old: PageRange, to: VirtAddr) -> CallResult<()> {
-        let mut made = None;
-        for leaf in self.table.cursor(old) {
-            let addr = to.offset(leaf.addr.bytes_from(old.start()));
-            let span = addr.get() / crate::addr::TABLE_SPAN;
-            if made != Some(span) {
-                self.table.ensure(addr)?;
-                made = Some(span);
-            }
-        }
-        Ok(())
-    }
-
-    /// Moves the entries; the frames stay where they are (`move_page_tables`).
-    fn move_pages(&self, old: PageRange, to: VirtAddr, batch: &mut FlushBatch) {
-        for leaf in self.table.cursor(old) {
-            let addr = to.offset(leaf.addr.bytes_from(old.start()));
-            let Some(slot) = self.table.slot(addr) else { continue };
-            let entry = Entry::new(leaf.slot.swap(0, Ordering::AcqRel));
-            slot.store(entry.raw(), Ordering::Release);
-            if let (true, Some(frame)) = (entry.is_accessed(), entry.frame()) {
-                batch.lowered(frame);
-            }
-        }
-    }
-}
-
-/// Linux's `check_mremap_params` for a target that the program names.
-fn check_target(
-    addr: VirtAddr,
-    old_len: u64,
-    new_len: u64,
-    flags: RemapFlags,
-    new_addr: VirtAddr,
-) -> Result<(), Errno> {
-    let overlaps = new_addr.get() < addr.get().saturating_add(old_len)
-        && addr.get() < new_addr.get().saturating_add(new_len);
-    let bad = !new_addr.is_page_aligned()
-        || new_addr.get() > TASK_SIZE - new_len
-        || !flags.contains(RemapFlags::MAYMOVE)
-        || (flags.contains(RemapFlags::DONTUNMAP) && old_len != new_len)
-        || overlaps;
-    if bad { Err(Errno::EINVAL) } else { Ok(()) }
 }

@@ -19,7 +19,7 @@ impl AddressSpace {
     /// `ENOMEM` when something is there already or limits forbid it; `EINVAL` if `top` is unaligned
     /// or past the user half.
     pub fn map_stack(&mut self, top: VirtAddr, used: u64, exec: Exec) -> CallResult<PageRange> {
-        let size = used.saturating_add(STACK_EXPAND).min(self.limits.stack.max(PAGE_SIZE));
+        let size = used.saturating_add(STACK_EXPAND).min(self.limits.stack.soft.max(PAGE_SIZE));
         let start = top.checked_sub(size).ok_or(Errno::EINVAL)?.page_floor();
         let range = PageRange::new(start, top).ok_or(Errno::EINVAL)?;
         if self.vmas.find_intersection(range).is_some() {
@@ -67,11 +67,16 @@ impl AddressSpace {
                 && !below.flags.contains(VmFlags::GROWSDOWN)
                 && new.start().bytes_from(below.range().end()) < STACK_GUARD_GAP
         });
-        let refuse = too_close
-            || new.start().get() < self.limits.mmap_min_addr
-            || new.pages() > self.limits.stack >> PAGE_SHIFT
+        if too_close || new.start().get() < self.system.sysctl.mmap_min_addr() {
+            return Err(refused.into());
+        }
+        // Before the limits, and kept if they refuse: so does Linux.
+        self.prepare_anon(above);
+        let refuse = grown > above.pgoff
             || !self.may_expand(flags, grown)
-            || self.system.guardian.may_commit(grown).is_err();
+            || new.len() > self.limits.stack.soft
+            || !self.may_lock(flags, grown << PAGE_SHIFT)
+            || self.commit(grown).is_err();
         if refuse {
             return Err(refused.into());
         }

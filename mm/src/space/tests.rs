@@ -28,20 +28,14 @@ fn page(index: u64) -> VirtAddr {
 }
 
 fn map_at(m: &SoftwareMachine, index: u64, pages: u64, prot: Prot) -> CallResult<VirtAddr> {
-    m.space.change().mmap(&MapRequest {
-        addr: page(index),
-        len: pages * PAGE_SIZE,
-        prot,
-        kind: MapType::Private,
-        flags: MapFlags::FIXED | MapFlags::ANONYMOUS,
-        source: MapSource::Anonymous,
-    })
+    let request = MapRequest::anonymous(page(index), pages * PAGE_SIZE, prot, MapFlags::FIXED);
+    m.space.change().mmap(&request)
 }
 
 use crate::error::CallResult;
 
 fn protect(m: &SoftwareMachine, index: u64, pages: u64, prot: Prot) -> CallResult<()> {
-    m.space.change().mprotect(page(index), pages * PAGE_SIZE, prot.bits())
+    m.space.change().mprotect(page(index), pages * PAGE_SIZE, prot)
 }
 
 fn unmap(m: &SoftwareMachine, index: u64, pages: u64) -> CallResult<()> {
@@ -55,12 +49,12 @@ fn remap(
     new: u64,
     to: Option<u64>,
 ) -> CallResult<VirtAddr> {
-    let fixed = if to.is_some() { RemapFlags::FIXED } else { RemapFlags::empty() };
+    let (may_move, fixed) = (1, if to.is_some() { 2 } else { 0 });
     m.space.change().mremap(&RemapRequest {
         addr: page(from),
         old_len: old * PAGE_SIZE,
         new_len: new * PAGE_SIZE,
-        flags: RemapFlags::MAYMOVE | fixed,
+        flags: may_move | fixed,
         new_addr: to.map_or(VirtAddr::ZERO, page),
     })
 }
@@ -307,7 +301,7 @@ fn madvise_dontneed_gives_zeros_back_and_goes_on_past_a_hole() {
     map_at(&m, 2, 1, RW).unwrap();
     m.store(page(0), 1).unwrap();
     m.store(page(2), 1).unwrap();
-    let advised = m.space.change().madvise(page(0), 3 * PAGE_SIZE, Advice::DontNeed);
+    let advised = m.space.change().madvise(page(0), 3 * PAGE_SIZE, Advice::DontNeed as i32);
     assert_eq!(errno_of(advised), Errno::ENOMEM);
     assert_eq!((m.load(page(0)).unwrap(), m.load(page(2)).unwrap()), (0, 0));
 }
@@ -376,9 +370,9 @@ fn a_private_write_to_a_file_page_is_seen_by_nobody_else() {
             addr: page(index),
             len: 3 * PAGE_SIZE,
             prot: RW,
-            kind: MapType::Private,
-            flags: MapFlags::FIXED,
-            source: MapSource::Backing { backing: file.clone(), offset: 0 },
+            flags: MapFlags::FIXED | MapType::Private.into(),
+            file: Some(file.clone()),
+            offset: 0,
         })
     };
     map(0).unwrap();
@@ -407,9 +401,9 @@ fn a_second_read_of_a_file_page_needs_no_flush_and_breaking_cow_needs_one() {
             addr: page(0),
             len: PAGE_SIZE,
             prot: RW,
-            kind: MapType::Private,
-            flags: MapFlags::FIXED,
-            source: MapSource::Backing { backing: file, offset: 0 },
+            flags: MapFlags::FIXED | MapType::Private.into(),
+            file: Some(file),
+            offset: 0,
         })
         .unwrap();
     m.load(page(0)).unwrap();
@@ -509,7 +503,7 @@ fn apply(m: &SoftwareMachine, model: &mut Model, step: &Step) {
             other => panic!("{other:?}"),
         },
         Step::DontNeed(at, len) => {
-            let _ = m.space.change().madvise(page(at), len * PAGE_SIZE, Advice::DontNeed);
+            let _ = m.space.change().madvise(page(at), len * PAGE_SIZE, Advice::DontNeed as i32);
             for (_, page) in model.range_mut(at..at + len) {
                 page.1 = 0;
             }

@@ -1,51 +1,100 @@
-//! munmap(2): Linux's `do_vmi_munmap`, `unmap_region`, `free_pgtables`.
+//! munmap(2): Linux's `do_vmi_munmap`, `vms_gather_munmap_vmas`, `unmap_region`, `free_pgtables`.
 
 use super::AddressSpace;
-use crate::addr::{PageRange, VirtAddr};
+use crate::addr::{PageRange, TASK_SIZE, VirtAddr, page_align};
 use crate::error::{CallResult, Errno};
 use crate::paging::FlushBatch;
-use crate::vma::split::{isolate, splits_needed};
+use crate::vma::VmFlags;
+use crate::vma::split::split_at;
+
+/// What lies in a range that is to be unmapped.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Gathered {
+    /// Pages mapped.
+    pub(super) pages: u64,
+    /// Pages promised.
+    pub(super) committed: u64,
+}
 
 impl AddressSpace {
     /// Unmaps all pages of the range; holes in it are no error.
     ///
     /// # Errors
-    /// `EINVAL`: address unaligned, length 0, or the range passes the end of the user half. `ENOMEM`:
-    /// a VMA would have to be cut in two and there are `max_map_count` already; nothing has changed.
+    /// In this order: `EINVAL` address unaligned, length 0, or the range passes the end of the user
+    /// half; `ENOMEM` a VMA would have to be cut in two and there are `max_map_count` already; `EPERM`
+    /// a VMA is sealed. On an error nothing is unmapped, but the first VMA may have been cut.
     /// Source: munmap(2), `do_vmi_munmap` in Linux's `mm/vma.c`.
     pub fn munmap(&mut self, addr: VirtAddr, len: u64) -> CallResult<()> {
+        if !addr.is_page_aligned()
+            || addr > VirtAddr::TASK_END
+            || len > TASK_SIZE - addr.get().min(TASK_SIZE)
+        {
+            return Err(Errno::EINVAL.into());
+        }
+        let len = page_align(len).ok_or(Errno::EINVAL)?;
         let range = PageRange::from_len(addr, len).ok_or(Errno::EINVAL)?;
-        let Some(first) = self.vmas.find_intersection(range) else { return Ok(()) };
-        let cut_in_two = first.range().start() < range.start() && first.range().end() > range.end();
-        if cut_in_two && self.vmas.len() >= self.limits.max_map_count {
-            return Err(Errno::ENOMEM.into());
+        self.unmap(range)
+    }
+
+    /// munmap of a range that is one.
+    pub(super) fn unmap(&mut self, range: PageRange) -> CallResult<()> {
+        self.reserve(2)?;
+        let old = self.gather(range)?;
+        if old.pages == 0 {
+            return Ok(());
         }
         let mut batch = FlushBatch::new();
-        self.remove_range(range, &mut batch);
+        self.remove_gathered(range, &mut batch);
+        self.system.uncommit(old.committed);
         self.finish(batch)?;
         Ok(())
     }
 
-    /// Whether isolating `range` stays within `max_map_count`.
-    pub(super) fn may_split(&self, range: PageRange) -> bool {
-        self.vmas.len() + splits_needed(&self.vmas, range) <= self.limits.max_map_count
+    /// Cuts VMAs at the ends of the range, so that each is wholly inside or wholly outside, and counts
+    /// those inside. The tree must have room for two more.
+    pub(super) fn gather(&mut self, range: PageRange) -> Result<Gathered, Errno> {
+        let Some(first) = self.vmas.find_intersection(range) else {
+            return Ok(Gathered::default());
+        };
+        if first.range().start() < range.start() {
+            // One VMA that becomes two, and no VMA that goes: the count would stay above its limit.
+            if range.end() < first.range().end() && self.vmas.len() >= self.max_map_count() {
+                return Err(Errno::ENOMEM);
+            }
+            if first.flags.contains(VmFlags::SEALED) {
+                return Err(Errno::EPERM);
+            }
+            split_at(&mut self.vmas, range.start())?;
+        }
+        let mut gathered = Gathered::default();
+        for vma in self.vmas.range(range) {
+            if vma.flags.contains(VmFlags::SEALED) {
+                return Err(Errno::EPERM);
+            }
+            let pages = vma.range().intersect(range).map_or(0, PageRange::pages);
+            gathered.pages += pages;
+            if vma.flags.contains(VmFlags::ACCOUNT) {
+                gathered.committed += pages;
+            }
+        }
+        split_at(&mut self.vmas, range.end())?;
+        Ok(gathered)
     }
 
-    /// Removes VMAs and pages of the range.
-    pub(super) fn remove_range(&mut self, range: PageRange, batch: &mut FlushBatch) {
+    /// Removes VMAs and pages of a range whose ends are VMA boundaries.
+    pub(super) fn remove_gathered(&mut self, range: PageRange, batch: &mut FlushBatch) {
         self.zap(range, batch);
         self.remove_vmas(range);
-        self.system.observer.unmapped(range);
     }
 
-    /// Removes the VMAs of the range, whose pages are gone already.
+    /// Removes the VMAs of a range whose ends are VMA boundaries, and whose pages are gone already.
     pub(super) fn remove_vmas(&mut self, range: PageRange) {
-        isolate(&mut self.vmas, range);
         while let Some(vma) = self.vmas.find_intersection(range) {
             let start = vma.range().start();
             if let Some(vma) = self.vmas.remove(start) {
                 self.account.remove(vma.flags, vma.range().pages());
             }
         }
+        self.system.observer.unmapped(range);
     }
 }

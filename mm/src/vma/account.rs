@@ -14,6 +14,8 @@ pub struct Account {
     pub stack: u64,
     /// Private and writable (`data_vm`): what `RLIMIT_DATA` limits.
     pub data: u64,
+    /// Locked (`locked_vm`): what `RLIMIT_MEMLOCK` limits.
+    pub locked: u64,
     /// The most that `total` has been.
     pub peak: u64,
 }
@@ -53,6 +55,9 @@ impl Account {
     /// Counts `pages` more with these flags.
     pub fn add(&mut self, flags: VmFlags, pages: u64) {
         self.total += pages;
+        if flags.contains(VmFlags::LOCKED) {
+            self.locked += pages;
+        }
         self.peak = self.peak.max(self.total);
         if let Some(class) = self.class(flags) {
             *class += pages;
@@ -62,6 +67,9 @@ impl Account {
     /// Counts `pages` fewer with these flags; they were counted before.
     pub fn remove(&mut self, flags: VmFlags, pages: u64) {
         self.total -= pages;
+        if flags.contains(VmFlags::LOCKED) {
+            self.locked -= pages;
+        }
         if let Some(class) = self.class(flags) {
             *class -= pages;
         }

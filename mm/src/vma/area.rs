@@ -2,9 +2,10 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::flags::VmFlags;
+use super::policy::Policy;
 use super::tree::Span;
 use crate::addr::{PAGE_SHIFT, PageRange, VirtAddr};
 use crate::backing::Backing;
@@ -12,20 +13,52 @@ use crate::backing::Backing;
 /// Which anonymous memory a VMA's written pages belong to (Linux's `anon_vma`). Two VMAs merge only
 /// if they agree, or one of them was never written to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct AnonId(std::num::NonZeroU32);
+pub struct AnonId {
+    number: std::num::NonZeroU32,
+    lineage: Lineage,
+}
+
+/// Whether the memory came to the process by fork.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Lineage {
+    /// Its first page was written in this process (in Linux: the VMA's `anon_vma_chain` has one link).
+    Own,
+    /// It was there when the process was forked. Such memory takes no new neighbours in: it would
+    /// burden the ancestors' reverse map with them.
+    Inherited,
+}
 
 impl AnonId {
     /// Wraps a number; `None` for 0.
     #[must_use]
-    pub fn new(number: u32) -> Option<Self> {
-        std::num::NonZeroU32::new(number).map(AnonId)
+    pub fn new(number: u32, lineage: Lineage) -> Option<Self> {
+        std::num::NonZeroU32::new(number).map(|number| AnonId { number, lineage })
+    }
+
+    /// Whether it came by fork.
+    #[must_use]
+    pub fn lineage(self) -> Lineage {
+        self.lineage
+    }
+
+    fn to_word(self) -> u64 {
+        let inherited = match self.lineage {
+            Lineage::Own => 0,
+            Lineage::Inherited => 1 << 32,
+        };
+        u64::from(self.number.get()) | inherited
+    }
+
+    fn from_word(word: u64) -> Option<Self> {
+        let lineage = if word >> 32 == 0 { Lineage::Own } else { Lineage::Inherited };
+        AnonId::new(word as u32, lineage)
     }
 }
 
 /// A range of pages with one set of flags and one source of bytes.
 ///
-/// `flags`, `range` and `pgoff` are protected by the address space's lock, held exclusively;
-/// `anon` is set once, under the lock held shared.
+/// All fields but one are protected by the address space's lock, held exclusively; the anonymous
+/// identity is set once, under the lock held shared.
 pub struct Vma {
     range: PageRange,
     /// What may be done with it, and how it behaves.
@@ -33,23 +66,44 @@ pub struct Vma {
     /// The page of the backing that the first page shows, in pages. For anonymous memory the page
     /// number of the address where it was first written (Linux's `vm_pgoff`).
     pub pgoff: u64,
-    /// Where the bytes come from; `None` for anonymous memory.
+    /// Where the bytes come from, as one open file; `None` for anonymous memory (Linux's `vm_file`).
     pub backing: Option<Arc<dyn Backing>>,
-    anon: AtomicU32,
+    /// From which nodes pages come, if the program said so (Linux's `vm_policy`).
+    pub policy: Option<Arc<Policy>>,
+    /// The name of anonymous memory, if the program gave one (`PR_SET_VMA_ANON_NAME`).
+    pub name: Option<Arc<Box<str>>>,
+    /// The userfaultfd that is told of its faults.
+    pub userfault: Option<Arc<Userfault>>,
+    anon: AtomicU64,
+}
+
+/// A userfaultfd as VMAs feel it: two VMAs registered with different ones do not merge.
+#[derive(Debug, Default)]
+pub struct Userfault {
+    /// `UFFD_FEATURE_*` that were agreed on.
+    pub features: u64,
 }
 
 impl Vma {
     /// Anonymous private memory.
     #[must_use]
     pub fn anonymous(range: PageRange, flags: VmFlags) -> Self {
-        let pgoff = range.start().get() >> PAGE_SHIFT;
-        Vma { range, flags, pgoff, backing: None, anon: AtomicU32::new(0) }
+        Vma {
+            range,
+            flags,
+            pgoff: range.start().get() >> PAGE_SHIFT,
+            backing: None,
+            policy: None,
+            name: None,
+            userfault: None,
+            anon: AtomicU64::new(0),
+        }
     }
 
     /// Pages of a backing, from its page `pgoff` on.
     #[must_use]
     pub fn backed(range: PageRange, flags: VmFlags, backing: Arc<dyn Backing>, pgoff: u64) -> Self {
-        Vma { range, flags, pgoff, backing: Some(backing), anon: AtomicU32::new(0) }
+        Vma { pgoff, backing: Some(backing), ..Vma::anonymous(range, flags) }
     }
 
     /// The addresses.
@@ -61,12 +115,18 @@ impl Vma {
     /// Which anonymous memory its written pages belong to; `None` before the first write.
     #[must_use]
     pub fn anon(&self) -> Option<AnonId> {
-        AnonId::new(self.anon.load(Ordering::Relaxed))
+        AnonId::from_word(self.anon.load(Ordering::Relaxed))
     }
 
     /// Sets the anonymous memory's identity if it has none yet (Linux's `anon_vma_prepare`).
     pub fn adopt_anon(&self, id: AnonId) {
-        let _ = self.anon.compare_exchange(0, id.0.get(), Ordering::Relaxed, Ordering::Relaxed);
+        let word = id.to_word();
+        let _ = self.anon.compare_exchange(0, word, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    /// Sets or takes away the anonymous memory's identity.
+    pub fn set_anon(&mut self, id: Option<AnonId>) {
+        *self.anon.get_mut() = id.map_or(0, AnonId::to_word);
     }
 
     /// Whether writes go to fresh memory of the process's own.
@@ -75,10 +135,16 @@ impl Vma {
         !self.flags.contains(VmFlags::SHARED)
     }
 
+    /// Whether there is no backing: private memory of zeros (Linux's `vma_is_anonymous`).
+    #[must_use]
+    pub fn is_anonymous(&self) -> bool {
+        self.backing.is_none()
+    }
+
     /// The backing's page that `addr`, inside the VMA, shows.
     #[must_use]
     pub fn page_index(&self, addr: VirtAddr) -> u64 {
-        self.pgoff + (addr.bytes_from(self.range.start()) >> PAGE_SHIFT)
+        self.pgoff.wrapping_add(addr.bytes_from(self.range.start()) >> PAGE_SHIFT)
     }
 
     /// The same memory with other bounds inside or outside the old ones; `pgoff` follows the start.
@@ -104,7 +170,7 @@ impl Vma {
     pub fn moved(&self, range: PageRange) -> Self {
         let mut moved = self.clone();
         moved.range = range;
-        if self.backing.is_none() && self.anon().is_none() {
+        if self.is_anonymous() && self.anon().is_none() {
             moved.pgoff = range.start().get() >> PAGE_SHIFT;
         }
         moved
@@ -118,7 +184,10 @@ impl Clone for Vma {
             flags: self.flags,
             pgoff: self.pgoff,
             backing: self.backing.clone(),
-            anon: AtomicU32::new(self.anon.load(Ordering::Relaxed)),
+            policy: self.policy.clone(),
+            name: self.name.clone(),
+            userfault: self.userfault.clone(),
+            anon: AtomicU64::new(self.anon.load(Ordering::Relaxed)),
         }
     }
 }
@@ -131,6 +200,10 @@ impl Span for Vma {
 
 impl fmt::Debug for Vma {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?} {:?} pgoff {:x} anon {:?}", self.range, self.flags, self.pgoff, self.anon())
+        write!(f, "{} {:?} pgoff {:x}", self.range, self.flags, self.pgoff)?;
+        match self.anon() {
+            Some(AnonId { number, lineage }) => write!(f, " anon {number} {lineage:?}"),
+            None => Ok(()),
+        }
     }
 }

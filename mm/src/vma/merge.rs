@@ -1,74 +1,249 @@
-//! Which neighbours are one VMA (Linux's `vma_merge` in today's form: a new range or an existing one;
-//! left, right or both; `mm/vma.c`).
+//! Which neighbours are one VMA (Linux's `vma_merge` in today's form, `mm/vma.c`): a range that is new,
+//! or one that exists and is about to change; merged to the left, to the right, or both.
 //!
 //! ```text
-//!            prev         middle        next
-//!   left   [AAAAAAAA][AAAAAAAAAA]               ->  [AAAAAAAAAAAAAAAAAA]
-//!   right            [AAAAAAAAAA][AAAAAAAA]     ->            [AAAAAAAAAAAAAAAAAA]
-//!   both   [AAAAAAAA][AAAAAAAAAA][AAAAAAAA]     ->  [AAAAAAAAAAAAAAAAAAAAAAAAAAAA]
+//!                   prev      range      next
+//!   new, left     [AAAAAAAA][.........]            ->  [AAAAAAAAAAAAAAAAAA]
+//!   new, right              [.........][AAAAAAAA]  ->            [AAAAAAAAAAAAAAAAAA]
+//!   new, both     [AAAAAAAA][.........][AAAAAAAA]  ->  [AAAAAAAAAAAAAAAAAAAAAAAAAAA]
+//!
+//!                   prev      middle, of which all or a part is to become A
+//!   whole, left   [AAAAAAAA][BBBBBBBBB]            ->  [AAAAAAAAAAAAAAAAAA]
+//!   whole, right            [BBBBBBBBB][AAAAAAAA]  ->            [AAAAAAAAAAAAAAAAAA]
+//!   whole, both   [AAAAAAAA][BBBBBBBBB][AAAAAAAA]  ->  [AAAAAAAAAAAAAAAAAAAAAAAAAAA]
+//!   part, left    [AAAAAAAA][bbbbBBBBB]            ->  [AAAAAAAAAAAA][BBBBB]
+//!   part, right             [BBBBBbbbb][AAAAAAAA]  ->  [BBBBB][AAAAAAAAAAAA]
 //! ```
+//!
+//! Merging never fails and never allocates: it makes VMAs fewer, or moves a border.
 
 use std::sync::Arc;
 
-use super::area::Vma;
+use super::area::{AnonId, Lineage, Vma};
 use super::flags::VmFlags;
 use super::tree::Tree;
 use crate::addr::{PageRange, VirtAddr};
+use crate::backing::Backing;
 
-/// Whether `right`, which begins where `left` ends, is the same memory going on.
-#[must_use]
-pub fn can_merge(left: &Vma, right: &Vma) -> bool {
-    left.range().end() == right.range().start()
-        && (left.flags ^ right.flags).difference(VmFlags::SOFTDIRTY).is_empty()
-        && same_source(left, right)
-        && left.pgoff + left.range().pages() == right.pgoff
-        && (left.anon().is_none() || right.anon().is_none() || left.anon() == right.anon())
+/// Where the memory that is to be merged comes from. It decides whether memory that came by fork may
+/// lend its identity to a neighbour that has none.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Origin {
+    /// mmap(2): memory that was never written to.
+    New,
+    /// The end of the VMA before it, which grows (Linux's `vma_merge_extend`).
+    Extension,
+    /// mremap(2): a copy of a VMA elsewhere.
+    Moved,
+    /// A VMA that is there and changes.
+    Existing,
 }
 
-fn same_source(left: &Vma, right: &Vma) -> bool {
-    match (&left.backing, &right.backing) {
+/// Whether `right`, which begins where `left` ends, is the same kind of memory going on: everything
+/// but the anonymous identity (Linux's `is_mergeable_vma` and its check of offsets).
+#[must_use]
+pub fn continues(left: &Vma, right: &Vma) -> bool {
+    left.range().end() == right.range().start()
+        && (left.flags ^ right.flags).difference(VmFlags::SOFTDIRTY).is_empty()
+        && same(left.backing.as_ref(), right.backing.as_ref())
+        && left.pgoff.wrapping_add(left.range().pages()) == right.pgoff
+        && left.policy == right.policy
+        && left.name == right.name
+        && match (&left.userfault, &right.userfault) {
+            (None, None) => true,
+            (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+            _ => false,
+        }
+}
+
+/// Whether two neighbours could share their anonymous identity: they differ at most in what mprotect(2)
+/// may change (Linux's `anon_vma_compatible`). Then they can merge once they are equal.
+#[must_use]
+pub fn may_share(left: &Vma, right: &Vma) -> bool {
+    left.range().end() == right.range().start()
+        && (left.flags ^ right.flags).difference(VmFlags::ACCESS | VmFlags::SOFTDIRTY).is_empty()
+        && same(left.backing.as_ref(), right.backing.as_ref())
+        && left.pgoff.wrapping_add(left.range().pages()) == right.pgoff
+        && left.policy == right.policy
+}
+
+/// Two maps of one file are the same memory only if they are of one open of it.
+pub(crate) fn same(a: Option<&Arc<dyn Backing>>, b: Option<&Arc<dyn Backing>>) -> bool {
+    match (a, b) {
         (None, None) => true,
         (Some(a), Some(b)) => Arc::ptr_eq(a, b),
         _ => false,
     }
 }
 
-/// Inserts a VMA into the hole it fits in, as one with its neighbours where they are the same memory.
-/// Returns the start of the VMA it is now part of.
-pub fn insert_merged(tree: &mut Tree<Vma>, vma: Vma) -> VirtAddr {
-    let mut vma = vma;
-    if let Some(right) = tree.get(vma.range().end()).filter(|next| can_merge(&vma, next)) {
-        let (start, end, anon) = (vma.range().start(), right.range().end(), right.anon());
-        // Three in a row merge only if the outer two agree as well: `vma` may have no anonymous
-        // memory of its own, while they have two different ones.
-        let left = tree.prev(start).filter(|prev| can_merge(prev, &vma));
-        let agree =
-            left.is_none_or(|prev| prev.anon().is_none() || anon.is_none() || prev.anon() == anon);
-        if agree {
-            tree.remove(vma.range().end());
-            extend(&mut vma, start, end);
-            if let Some(id) = anon {
-                vma.adopt_anon(id);
-            }
+/// Whether memory with the identity `source` can become part of `target` (Linux's
+/// `is_mergeable_anon_vma`).
+fn identities_agree(target: &Vma, source: Option<AnonId>, origin: Origin) -> bool {
+    match (target.anon(), source) {
+        (None, Some(source)) => {
+            source.lineage() == Lineage::Own || matches!(origin, Origin::New | Origin::Extension)
         }
+        (Some(target), None) => target.lineage() == Lineage::Own,
+        (target, source) => target == source,
     }
-    let start = vma.range().start();
-    let Some(prev) = tree.prev(start).filter(|prev| can_merge(prev, &vma)) else {
-        let _ = tree.insert(vma);
-        return start;
-    };
-    let first = prev.range().start();
-    tree.update(first, |prev| {
-        extend(prev, first, vma.range().end());
-        if let Some(id) = vma.anon() {
-            prev.adopt_anon(id);
-        }
-    });
-    first
 }
 
-fn extend(vma: &mut Vma, start: VirtAddr, end: VirtAddr) {
-    if let Some(range) = PageRange::new(start, end) {
-        vma.resize(range);
+/// With which neighbours a range is to become one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Sides {
+    Left,
+    Right,
+    Both,
+}
+
+impl Sides {
+    fn of(left: Option<&Vma>, right: Option<&Vma>) -> Option<Self> {
+        match (left, right) {
+            (Some(left), Some(right)) => Some(match (left.anon(), right.anon()) {
+                // The range agrees with each of them, but they do not with each other.
+                (Some(a), Some(b)) if a != b => Sides::Left,
+                _ => Sides::Both,
+            }),
+            (Some(_), None) => Some(Sides::Left),
+            (None, Some(_)) => Some(Sides::Right),
+            (None, None) => None,
+        }
     }
+}
+
+/// Whether a VMA may vanish in another: not if its backing wants to hear of its end.
+fn may_vanish(vma: &Vma) -> bool {
+    vma.backing.as_ref().is_none_or(|backing| !backing.has_close_hook())
+}
+
+/// Inserts a VMA into the hole it fits in, as one with its neighbours where they are the same memory.
+/// Returns the start of the VMA it is now part of.
+///
+/// The tree must have room for one more ([`Tree::reserve`]).
+pub fn insert_merged(tree: &mut Tree<Vma>, vma: Vma, origin: Origin) -> VirtAddr {
+    match merge_new(tree, &vma, origin) {
+        Some(start) => start,
+        None => {
+            let start = vma.range().start();
+            let _ = tree.insert(vma);
+            start
+        }
+    }
+}
+
+/// Makes a hole part of its neighbours, if `vma`, which would fill it, is the same memory (Linux's
+/// `vma_merge_new_range`). Returns the start of the VMA that has grown.
+pub fn merge_new(tree: &mut Tree<Vma>, vma: &Vma, origin: Origin) -> Option<VirtAddr> {
+    if vma.flags.intersects(VmFlags::SPECIAL) {
+        return None;
+    }
+    let range = vma.range();
+    let left = tree
+        .prev(range.start())
+        .filter(|prev| continues(prev, vma) && identities_agree(prev, vma.anon(), origin));
+    let right = tree
+        .get(range.end())
+        .filter(|next| continues(vma, next) && identities_agree(next, vma.anon(), origin));
+    let mut sides = Sides::of(left, right)?;
+    if sides == Sides::Both && !right.is_some_and(may_vanish) {
+        sides = Sides::Left;
+    }
+    let left = left.map(|left| left.range());
+    let right = right.map(|right| (right.range(), right.anon()));
+    match (sides, left, right) {
+        (Sides::Both, Some(left), Some((right, anon))) => {
+            tree.remove(right.start());
+            grow(tree, left, left.start(), right.end(), anon.or(vma.anon()))
+        }
+        (Sides::Left, Some(left), _) => grow(tree, left, left.start(), range.end(), vma.anon()),
+        (Sides::Right, _, Some((right, _))) => {
+            grow(tree, right, range.start(), right.end(), vma.anon())
+        }
+        _ => None,
+    }
+}
+
+/// [`merge_new`] with the VMA before it only (Linux's `just_expand`).
+pub fn merge_left(tree: &mut Tree<Vma>, vma: &Vma, origin: Origin) -> Option<VirtAddr> {
+    let range = vma.range();
+    let left = tree
+        .prev(range.start())
+        .filter(|prev| continues(prev, vma) && identities_agree(prev, vma.anon(), origin))?
+        .range();
+    grow(tree, left, left.start(), range.end(), vma.anon())
+}
+
+/// Makes `changed`, a part (or the whole) of an existing VMA as it is to be, one with the neighbours
+/// that are then the same memory (Linux's `vma_merge_existing_range`). Returns the start of the VMA it
+/// is part of; `None`, and nothing has happened, if there is no such neighbour.
+pub fn merge_existing(tree: &mut Tree<Vma>, changed: &Vma) -> Option<VirtAddr> {
+    let range = changed.range();
+    let middle = tree.find_exact(range.start())?;
+    let whole = middle.range();
+    let (from_start, to_end) = (range.start() == whole.start(), range.end() == whole.end());
+    if changed.flags.intersects(VmFlags::SPECIAL) || !(from_start || to_end) {
+        return None;
+    }
+    let anon = middle.anon();
+    let left = tree.prev(range.start()).filter(|prev| {
+        from_start && continues(prev, changed) && identities_agree(prev, anon, Origin::Existing)
+    });
+    let right = tree.get(range.end()).filter(|next| {
+        to_end && continues(changed, next) && identities_agree(next, anon, Origin::Existing)
+    });
+    let mut sides = Sides::of(left, right)?;
+    if from_start && to_end && !may_vanish(middle) {
+        return None;
+    }
+    if sides == Sides::Both && !right.is_some_and(may_vanish) {
+        sides = Sides::Left;
+    }
+    let left = left.map(|left| left.range());
+    let right = right.map(|right| (right.range(), right.anon()));
+    match (sides, left, right) {
+        (Sides::Both, Some(left), Some((right, right_anon))) => {
+            tree.remove(whole.start());
+            tree.remove(right.start());
+            grow(tree, left, left.start(), right.end(), right_anon.or(anon))
+        }
+        (Sides::Left, Some(left), _) => {
+            give_up(tree, whole, PageRange::new(range.end(), whole.end()));
+            grow(tree, left, left.start(), range.end(), anon)
+        }
+        (Sides::Right, _, Some((right, _))) => {
+            give_up(tree, whole, PageRange::new(whole.start(), range.start()));
+            grow(tree, right, range.start(), right.end(), anon)
+        }
+        _ => None,
+    }
+}
+
+/// Leaves the VMA at `whole` only `rest`.
+fn give_up(tree: &mut Tree<Vma>, whole: PageRange, rest: Option<PageRange>) {
+    match rest {
+        Some(rest) => {
+            tree.update(whole.start(), |vma| vma.resize(rest));
+        }
+        None => {
+            tree.remove(whole.start());
+        }
+    }
+}
+
+/// Gives the VMA at `old` other bounds, and an anonymous identity if it has none.
+fn grow(
+    tree: &mut Tree<Vma>,
+    old: PageRange,
+    start: VirtAddr,
+    end: VirtAddr,
+    anon: Option<AnonId>,
+) -> Option<VirtAddr> {
+    let range = PageRange::new(start, end)?;
+    tree.update(old.start(), |vma| {
+        vma.resize(range);
+        if let Some(id) = anon {
+            vma.adopt_anon(id);
+        }
+    });
+    Some(start)
 }

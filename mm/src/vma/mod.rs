@@ -6,8 +6,9 @@ mod flags;
 pub mod limits;
 pub mod merge;
 pub mod place;
+pub mod policy;
 pub mod split;
 pub mod tree;
 
-pub use area::{AnonId, Vma};
+pub use area::{AnonId, Lineage, Userfault, Vma};
 pub use flags::{MapFlags, MapType, Prot, VmFlags};

@@ -5,6 +5,7 @@ use super::area::Vma;
 use super::flags::{MapFlags, VmFlags};
 use super::tree::Tree;
 use crate::addr::{PAGE_SIZE, TABLE_SPAN, TASK_SIZE, VirtAddr};
+use crate::backing::Placement;
 use crate::error::Errno;
 
 /// Bytes that stay free below a VMA that grows down (`stack_guard_gap`, 256 pages).
@@ -59,17 +60,21 @@ pub struct PlaceRequest {
     pub len: u64,
     /// Of mmap(2): `FIXED` and `BIT32` matter here.
     pub flags: MapFlags,
-    /// Whether there is a file (its own placement decides about huge page alignment).
+    /// What it is: that decides about huge page alignment.
     pub source: PlaceSource,
+    /// Nothing is placed below (`mmap_min_addr`).
+    pub min_addr: VirtAddr,
 }
 
 /// What kind of memory is placed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum PlaceSource {
-    /// Anonymous, private or shared: multiples of 2 MiB are aligned to 2 MiB.
+    /// Anonymous private memory: multiples of 2 MiB are aligned to 2 MiB.
     Anonymous,
-    /// A file without a placement of its own.
-    File,
+    /// Anonymous shared memory.
+    SharedAnonymous,
+    /// A file, placed as it wants, from a page of it on.
+    File(Placement, u64),
 }
 
 /// The first byte that must stay free below the VMA: its start less its guard gap
@@ -100,10 +105,18 @@ pub fn get_unmapped_area(
     let addr = if request.flags.contains(MapFlags::FIXED) {
         request.hint
     } else {
-        let aligned = request.source == PlaceSource::Anonymous
-            && request.hint == VirtAddr::ZERO
-            && request.len.is_multiple_of(TABLE_SPAN);
-        match aligned.then(|| huge_aligned(tree, layout, request)).flatten() {
+        let huge = match request.source {
+            PlaceSource::Anonymous
+                if request.hint == VirtAddr::ZERO && request.len.is_multiple_of(TABLE_SPAN) =>
+            {
+                huge_aligned(tree, layout, request, 0)
+            }
+            PlaceSource::File(Placement::HugeAligned, pgoff) => {
+                huge_aligned(tree, layout, request, pgoff)
+            }
+            _ => None,
+        };
+        match huge {
             Some(addr) => addr,
             None => search(tree, layout, request).ok_or(Errno::ENOMEM)?,
         }
@@ -117,44 +130,75 @@ pub fn get_unmapped_area(
     Ok(addr)
 }
 
-/// Places with 2 MiB to spare, then aligns inside (`__thp_get_unmapped_area`).
+/// Places with 2 MiB to spare, then so that huge pages of the memory lie on huge pages of addresses
+/// (`__thp_get_unmapped_area`). `None` where no huge page fits.
 fn huge_aligned(
     tree: &Tree<Vma>,
     layout: &PlaceLayout,
     request: &PlaceRequest,
+    pgoff: u64,
 ) -> Option<VirtAddr> {
+    let offset = pgoff.checked_mul(PAGE_SIZE)?;
+    let end = offset.checked_add(request.len)?;
+    let first_huge = offset.checked_next_multiple_of(TABLE_SPAN)?;
+    if end.checked_sub(first_huge).is_none_or(|room| room < TABLE_SPAN) {
+        return None;
+    }
     let padded = PlaceRequest { len: request.len.checked_add(TABLE_SPAN)?, ..*request };
     let base = search(tree, layout, &padded)?;
-    let up = base.get().wrapping_neg() % TABLE_SPAN;
+    if base == request.hint {
+        // The program's own choice, with room to spare.
+        return Some(base);
+    }
+    let up = offset.wrapping_sub(base.get()) % TABLE_SPAN;
     if up == 0 && layout.direction == Direction::TopDown {
         return base.checked_add(TABLE_SPAN);
     }
     base.checked_add(up)
 }
 
+/// Linux's `arch_get_unmapped_area` and its sibling from the top down.
 fn search(tree: &Tree<Vma>, layout: &PlaceLayout, request: &PlaceRequest) -> Option<VirtAddr> {
-    let (len, hint) = (request.len, request.hint.page_floor());
-    let low_2g = request.flags.contains(MapFlags::BIT32);
-    if hint != VirtAddr::ZERO && !low_2g && hint_is_free(tree, hint, len) {
-        return Some(hint);
-    }
-    if low_2g {
-        return lowest(tree, len, VirtAddr::new(0x4000_0000), VirtAddr::new(0x8000_0000));
-    }
-    let up = || lowest(tree, len, layout.legacy_base, VirtAddr::TASK_END);
-    match layout.direction {
-        Direction::BottomUp => up(),
-        Direction::TopDown => {
-            highest(tree, len, VirtAddr::new(PAGE_SIZE), layout.mmap_base).or_else(up)
+    let (len, hint) = (request.len, request.hint);
+    let below_2g = request.flags.contains(MapFlags::BIT32);
+    let above_4g = request.flags.contains(MapFlags::ABOVE4G);
+    let min = request.min_addr;
+    let upwards = || {
+        let (begin, end) = if below_2g {
+            (VirtAddr::new(0x4000_0000), VirtAddr::new(0x8000_0000))
+        } else {
+            (layout.legacy_base, VirtAddr::TASK_END)
+        };
+        if len > end.get() {
+            return None;
         }
+        let wanted = hint.page_ceil().filter(|&hint| hint != VirtAddr::ZERO);
+        if let Some(hint) = wanted
+            && hint.checked_add(len).is_some_and(|stop| stop <= end)
+            && is_free(tree, hint, len)
+        {
+            return Some(hint);
+        }
+        let low = if above_4g && !below_2g { begin.max(VirtAddr::new(4 << 30)) } else { begin };
+        lowest(tree, len, low.max(min), end)
+    };
+    if layout.direction == Direction::BottomUp || below_2g {
+        return upwards();
     }
+    let wanted = hint.page_floor();
+    if wanted != VirtAddr::ZERO
+        && wanted.checked_add(len).is_some_and(|stop| stop <= VirtAddr::TASK_END)
+        && is_free(tree, wanted, len)
+    {
+        return Some(wanted);
+    }
+    let low = VirtAddr::new(if above_4g { 4 << 30 } else { PAGE_SIZE });
+    highest(tree, len, low.max(min), layout.mmap_base).or_else(upwards)
 }
 
-fn hint_is_free(tree: &Tree<Vma>, hint: VirtAddr, len: u64) -> bool {
-    let Some(end) = hint.checked_add(len).filter(|&end| end <= VirtAddr::TASK_END) else {
-        return false;
-    };
-    tree.find(hint).is_none_or(|next| end <= start_gap(next))
+/// Whether nothing lies in the range, nor grows down into it.
+fn is_free(tree: &Tree<Vma>, addr: VirtAddr, len: u64) -> bool {
+    tree.find(addr).is_none_or(|next| addr.offset(len) <= start_gap(next))
 }
 
 /// The highest free place, guard gaps kept (`unmapped_area_topdown`).
@@ -201,7 +245,9 @@ mod tests {
 
     fn place(tree: &Tree<Vma>, hint: u64, len: u64, flags: MapFlags) -> Result<u64, Errno> {
         let hint = VirtAddr::new(hint);
-        let request = PlaceRequest { hint, len, flags, source: PlaceSource::Anonymous };
+        let min_addr = VirtAddr::new(PAGE_SIZE);
+        let source = PlaceSource::Anonymous;
+        let request = PlaceRequest { hint, len, flags, source, min_addr };
         get_unmapped_area(tree, &layout(), &request).map(VirtAddr::get)
     }
 

@@ -1,13 +1,23 @@
-//! Cutting VMAs at an address (Linux's `split_vma`).
+//! Cutting VMAs at an address (Linux's `split_vma`), and changing a part of one (`vma_modify`).
 
 use super::area::Vma;
+use super::merge::merge_existing;
 use super::tree::Tree;
 use crate::addr::{PageRange, VirtAddr};
+use crate::error::Errno;
 
 /// Cuts the VMA that contains `addr` in two there, unless it begins there. The two halves are the same
-/// memory, and would merge again.
-pub fn split_at(tree: &mut Tree<Vma>, addr: VirtAddr) {
-    let Some(vma) = tree.find_exact(addr).filter(|vma| vma.range().start() < addr) else { return };
+/// memory, and would merge again. The tree must have room for one more ([`Tree::reserve`]).
+///
+/// # Errors
+/// `EINVAL` where the backing forbids it (Linux's `may_split`: special mappings, parts of huge pages).
+pub fn split_at(tree: &mut Tree<Vma>, addr: VirtAddr) -> Result<(), Errno> {
+    let Some(vma) = tree.find_exact(addr).filter(|vma| vma.range().start() < addr) else {
+        return Ok(());
+    };
+    if let Some(backing) = &vma.backing {
+        backing.may_split(addr)?;
+    }
     let whole = vma.range();
     let halves = (PageRange::new(whole.start(), addr), PageRange::new(addr, whole.end()));
     if let (Some(low), Some(high)) = halves {
@@ -15,17 +25,38 @@ pub fn split_at(tree: &mut Tree<Vma>, addr: VirtAddr) {
         tree.update(whole.start(), |vma| vma.resize(low));
         let _ = tree.insert(upper);
     }
+    Ok(())
 }
 
-/// Cuts at both ends of `range`, so that every VMA is wholly inside or wholly outside.
-pub fn isolate(tree: &mut Tree<Vma>, range: PageRange) {
-    split_at(tree, range.start());
-    split_at(tree, range.end());
-}
-
-/// By how many VMAs the count grows when `range` is isolated.
-#[must_use]
-pub fn splits_needed(tree: &Tree<Vma>, range: PageRange) -> usize {
-    let cuts = |addr: VirtAddr| tree.find_exact(addr).is_some_and(|vma| vma.range().start() < addr);
-    usize::from(cuts(range.start())) + usize::from(cuts(range.end()))
+/// Gives `changed.range()`, a part of one existing VMA, the attributes of `changed`: merged with the
+/// neighbours that are then the same memory, or else cut out (Linux's `vma_modify`). Returns where the
+/// VMA ends that the range is part of then.
+///
+/// # Errors
+/// `ENOMEM` when it would have to be cut and there are `max_map_count` VMAs already, or no memory for
+/// one more; as in Linux the cut at the range's start may have been made then.
+pub fn modify(tree: &mut Tree<Vma>, changed: Vma, max_map_count: usize) -> Result<VirtAddr, Errno> {
+    tree.reserve(2).map_err(|_| Errno::ENOMEM)?;
+    let range = changed.range();
+    if let Some(start) = merge_existing(tree, &changed) {
+        return Ok(tree.get(start).map_or(range.end(), |vma| vma.range().end()));
+    }
+    for border in [range.start(), range.end()] {
+        let cuts = tree.find_exact(border).is_some_and(|vma| vma.range().start() < border);
+        if cuts {
+            if tree.len() >= max_map_count {
+                return Err(Errno::ENOMEM);
+            }
+            split_at(tree, border)?;
+        }
+    }
+    tree.update(range.start(), |vma| {
+        let anon = vma.anon();
+        *vma = changed;
+        // A fault may have given it an identity since `changed` was made.
+        if let Some(id) = anon {
+            vma.adopt_anon(id);
+        }
+    });
+    Ok(range.end())
 }

@@ -1,0 +1,77 @@
+//! One open of a file (Linux's `struct file`). Maps of two opens never merge, though they show the same
+//! pages.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::{Backing, BackingError, BackingName, FileMode, Placement};
+use crate::addr::{Frame, VirtAddr};
+use crate::error::Errno;
+use crate::vma::VmFlags;
+
+/// An object as one open sees it.
+#[derive(Clone, Debug)]
+pub struct OpenFile {
+    object: Arc<dyn Backing>,
+    mode: FileMode,
+}
+
+impl OpenFile {
+    /// Opens an object.
+    #[must_use]
+    pub fn new(object: Arc<dyn Backing>, mode: FileMode) -> Self {
+        OpenFile { object, mode }
+    }
+
+    /// What was opened.
+    #[must_use]
+    pub fn object(&self) -> &Arc<dyn Backing> {
+        &self.object
+    }
+}
+
+impl Backing for OpenFile {
+    fn page(&self, index: u64) -> Result<Frame, BackingError> {
+        self.object.page(index)
+    }
+
+    fn name(&self) -> BackingName {
+        self.object.name()
+    }
+
+    fn mode(&self) -> FileMode {
+        self.mode
+    }
+
+    fn placement(&self) -> Placement {
+        self.object.placement()
+    }
+
+    fn map(&self, flags: VmFlags) -> Result<VmFlags, Errno> {
+        self.object.map(flags)
+    }
+
+    fn is_resident(&self, index: u64) -> bool {
+        self.object.is_resident(index)
+    }
+
+    fn punch(&self, pages: Range<u64>) -> Result<(), Errno> {
+        self.object.punch(pages)
+    }
+
+    fn is_shared_memory(&self) -> bool {
+        self.object.is_shared_memory()
+    }
+
+    fn is_shared_anonymous(&self) -> bool {
+        self.object.is_shared_anonymous()
+    }
+
+    fn may_split(&self, addr: VirtAddr) -> Result<(), Errno> {
+        self.object.may_split(addr)
+    }
+
+    fn has_close_hook(&self) -> bool {
+        self.object.has_close_hook()
+    }
+}

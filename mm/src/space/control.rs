@@ -1,0 +1,253 @@
+//! How an address space behaves beyond its VMAs: personality(2), prctl(2), and what mlockall(2) and
+//! fork(2) carry on (Linux's `def_flags` and `MMF_*`).
+
+use std::sync::Arc;
+
+use super::AddressSpace;
+use crate::addr::{PAGE_SIZE, PageRange, VirtAddr};
+use crate::error::{CallResult, Errno};
+use crate::vma::{VmFlags, Vma};
+
+/// `READ_IMPLIES_EXEC` of personality(2).
+const READ_IMPLIES_EXEC: u32 = 0x0040_0000;
+
+/// Whether memory may be writable and executable (`PR_SET_MDWE`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Mdwe {
+    /// It may.
+    #[default]
+    Off,
+    /// It may not, nor in children.
+    RefuseExecGain,
+    /// It may not; children may.
+    RefuseExecGainNotInherited,
+}
+
+/// How an address space behaves beyond its VMAs.
+#[derive(Clone, Debug, Default)]
+pub struct Modes {
+    /// The process's personality(2).
+    pub personality: u32,
+    /// What every new mapping has as well: `LOCKED` after `mlockall(MCL_FUTURE)`.
+    pub default_flags: VmFlags,
+    /// `PR_SET_MDWE`.
+    pub mdwe: Mdwe,
+    /// `PR_SET_THP_DISABLE`, as the call was given it: 0 for off.
+    pub thp_disabled: u64,
+}
+
+impl Modes {
+    /// Whether readable memory is executable too (an old program's wish).
+    #[must_use]
+    pub fn read_implies_exec(&self) -> bool {
+        self.personality & READ_IMPLIES_EXEC != 0
+    }
+
+    /// Whether changing memory from `old` to `new` flags is denied (Linux's `map_deny_write_exec`).
+    pub(super) fn denies_write_exec(&self, old: VmFlags, new: VmFlags) -> bool {
+        self.mdwe != Mdwe::Off
+            && new.contains(VmFlags::EXEC)
+            && (new.contains(VmFlags::WRITE) || !old.contains(VmFlags::EXEC))
+    }
+
+    /// A forked child's (Linux's `mmf_init_flags`, `VM_INIT_DEF_MASK`).
+    pub(super) fn inherited(&self) -> Self {
+        let mdwe = match self.mdwe {
+            Mdwe::RefuseExecGainNotInherited => Mdwe::Off,
+            mdwe => mdwe,
+        };
+        Modes { mdwe, default_flags: self.default_flags & VmFlags::NOHUGEPAGE, ..self.clone() }
+    }
+}
+
+/// `PR_MDWE_REFUSE_EXEC_GAIN`.
+const REFUSE_EXEC_GAIN: u64 = 1;
+/// `PR_MDWE_NO_INHERIT`.
+const NO_INHERIT: u64 = 2;
+/// The longest name of anonymous memory, its end included (`ANON_VMA_NAME_MAX_LEN`).
+const NAME_MAX: usize = 80;
+
+impl AddressSpace {
+    /// How it behaves, to be changed: personality(2).
+    pub fn modes_mut(&mut self) -> &mut Modes {
+        &mut self.modes
+    }
+
+    /// `prctl(PR_SET_MDWE, bits, rest...)`: from here on no memory becomes executable that is or was
+    /// writable.
+    ///
+    /// # Errors
+    /// `EINVAL`: unknown bits, bits after them, or `NO_INHERIT` alone. `EPERM`: it was set otherwise.
+    /// Source: PR_SET_MDWE(2const), Linux's `prctl_set_mdwe`.
+    pub fn set_mdwe(&mut self, bits: u64, rest: [u64; 3]) -> CallResult<()> {
+        let wanted = match bits {
+            _ if rest != [0; 3] || bits & !(REFUSE_EXEC_GAIN | NO_INHERIT) != 0 => {
+                return Err(Errno::EINVAL.into());
+            }
+            NO_INHERIT => return Err(Errno::EINVAL.into()),
+            0 => Mdwe::Off,
+            REFUSE_EXEC_GAIN => Mdwe::RefuseExecGain,
+            _ => Mdwe::RefuseExecGainNotInherited,
+        };
+        if self.modes.mdwe != Mdwe::Off && self.modes.mdwe != wanted {
+            return Err(Errno::EPERM.into());
+        }
+        self.modes.mdwe = wanted;
+        Ok(())
+    }
+
+    /// `prctl(PR_GET_MDWE, rest...)`.
+    ///
+    /// # Errors
+    /// `EINVAL`: an argument is not 0. Source: PR_GET_MDWE(2const).
+    pub fn mdwe(&self, rest: [u64; 4]) -> CallResult<u64> {
+        if rest != [0; 4] {
+            return Err(Errno::EINVAL.into());
+        }
+        Ok(match self.modes.mdwe {
+            Mdwe::Off => 0,
+            Mdwe::RefuseExecGain => REFUSE_EXEC_GAIN,
+            Mdwe::RefuseExecGainNotInherited => REFUSE_EXEC_GAIN | NO_INHERIT,
+        })
+    }
+
+    /// `prctl(PR_SET_THP_DISABLE, disable, flags, rest...)`: no huge pages in this process.
+    ///
+    /// # Errors
+    /// `EINVAL`: unknown flags, or arguments after them. Source: PR_SET_THP_DISABLE(2const).
+    pub fn set_thp_disable(&mut self, disable: u64, flags: u64, rest: [u64; 2]) -> CallResult<()> {
+        /// `PR_THP_DISABLE_EXCEPT_ADVISED`.
+        const EXCEPT_ADVISED: u64 = 2;
+        if rest != [0; 2] || flags & !EXCEPT_ADVISED != 0 || disable == 0 && flags != 0 {
+            return Err(Errno::EINVAL.into());
+        }
+        self.modes.thp_disabled = if disable == 0 { 0 } else { 1 | flags };
+        Ok(())
+    }
+
+    /// `prctl(PR_SET_VMA, PR_SET_VMA_ANON_NAME, addr, len, name)`: names anonymous memory, or takes
+    /// the name away. `name` without the byte 0 at its end.
+    ///
+    /// # Errors
+    /// In this order: `EINVAL` a name too long, or with a byte that is not printable, or one of
+    /// `[ ] \ $` and the grave accent; `EINVAL` address unaligned, length overflows; `ENOMEM` a hole, after the rest is
+    /// named; `EBADF` memory of a file. Source: PR_SET_VMA(2const), Linux's `madvise_set_anon_name`.
+    pub fn set_name(&mut self, addr: VirtAddr, len: u64, name: Option<&[u8]>) -> CallResult<()> {
+        let name = match name {
+            None => None,
+            Some(bytes) => Some(check_name(bytes)?),
+        };
+        let Some(range) = super::advise::range_of(addr, len)? else { return Ok(()) };
+        let unnamed = name.is_none();
+        self.walk(range, |space, vma_range| {
+            let vma = space.vmas.find_exact(vma_range.start()).ok_or(Errno::ENOMEM)?;
+            if vma.backing.as_ref().is_some_and(|backing| !backing.is_shared_anonymous()) {
+                return Err(Errno::EBADF.into());
+            }
+            if unnamed && vma.name.is_none() || vma.name == name {
+                return Ok(vma.range().end().min(vma_range.end()));
+            }
+            let old = vma.flags;
+            let mut changed: Vma = vma.part(vma_range);
+            changed.name.clone_from(&name);
+            Ok(space.modify(changed, old)?)
+        })
+    }
+
+    /// `prctl(PR_SET_MM, field, addr)`: moves one of the fields that say where the program's parts
+    /// are.
+    ///
+    /// # Errors
+    /// In this order: `EPERM` without `CAP_SYS_RESOURCE`; `EINVAL` an address outside the user half
+    /// (or below `mmap_min_addr`), an unknown field, nothing mapped at the address or not with the
+    /// permission that the field needs, fields out of order, a heap past `RLIMIT_DATA`.
+    /// Source: PR_SET_MM(2const), Linux's `prctl_set_mm`, `validate_prctl_map_addr`.
+    pub fn set_mm(&mut self, field: u64, addr: VirtAddr) -> CallResult<()> {
+        use crate::vma::limits::Capabilities;
+        if !self.limits.may(Capabilities::SYS_RESOURCE) {
+            return Err(Errno::EPERM.into());
+        }
+        let min = self.system.sysctl.mmap_min_addr();
+        if addr >= VirtAddr::TASK_END || addr.get() < min {
+            return Err(Errno::EINVAL.into());
+        }
+        let mut layout = self.layout.clone();
+        let place = match field {
+            1 => &mut layout.start_code,
+            2 => &mut layout.end_code,
+            3 => &mut layout.start_data,
+            4 => &mut layout.end_data,
+            5 => &mut layout.start_stack,
+            6 => &mut layout.start_brk,
+            7 => &mut layout.brk,
+            8 => &mut layout.arg_start,
+            9 => &mut layout.arg_end,
+            10 => &mut layout.env_start,
+            11 => &mut layout.env_end,
+            _ => return Err(Errno::EINVAL.into()),
+        };
+        *place = addr;
+        let must_be_mapped = matches!(field, 5 | 8..=11);
+        self.check_layout(&layout)?;
+        if must_be_mapped && self.vmas.find(addr).is_none() {
+            return Err(Errno::EFAULT.into());
+        }
+        self.layout = layout;
+        Ok(())
+    }
+
+    /// Linux's `validate_prctl_map_addr`.
+    fn check_layout(&self, layout: &super::Layout) -> Result<(), Errno> {
+        let inside = |addr: VirtAddr| {
+            let min = self.system.sysctl.mmap_min_addr();
+            addr >= VirtAddr::new(min) && addr < VirtAddr::TASK_END
+        };
+        let all = [
+            layout.start_code,
+            layout.end_code,
+            layout.start_data,
+            layout.end_data,
+            layout.start_brk,
+            layout.brk,
+            layout.start_stack,
+            layout.arg_start,
+            layout.arg_end,
+            layout.env_start,
+            layout.env_end,
+        ];
+        let in_order = layout.start_code < layout.end_code
+            && layout.start_data <= layout.end_data
+            && layout.start_brk <= layout.brk
+            && layout.arg_start <= layout.arg_end
+            && layout.env_start <= layout.env_end;
+        let data = layout.end_data.get().saturating_sub(layout.start_data.get());
+        let heap = layout.brk.get().saturating_sub(layout.start_brk.get());
+        let fits = data.saturating_add(heap) <= self.limits.data.soft;
+        if all.into_iter().all(inside) && in_order && fits { Ok(()) } else { Err(Errno::EINVAL) }
+    }
+}
+
+/// Linux's `is_valid_name_char` for a whole name.
+fn check_name(bytes: &[u8]) -> Result<Arc<Box<str>>, Errno> {
+    let valid = |&byte: &u8| {
+        byte > 0x1f && byte < 0x7f && !matches!(byte, b'\\' | b'`' | b'$' | b'[' | b']')
+    };
+    if bytes.len() >= NAME_MAX || !bytes.iter().all(valid) {
+        return Err(Errno::EINVAL);
+    }
+    Ok(Arc::new(String::from_utf8_lossy(bytes).into_owned().into_boxed_str()))
+}
+
+/// The pages that `len` bytes at an unaligned `addr` touch (Linux's rounding in `mlock`, whose sum may
+/// wrap to nothing).
+pub(super) fn touched(addr: VirtAddr, len: u64) -> (VirtAddr, u64) {
+    let inside = addr.get() % PAGE_SIZE;
+    let len = len.wrapping_add(inside).wrapping_add(PAGE_SIZE - 1) & !(PAGE_SIZE - 1);
+    (addr.page_floor(), len)
+}
+
+/// The range from `start` of `len` bytes, whole pages; `None` if it is empty, `EINVAL` if it wraps.
+pub(super) fn whole(start: VirtAddr, len: u64) -> Result<Option<PageRange>, Errno> {
+    let end = start.get().checked_add(len).ok_or(Errno::EINVAL)?;
+    Ok(PageRange::new(start, VirtAddr::new(end)))
+}

@@ -1,0 +1,114 @@
+//! The advice that changes what pages hold (Linux's `madvise_dontneed_free`, `madvise_remove`,
+//! `madvise_guard_install` and their like).
+
+use std::sync::atomic::Ordering;
+
+use super::AddressSpace;
+use super::advise::{Advice, Kind};
+use crate::addr::{PAGE_BYTES, PageRange, TABLE_SPAN, VirtAddr};
+use crate::error::{CallResult, Errno};
+use crate::paging::{Entry, FlushBatch};
+use crate::vma::{VmFlags, Vma};
+
+impl AddressSpace {
+    /// Follows advice about the pages of a part of one VMA; says if it is not about pages.
+    pub(super) fn advise_pages(
+        &self,
+        vma: &Vma,
+        part: PageRange,
+        advice: Advice,
+        batch: &mut FlushBatch,
+    ) -> CallResult<Kind> {
+        let unfit = |flags: VmFlags| {
+            if vma.flags.intersects(flags) { Err(Errno::EINVAL) } else { Ok(()) }
+        };
+        match advice {
+            Advice::DontNeed => {
+                unfit(VmFlags::LOCKED | VmFlags::PFNMAP)?;
+                self.discard(part, batch);
+            }
+            Advice::DontNeedLocked => {
+                unfit(VmFlags::PFNMAP)?;
+                self.discard(part, batch);
+            }
+            Advice::Free => {
+                unfit(VmFlags::LOCKED | VmFlags::PFNMAP)?;
+                if !vma.is_anonymous() {
+                    return Err(Errno::EINVAL.into());
+                }
+                // The pages may go at any time: they go at once, which the man page allows.
+                self.discard(part, batch);
+            }
+            Advice::Remove => self.remove_pages(vma, part, batch)?,
+            Advice::Cold | Advice::PageOut => {
+                unfit(VmFlags::LOCKED | VmFlags::PFNMAP | VmFlags::HUGETLB)?;
+            }
+            Advice::WillNeed => {}
+            Advice::Collapse => collapse(vma, part)?,
+            Advice::GuardInstall => {
+                unfit(VmFlags::SPECIAL | VmFlags::HUGETLB | VmFlags::LOCKED)?;
+                self.install_guards(vma, part, batch)?;
+            }
+            Advice::GuardRemove => {
+                unfit(VmFlags::SPECIAL | VmFlags::HUGETLB)?;
+                for leaf in self.table.cursor(part) {
+                    if leaf.entry.is_guard() {
+                        leaf.slot.store(0, Ordering::Release);
+                    }
+                }
+            }
+            _ => return Ok(Kind::Flags),
+        }
+        Ok(Kind::Pages)
+    }
+
+    /// Drops the pages of a range but not its guards: anonymous memory reads as zeros afterwards.
+    fn discard(&self, range: PageRange, batch: &mut FlushBatch) {
+        for leaf in self.table.cursor(range).filter(|leaf| !leaf.entry.is_guard()) {
+            self.drop_entry(leaf.slot, batch);
+        }
+    }
+
+    /// `MADV_REMOVE`: the pages of the object itself.
+    fn remove_pages(&self, vma: &Vma, part: PageRange, batch: &mut FlushBatch) -> CallResult<()> {
+        let backing = vma.backing.as_ref().filter(|_| !vma.flags.contains(VmFlags::LOCKED));
+        let backing = backing.ok_or(Errno::EINVAL)?;
+        if !vma.flags.contains(VmFlags::SHARED | VmFlags::MAYWRITE) {
+            return Err(Errno::EACCES.into());
+        }
+        let first = vma.page_index(part.start());
+        backing.punch(first..first + part.pages())?;
+        self.discard(part, batch);
+        Ok(())
+    }
+
+    /// From here on a touch is `SEGV_MAPERR`. What was there is gone.
+    fn install_guards(&self, vma: &Vma, part: PageRange, batch: &mut FlushBatch) -> CallResult<()> {
+        // Linux gives the VMA an identity for its guards, so that fork copies them.
+        self.prepare_anon(vma);
+        let mut tables = part.start().get() & !(TABLE_SPAN - 1);
+        while tables < part.end().get() {
+            self.table.ensure(VirtAddr::new(tables.max(part.start().get())))?;
+            tables += TABLE_SPAN;
+        }
+        for page in (part.start().get()..part.end().get()).step_by(PAGE_BYTES).map(VirtAddr::new) {
+            let Some(slot) = self.table.slot(page) else { continue };
+            self.drop_entry(slot, batch);
+            slot.store(Entry::GUARD.raw(), Ordering::Release);
+        }
+        Ok(())
+    }
+}
+
+/// `MADV_COLLAPSE`. There are no huge pages yet, so only the answers for memory that cannot have one.
+fn collapse(vma: &Vma, part: PageRange) -> Result<(), Errno> {
+    let whole_huge_page = |range: PageRange| {
+        let first = range.start().get().next_multiple_of(TABLE_SPAN);
+        first.checked_add(TABLE_SPAN).is_some_and(|end| end <= range.end().get())
+    };
+    let unfit = VmFlags::SPECIAL | VmFlags::HUGETLB | VmFlags::NOHUGEPAGE;
+    if vma.flags.intersects(unfit) || !whole_huge_page(vma.range()) || vma.anon().is_none() {
+        return Err(Errno::EINVAL);
+    }
+    if whole_huge_page(part) { Err(Errno::EAGAIN) } else { Ok(()) }
+}

@@ -1,0 +1,94 @@
+//! fork(2): Linux's `dup_mm` and `dup_mmap`.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::{AddressSpace, Ahead, Counters};
+use crate::addr::PAGE_SIZE;
+use crate::error::{CallResult, Errno};
+use crate::paging::{Entry, Owner, PageTable, Touch};
+use crate::phys::{Contents, FrameKind};
+use crate::vma::tree::Tree;
+use crate::vma::{AnonId, Lineage, VmFlags, Vma};
+
+impl AddressSpace {
+    /// A copy of the address space for a child process: the same VMAs, but for those that
+    /// `MADV_DONTFORK` keeps back; `MADV_WIPEONFORK` makes empty. Locks are not inherited.
+    ///
+    /// # Errors
+    /// `ENOMEM`: the commit limit, or no memory for a VMA or a table; nothing is left behind.
+    /// Source: fork(2), `dup_mmap` in Linux's `mm/mmap.c`.
+    pub fn fork(&mut self) -> CallResult<Self> {
+        let table = PageTable::new(Arc::clone(self.system.frames()), self.system.kernel())?;
+        let mut child = AddressSpace {
+            system: Arc::clone(&self.system),
+            vmas: Tree::new(),
+            table,
+            layout: self.layout.clone(),
+            account: Default::default(),
+            limits: self.limits,
+            modes: self.modes.inherited(),
+            counters: Counters::default(),
+            ahead: Ahead::default(),
+        };
+        let copied = child.reserve(self.vmas.len()).map_err(Into::into);
+        let copied = copied.and_then(|()| self.copy_vmas(&mut child));
+        if let Err(error) = copied {
+            child.exit()?;
+            return Err(error);
+        }
+        Ok(child)
+    }
+
+    fn copy_vmas(&mut self, child: &mut AddressSpace) -> CallResult<()> {
+        for vma in self.vmas.iter().filter(|vma| !vma.flags.contains(VmFlags::DONTCOPY)) {
+            let pages = vma.range().pages();
+            if vma.flags.contains(VmFlags::ACCOUNT) {
+                self.commit(pages)?;
+            }
+            let copy = self.child_of(vma);
+            child.account.add(copy.flags, pages);
+            if child.vmas.insert(copy).is_err() {
+                return Err(Errno::ENOMEM.into());
+            }
+        }
+        self.copy_pages(child)
+    }
+
+    /// Gives the child the pages that it would otherwise not find again: the process's own ones, each
+    /// as a copy, and the guards. Pages of backings it finds there.
+    fn copy_pages(&self, child: &AddressSpace) -> CallResult<()> {
+        let frames = self.system.frames();
+        for vma in child.vmas.iter().filter(|vma| !vma.flags.contains(VmFlags::WIPEONFORK)) {
+            for leaf in self.table.cursor(vma.range()) {
+                let entry = leaf.entry;
+                let copy = match entry.frame() {
+                    _ if entry.is_guard() => entry,
+                    Some(frame) if entry.owner() == Owner::Process => {
+                        let copy = frames.alloc(FrameKind::Anonymous, Contents::Any)?;
+                        frames.memory().copy(frame, copy);
+                        child.counters.resident.add(Owner::Process);
+                        Entry::leaf(copy, Owner::Process, entry.access(), Touch::Read)
+                    }
+                    _ => continue,
+                };
+                let words = child.table.ensure(leaf.addr)?;
+                let at = crate::addr::index(leaf.addr.get() / PAGE_SIZE & 511);
+                words[at].store(copy.raw(), Ordering::Release);
+            }
+        }
+        Ok(())
+    }
+
+    /// A VMA as the child gets it.
+    fn child_of(&self, vma: &Vma) -> Vma {
+        let mut copy = vma.clone();
+        copy.flags.remove(VmFlags::LOCKED_MASK | VmFlags::UFFD);
+        copy.userfault = None;
+        // Each VMA becomes a branch of its own of the memory's family.
+        let branch = |_: AnonId| self.system.new_anon(Lineage::Inherited);
+        let wiped = vma.flags.contains(VmFlags::WIPEONFORK);
+        copy.set_anon(vma.anon().filter(|_| !wiped).map(branch));
+        copy
+    }
+}

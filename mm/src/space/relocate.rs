@@ -1,0 +1,109 @@
+//! The move of a mapping: Linux's `move_vma`, `copy_vma`, `move_page_tables`, `dontunmap_complete`.
+
+use std::sync::atomic::Ordering;
+
+use super::AddressSpace;
+use super::remap::{MOVE_SPARE, Remap, RemapFlags};
+use crate::addr::{PAGE_SHIFT, PageRange, TABLE_SPAN, VirtAddr};
+use crate::error::{CallResult, Errno};
+use crate::paging::{Entry, FlushBatch};
+use crate::vma::VmFlags;
+use crate::vma::merge::{Origin, insert_merged};
+
+impl AddressSpace {
+    /// Moves `old_len` bytes at `addr` to the free range of `new_len` bytes at `new_addr`.
+    pub(super) fn move_vma(&mut self, remap: &Remap) -> CallResult<VirtAddr> {
+        let vma = self.vmas.find_exact(remap.addr).ok_or(Errno::EFAULT)?;
+        let target = PageRange::from_len(remap.new_addr, remap.new_len).ok_or(Errno::ENOMEM)?;
+        if self.vmas.len() + MOVE_SPARE >= self.max_map_count() {
+            return Err(Errno::ENOMEM.into());
+        }
+        if let Some(backing) = &vma.backing {
+            let end = remap.addr.offset(remap.old_len);
+            if vma.range().start() != remap.addr {
+                backing.may_split(remap.addr)?;
+            }
+            if vma.range().end() != end {
+                backing.may_split(end)?;
+            }
+        }
+        let flags = vma.flags;
+        let mut moved = vma.clone();
+        moved.pgoff = vma.page_index(remap.addr);
+        let moved = moved.moved(target);
+        let keeps = remap.flags.contains(RemapFlags::DONTUNMAP);
+        let charge = if keeps { remap.new_len } else { remap.growth() } >> PAGE_SHIFT;
+        self.reserve(3)?;
+        // Old length 0 (of a shared mapping) copies the mapping and moves nothing.
+        let old = PageRange::from_len(remap.addr, remap.old_len);
+        if let Some(old) = old {
+            self.ensure_tables(old, target.start())?;
+        }
+        if flags.contains(VmFlags::ACCOUNT) {
+            self.commit(charge)?;
+        }
+        self.account.add(flags, target.pages());
+        self.system.observer.mapped(&moved);
+        let merged = insert_merged(&mut self.vmas, moved, Origin::Moved);
+        if let Some(old) = old {
+            let mut batch = FlushBatch::new();
+            self.move_pages(old, target.start(), &mut batch);
+            if keeps {
+                self.empty_source(old, merged);
+            } else {
+                // What was promised for the source is promised for the target now.
+                self.gather(old)?;
+                self.remove_vmas(old);
+            }
+            self.finish(batch)?;
+        }
+        Ok(target.start())
+    }
+
+    /// The source of a move that keeps it mapped: it is neither locked nor accounted for any more, and
+    /// if all of it went, it is as if never written to. That holds for the whole VMA, also if only a
+    /// part of it went. What was locked stays counted: Linux 6.18 does so.
+    fn empty_source(&mut self, old: PageRange, merged: VirtAddr) {
+        let Some(vma) = self.vmas.find_exact(old.start()) else { return };
+        let (range, flags) = (vma.range(), vma.flags);
+        let bare = flags.difference(VmFlags::LOCKED_MASK | VmFlags::ACCOUNT);
+        let forget = range == old && range.start() != merged;
+        self.vmas.update(range.start(), |vma| {
+            vma.flags = bare;
+            if forget {
+                vma.set_anon(None);
+            }
+        });
+        let locked = self.account.locked;
+        self.account.remove(flags, range.pages());
+        self.account.add(bare, range.pages());
+        self.account.locked = locked;
+    }
+
+    /// Makes the tables that the moved entries will need, so that moving them cannot fail.
+    fn ensure_tables(&self, old: PageRange, to: VirtAddr) -> CallResult<()> {
+        let mut made = None;
+        for leaf in self.table.cursor(old) {
+            let addr = to.offset(leaf.addr.bytes_from(old.start()));
+            let span = addr.get() / TABLE_SPAN;
+            if made != Some(span) {
+                self.table.ensure(addr)?;
+                made = Some(span);
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves the entries; the frames stay where they are (`move_page_tables`).
+    fn move_pages(&self, old: PageRange, to: VirtAddr, batch: &mut FlushBatch) {
+        for leaf in self.table.cursor(old) {
+            let addr = to.offset(leaf.addr.bytes_from(old.start()));
+            let Some(slot) = self.table.slot(addr) else { continue };
+            let entry = Entry::new(leaf.slot.swap(0, Ordering::AcqRel));
+            slot.store(entry.raw(), Ordering::Release);
+            if let (true, Some(frame)) = (entry.is_accessed(), entry.frame()) {
+                batch.lowered(frame);
+            }
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! mincore(2): which pages are in memory (Linux's `mm/mincore.c`).
+
+use super::AddressSpace;
+use crate::addr::{PAGE_BYTES, PAGE_SHIFT, PageRange, TASK_SIZE, VirtAddr};
+use crate::error::{CallResult, Errno};
+use crate::vma::Vma;
+
+impl AddressSpace {
+    /// A byte for each page of the range, 1 where it is in memory. Also the pages of a backing that
+    /// this process has not touched count, if the backing has them.
+    ///
+    /// # Errors
+    /// In this order: `EINVAL` address unaligned; `ENOMEM` the range passes the user half, or a hole.
+    /// Source: mincore(2).
+    pub fn mincore(&self, addr: VirtAddr, len: u64) -> CallResult<Vec<u8>> {
+        if !addr.is_page_aligned() {
+            return Err(Errno::EINVAL.into());
+        }
+        let last = TASK_SIZE.checked_sub(len).ok_or(Errno::ENOMEM)?;
+        if addr.get() > last {
+            return Err(Errno::ENOMEM.into());
+        }
+        let Some(range) = PageRange::from_len(addr, len) else { return Ok(Vec::new()) };
+        let mut covered = range.start();
+        for vma in self.vmas.range(range) {
+            if vma.range().start() > covered {
+                return Err(Errno::ENOMEM.into());
+            }
+            covered = vma.range().end();
+        }
+        if covered < range.end() {
+            return Err(Errno::ENOMEM.into());
+        }
+        let mut resident = Vec::new();
+        for vma in self.vmas.range(range) {
+            if let Some(part) = vma.range().intersect(range) {
+                self.residency_of(vma, part, &mut resident);
+            }
+        }
+        Ok(resident)
+    }
+
+    fn residency_of(&self, vma: &Vma, part: PageRange, resident: &mut Vec<u8>) {
+        let first = resident.len();
+        let pages = (part.start().get()..part.end().get()).step_by(PAGE_BYTES).map(VirtAddr::new);
+        match &vma.backing {
+            Some(backing) => resident
+                .extend(pages.map(|page| u8::from(backing.is_resident(vma.page_index(page))))),
+            None => resident.extend(pages.map(|_| 0)),
+        }
+        for leaf in self.table.cursor(part).filter(|leaf| leaf.entry.frame().is_some()) {
+            let at = leaf.addr.bytes_from(part.start()) >> PAGE_SHIFT;
+            let slot = usize::try_from(at).ok().and_then(|at| resident.get_mut(first + at));
+            if let Some(slot) = slot {
+                *slot = 1;
+            }
+        }
+    }
+}
