@@ -9,7 +9,8 @@ use libtest_mimic::{Failed, Trial};
 
 use crate::oracle::Oracle;
 use crate::script::{
-    Answer, BRK, FTRUNCATE, MADVISE, MEMFD_CREATE, MLOCK, MMAP, MPROTECT, MREMAP, MSEAL, MUNMAP, Script,
+    Answer, BRK, FTRUNCATE, MADVISE, MEMFD_CREATE, MLOCK, MMAP, MPROTECT, MREMAP, MSEAL, MUNMAP,
+    Script,
 };
 
 /// Where these tests put their maps.
@@ -453,7 +454,10 @@ fn heap() -> Result<(), Failed> {
     let Answer::Maps(vmas) = &answers[1] else { return Err("no maps".into()) };
     equal(vmas.len(), 2)?;
     equal((vmas[0].end, vmas[0].name), (start, guest::script::Name::None))?;
-    equal((vmas[1].start..vmas[1].end, vmas[1].name), (start..start + PAGE, guest::script::Name::Heap))?;
+    equal(
+        (vmas[1].start..vmas[1].end, vmas[1].name),
+        (start..start + PAGE, guest::script::Name::Heap),
+    )?;
     equal(&answers[3], &Answer::Maps(Vec::new()))
 }
 

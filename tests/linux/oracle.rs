@@ -118,7 +118,8 @@ impl Oracle {
             }
             Ok(oracle)
         };
-        start().map_err(|error| OracleError::Start { program: program.display().to_string(), error })
+        start()
+            .map_err(|error| OracleError::Start { program: program.display().to_string(), error })
     }
 
     /// Sets how long a script may take.
@@ -235,7 +236,12 @@ fn read(pipe: &mut ChildStdout, mut bytes: &mut [u8], until: Instant) -> io::Res
 }
 
 /// Waits until a pipe that was not ready is; any other error is handed back.
-fn retry(error: io::Error, pipe: BorrowedFd<'_>, events: PollFlags, until: Instant) -> io::Result<()> {
+fn retry(
+    error: io::Error,
+    pipe: BorrowedFd<'_>,
+    events: PollFlags,
+    until: Instant,
+) -> io::Result<()> {
     match error.kind() {
         io::ErrorKind::Interrupted => return Ok(()),
         io::ErrorKind::WouldBlock => {}

@@ -127,9 +127,7 @@ impl Answer {
         Ok(match answer {
             script::Answer::Result { value, outputs } => Answer::Result {
                 value: result(value),
-                outputs: outputs
-                    .map(|run| run.map(<[u8]>::to_vec))
-                    .collect::<Result<_, _>>()?,
+                outputs: outputs.map(|run| run.map(<[u8]>::to_vec)).collect::<Result<_, _>>()?,
             },
             script::Answer::Access { fault, byte } => Answer::Access { fault, byte },
             script::Answer::Maps(vmas) => Answer::Maps(vmas.collect::<Result<_, _>>()?),

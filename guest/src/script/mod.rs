@@ -18,7 +18,7 @@ mod step;
 mod words;
 
 pub use answer::{Answer, FlagLine, FlagLines, Kind, Name, Outputs, Vma, Vmas};
-pub use frame::{Ending, Request, Report};
+pub use frame::{Ending, Report, Request};
 pub use step::{Access, Arg, Op, Step, Steps, Wrong, check};
 pub use words::{Header, Malformed};
 

@@ -143,7 +143,9 @@ impl<'a> Step<'a> {
             let length = 1 + words.len() + bytes / WORD;
             // A length that does not fit is far past SCRIPT_BYTES, which the check refuses.
             let length = u32::try_from(length).unwrap_or(u32::MAX);
-            put(&Header { code, process: self.process, detail, words: length }.word().to_le_bytes());
+            put(&Header { code, process: self.process, detail, words: length }
+                .word()
+                .to_le_bytes());
             for word in words {
                 put(&word.to_le_bytes());
             }

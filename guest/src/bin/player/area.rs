@@ -33,12 +33,7 @@ const WORD: u64 = 8;
 /// Maps all of it.
 pub(crate) fn map() {
     let shared = Flags::SHARED | Flags::ANONYMOUS;
-    let _ = must!(memory::map(
-        Place::IfFree(CONTROL),
-        SHARED_END - CONTROL,
-        Prot::RW,
-        shared
-    ));
+    let _ = must!(memory::map(Place::IfFree(CONTROL), SHARED_END - CONTROL, Prot::RW, shared));
     let _ = must!(memory::map(Place::IfFree(STACK), STACK_TOP - STACK, Prot::RW, Flags::OWN));
 }
 

@@ -45,7 +45,9 @@ const fn waker(process: u8) -> u64 {
 impl Control {
     /// As before the first script.
     pub(crate) fn reset(&self) {
-        for word in [&self.turn, &self.sleepers, &self.full, &self.leaving].into_iter().chain(&self.pids) {
+        for word in
+            [&self.turn, &self.sleepers, &self.full, &self.leaving].into_iter().chain(&self.pids)
+        {
             word.store(0, Relaxed);
         }
         self.written.store(0, Relaxed);

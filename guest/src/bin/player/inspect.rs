@@ -34,7 +34,8 @@ struct Query {
 /// The VMA that holds the address, or else the next one.
 const COVERING_OR_NEXT: u64 = 0x10;
 /// `_IOWR('f', 17, struct procmap_query)`
-const PROCMAP_QUERY: u64 = 0xc000_0000 | (size_of::<Query>() as u64) << 16 | (b'f' as u64) << 8 | 17;
+const PROCMAP_QUERY: u64 =
+    0xc000_0000 | (size_of::<Query>() as u64) << 16 | (b'f' as u64) << 8 | 17;
 
 const O_CLOEXEC: u64 = 0o2_000_000;
 const F_DUPFD_CLOEXEC: u64 = 1030;
