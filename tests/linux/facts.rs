@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use guest::errno::Errno;
 use guest::fault::{Answer as Fault, BUS_ADRERR, SIGBUS};
-use guest::script::{Access, Arg, Op, Vma};
+use guest::script::{Access, Arg, Name, Op, Vma};
 use libtest_mimic::{Failed, Trial};
 
 use crate::oracle::Oracle;
@@ -12,6 +12,7 @@ use crate::script::{
     Answer, BRK, FTRUNCATE, MADVISE, MEMFD_CREATE, MLOCK, MMAP, MPROTECT, MREMAP, MSEAL, MUNMAP,
     Script,
 };
+use crate::trial::{Named, equal, group};
 
 /// Where these tests put their maps.
 const BASE: u64 = 0x100_0000_0000;
@@ -34,7 +35,7 @@ const DONTUNMAP: u64 = 4;
 
 /// The facts, each a trial.
 pub fn trials() -> Vec<Trial> {
-    let facts: &[(&str, fn() -> Result<(), Failed>)] = &[
+    let facts: &[Named] = &[
         ("adjacent_maps_are_one_vma", adjacent),
         ("adjacent_maps_are_one_vma_if_one_was_written", adjacent_one_written),
         ("a_hole_filled_between_two_written_maps_leaves_two_vmas", hole_between_written),
@@ -47,6 +48,7 @@ pub fn trials() -> Vec<Trial> {
         ("mlock_of_prot_none_fails_and_leaves_the_flag", mlock_none),
         ("mremap_moves_several_vmas_of_one_size_only", several_vmas),
         ("a_growing_stack_keeps_256_pages_free_below", growsdown),
+        ("the_stack_grows_far_below_the_stack_pointer", stack_growth),
         ("a_guard_region_faults_as_if_unmapped_and_shows_in_no_maps", guard_region),
         ("a_sealed_map_answers_eperm", sealed),
         ("mremap_dontunmap_leaves_zeros_behind", dontunmap),
@@ -57,11 +59,14 @@ pub fn trials() -> Vec<Trial> {
         ("the_heap_follows_the_image", heap),
         ("the_first_map_goes_directly_below_the_highest_one", top_down),
     ];
-    facts.iter().map(|&(name, fact)| Trial::test(format!("facts::{name}"), fact)).collect()
+    group("facts", facts)
 }
 
+/// A VMA's line, as far as it is compared: range and permissions.
+type Line = (Range<u64>, String);
+
 /// Performs a script, with the window's VMAs asked for at the end; these come apart.
-fn ask(mut script: Script) -> Result<(Vec<Answer>, Vec<(Range<u64>, String)>), Failed> {
+fn ask(mut script: Script) -> Result<(Vec<Answer>, Vec<Line>), Failed> {
     script.maps(WINDOW);
     let mut answers = Oracle::start()?.run(&script)?;
     match answers.pop() {
@@ -70,21 +75,17 @@ fn ask(mut script: Script) -> Result<(Vec<Answer>, Vec<(Range<u64>, String)>), F
     }
 }
 
-fn line(vma: &Vma) -> (Range<u64>, String) {
+fn line(vma: &Vma) -> Line {
     (vma.start..vma.end, String::from_utf8_lossy(&vma.permissions()).into_owned())
 }
 
 /// These pages of the window, with permissions.
-fn pages(range: Range<u64>, permissions: &str) -> (Range<u64>, String) {
+fn pages(range: Range<u64>, permissions: &str) -> Line {
     (page(range.start)..page(range.end), permissions.to_owned())
 }
 
 fn page(n: u64) -> u64 {
     BASE + n * PAGE
-}
-
-fn equal<T: PartialEq + std::fmt::Debug>(came: T, wanted: T) -> Result<(), Failed> {
-    if came == wanted { Ok(()) } else { Err(format!("{came:?}, not {wanted:?}").into()) }
 }
 
 fn value(value: u64) -> Answer {
@@ -313,6 +314,23 @@ fn growsdown() -> Result<(), Failed> {
     equal(vmas, vec![pages(0..1, "rw-p"), pages(300..301, "rw-p")])
 }
 
+/// The stack that exec made; the player stands on another.
+fn stack_growth() -> Result<(), Failed> {
+    const TOP: u64 = 0x7fff_ffff_f000;
+    let far = TOP - (4 << 20);
+    let mut script = Script::new();
+    script.touch(far, Access::Write);
+    script.maps(far..TOP);
+    script.touch(TOP - (9 << 20), Access::Write);
+    let answers = Oracle::start()?.run(&script)?;
+    equal(&answers[0], &DONE)?;
+    let Answer::Maps(vmas) = &answers[1] else { return Err("no maps".into()) };
+    equal(vmas.len(), 1)?;
+    equal((vmas[0].start..vmas[0].end, vmas[0].name), (far..TOP, Name::Stack))?;
+    // Past its limit of 8 MiB.
+    equal(&answers[2], &fault(Fault::unmapped(TOP - (9 << 20))))
+}
+
 fn guard_region() -> Result<(), Failed> {
     const GUARD_INSTALL: u64 = 102;
     let mut script = Script::new();
@@ -453,11 +471,8 @@ fn heap() -> Result<(), Failed> {
     equal(&answers[0], &value(start + PAGE))?;
     let Answer::Maps(vmas) = &answers[1] else { return Err("no maps".into()) };
     equal(vmas.len(), 2)?;
-    equal((vmas[0].end, vmas[0].name), (start, guest::script::Name::None))?;
-    equal(
-        (vmas[1].start..vmas[1].end, vmas[1].name),
-        (start..start + PAGE, guest::script::Name::Heap),
-    )?;
+    equal((vmas[0].end, vmas[0].name), (start, Name::None))?;
+    equal((vmas[1].start..vmas[1].end, vmas[1].name), (start..start + PAGE, Name::Heap))?;
     equal(&answers[3], &Answer::Maps(Vec::new()))
 }
 

@@ -5,16 +5,19 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod encoding;
 mod facts;
 mod oracle;
 mod player;
 mod script;
+mod trial;
 
 use libtest_mimic::{Arguments, Trial};
 
 fn main() {
     let arguments = Arguments::from_args();
     let mut trials: Vec<Trial> = facts::trials();
+    trials.extend(encoding::trials());
     trials.extend(player::trials());
     libtest_mimic::run(&arguments, trials).exit();
 }

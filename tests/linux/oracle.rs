@@ -138,8 +138,8 @@ impl Oracle {
         let until = Instant::now() + self.limit + GRACE;
         let (report, bytes) = match self.exchange(script.bytes(), until) {
             Ok(came) => came,
-            Err(Broken::Garbled(malformed)) => return Err(OracleError::Garbled(malformed)),
-            Err(Broken::Pipe(error)) => return Err(self.diagnose(error)),
+            Err(Failure::Garbled(malformed)) => return Err(OracleError::Garbled(malformed)),
+            Err(Failure::Pipe(error)) => return Err(self.diagnose(error)),
         };
         let answers = Script::decode(&bytes).map_err(OracleError::Garbled)?;
         if report.ending != Ending::Finished || answers.len() != script.len() {
@@ -148,16 +148,16 @@ impl Oracle {
         Ok(answers)
     }
 
-    fn exchange(&mut self, script: &[u8], until: Instant) -> Result<(Report, Vec<u8>), Broken> {
+    fn exchange(&mut self, script: &[u8], until: Instant) -> Result<(Report, Vec<u8>), Failure> {
         let limit = u64::try_from(self.limit.as_millis()).unwrap_or(u64::MAX);
         let request = Request { length: script.len() as u64, limit }.encode();
         write(&mut self.input, &[&request, script].concat(), until)?;
         let mut report = [0; Report::BYTES];
         read(&mut self.output, &mut report, until)?;
-        let report = Report::decode(report).map_err(Broken::Garbled)?;
+        let report = Report::decode(report).map_err(Failure::Garbled)?;
         let length = usize::try_from(report.length).ok();
         let length = length.filter(|&length| length <= guest::script::ANSWER_BYTES);
-        let mut answers = vec![0; length.ok_or(Broken::Garbled(Malformed::Long))?];
+        let mut answers = vec![0; length.ok_or(Failure::Garbled(Malformed::Long))?];
         read(&mut self.output, &mut answers, until)?;
         Ok((report, answers))
     }
@@ -203,14 +203,14 @@ impl Drop for Oracle {
 }
 
 /// An exchange that did not work.
-enum Broken {
+enum Failure {
     Garbled(Malformed),
     Pipe(io::Error),
 }
 
-impl From<io::Error> for Broken {
+impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
-        Broken::Pipe(error)
+        Failure::Pipe(error)
     }
 }
 

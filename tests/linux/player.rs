@@ -1,13 +1,17 @@
 //! The player itself: processes in turns, scripts that go wrong, and how fast it is.
 
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use guest::errno::Errno;
-use guest::script::{ANSWER_BYTES, Arg, Ending, Op, Wrong};
-use libtest_mimic::{Failed, Trial};
+use guest::fault::Answer as Fault;
+use guest::script::{ANSWER_BYTES, Access, Arg, Ending, Op, Report, Request, Wrong};
+use libtest_mimic::{Completion, Failed, Trial};
 
+use crate::common;
 use crate::oracle::{Oracle, OracleError};
 use crate::script::{Answer, MMAP, MPROTECT, MUNMAP, Script};
+use crate::trial::{Named, equal, group};
 
 const BASE: u64 = 0x100_0000_0000;
 const PAGE: u64 = 4096;
@@ -21,7 +25,7 @@ const PAUSE: u64 = 34;
 
 /// The trials.
 pub fn trials() -> Vec<Trial> {
-    let trials: &[(&str, fn() -> Result<(), Failed>)] = &[
+    let trials: &[Named] = &[
         ("processes_share_and_copy_memory_in_turns", turns),
         ("an_exited_process_is_gone_before_the_next_step", exits),
         ("steps_of_a_process_that_was_not_forked_are_absent", absent),
@@ -34,13 +38,13 @@ pub fn trials() -> Vec<Trial> {
         ("a_killed_player_is_an_error", dead_player),
         ("a_stopped_player_is_an_error", stopped_player),
         ("status_tells_of_memory", status),
+        ("a_script_may_spoil_all_memory_but_the_players", spoil),
         ("prints_how_fast_it_is", speed),
     ];
-    trials.iter().map(|&(name, trial)| Trial::test(format!("player::{name}"), trial)).collect()
-}
-
-fn equal<T: PartialEq + std::fmt::Debug>(came: T, wanted: T) -> Result<(), Failed> {
-    if came == wanted { Ok(()) } else { Err(format!("{came:?}, not {wanted:?}").into()) }
+    let guest = Trial::ignorable_test("player::the_guest_gives_the_same_answers", in_guest);
+    let mut trials = group("player", trials);
+    trials.push(guest);
+    trials
 }
 
 fn map(script: &mut Script, addr: u64, pages: u64, flags: u64) {
@@ -310,6 +314,87 @@ fn status() -> Result<(), Failed> {
     equal(size(&answers[2])?, size(&answers[0])? + 1024)
 }
 
+/// Without its stack, vdso and heap, with everything locked and no address space to be had, a process
+/// still plays.
+fn spoil() -> Result<(), Failed> {
+    const MLOCKALL: u64 = 151;
+    const CURRENT_AND_FUTURE: u64 = 3;
+    const PRLIMIT64: u64 = 302;
+    const RLIMIT_AS: u64 = 9;
+    const TOP: u64 = 0x7000_0000_0000;
+    const USER_END: u64 = 0x7fff_ffff_f000;
+    let mut script = Script::new();
+    map(&mut script, BASE, 1, PRIVATE_FIXED);
+    script.call(MUNMAP, &[TOP, USER_END - TOP]);
+    script.call(MLOCKALL, &[CURRENT_AND_FUTURE]);
+    let none = [Arg::Value(0), Arg::Value(RLIMIT_AS), Arg::In(&[0; 16]), Arg::Value(0)];
+    script.call_of(0, PRLIMIT64, &none);
+    let from = script.len();
+    map(&mut script, BASE, 2, PRIVATE_FIXED);
+    script.maps(TOP..u64::MAX);
+    script.touch(BASE, Access::Write);
+    script.touch(TOP, Access::Read);
+    script.touch(TOP, Access::Execute);
+    script.step(0, Op::Fork { child: 1 });
+    script.step(1, Op::Load { addr: BASE });
+    script.step(1, Op::Maps { start: TOP, end: u64::MAX });
+    let mut oracle = Oracle::start()?;
+    let answers = oracle.run(&script)?;
+    let access = |fault| Answer::Access { fault, byte: 0 };
+    let unmapped = access(Some(Fault::unmapped(TOP)));
+    let result = |value| Answer::Result { value, outputs: Vec::new() };
+    equal(
+        &answers[from..],
+        &[
+            result(Err(Errno::ENOMEM)),
+            Answer::Maps(Vec::new()),
+            access(None),
+            unmapped.clone(),
+            unmapped,
+            result(Ok(0)),
+            access(None),
+            Answer::Maps(Vec::new()),
+        ],
+    )?;
+    works(&mut oracle)
+}
+
+/// Maps, changes and touches at random, by one process, on the host kernel and in a guest.
+fn in_guest() -> Result<Completion, Failed> {
+    if let Some(why) = common::kvm_unusable() {
+        return Ok(Completion::ignored_with(why));
+    }
+    let mut random = guest::random::Random::new(1);
+    let mut script = Script::new();
+    for _ in 0..300 {
+        let addr = BASE + random.below(16) * PAGE;
+        let length = (1 + random.below(4)) * PAGE;
+        match random.below(8) {
+            0 | 1 => {
+                script.call(MMAP, &[addr, length, random.below(8), PRIVATE_FIXED, u64::MAX, 0])
+            }
+            2 => script.call(MPROTECT, &[addr, length, random.below(8)]),
+            3 => script.call(MUNMAP, &[addr, length]),
+            4 => script.step(0, Op::Store { addr, byte: random.bits().to_le_bytes()[0] }),
+            5 => script.step(0, Op::Load { addr }),
+            6 => script.touch(addr, Access::Write),
+            _ => script.touch(addr, Access::Execute),
+        };
+    }
+    let request = Request { length: script.bytes().len() as u64, limit: 0 }.encode();
+    let mut command = Command::new(common::MMVISOR);
+    command.arg("run").arg(common::payload("player"));
+    let input = [&request, script.bytes()].concat();
+    let ran = common::run(&mut command, &input, Duration::from_secs(60));
+    equal((ran.status, ran.stderr.as_str()), (Some(0), ""))?;
+    let (report, answers) = ran.stdout.split_first_chunk().ok_or("no report")?;
+    let report = Report::decode(*report).map_err(|malformed| malformed.to_string())?;
+    equal(report.ending, Ending::Finished)?;
+    let answers = Script::decode(answers).map_err(|malformed| malformed.to_string())?;
+    equal(answers, Oracle::start()?.run(&script)?)?;
+    Ok(Completion::Completed)
+}
+
 /// Scripts of 200 calls, each followed by the question for VMAs.
 fn speed() -> Result<(), Failed> {
     const CALLS: u64 = 200;
@@ -340,5 +425,18 @@ fn speed() -> Result<(), Failed> {
         let rate = f64::from(scripts) * CALLS as f64 / start.elapsed().as_secs_f64();
         println!("player: {rate:.0} calls/s, {what} ({CALLS} calls a script)");
     }
+    let mut script = Script::new();
+    script.step(0, Op::Fork { child: 1 });
+    for n in 0..CALLS {
+        script.call_of(u8::from(n % 2 == 0), MUNMAP, &[Arg::Value(BASE), Arg::Value(PAGE)]);
+    }
+    let start = Instant::now();
+    let mut scripts = 0;
+    while start.elapsed() < Duration::from_millis(500) {
+        oracle.run(&script)?;
+        scripts += 1;
+    }
+    let rate = f64::from(scripts) * CALLS as f64 / start.elapsed().as_secs_f64();
+    println!("player: {rate:.0} calls/s, two processes in turns");
     Ok(())
 }

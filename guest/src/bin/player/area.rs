@@ -25,10 +25,10 @@ const STACK: u64 = CONTROL + (16 << 20);
 /// The top of the player's own stack.
 pub(crate) const STACK_TOP: u64 = STACK + (256 << 10);
 
-const _: () = assert!(SHARED_END < STACK && size_of::<Control>() <= PAGE as usize);
+const _: () = assert!(SHARED_END < STACK && size_of::<Control>() as u64 <= PAGE);
 
 /// Bytes in a word of an answer.
-const WORD: u64 = 8;
+const WORD: u64 = size_of::<u64>() as u64;
 
 /// Maps all of it.
 pub(crate) fn map() {
@@ -109,7 +109,7 @@ impl Sheet {
     pub(crate) fn zeros(&mut self, length: u64) -> u64 {
         let addr = self.take(length);
         // An earlier script's answers lie there.
-        for word in (addr..self.next).step_by(WORD as usize) {
+        for word in (addr..self.next).step_by(size_of::<u64>()) {
             self.set(word, 0);
         }
         addr

@@ -43,7 +43,7 @@ const F_DUPFD_CLOEXEC: u64 = 1030;
 pub(crate) const OWN_FILES: u64 = 100;
 
 /// Bytes of a name that are asked for. Longer names are files'.
-const NAME: usize = 128;
+const NAME: u32 = 128;
 /// Bytes of a /proc file that are read at once.
 const CHUNK: usize = 16 << 10;
 
@@ -150,12 +150,12 @@ fn fail(error: Errno) {
 
 /// The VMA that holds the address, or else the next one; `None` if there is none.
 fn query(file: u64, addr: u64) -> Result<Option<Vma>, Errno> {
-    let mut name = [0_u8; NAME];
+    let mut name = [0_u8; NAME as usize];
     let mut asked = Query {
         size: size_of::<Query>() as u64,
         flags: COVERING_OR_NEXT,
         addr,
-        name_size: NAME as u32,
+        name_size: NAME,
         name: name.as_mut_ptr() as u64,
         ..Query::default()
     };

@@ -12,7 +12,9 @@
 //!
 //! Each script begins in a fresh copy of a root that nothing was done to. The player's memory is where
 //! `area` says; it stands on a stack of its own, so scripts may do what they like to the one that exec
-//! made. Its file descriptors are 100 and up; a script's first one is 3.
+//! made. Its file descriptors are 100 and up; 0 and 1 are /dev/null, 2 is standard error, so a script's
+//! first one is 3. Address randomization is off, and the limits that decide about memory have their
+//! defaults.
 //!
 //! Usage: player
 

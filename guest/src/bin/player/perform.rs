@@ -107,25 +107,22 @@ impl Process {
     pub(crate) fn play_alone(mut self, script: &[u8]) {
         let control = area::control();
         let mut steps = Steps::new(script);
-        // The absent processes' steps are passed over, and answered, by `pass`.
-        while let Some(Ok(step)) = steps.nth(control.turn() as usize) {
-            let mut done = false;
-            match step.op {
-                Op::Fork { child } => {
-                    control.set_absent(child);
-                    answer_result(raw(Err(Errno::ENOSYS)));
+        let mut at = 0;
+        while let Some(Ok(step)) = steps.next() {
+            // Otherwise it is an absent process's, and answered.
+            if at == control.turn() {
+                match step.op {
+                    Op::Fork { child } => {
+                        control.set_absent(child);
+                        answer_result(raw(Err(Errno::ENOSYS)));
+                    }
+                    // The script was checked: this process has no more steps.
+                    Op::Exit => answer_result(0),
+                    op => self.perform(op),
                 }
-                Op::Exit => {
-                    answer_result(0);
-                    done = true;
-                }
-                op => self.perform(op),
+                control.pass(at, steps.clone());
             }
-            control.pass(control.turn(), steps.clone());
-            if done {
-                return;
-            }
-            steps = Steps::new(script);
+            at += 1;
         }
     }
 

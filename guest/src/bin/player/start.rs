@@ -50,8 +50,8 @@ fn limit(resource: u64, value: u64) {
     must!(unsafe { syscall(number::PRLIMIT64, args) });
 }
 
-/// Moves standard input and output out of the scripts' way; 0 to 2 are /dev/null, 2 the old standard
-/// error. The answer is where they are now.
+/// Moves standard input and output out of the scripts' way, to the answer's descriptors; 0 and 1 become
+/// /dev/null. Standard error stays.
 pub(crate) fn move_files() -> (u64, u64) {
     let moved = [0, 1].map(|old| {
         // SAFETY: the call touches no memory.
