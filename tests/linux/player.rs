@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use guest::errno::Errno;
 use guest::fault::Answer as Fault;
+use guest::random::Random;
 use guest::script::{ANSWER_BYTES, Access, Arg, Ending, Op, Report, Request, Wrong};
 use libtest_mimic::{Completion, Failed, Trial};
 
@@ -31,6 +32,7 @@ pub fn trials() -> Vec<Trial> {
         ("steps_of_a_process_that_was_not_forked_are_absent", absent),
         ("sixty_four_processes_take_turns", many),
         ("a_script_gives_the_same_answers_each_time", repeats),
+        ("random_scripts_give_the_same_answers_on_two_players", random_repeats),
         ("a_killed_process_is_reported_and_the_oracle_goes_on", killed),
         ("a_script_that_hangs_is_ended_and_the_oracle_goes_on", late),
         ("too_many_answers_are_reported", full),
@@ -185,6 +187,48 @@ fn repeats() -> Result<(), Failed> {
     script.step(0, Op::Status);
     let first = oracle.run(&script)?;
     equal(Oracle::start()?.run(&script)?, first)
+}
+
+/// Maps, touches, forks and exits at random; what is seen of the window repeats exactly.
+fn random_repeats() -> Result<(), Failed> {
+    let mut oracles = [Oracle::start()?, Oracle::start()?];
+    for seed in 0..200 {
+        let mut random = Random::new(seed);
+        let mut script = Script::new();
+        let mut alive = vec![0];
+        let mut children = 1..16;
+        for _ in 0..100 {
+            let chosen = usize::try_from(random.below(alive.len() as u64))?;
+            let Some(&process) = alive.get(chosen) else { break };
+            let addr = BASE + random.below(16) * PAGE;
+            let length = (1 + random.below(4)) * PAGE;
+            let flags = if random.chance(20) { SHARED_FIXED } else { PRIVATE_FIXED };
+            let prot = random.below(8);
+            let range = [addr, length].map(Arg::Value);
+            let map = [addr, length, prot, flags, u64::MAX, 0].map(Arg::Value);
+            match random.below(10) {
+                0 => {
+                    if let Some(child) = children.next() {
+                        script.step(process, Op::Fork { child });
+                        alive.push(child);
+                    }
+                }
+                1 if random.chance(50) => {
+                    script.step(process, Op::Exit);
+                    alive.retain(|&other| other != process);
+                }
+                1 | 2 => drop(script.call_of(process, MUNMAP, &range)),
+                3..6 => drop(script.call_of(process, MMAP, &map)),
+                6 => drop(script.step(process, Op::Store { addr, byte: 1 })),
+                7 => drop(script.step(process, Op::Load { addr })),
+                8 => drop(script.step(process, Op::Touch { addr, access: Access::Execute })),
+                _ => drop(script.step(process, Op::VmFlags { start: BASE, end: BASE + (1 << 20) })),
+            }
+        }
+        let [first, second] = oracles.each_mut().map(|oracle| oracle.run(&script));
+        equal((seed, first?), (seed, second?))?;
+    }
+    oracles.iter_mut().try_for_each(works)
 }
 
 fn stopped(came: Result<Vec<Answer>, OracleError>) -> Result<(u32, Ending, usize), Failed> {
@@ -364,7 +408,7 @@ fn in_guest() -> Result<Completion, Failed> {
     if let Some(why) = common::kvm_unusable() {
         return Ok(Completion::ignored_with(why));
     }
-    let mut random = guest::random::Random::new(1);
+    let mut random = Random::new(1);
     let mut script = Script::new();
     for _ in 0..300 {
         let addr = BASE + random.below(16) * PAGE;
