@@ -197,7 +197,7 @@ fn middle_page() -> Result<(), Failed> {
     equal(vmas, vec![pages(0..3, "rw-p")])
 }
 
-/// Page 8 is moved beside page 0; `back`: and a neighbour is mapped where it came from.
+/// Page 8 is moved beside page 0; then a written one there and back, where its other half stayed.
 fn moved() -> Result<(), Failed> {
     for (written, joined) in [(false, true), (true, false)] {
         let mut script = Script::new();
@@ -294,7 +294,15 @@ fn several_vmas() -> Result<(), Failed> {
     let mut script = two();
     script.call(MREMAP, &[page(0), 2 * PAGE, 3 * PAGE, MAYMOVE]);
     let (answers, _) = ask(script)?;
-    equal(&answers[2], &error(Errno::EFAULT))
+    equal(&answers[2], &error(Errno::EFAULT))?;
+
+    // A shrink that begins in one VMA and ends in another.
+    let mut script = two();
+    script.map(2..4, RWX);
+    script.call(MREMAP, &[page(0), 3 * PAGE, PAGE, 0]);
+    let (answers, vmas) = ask(script)?;
+    equal(&answers[3], &value(page(0)))?;
+    equal(vmas, vec![pages(0..1, "rw-p"), pages(3..4, "rwxp")])
 }
 
 //   |0|  ...  |300 grows down|
