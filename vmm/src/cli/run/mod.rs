@@ -1,30 +1,35 @@
 //! `mmvisor run`: a program, from its file to its exit status.
+//!
+//! ```text
+//!   Args ──> Program::open ──> memory ──┬─ host's KVM usable ──> direct ──────────────┐
+//!            (bad input ends here)      └─ else, or as asked ──> nested: boots, and   ├──> status
+//!                                               `run --machine=kvm` there, to direct ─┘
+//! ```
+
+mod direct;
+mod nested;
 
 use std::ffi::{CString, OsString};
+use std::fs;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex};
 
-use mm::inspect::maps_text;
-
-use super::report::{self, Report};
+use super::report;
 use super::size::Size;
 use super::{FAILED, complain};
-use crate::hypercall::{Streams, TraceTarget, Tracer};
-use crate::kvm::{FlushPolicy, KvmError};
+use crate::kvm::KvmError;
 use crate::load::{Image, LoadError};
-use crate::machine::{Machine, MachineConfig};
-use crate::task::{End, ExecError, Identity, Process, Task, TaskError, Timing, exec};
+use crate::nested::NestedError;
+use crate::task::{ExecError, TaskError};
 
-/// The first process's number, as in a container.
-const FIRST_PID: i32 = 1;
 /// What a flush sink that does nothing is asked for with. It exists to prove that the tests of flushing
 /// can fail; a program must never run with it.
 const NO_FLUSH: &str = "MMVISOR_TEST_WITHOUT_FLUSH";
 
 /// Arguments of `mmvisor run`.
 #[derive(Debug, clap::Args)]
+#[command(override_usage = "mmvisor run [OPTIONS] PROGRAM [ARGS]...")]
 pub(super) struct Args {
     /// The most memory the guest may use; by default half of what the host has.
     #[arg(long, value_name = "SIZE")]
@@ -45,11 +50,13 @@ pub(super) struct Args {
     /// Where to run: under the host's KVM, or in a machine emulated with one.
     #[arg(long, value_enum, default_value_t = Where::Auto)]
     machine: Where,
-    /// The program's file.
-    program: PathBuf,
-    /// Its arguments.
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    args: Vec<OsString>,
+    /// What the program was called by, if that is not its path: how the nested machine is told.
+    #[arg(long, value_name = "NAME", hide = true)]
+    invoked_as: Option<PathBuf>,
+    /// The program's file, and its arguments as they are: what looks like an option is theirs.
+    // One list, because clap would swallow a `--` between two.
+    #[arg(value_name = "PROGRAM [ARGS]", required = true, trailing_var_arg = true)]
+    command: Vec<OsString>,
 }
 
 /// Where to run.
@@ -66,6 +73,8 @@ enum Where {
 /// Why a program could not be run.
 #[derive(Debug, thiserror::Error)]
 enum RunError {
+    #[error("no program was given")]
+    NoProgram,
     #[error("{}: {source}", .path.display())]
     Load { path: PathBuf, source: LoadError },
     #[error("{}: {source}", .path.display())]
@@ -83,7 +92,16 @@ enum RunError {
     #[error("the machine stopped: {0}")]
     Task(#[from] TaskError),
     #[error("the machine did not end cleanly: {0}")]
-    Exit(#[source] mm::error::Broken),
+    Exit(String),
+    #[error(transparent)]
+    Nested(#[from] NestedError),
+    #[error("{0}")]
+    NotStarted(String),
+    #[error(
+        "mmvisor was killed by signal {0} in the nested machine; if the machine's memory was used up, \
+         a larger --mem helps"
+    )]
+    KilledInside(u8),
 }
 
 /// Runs the program and says how mmvisor shall exit.
@@ -98,91 +116,65 @@ pub(super) fn run(args: &Args) -> ExitCode {
 }
 
 fn try_run(args: &Args) -> Result<u8, RunError> {
-    let path = || args.program.clone();
-    let image =
-        Image::open(&args.program).map_err(|source| RunError::Load { path: path(), source })?;
-    let argv = std::iter::once(args.program.clone().into_os_string())
-        .chain(args.args.iter().cloned())
-        .map(c_string)
-        .collect::<Result<Vec<_>, _>>()?;
-    let tracer = tracer(args)?;
-    let memory = memory(args.mem)?;
-    let flush =
-        if std::env::var_os(NO_FLUSH).is_some() { FlushPolicy::None } else { FlushPolicy::Chosen };
-    let machine = Machine::new(MachineConfig { memory, flush })?;
-    log::info!("running under {} KVM", machine.kind());
-
-    let absolute = std::path::absolute(&args.program).unwrap_or_else(|_| path());
-    let loaded = exec(&machine, &image, &absolute, &argv, &args.env)
-        .map_err(|source| RunError::Exec { path: path(), source })?;
-    let process = Process::new(loaded.space, Streams::default(), identity(&absolute));
-    let process = Arc::new(process);
-    let timing = if args.stats.is_some() { Timing::On } else { Timing::Off };
-    let vcpu = machine.take_vcpu()?;
-    let mut task =
-        Task::new(vcpu, Arc::clone(&process), loaded.entry, loaded.stack, tracer, timing)?;
-    let end = task.run()?;
-
-    if args.maps {
-        eprint!("{}", maps_text(&process.space.look()));
-    }
-    if let Some(format) = args.stats {
-        let report = Report::new(&machine, &process.space.look(), task.stats());
-        eprintln!("{}", report.print(format));
-    }
-    machine.give_back(task.into_vcpu());
-    if let Some(process) = Arc::into_inner(process) {
-        process.space.exit().map_err(RunError::Exit)?;
-    }
-    Ok(match end {
-        End::Exited(status) => status,
-        End::Killed(death) => {
-            complain(&format_args!("{}: {death}", args.program.display()));
-            death.status()
-        }
-    })
-}
-
-fn tracer(args: &Args) -> Result<Tracer, RunError> {
-    let target = match &args.trace {
-        None => TraceTarget::Off,
-        Some(None) => TraceTarget::Stderr,
-        Some(Some(path)) => TraceTarget::File(path),
-    };
-    Tracer::new(&target).map_err(|source| RunError::Trace {
-        path: args.trace.clone().flatten().unwrap_or_default(),
-        source,
-    })
-}
-
-/// What the guest may use, in bytes.
-fn memory(asked: Option<Size>) -> Result<u64, RunError> {
+    let program = Program::open(args)?;
     let has = host_memory()?;
-    match asked {
-        None => Ok(has / 2),
-        Some(asked) if asked.bytes() > has => Err(RunError::Memory { asked, has }),
-        Some(asked) => Ok(asked.bytes()),
+    if let Some(asked) = args.mem.filter(|asked| asked.bytes() > has) {
+        return Err(RunError::Memory { asked, has });
+    }
+    match args.machine {
+        Where::Nested => nested::run(args, &program, has, "as asked"),
+        Where::Kvm => direct::run(args, program, direct::machine(args, has)?),
+        Where::Auto => match direct::machine(args, has) {
+            Ok(machine) => direct::run(args, program, machine),
+            Err(error) if error.means_unusable() => {
+                nested::run(args, &program, has, &error.cause())
+            }
+            Err(error) => Err(error.into()),
+        },
     }
 }
 
+/// What is to be run, found to be a program.
+#[derive(Debug)]
+struct Program {
+    image: Image,
+    /// The path it was opened by.
+    file: PathBuf,
+    /// Its path as the user wrote it: `argv[0]`, and what messages call it.
+    name: PathBuf,
+    /// Where it is, without links: `/proc/self/exe`, and in maps.
+    path: PathBuf,
+    /// All arguments, the name included.
+    argv: Vec<CString>,
+}
+
+impl Program {
+    /// Opens and checks it.
+    fn open(args: &Args) -> Result<Self, RunError> {
+        // clap gives no empty list.
+        let (file, arguments) = args.command.split_first().ok_or(RunError::NoProgram)?;
+        let file = Path::new(file);
+        let name = args.invoked_as.clone().unwrap_or_else(|| file.to_owned());
+        let image =
+            Image::open(file).map_err(|source| RunError::Load { path: name.clone(), source })?;
+        // A file that was opened by a path that names it no more has no better name.
+        let path = fs::canonicalize(file)
+            .or_else(|_| std::path::absolute(file))
+            .unwrap_or_else(|_| file.to_owned());
+        let argv = std::iter::once(name.clone().into_os_string())
+            .chain(arguments.iter().cloned())
+            .map(c_string)
+            .collect::<Result<Vec<_>, _>>()?;
+        Ok(Program { image, file: file.to_owned(), name, path, argv })
+    }
+}
+
+/// The host's memory, in bytes.
 fn host_memory() -> Result<u64, RunError> {
     let info = rustix::system::sysinfo();
     let unit = u64::from(info.mem_unit.max(1));
     let bytes = info.totalram.checked_mul(unit);
     bytes.filter(|&bytes| bytes > 0).ok_or_else(|| RunError::HostMemory("it is zero".to_owned()))
-}
-
-fn identity(path: &Path) -> Identity {
-    let mut name = [0; 16];
-    let file = path.file_name().unwrap_or_default().as_encoded_bytes();
-    let len = file.len().min(15);
-    name[..len].copy_from_slice(&file[..len]);
-    Identity {
-        pid: FIRST_PID,
-        parent: 0,
-        executable: path.display().to_string(),
-        name: Mutex::new(name),
-    }
 }
 
 fn c_string(text: OsString) -> Result<CString, RunError> {
