@@ -78,7 +78,7 @@ impl Session {
         })?;
         for (output, port) in Output::ALL.into_iter().zip(outputs) {
             spawn("nested output", sender.clone(), move |sender| {
-                read_output(port, output, sender)
+                read_output(port, output, sender);
             })?;
         }
         drop(sender);

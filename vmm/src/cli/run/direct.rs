@@ -7,6 +7,7 @@ use mm::inspect::{audit, maps_text};
 
 use super::super::complain;
 use super::super::report::Report;
+use super::super::size::Size;
 use super::{Args, NO_FLUSH, Program, RunError};
 use crate::hypercall::{Streams, TraceTarget, Tracer};
 use crate::kvm::{FlushPolicy, KvmError};
@@ -18,7 +19,7 @@ const FIRST_PID: i32 = 1;
 
 /// A machine of the size that was asked for, or else of half the host's memory, `has` bytes.
 pub(super) fn machine(args: &Args, has: u64) -> Result<Machine, KvmError> {
-    let memory = args.mem.map_or(has / 2, |asked| asked.bytes());
+    let memory = args.mem.map_or(has / 2, Size::bytes);
     let flush =
         if std::env::var_os(NO_FLUSH).is_some() { FlushPolicy::None } else { FlushPolicy::Chosen };
     let machine = Machine::new(MachineConfig { memory, flush })?;
@@ -27,10 +28,10 @@ pub(super) fn machine(args: &Args, has: u64) -> Result<Machine, KvmError> {
 }
 
 /// Runs the program and gives its status. The process is expected to end then.
-pub(super) fn run(args: &Args, program: Program, machine: Machine) -> Result<u8, RunError> {
+pub(super) fn run(args: &Args, program: Program, machine: &Machine) -> Result<u8, RunError> {
     let tracer = tracer(args)?;
     let Program { image, file: _, name, path, argv } = program;
-    let loaded = exec(&machine, &image, &path, &argv, &args.env)
+    let loaded = exec(machine, &image, &path, &argv, &args.env)
         .map_err(|source| RunError::Exec { path: name.clone(), source })?;
     let process = Process::new(loaded.space, Streams::default(), identity(&name, &path));
     let process = Arc::new(process);
@@ -44,13 +45,13 @@ pub(super) fn run(args: &Args, program: Program, machine: Machine) -> Result<u8,
         eprint!("{}", maps_text(&process.space.look()));
     }
     if let Some(format) = args.stats {
-        let report = Report::new(&machine, &process.space.look(), task.stats());
+        let report = Report::new(machine, &process.space.look(), task.stats());
         eprintln!("{}", report.print(format));
     }
+    // The kernel takes everything from a process that ends anyway, so setting the vCPU back and freeing
+    // page by page are not for a release to spend time on: they find bugs.
     if cfg!(debug_assertions) {
         take_apart(machine, task, process)?;
-    } else {
-        leave(machine, task, process);
     }
     Ok(match end {
         End::Exited(status) => status,
@@ -61,21 +62,14 @@ pub(super) fn run(args: &Args, program: Program, machine: Machine) -> Result<u8,
     })
 }
 
-/// Ends everything as a machine that goes on would, and looks whether it was in order. It finds bugs, so
-/// it is done wherever debug assertions are.
-fn take_apart(machine: Machine, task: Task, process: Arc<Process>) -> Result<(), RunError> {
+/// Ends everything as in a machine that goes on to another program, and looks whether it was in order.
+fn take_apart(machine: &Machine, task: Task, process: Arc<Process>) -> Result<(), RunError> {
     audit(&process.space.look()).map_err(RunError::Exit)?;
     machine.give_back(task.into_vcpu());
     if let Some(process) = Arc::into_inner(process) {
         process.space.exit().map_err(|broken| RunError::Exit(broken.to_string()))?;
     }
     Ok(())
-}
-
-/// Leaves everything to the kernel, which takes it from a process that ends anyway: setting a vCPU back,
-/// clearing page tables and flushing would only cost time.
-fn leave(machine: Machine, task: Task, process: Arc<Process>) {
-    std::mem::forget((machine, task, process));
 }
 
 fn tracer(args: &Args) -> Result<Tracer, RunError> {

@@ -31,7 +31,8 @@ const NO_FLUSH: &str = "MMVISOR_TEST_WITHOUT_FLUSH";
 #[derive(Debug, clap::Args)]
 #[command(override_usage = "mmvisor run [OPTIONS] PROGRAM [ARGS]...")]
 pub(super) struct Args {
-    /// The most memory the guest may use; by default half of what the host has.
+    /// The most memory the guest may use; by default half of what the host has, and in the nested
+    /// machine 1 GiB at most.
     #[arg(long, value_name = "SIZE")]
     mem: Option<Size>,
     /// Sets a variable of the program's environment, which is otherwise empty. May be repeated.
@@ -83,7 +84,7 @@ enum RunError {
     Kvm(#[from] KvmError),
     #[error("{}: cannot write the trace: {source}", .path.display())]
     Trace { path: PathBuf, source: std::io::Error },
-    #[error("--mem is {asked}, but this host has {has}")]
+    #[error("--mem is {asked}, but this host has {} MiB", .has >> 20)]
     Memory { asked: Size, has: u64 },
     #[error("the argument {0:?} has a zero byte in it")]
     ZeroByte(OsString),
@@ -123,9 +124,9 @@ fn try_run(args: &Args) -> Result<u8, RunError> {
     }
     match args.machine {
         Where::Nested => nested::run(args, &program, has, "as asked"),
-        Where::Kvm => direct::run(args, program, direct::machine(args, has)?),
+        Where::Kvm => direct::run(args, program, &direct::machine(args, has)?),
         Where::Auto => match direct::machine(args, has) {
-            Ok(machine) => direct::run(args, program, machine),
+            Ok(machine) => direct::run(args, program, &machine),
             Err(error) if error.means_unusable() => {
                 nested::run(args, &program, has, &error.cause())
             }

@@ -11,6 +11,7 @@ use std::path::Path;
 
 use clap::ValueEnum;
 
+use super::super::size::Size;
 use super::{Args, NO_FLUSH, Program, RunError, Where};
 use crate::nested::{
     GUEST_EXECUTABLE, Input, Job, Kind, Machine, Outcome, SIDE_OUTPUT, Streams, notice,
@@ -24,7 +25,7 @@ const HANDED_ON: [&str; 4] = ["RUST_LOG", "RUST_LOG_STYLE", "RUST_BACKTRACE", NO
 /// Boots the machine, runs the program there and gives its status. `why` ends the line that says so;
 /// `has` is the host's memory, in bytes.
 pub(super) fn run(args: &Args, program: &Program, has: u64, why: &str) -> Result<u8, RunError> {
-    let memory = args.mem.map_or(DEFAULT_MEMORY.min(has / 2), |asked| asked.bytes());
+    let memory = args.mem.map_or(DEFAULT_MEMORY.min(has / 2), Size::bytes);
     let machine = Machine::new(Kind::Npt).room_for_guest(memory).file(&program.file, &program.path);
     let mut side: Box<dyn Write> = match &args.trace {
         Some(Some(path)) => {
@@ -59,7 +60,7 @@ fn command(args: &Args, name: &Path, path: &Path, memory: u64) -> Vec<OsString> 
     // Each option is named, so that a new one cannot be forgotten here.
     let Args { mem: _, env, trace, maps, stats, machine: _, invoked_as: _, command: typed } = args;
     let mut command: Vec<OsString> = vec![GUEST_EXECUTABLE.into(), "run".into()];
-    command.extend(named("--machine", Where::Kvm));
+    command.extend(named("--machine", &Where::Kvm));
     command.push(option("--mem", memory.to_string()));
     command.extend(env.iter().map(|kv| option("--env", OsStr::from_bytes(kv.to_bytes()))));
     command.extend(trace.as_ref().map(|target| match target {
@@ -67,7 +68,7 @@ fn command(args: &Args, name: &Path, path: &Path, memory: u64) -> Vec<OsString> 
         Some(_) => option("--trace", SIDE_OUTPUT),
     }));
     command.extend(maps.then(|| "--maps".into()));
-    command.extend(stats.and_then(|format| named("--stats", format)));
+    command.extend(stats.as_ref().and_then(|format| named("--stats", format)));
     command.push(option("--invoked-as", name));
     command.push("--".into());
     command.push(path.into());
@@ -84,7 +85,7 @@ fn option(name: &str, value: impl AsRef<OsStr>) -> OsString {
 }
 
 /// `--name=value` with the value's name on the command line.
-fn named(name: &str, value: impl ValueEnum) -> Option<OsString> {
+fn named(name: &str, value: &impl ValueEnum) -> Option<OsString> {
     value.to_possible_value().map(|value| option(name, value.get_name()))
 }
 
