@@ -141,7 +141,7 @@ mod tests {
             "x",
         ]);
         assert_eq!(args.machine, Where::Kvm);
-        assert_eq!(args.mem.map(|size| size.bytes()), Some(7 << 20));
+        assert_eq!(args.mem.map(Size::bytes), Some(7 << 20));
         assert_eq!(args.env, [c"A=b c".to_owned(), c"--maps=".to_owned()]);
         assert_eq!(args.trace, Some(None));
         assert!(args.maps);
