@@ -33,24 +33,62 @@ pub mod number {
     pub const RT_SIGPROCMASK: u64 = 14;
     /// rt_sigreturn(2)
     pub const RT_SIGRETURN: u64 = 15;
+    /// ioctl(2)
+    pub const IOCTL: u64 = 16;
     /// writev(2)
     pub const WRITEV: u64 = 20;
     /// mremap(2)
     pub const MREMAP: u64 = 25;
+    /// madvise(2)
+    pub const MADVISE: u64 = 28;
+    /// dup2(2)
+    pub const DUP2: u64 = 33;
     /// getpid(2)
     pub const GETPID: u64 = 39;
+    /// clone(2)
+    pub const CLONE: u64 = 56;
+    /// fork(2)
+    pub const FORK: u64 = 57;
+    /// vfork(2)
+    pub const VFORK: u64 = 58;
+    /// execve(2)
+    pub const EXECVE: u64 = 59;
     /// exit(2)
     pub const EXIT: u64 = 60;
+    /// wait4(2)
+    pub const WAIT4: u64 = 61;
+    /// kill(2)
+    pub const KILL: u64 = 62;
     /// uname(2)
     pub const UNAME: u64 = 63;
+    /// fcntl(2)
+    pub const FCNTL: u64 = 72;
+    /// getppid(2)
+    pub const GETPPID: u64 = 110;
+    /// rt_sigtimedwait(2)
+    pub const RT_SIGTIMEDWAIT: u64 = 128;
     /// sigaltstack(2)
     pub const SIGALTSTACK: u64 = 131;
+    /// personality(2)
+    pub const PERSONALITY: u64 = 135;
+    /// prctl(2)
+    pub const PRCTL: u64 = 157;
     /// arch_prctl(2)
     pub const ARCH_PRCTL: u64 = 158;
+    /// futex(2)
+    pub const FUTEX: u64 = 202;
+    /// clock_gettime(2)
+    pub const CLOCK_GETTIME: u64 = 228;
     /// exit_group(2)
     pub const EXIT_GROUP: u64 = 231;
+    /// prlimit(2)
+    pub const PRLIMIT64: u64 = 302;
     /// getrandom(2)
     pub const GETRANDOM: u64 = 318;
+    /// execveat(2)
+    pub const EXECVEAT: u64 = 322;
+    /// clone3(2)
+    pub const CLONE3: u64 = 435;
 }
 
 /// The largest error number; results from `-MAX_ERRNO` to -1 are errors (Linux's `IS_ERR_VALUE`).

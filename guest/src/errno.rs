@@ -29,11 +29,14 @@ names! {
     ENOENT = 2, "No such file or directory";
     EINTR = 4, "Interrupted system call";
     EBADF = 9, "Bad file descriptor";
+    ECHILD = 10, "No child processes";
+    EAGAIN = 11, "Try again, or out of time";
     ENOMEM = 12, "Out of memory, or no such mapping";
     EACCES = 13, "Permission denied";
     EFAULT = 14, "Bad address";
     EEXIST = 17, "Already there";
     EINVAL = 22, "Invalid argument";
+    ENAMETOOLONG = 36, "Name too long";
     ENOSYS = 38, "No such call";
 }
 

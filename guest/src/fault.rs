@@ -34,6 +34,8 @@ pub const SIGSEGV: u64 = 11;
 pub const SEGV_MAPERR: u64 = 1;
 /// si_code of SIGSEGV: what is mapped there does not allow it.
 pub const SEGV_ACCERR: u64 = 2;
+/// si_code of SIGBUS: the mapping goes on there, what is mapped does not.
+pub const BUS_ADRERR: u64 = 2;
 /// si_code of a fault that names no address (#GP, #SS, int3).
 pub const SI_KERNEL: u64 = 128;
 
@@ -116,6 +118,7 @@ impl fmt::Display for Answer {
             (_, SI_KERNEL) => write!(f, "{signal} SI_KERNEL")?,
             (SIGSEGV, SEGV_MAPERR) => write!(f, "{signal} SEGV_MAPERR")?,
             (SIGSEGV, SEGV_ACCERR) => write!(f, "{signal} SEGV_ACCERR")?,
+            (SIGBUS, BUS_ADRERR) => write!(f, "{signal} BUS_ADRERR")?,
             (_, code) => write!(f, "{signal} code {code}")?,
         }
         write!(f, " address {:#x}", self.address)
@@ -142,6 +145,16 @@ struct Outcome {
 /// The value of rax while an unknown page is run by [`execute`]. A page of zeros is `add [rax], al`
 /// all through, so running it shows as a fault at this address, where nothing is ever mapped.
 const ZEROS_RAN: u64 = 8;
+
+/// Every register's value while [`fetch`] runs an instruction: not canonical, neither as it is nor
+/// scaled by 2, 3, 4, 5, 8 or 9, so what the instruction does to memory by register faults.
+const NOWHERE: u64 = 0x8888_8888_8888_8888;
+
+/// The trap flag, the interrupt flag and the bit that is always set.
+const FLAGS_STEP: u64 = 0x302;
+
+/// Bit 4 of a page fault's error code: an instruction fetch (Intel SDM volume 3, 5.7).
+const ERROR_FETCH: u64 = 0x10;
 
 global_asm!(
     ".pushsection .text.guest_fault, \"ax\", @progbits",
@@ -205,9 +218,40 @@ global_asm!(
     "call rdi",
     "add rsp, 8",
     "ret",
+    "guest_write_one:",
+    "mov byte ptr [rdi], sil",
+    "ret",
+    // By iretq the trap flag takes effect after the instruction at the target; after a popfq it would
+    // after the jump there. Nothing here comes back: guest_landing restores all registers.
+    "guest_fetch:",
+    "mov rcx, {nowhere}",
+    "mov eax, ss",
+    "push rax",
+    "push rcx",
+    "push {flags_step}",
+    "mov eax, cs",
+    "push rax",
+    "push rdi",
+    "mov rax, rcx",
+    "mov rbx, rcx",
+    "mov rdx, rcx",
+    "mov rsi, rcx",
+    "mov rdi, rcx",
+    "mov rbp, rcx",
+    "mov r8, rcx",
+    "mov r9, rcx",
+    "mov r10, rcx",
+    "mov r11, rcx",
+    "mov r12, rcx",
+    "mov r13, rcx",
+    "mov r14, rcx",
+    "mov r15, rcx",
+    "iretq",
     ".popsection",
     frame = sym FRAME,
     zeros_ran = const ZEROS_RAN,
+    nowhere = const NOWHERE,
+    flags_step = const FLAGS_STEP,
 );
 
 unsafe extern "C" {
@@ -218,6 +262,8 @@ unsafe extern "C" {
     fn guest_read_byte();
     fn guest_write_byte();
     fn guest_execute();
+    fn guest_write_one();
+    fn guest_fetch();
 }
 
 /// Calls the code at an address with two arguments (rdi, rsi) and a stack aligned as the ABI has it;
@@ -296,6 +342,46 @@ pub unsafe fn execute(addr: u64) -> Result<(), Caught> {
         }
         other => other.map(drop),
     }
+}
+
+/// Writes the byte at an address.
+///
+/// # Errors
+/// The fault.
+///
+/// # Safety
+/// Rust has no reference to the byte.
+pub unsafe fn write_byte(addr: u64, byte: u8) -> Result<(), Caught> {
+    // SAFETY: the caller's promise.
+    unsafe { attempt(guest_write_one as *const () as u64, addr, byte.into()) }.map(drop)
+}
+
+/// Asks for execute permission by running the one instruction at an address, whatever it is, and
+/// stopping behind it (the trap flag). What the instruction itself comes to does not matter: that it
+/// was fetched does.
+///
+/// # Errors
+/// The fault of the fetch. (Its address is the next page's where the instruction goes on there.)
+///
+/// # Safety
+/// The instruction is not one that writes to memory of Rust's by an absolute or rip-relative address.
+pub unsafe fn fetch(addr: u64) -> Result<(), Caught> {
+    // SAFETY: every register leads nowhere; the rest is the caller's promise.
+    match unsafe { attempt(guest_fetch as *const () as u64, addr, 0) } {
+        Ok(_) => Ok(()),
+        Err(caught) if caught.error & ERROR_FETCH != 0 => Err(caught),
+        // The trap, or the instruction's own fault, or that of the one after it (after a system call
+        // the trap flag is one instruction late).
+        Err(_) if canonical(addr) => Ok(()),
+        // What iretq says of such an address.
+        Err(caught) => Err(caught),
+    }
+}
+
+/// Whether bits 47 to 63 of an address are alike (Intel SDM volume 1, 3.3.7.1).
+const fn canonical(addr: u64) -> bool {
+    let top = addr.cast_signed() >> 47;
+    top == 0 || top == -1
 }
 
 /// Disarms a recovery that is left armed. (An attempt does so by itself.)

@@ -38,4 +38,5 @@ pub mod native;
 pub mod print;
 pub mod process;
 pub mod random;
+pub mod script;
 pub mod trampoline;

@@ -191,6 +191,12 @@ static STACK_TOP: AtomicU64 = AtomicU64::new(0);
 static CEDED_START: AtomicU64 = AtomicU64::new(0);
 static CEDED_END: AtomicU64 = AtomicU64::new(0);
 
+/// The last page of the program's image: of its data and bss.
+#[must_use]
+pub fn last_image_page() -> u64 {
+    IMAGE_END.load(Ordering::Relaxed).saturating_sub(PAGE)
+}
+
 /// How far below the stack pointer the stack counts as in use.
 const STACK_BELOW: u64 = 64 << 10;
 /// How far above the stack pointer at entry the arguments, environment and auxiliary vector may

@@ -224,8 +224,7 @@ extern "C" fn handle(signal: i32, info: *const SigInfo, context: *mut u64) {
 
 /// Sends the signal again, to be delivered, deadly, when the handler returns.
 fn die_of(signal: u64) {
-    const KILL: u64 = 62;
     set_action(signal, &SigAction { handler: 0, flags: SA_RESTORER, restorer: 0, mask: 0 });
     // SAFETY: a signal to ourselves, blocked until the handler returns.
-    let _ = unsafe { syscall(KILL, [crate::process::id(), signal]) };
+    let _ = unsafe { syscall(number::KILL, [crate::process::id(), signal]) };
 }

@@ -33,6 +33,25 @@ pub fn jump(addr: u64) -> ! {
     unsafe { asm!("jmp {}", in(reg) addr, options(noreturn)) }
 }
 
+/// Goes on with `code` on another stack, whose top, 16-byte aligned, is given.
+///
+/// # Safety
+/// The memory below `top` is writable, large enough, and used for nothing else.
+pub unsafe fn on_stack(top: u64, code: extern "C" fn() -> !) -> ! {
+    // SAFETY: the caller's promise; the call leaves the stack as the ABI has it at a function's entry.
+    unsafe {
+        asm!(
+            "mov rsp, {top}",
+            "xor ebp, ebp",
+            "call {code}",
+            "ud2",
+            top = in(reg) top,
+            code = in(reg) code,
+            options(noreturn),
+        )
+    }
+}
+
 /// Ends the program by the instruction that is never valid (SIGILL).
 pub fn trap() -> ! {
     // SAFETY: ud2 does nothing but fault.
