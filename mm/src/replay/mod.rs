@@ -1,5 +1,10 @@
-//! Executors of memory traces. So far the software executor: a vCPU's memory accesses without a vCPU.
+//! Memory traces: their names and text, and the executors that run them. So far the software executor:
+//! a vCPU's memory accesses without a vCPU.
 
+pub mod calls;
+pub mod names;
 mod software;
+pub mod text;
+pub mod trace;
 
 pub use software::{CountingSink, SoftwareMachine};

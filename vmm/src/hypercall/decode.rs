@@ -6,7 +6,7 @@
 
 use mm::error::Errno;
 
-use super::flags::{self, FlagSet};
+use super::flags::{self, Names};
 use super::structs;
 use super::table::{self, Arg, Outcome, Signature};
 use super::text::{self, Reader, Style};
@@ -72,7 +72,7 @@ impl Line {
             (Some(error), _) => error_text(error),
             (None, Outcome::Number) => text::signed(rax).to_string(),
             (None, Outcome::Hex) => text::hex(rax),
-            (None, Outcome::Mode) => octal(rax),
+            (None, Outcome::Mode) => text::octal(rax),
             (None, Outcome::Never) => "?".to_owned(),
         };
         format!("{}) = {result}", self.text)
@@ -148,16 +148,14 @@ impl Line {
             Arg::Unsigned => low(value).to_string(),
             Arg::DirFd if int(value) == nix::libc::AT_FDCWD => "AT_FDCWD".to_owned(),
             Arg::DirFd => int(value).to_string(),
-            Arg::Mode => octal(value & 0xffff),
-            Arg::CreateMode if makes_file(previous) => octal(value & 0xffff),
+            Arg::Mode => text::octal(value & 0xffff),
+            Arg::CreateMode if makes_file(previous) => text::octal(value & 0xffff),
             Arg::CreateMode => return None,
             Arg::Flags64(set) => set.text(value),
             Arg::Flags(set) => set.text(low(value)),
             Arg::Choice(set) => set.text(low(value)),
-            Arg::MapFlags => map_flags(low(value)),
             Arg::FixedAddress if previous & 3 == 3 => text::address(value),
             Arg::FixedAddress => return None,
-            Arg::OpenFlags => open_flags(low(value)),
             Arg::FutexOp => futex_op(low(value)),
             Arg::FutexTail => return futex_tail(low(args[1]), index, value, read),
             Arg::FcntlValue => return fcntl_value(low(previous), value),
@@ -203,15 +201,11 @@ fn error_number(rax: u64) -> Option<i32> {
     i32::try_from(-negative).ok().filter(|_| is_error)
 }
 
-/// `-1 EINVAL (Invalid argument)`: the name, and what strerror(3) says.
+/// `-1 EINVAL (Invalid argument)`, also for a number that has no name.
 fn error_text(number: i32) -> String {
     match Errno::from_raw(number) {
         Errno::UnknownErrno => format!("-1 (errno {number})"),
-        known => {
-            let text = std::io::Error::from_raw_os_error(number).to_string();
-            let text = text.rsplit_once(" (os error").map_or(text.as_str(), |(text, _)| text);
-            format!("-1 {known:?} ({text})")
-        }
+        known => flags::errno_text(known),
     }
 }
 
@@ -226,41 +220,8 @@ fn int(value: u64) -> i32 {
     i32::from_le_bytes([a, b, c, d])
 }
 
-/// At least three digits with a leading zero: `0644`, `022`.
-fn octal(value: u64) -> String {
-    if value < 0o100 { format!("{value:03o}") } else { format!("0{value:o}") }
-}
-
 fn signal(value: u64) -> String {
     flags::signal(low(value)).map_or_else(|| int(value).to_string(), |name| format!("SIG{name}"))
-}
-
-/// A value and flags beside it, joined: `MAP_PRIVATE|MAP_ANONYMOUS`.
-fn with_flags(first: String, set: &FlagSet, bits: u64) -> Vec<String> {
-    let (names, rest) = set.split(bits);
-    let mut parts = vec![first];
-    parts.extend(names);
-    if rest != 0 {
-        parts.push(format!("{rest:#x}"));
-    }
-    parts
-}
-
-fn map_flags(value: u64) -> String {
-    const KIND: u64 = 0xf;
-    const HUGE_SHIFT: u64 = 26;
-    let huge = value >> HUGE_SHIFT;
-    let kind = flags::MAP_TYPE.text(value & KIND);
-    let mut parts = with_flags(kind, &flags::MAP, value & !KIND & ((1 << HUGE_SHIFT) - 1));
-    if huge != 0 {
-        parts.push(format!("{huge}<<MAP_HUGE_SHIFT"));
-    }
-    parts.join("|")
-}
-
-fn open_flags(value: u64) -> String {
-    let access = flags::O_ACCESS.text(value & 3);
-    with_flags(access, &flags::O, value & !3).join("|")
 }
 
 /// Whether `open`'s flags give the mode a meaning: O_CREAT or __O_TMPFILE.
@@ -308,7 +269,7 @@ fn fcntl_value(command: u64, value: u64) -> Option<String> {
         c::F_GETFD | c::F_GETFL | c::F_GETOWN | c::F_GET_SEALS | c::F_GETPIPE_SZ => return None,
         c::F_DUPFD | c::F_DUPFD_CLOEXEC | c::F_SETPIPE_SZ | c::F_SETOWN => int(value).to_string(),
         c::F_SETFD if value == 1 => "FD_CLOEXEC".to_owned(),
-        c::F_SETFL => open_flags(low(value)),
+        c::F_SETFL => flags::OPEN.text(low(value)),
         _ => text::hex(value),
     })
 }

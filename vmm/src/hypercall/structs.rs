@@ -4,7 +4,7 @@
 use mm::addr::{PAGE_SIZE, VirtAddr, page_align};
 use nix::libc;
 
-use super::flags;
+use super::flags::{self, Names as _};
 use super::text::{self, Reader, Style};
 
 /// How many elements of an array are shown.
@@ -27,11 +27,7 @@ fn block(at: u64, len: usize, read: Reader<'_>) -> Option<Vec<u8>> {
 
 /// `struct rlimit`.
 pub(crate) fn limit(at: u64, read: Reader<'_>) -> Option<String> {
-    let [current, maximum] = words(at, read)?.map(|value| match value {
-        u64::MAX => "RLIM64_INFINITY".to_owned(),
-        _ if value > 1024 && value % 1024 == 0 => format!("{}*1024", value / 1024),
-        _ => value.to_string(),
-    });
+    let [current, maximum] = words(at, read)?.map(text::limit);
     Some(format!("{{rlim_cur={current}, rlim_max={maximum}}}"))
 }
 

@@ -5,7 +5,7 @@
 use guest::abi;
 use syscalls::Sysno;
 
-use super::flags::{self, ChoiceSet, FlagSet};
+use super::flags::{self, Names};
 
 /// What an argument is, for printing and for counting.
 #[derive(Debug, Clone, Copy)]
@@ -31,17 +31,13 @@ pub(crate) enum Arg {
     /// File permissions that count only if the flags before say that a file is made.
     CreateMode,
     /// Flags in 64 bits.
-    Flags64(&'static FlagSet),
+    Flags64(&'static dyn Names),
     /// Flags in 32 bits.
-    Flags(&'static FlagSet),
+    Flags(&'static dyn Names),
     /// One of several values, 32 bits.
-    Choice(&'static ChoiceSet),
-    /// `mmap`'s flags: a kind, flags, and a huge-page size.
-    MapFlags,
+    Choice(&'static dyn Names),
     /// `mremap`'s new address, which counts only with `MREMAP_MAYMOVE|MREMAP_FIXED` before it.
     FixedAddress,
-    /// `open`'s flags.
-    OpenFlags,
     /// `futex`'s operation.
     FutexOp,
     /// `futex`'s fourth to sixth argument, of which the operation decides which count.
@@ -157,11 +153,10 @@ fn arguments(call: Sysno) -> Option<&'static [Arg]> {
 
 fn memory(call: Sysno) -> Option<&'static [Arg]> {
     use Arg::{
-        Address, Choice, Fd, FixedAddress, Flags, Flags64, Hex, Int, MapFlags, ResidentOut, Size,
-        Text,
+        Address, Choice, Fd, FixedAddress, Flags, Flags64, Hex, Int, ResidentOut, Size, Text,
     };
     Some(match call {
-        Sysno::mmap => &[Address, Size, Flags64(&flags::PROT), MapFlags, Fd, Hex],
+        Sysno::mmap => &[Address, Size, Flags64(&flags::PROT), Flags(&flags::MAP), Fd, Hex],
         Sysno::munmap | Sysno::mlock | Sysno::munlock => &[Address, Size],
         Sysno::mprotect => &[Address, Size, Flags64(&flags::PROT)],
         Sysno::pkey_mprotect => &[Address, Size, Flags64(&flags::PROT), Int],
@@ -174,7 +169,9 @@ fn memory(call: Sysno) -> Option<&'static [Arg]> {
         Sysno::mlockall => &[Flags(&flags::MCL)],
         Sysno::munlockall => &[],
         Sysno::mseal => &[Address, Size, Hex],
-        Sysno::remap_file_pages => &[Address, Size, Flags64(&flags::PROT), Size, MapFlags],
+        Sysno::remap_file_pages => {
+            &[Address, Size, Flags64(&flags::PROT), Size, Flags(&flags::MAP)]
+        }
         Sysno::personality => &[Hex],
         Sysno::prctl => &[Choice(&flags::PR), Hex, Hex, Hex, Hex],
         Sysno::memfd_create => &[Text, Flags(&flags::MFD)],
@@ -185,7 +182,7 @@ fn memory(call: Sysno) -> Option<&'static [Arg]> {
 fn files(call: Sysno) -> Option<&'static [Arg]> {
     use Arg::{
         Address, BytesIn, BytesOut, Choice, CreateMode, DirFd, FcntlValue, Fd, Flags, Hex, Int,
-        Long, Mode, OpenFlags, PairOut, Path, PathOut, Request, Size, StatOut, VectorIn, VectorOut,
+        Long, Mode, PairOut, Path, PathOut, Request, Size, StatOut, VectorIn, VectorOut,
     };
     Some(match call {
         Sysno::read => &[Fd, BytesOut, Size],
@@ -194,8 +191,8 @@ fn files(call: Sysno) -> Option<&'static [Arg]> {
         Sysno::pwrite64 => &[Fd, BytesIn, Size, Long],
         Sysno::readv => &[Fd, VectorOut, Size],
         Sysno::writev => &[Fd, VectorIn, Size],
-        Sysno::open => &[Path, OpenFlags, CreateMode],
-        Sysno::openat => &[DirFd, Path, OpenFlags, CreateMode],
+        Sysno::open => &[Path, Flags(&flags::OPEN), CreateMode],
+        Sysno::openat => &[DirFd, Path, Flags(&flags::OPEN), CreateMode],
         Sysno::creat => &[Path, Mode],
         Sysno::close | Sysno::dup | Sysno::fsync | Sysno::fdatasync | Sysno::fchdir => &[Fd],
         Sysno::dup2 => &[Fd, Fd],

@@ -1,6 +1,7 @@
 //! Bytes and strings of the program, quoted as strace quotes them.
 
 use mm::addr::{PAGE_SIZE, VirtAddr};
+pub(crate) use mm::replay::text::{Style, address, hex, limit, octal, quote, signed};
 
 /// Reads the program's memory: fills the buffer from the address and says whether all of it could be
 /// read.
@@ -10,24 +11,6 @@ pub(crate) type Reader<'a> = &'a dyn Fn(VirtAddr, &mut [u8]) -> bool;
 const SHOWN: usize = 32;
 /// The longest path that is read (`PATH_MAX`), in bytes.
 const PATH_MAX: usize = 4096;
-
-/// An address as strace prints pointers.
-#[must_use]
-pub(crate) fn address(value: u64) -> String {
-    if value == 0 { "NULL".to_owned() } else { format!("{value:#x}") }
-}
-
-/// A number as C's `%#x` prints it.
-#[must_use]
-pub(crate) fn hex(value: u64) -> String {
-    if value == 0 { "0".to_owned() } else { format!("{value:#x}") }
-}
-
-/// The same bits as a signed number.
-#[must_use]
-pub(crate) fn signed(value: u64) -> i64 {
-    i64::from_le_bytes(value.to_le_bytes())
-}
 
 /// A path: up to its null, whole.
 pub(crate) fn path(at: u64, read: Reader<'_>) -> String {
@@ -56,15 +39,6 @@ pub(crate) fn bytes(at: u64, len: u64, style: Style, read: Reader<'_>) -> String
     }
     let dots = if whole > SHOWN { "..." } else { "" };
     quote(&buffer, style) + dots
-}
-
-/// How bytes that cannot be printed are written.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Style {
-    /// Those alone as C's escapes, octal if need be.
-    Escaped,
-    /// All bytes in hexadecimal.
-    Hex,
 }
 
 /// Whether a string's null was found.
@@ -97,32 +71,6 @@ fn null_terminated(at: u64, max: usize, read: Reader<'_>) -> Option<(Vec<u8>, En
     Some((found, Ended::No))
 }
 
-/// In double quotes, with C's escapes.
-pub(crate) fn quote(bytes: &[u8], style: Style) -> String {
-    let mut out = String::with_capacity(bytes.len() + 2);
-    out.push('"');
-    for (index, &byte) in bytes.iter().enumerate() {
-        match byte {
-            _ if style == Style::Hex => out.push_str(&format!("\\x{byte:02x}")),
-            b'"' => out.push_str("\\\""),
-            b'\\' => out.push_str("\\\\"),
-            b'\t' => out.push_str("\\t"),
-            b'\n' => out.push_str("\\n"),
-            0x0b => out.push_str("\\v"),
-            0x0c => out.push_str("\\f"),
-            b'\r' => out.push_str("\\r"),
-            b' '..=b'~' => out.push(char::from(byte)),
-            // A digit that follows would be read as part of a shorter number.
-            _ if bytes.get(index + 1).is_some_and(u8::is_ascii_digit) => {
-                out.push_str(&format!("\\{byte:03o}"));
-            }
-            _ => out.push_str(&format!("\\{byte:o}")),
-        }
-    }
-    out.push('"');
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -136,14 +84,6 @@ mod tests {
             let part = from.and_then(|o| memory.get(o..)?.get(..buffer.len()));
             part.map(|p| buffer.copy_from_slice(p)).is_some()
         }
-    }
-
-    #[test]
-    fn what_cannot_be_printed_is_escaped_as_strace_does() {
-        let quoted = quote(b"\x001\x00a\xe93\x1bz\x00\x00", Style::Escaped);
-        assert_eq!(quoted, r#""\0001\0a\3513\33z\0\0""#);
-        assert_eq!(quote(b"\"\\\t\n\r\x0b\x0c", Style::Escaped), r#""\"\\\t\n\r\v\f""#);
-        assert_eq!(quote(b"\xcb(a", Style::Hex), r#""\xcb\x28\x61""#);
     }
 
     #[test]
