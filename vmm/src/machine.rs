@@ -6,7 +6,7 @@ use std::sync::Arc;
 use mm::error::Broken;
 use mm::paging;
 use mm::phys::{AllocError, Contents, FrameKind, Frames, PhysMemory};
-use mm::system::{HeuristicOvercommit, System};
+use mm::system::System;
 
 use crate::boot;
 use crate::kvm::{FlushPolicy, Kind, Kvm, KvmError, KvmSink, Vcpu, VcpuPool, Vm};
@@ -44,7 +44,7 @@ impl Machine {
         let kernel = paging::KernelHalf { top_entry: half.entry() };
         let total_pages = vm.memory().limit() / mm::addr::PAGE_SIZE;
         let mut system = System::new(frames, Box::new(Arc::clone(&sink)), kernel);
-        system.guardian = Box::new(HeuristicOvercommit { total_pages });
+        system.sysctl.set_total_pages(total_pages);
         Ok(Machine {
             kind: kvm.kind(),
             system: Arc::new(system),

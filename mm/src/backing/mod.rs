@@ -8,7 +8,7 @@ mod shared;
 
 pub use file::{FileBacking, FileSource};
 pub use open::OpenFile;
-pub use shared::SharedMemory;
+pub use shared::{Seals, SharedMemory};
 
 use std::fmt::Debug;
 

@@ -1,19 +1,51 @@
-//! Shared anonymous memory: zeros until written, seen by everyone who maps it (Linux's
-//! `shmem_zero_setup`).
+//! Shared memory: zeros until written, seen by everyone who maps it (Linux's shmem: `MAP_SHARED` without a
+//! file, memfd_create(2), shmget(2)).
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use bitflags::bitflags;
 
 use super::cache::PageCache;
 use super::{Backing, BackingError, BackingName, Placement};
 use crate::addr::Frame;
 use crate::error::Errno;
 use crate::phys::{Contents, Frames};
+use crate::vma::VmFlags;
 
-/// A shared memory object of a fixed number of pages.
+bitflags! {
+    /// `F_SEAL_*` of fcntl(2): what can no longer be done to a memfd.
+    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+    pub struct Seals: u32 {
+        /// No more seals.
+        const SEAL = 1;
+        /// It cannot become shorter.
+        const SHRINK = 2;
+        /// It cannot become longer.
+        const GROW = 4;
+        /// It cannot be written.
+        const WRITE = 8;
+        /// No new shared mapping can write it.
+        const FUTURE_WRITE = 16;
+        /// It cannot be made executable or not.
+        const EXEC = 32;
+    }
+}
+
+/// Whether the object is what `MAP_SHARED|MAP_ANONYMOUS` makes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Origin {
+    Map,
+    File,
+}
+
+/// A shared memory object.
 #[derive(Debug)]
 pub struct SharedMemory {
-    pages: u64,
+    origin: Origin,
+    pages: AtomicU64,
+    seals: AtomicU32,
     name: BackingName,
     cache: PageCache,
 }
@@ -24,13 +56,72 @@ impl SharedMemory {
     pub fn new(frames: Arc<Frames>, pages: u64, inode: u64) -> Self {
         let name =
             BackingName { major: 0, minor: 1, inode, path: "/dev/zero (deleted)".to_owned() };
-        SharedMemory { pages, name, cache: PageCache::new(frames) }
+        SharedMemory { origin: Origin::Map, ..SharedMemory::file(frames, pages, name) }
+    }
+
+    /// An object of `pages` pages with a name of its own, such as memfd_create(2) makes.
+    #[must_use]
+    pub fn file(frames: Arc<Frames>, pages: u64, name: BackingName) -> Self {
+        SharedMemory {
+            origin: Origin::File,
+            pages: AtomicU64::new(pages),
+            seals: AtomicU32::new(0),
+            name,
+            cache: PageCache::new(frames),
+        }
+    }
+
+    /// Its length in pages.
+    #[must_use]
+    pub fn pages(&self) -> u64 {
+        self.pages.load(Ordering::Relaxed)
+    }
+
+    /// Changes its length, in pages (ftruncate(2)). Pages past the end are gone; who has them mapped
+    /// must be unmapped by the caller.
+    ///
+    /// # Errors
+    /// `EPERM` where a seal forbids it.
+    pub fn set_pages(&self, pages: u64) -> Result<(), Errno> {
+        let old = self.pages();
+        let forbidden = pages < old && self.seals().contains(Seals::SHRINK)
+            || pages > old && self.seals().contains(Seals::GROW);
+        if forbidden {
+            return Err(Errno::EPERM);
+        }
+        self.pages.store(pages, Ordering::Relaxed);
+        self.forget(pages..u64::MAX)
+    }
+
+    /// What can no longer be done to it.
+    #[must_use]
+    pub fn seals(&self) -> Seals {
+        Seals::from_bits_truncate(self.seals.load(Ordering::Relaxed))
+    }
+
+    /// Adds seals.
+    ///
+    /// # Errors
+    /// `EPERM` when it is sealed against that. Source: `F_ADD_SEALS` of fcntl(2).
+    pub fn add_seals(&self, seals: Seals) -> Result<(), Errno> {
+        if self.seals().contains(Seals::SEAL) {
+            return Err(Errno::EPERM);
+        }
+        self.seals.fetch_or(seals.bits(), Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn forget(&self, pages: Range<u64>) -> Result<(), Errno> {
+        self.cache.forget(pages).map_err(|broken| {
+            log::error!("shared memory cannot give up pages: {broken}");
+            Errno::EIO
+        })
     }
 }
 
 impl Backing for SharedMemory {
     fn page(&self, index: u64) -> Result<Frame, BackingError> {
-        if index >= self.pages {
+        if index >= self.pages() {
             return Err(BackingError::NoPage);
         }
         self.cache.page(index, Contents::Zeroed, |_, _| Ok(()))
@@ -44,15 +135,26 @@ impl Backing for SharedMemory {
         Placement::SharedMemory
     }
 
+    fn map(&self, flags: VmFlags) -> Result<VmFlags, Errno> {
+        let sealed = self.seals().intersects(Seals::WRITE | Seals::FUTURE_WRITE);
+        if !sealed || !flags.contains(VmFlags::SHARED) {
+            return Ok(flags);
+        }
+        if flags.contains(VmFlags::WRITE) {
+            return Err(Errno::EPERM);
+        }
+        Ok(flags - VmFlags::MAYWRITE)
+    }
+
     fn is_resident(&self, index: u64) -> bool {
         self.cache.holds(index)
     }
 
     fn punch(&self, pages: Range<u64>) -> Result<(), Errno> {
-        self.cache.forget(pages).map_err(|broken| {
-            log::error!("shared memory cannot give up pages: {broken}");
-            Errno::EIO
-        })
+        if self.seals().intersects(Seals::WRITE | Seals::FUTURE_WRITE) {
+            return Err(Errno::EPERM);
+        }
+        self.forget(pages)
     }
 
     fn is_shared_memory(&self) -> bool {
@@ -60,6 +162,6 @@ impl Backing for SharedMemory {
     }
 
     fn is_shared_anonymous(&self) -> bool {
-        true
+        self.origin == Origin::Map
     }
 }

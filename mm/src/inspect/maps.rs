@@ -23,17 +23,27 @@ pub struct MapsLine {
     pub name: BackingName,
 }
 
+impl MapsLine {
+    /// The second column: `rwxp` or `s`, as letters.
+    #[must_use]
+    pub fn permissions(&self) -> [u8; 4] {
+        let letter = |flag, letter| if self.flags.contains(flag) { letter } else { b'-' };
+        [
+            letter(VmFlags::READ, b'r'),
+            letter(VmFlags::WRITE, b'w'),
+            letter(VmFlags::EXEC, b'x'),
+            if self.flags.contains(VmFlags::MAYSHARE) { b's' } else { b'p' },
+        ]
+    }
+}
+
 impl fmt::Display for MapsLine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let letter = |flag, letter| if self.flags.contains(flag) { letter } else { '-' };
         let line = format!(
-            "{:08x}-{:08x} {}{}{}{} {:08x} {:02x}:{:02x} {} ",
+            "{:08x}-{:08x} {} {:08x} {:02x}:{:02x} {} ",
             self.range.start().get(),
             self.range.end().get(),
-            letter(VmFlags::READ, 'r'),
-            letter(VmFlags::WRITE, 'w'),
-            letter(VmFlags::EXEC, 'x'),
-            if self.flags.contains(VmFlags::MAYSHARE) { 's' } else { 'p' },
+            self.permissions().map(char::from).iter().collect::<String>(),
             self.offset,
             self.name.major,
             self.name.minor,

@@ -1,7 +1,10 @@
 //! Where things are in an address space, and `PR_SET_MM` of prctl(2), which says so.
 
-use crate::addr::VirtAddr;
+use super::AddressSpace;
+use crate::addr::{PageRange, VirtAddr};
+use crate::error::{CallResult, Errno};
 use crate::vma::place::PlaceLayout;
+use crate::vma::{VmFlags, Vma};
 
 /// The fields of `mm_struct` that say where things are.
 #[derive(Clone, Debug)]
@@ -53,5 +56,45 @@ impl Layout {
             env_end: VirtAddr::ZERO,
             auxv: Vec::new(),
         }
+    }
+}
+
+impl AddressSpace {
+    /// Says where placement from the top down begins.
+    pub fn set_mmap_base(&mut self, addr: VirtAddr) {
+        self.layout.place.mmap_base = addr;
+    }
+
+    /// Says where the heap begins and ends, without mapping it.
+    pub fn set_brk(&mut self, start: VirtAddr, current: VirtAddr) {
+        self.layout.start_brk = start;
+        self.layout.brk = current;
+    }
+
+    /// Takes over a VMA as it is, merged with nothing: the starting state of a trace.
+    ///
+    /// # Errors
+    /// `EINVAL` where there is something already.
+    pub fn adopt(&mut self, vma: Vma) -> CallResult<()> {
+        let (flags, pages) = (vma.flags, vma.range().pages());
+        self.vmas.insert(vma).map_err(|_| Errno::EINVAL)?;
+        self.account.add(flags, pages);
+        if flags.contains(VmFlags::ACCOUNT) {
+            self.commit(pages)?;
+        }
+        Ok(())
+    }
+
+    /// Unmaps a range whatever is there, sealed or not.
+    ///
+    /// # Errors
+    /// [`Broken`](crate::error::Broken) only.
+    pub fn clear(&mut self, range: PageRange) -> CallResult<()> {
+        let inside: Vec<PageRange> =
+            self.vmas.range(range).filter_map(|vma| vma.range().intersect(range)).collect();
+        for part in inside {
+            self.vmas.update(part.start(), |vma| vma.flags.remove(VmFlags::SEALED));
+        }
+        self.unmap(range)
     }
 }

@@ -59,6 +59,14 @@ impl AddressSpace {
             return Err(Errno::EINVAL.into());
         }
         let mut request = request.clone();
+        if request.flags.contains(MapFlags::HUGETLB) {
+            let size = match (&request.file, (request.flags & MapFlags::HUGE_SIZE).bits() >> 26) {
+                (None, 0 | 21) => 1 << 21,
+                (None, 30) => 1 << 30,
+                _ => return Err(Errno::EINVAL.into()),
+            };
+            request.len = request.len.checked_next_multiple_of(size).ok_or(Errno::EINVAL)?;
+        }
         if self.modes.read_implies_exec()
             && request.prot.contains(Prot::READ)
             && !request.file.as_ref().is_some_and(|f| f.mode().contains(FileMode::NOEXEC))
@@ -121,6 +129,10 @@ impl AddressSpace {
         }
         if self.modes.denies_write_exec(vm, vm) {
             return Err(Errno::EACCES.into());
+        }
+        if flags.contains(MapFlags::HUGETLB) && request.file.is_none() {
+            // The pool of huge pages is empty.
+            return Err(Errno::ENOMEM.into());
         }
         let mut vma = Vma::anonymous(range, vm);
         if let Some(file) = &request.file {

@@ -2,7 +2,7 @@
 
 use mm::addr::VirtAddr;
 use mm::error::Errno;
-use mm::vma::limits::{Limits, UNLIMITED};
+use mm::vma::limits::{Limit, Limits, UNLIMITED};
 use nix::libc;
 
 use super::{Context, Served, Stop};
@@ -109,29 +109,36 @@ pub(super) fn setrlimit(c: &mut Context<'_>) -> Served {
 
 /// The soft and hard value of a limit.
 fn limit(limits: &Limits, resource: u32) -> [u64; 2] {
+    let both = |limit: Limit| [limit.soft, limit.hard];
     match resource {
-        libc::RLIMIT_STACK => [limits.stack, UNLIMITED],
-        libc::RLIMIT_DATA => [limits.data, UNLIMITED],
-        libc::RLIMIT_AS => [limits.address_space, UNLIMITED],
+        libc::RLIMIT_STACK => both(limits.stack),
+        libc::RLIMIT_DATA => both(limits.data),
+        libc::RLIMIT_AS => both(limits.address_space),
+        libc::RLIMIT_MEMLOCK => both(limits.memlock),
         libc::RLIMIT_CORE => [0, UNLIMITED],
         libc::RLIMIT_NOFILE => [1024, 4096],
-        libc::RLIMIT_MEMLOCK => [8 << 20, 8 << 20],
         libc::RLIMIT_MSGQUEUE => [819_200, 819_200],
         libc::RLIMIT_NICE | libc::RLIMIT_RTPRIO => [0, 0],
         _ => [UNLIMITED, UNLIMITED],
     }
 }
 
+/// Raising a hard limit takes `CAP_SYS_RESOURCE`, which the program does not have.
 fn set_limit(c: &Context<'_>, resource: u32, [soft, hard]: [u64; 2]) -> Result<(), Stop> {
     if soft > hard {
         return Err(Errno::EINVAL.into());
     }
     let mut space = c.process.space.change();
     let limits = space.limits_mut();
+    if hard > limit(limits, resource)[1] {
+        return Err(Errno::EPERM.into());
+    }
+    let new = Limit { soft, hard };
     match resource {
-        libc::RLIMIT_STACK => limits.stack = soft,
-        libc::RLIMIT_DATA => limits.data = soft,
-        libc::RLIMIT_AS => limits.address_space = soft,
+        libc::RLIMIT_STACK => limits.stack = new,
+        libc::RLIMIT_DATA => limits.data = new,
+        libc::RLIMIT_AS => limits.address_space = new,
+        libc::RLIMIT_MEMLOCK => limits.memlock = new,
         _ => {}
     }
     Ok(())

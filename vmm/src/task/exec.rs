@@ -11,7 +11,7 @@ use mm::addr::{PageRange, VirtAddr};
 use mm::backing::{Backing, BackingName, FileBacking, FileSource};
 use mm::error::{AccessError, CallError};
 use mm::phys::AllocError;
-use mm::space::{AddressSpace, Exec, MapRequest, MapSource, SharedSpace};
+use mm::space::{AddressSpace, Exec, MapRequest, SharedSpace};
 use mm::vma::limits::Limits;
 use mm::vma::{MapFlags, MapType, Prot};
 use nix::sys::mman::ProtFlags;
@@ -65,15 +65,15 @@ pub fn exec(
 ) -> Result<Loaded, ExecError> {
     let limits = Limits::default();
     let mut space = AddressSpace::new(Arc::clone(machine.system()), limits)?;
-    let layout = place(&space, image)?;
     let backing = backing(machine, image, path)?;
+    let layout = place(&space, image, &backing)?;
     for mapping in &layout.mappings {
         map(&mut space, mapping, &backing)?;
     }
     let execfn = argv.first().cloned().unwrap_or_default();
     let stack = InitialStack::build(&StackInputs {
         top: VirtAddr::TASK_END,
-        stack_limit: limits.stack,
+        stack_limit: limits.stack.soft,
         execfn: &execfn,
         argv,
         envp,
@@ -95,11 +95,15 @@ pub fn exec(
 }
 
 /// Decides where the program goes.
-fn place(space: &AddressSpace, image: &Image) -> Result<Layout, ExecError> {
+fn place(
+    space: &AddressSpace,
+    image: &Image,
+    file: &Arc<dyn Backing>,
+) -> Result<Layout, ExecError> {
     let start = match image.elf.placement() {
         Placement::Fixed(start) => start,
         Placement::Anywhere { size, alignment } => {
-            let at = space.free_area(size)?;
+            let at = space.free_area(file, size)?;
             VirtAddr::new(at.get() - at.get() % alignment)
         }
     };
@@ -111,23 +115,19 @@ fn map(
     mapping: &Mapping,
     backing: &Arc<dyn Backing>,
 ) -> Result<(), ExecError> {
-    let (range, prot, source): (PageRange, ProtFlags, MapSource) = match *mapping {
+    let (range, prot, file, offset): (PageRange, ProtFlags, _, u64) = match *mapping {
         Mapping::File { range, prot, offset, .. } => {
-            (range, prot, MapSource::Backing { backing: Arc::clone(backing), offset })
+            (range, prot, Some(Arc::clone(backing)), offset)
         }
-        Mapping::Anonymous { range, prot } => (range, prot, MapSource::Anonymous),
-    };
-    let anonymous = match source {
-        MapSource::Anonymous => MapFlags::ANONYMOUS,
-        MapSource::Backing { .. } => MapFlags::empty(),
+        Mapping::Anonymous { range, prot } => (range, prot, None, 0),
     };
     space.mmap(&MapRequest {
         addr: range.start(),
         len: range.len(),
         prot: Prot::from_bits_truncate(u64::try_from(prot.bits()).unwrap_or(0)),
-        kind: MapType::Private,
-        flags: MapFlags::FIXED_NOREPLACE | anonymous,
-        source,
+        flags: MapFlags::FIXED_NOREPLACE | MapType::Private.into(),
+        file,
+        offset,
     })?;
     Ok(())
 }

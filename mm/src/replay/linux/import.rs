@@ -1,0 +1,158 @@
+//! A starting state: the VMAs that `/proc/PID/maps` showed, and what it does not show.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::{Linux, Task};
+use crate::addr::{Frame, PAGE_SHIFT, PageRange, VirtAddr};
+use crate::backing::{
+    Backing, BackingError, BackingName, FileMode, OpenFile, Placement, SharedMemory,
+};
+use crate::error::{Broken, CallResult, Errno};
+use crate::replay::trace::{AnonOrigin, MapLine};
+use crate::vma::{AnonId, Lineage, VmFlags, Vma};
+
+/// The kernel's own pages in a program, such as the vDSO.
+#[derive(Debug)]
+struct Special(BackingName);
+
+impl Backing for Special {
+    fn page(&self, _: u64) -> Result<Frame, BackingError> {
+        Err(BackingError::NoPage)
+    }
+
+    fn name(&self) -> BackingName {
+        self.0.clone()
+    }
+
+    fn mode(&self) -> FileMode {
+        FileMode::READ
+    }
+
+    fn placement(&self) -> Placement {
+        Placement::Anywhere
+    }
+
+    fn may_split(&self, _: VirtAddr) -> Result<(), Errno> {
+        Err(Errno::EINVAL)
+    }
+
+    fn has_close_hook(&self) -> bool {
+        true
+    }
+}
+
+/// What the lines of one import have in common.
+#[derive(Default)]
+struct Known {
+    files: BTreeMap<((u32, u32), u64), Arc<dyn Backing>>,
+    families: BTreeMap<u64, AnonId>,
+}
+
+impl Linux {
+    /// Puts these VMAs in place of all there are. Lines of the kernel half are passed over.
+    ///
+    /// # Errors
+    /// `EINVAL` for lines that overlap or are no ranges of pages.
+    pub fn import(&mut self, task: Task, lines: &[MapLine]) -> CallResult<()> {
+        let space = self.space(task)?;
+        let mut space = space.change();
+        if let Some(all) = PageRange::new(VirtAddr::ZERO, VirtAddr::TASK_END) {
+            space.clear(all)?;
+        }
+        let mut known = Known::default();
+        for line in lines.iter().filter(|line| line.span.start < VirtAddr::TASK_END) {
+            let range = PageRange::new(line.span.start, line.span.end).ok_or(Errno::EINVAL)?;
+            match line.name.as_str() {
+                "[heap]" => space.set_brk(range.start(), range.end()),
+                "[stack]" => space.set_start_stack(VirtAddr::new(range.end().get() - 1)),
+                _ => {}
+            }
+            let vma = self.vma_of(line, range, &mut known)?;
+            space.adopt(vma)?;
+        }
+        Ok(())
+    }
+
+    fn vma_of(&self, line: &MapLine, range: PageRange, known: &mut Known) -> Result<Vma, Broken> {
+        let flags = match &line.hidden.flags {
+            Some(names) => names
+                .0
+                .iter()
+                .filter_map(|name| std::str::from_utf8(name).ok())
+                .filter_map(VmFlags::from_mnemonic)
+                .fold(VmFlags::empty(), |flags, flag| flags | flag),
+            None => flags_of(line),
+        };
+        let mut vma = Vma::anonymous(range, flags);
+        if let Some(backing) = self.backing_of(line, range, known) {
+            vma.backing = Some(backing);
+            vma.pgoff = line.offset >> PAGE_SHIFT;
+        }
+        if let Some(pgoff) = line.hidden.pgoff {
+            vma.pgoff = pgoff;
+        }
+        let private_writable = flags.contains(VmFlags::WRITE) && vma.is_private();
+        let anon = match line.hidden.anon {
+            Some(AnonOrigin::None) => None,
+            Some(AnonOrigin::Inherited(family)) => Some(
+                *known
+                    .families
+                    .entry(family)
+                    .or_insert_with(|| self.system.new_anon(Lineage::Inherited)),
+            ),
+            Some(AnonOrigin::Own) => Some(self.system.new_anon(Lineage::Own)),
+            None => private_writable.then(|| self.system.new_anon(Lineage::Own)),
+        };
+        vma.set_anon(anon);
+        Ok(vma)
+    }
+
+    fn backing_of(
+        &self,
+        line: &MapLine,
+        range: PageRange,
+        known: &mut Known,
+    ) -> Option<Arc<dyn Backing>> {
+        let name = BackingName {
+            major: line.device.0,
+            minor: line.device.1,
+            inode: line.inode,
+            path: line.name.clone(),
+        };
+        if matches!(line.name.as_str(), "[vdso]" | "[vvar]" | "[vvar_vclock]") {
+            return Some(Arc::new(Special(name)));
+        }
+        if line.inode == 0 && line.device == (0, 0) {
+            return None;
+        }
+        let pages = (line.offset >> PAGE_SHIFT).saturating_add(range.pages());
+        let file = known.files.entry((line.device, line.inode)).or_insert_with(|| {
+            let frames = Arc::clone(self.system.frames());
+            let object = Arc::new(SharedMemory::file(frames, pages, name));
+            Arc::new(OpenFile::new(object, FileMode::READ | FileMode::WRITE))
+        });
+        Some(Arc::clone(file))
+    }
+}
+
+/// The flags that a line without a list of them stands for.
+fn flags_of(line: &MapLine) -> VmFlags {
+    let [read, write, execute, share] = line.permissions;
+    let mut flags = VmFlags::MAY;
+    flags.set(VmFlags::READ, read == b'r');
+    flags.set(VmFlags::WRITE, write == b'w');
+    flags.set(VmFlags::EXEC, execute == b'x');
+    let shared = share == b's';
+    flags.set(VmFlags::SHARED | VmFlags::MAYSHARE, shared);
+    flags.set(VmFlags::ACCOUNT, !shared && write == b'w');
+    match line.name.as_str() {
+        "[stack]" => flags | VmFlags::GROWSDOWN,
+        "[vdso]" => flags | VmFlags::DONTEXPAND,
+        "[vvar]" | "[vvar_vclock]" => {
+            let kernel = VmFlags::IO | VmFlags::DONTEXPAND | VmFlags::DONTDUMP | VmFlags::PFNMAP;
+            flags - VmFlags::MAYWRITE - VmFlags::MAYEXEC | kernel
+        }
+        _ => flags,
+    }
+}

@@ -1,0 +1,258 @@
+//! One act of a process, as both sides can do it.
+
+use std::fmt;
+
+use guest::script::{Access, Arg, Op};
+use mm::addr::VirtAddr;
+use mm::paging::AccessKind;
+use mm::replay::calls::{Call, IoVec, MemoryCall, Pointee};
+
+use crate::script::{FTRUNCATE, MEMFD_CREATE, Script};
+
+/// The most VMAs are asked for up to here.
+const TASK_END: u64 = 0x7fff_ffff_f000;
+
+/// What a process does.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Deed {
+    /// A memory call.
+    Call(MemoryCall),
+    /// Opens a file, which gets this descriptor, the lowest free one.
+    Open(i32, Open),
+    /// Accesses a byte.
+    Touch(u64, AccessKind),
+    /// Writes a byte.
+    Store(u64, u8),
+    /// Reads a byte.
+    Load(u64),
+    /// Registers a range with the script's userfaultfd (fd, address, length, modes), or with mode 0
+    /// unregisters it.
+    Uffd(i32, u64, u64, u64),
+    /// Gives up a capability, by its number.
+    DropCapability(u32),
+    /// Makes a process with this number.
+    Fork(u8),
+    /// Ends.
+    Exit,
+}
+
+/// What is opened.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Open {
+    /// A memfd of so many pages.
+    Memfd(u64),
+    /// A file without a name of so many pages.
+    File(u64),
+    /// A descriptor's file again: for reading, writing, or both (`O_RDONLY` and so on).
+    Again(i32, u64),
+    /// A directory.
+    Directory,
+}
+
+/// A process's deed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Act {
+    /// Which process.
+    pub process: u8,
+    /// What it does.
+    pub deed: Deed,
+}
+
+impl Act {
+    /// Adds its steps to a script. The one whose answer counts is returned, and after it the VMAs'.
+    pub fn add_to(&self, script: &mut Script) -> (usize, usize) {
+        let process = self.process;
+        let step = match &self.deed {
+            Deed::Call(call) => add_call(script, process, call),
+            &Deed::Open(fd, open) => add_open(script, process, fd, open),
+            &Deed::Touch(addr, kind) => {
+                let access = match kind {
+                    AccessKind::Read => Access::Read,
+                    AccessKind::Write => Access::Write,
+                    AccessKind::Execute => Access::Execute,
+                };
+                script.step(process, Op::Touch { addr, access })
+            }
+            &Deed::Store(addr, byte) => script.step(process, Op::Store { addr, byte }),
+            &Deed::Load(addr) => script.step(process, Op::Load { addr }),
+            &Deed::Uffd(fd, addr, len, mode) => {
+                const REGISTER: u64 = 0xc020_aa00;
+                const UNREGISTER: u64 = 0x8010_aa01;
+                let request = if mode == 0 { UNREGISTER } else { REGISTER };
+                let words = [addr, len, mode, 0];
+                let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+                let args =
+                    [Arg::Value(fd as u64), Arg::Value(request), Arg::InOut(&bytes)];
+                script.call_of(process, 16, &args)
+            }
+            &Deed::DropCapability(number) => drop_capability(script, process, number),
+            &Deed::Fork(child) => script.step(process, Op::Fork { child }),
+            Deed::Exit => {
+                let step = script.step(process, Op::Exit);
+                return (step, step);
+            }
+        };
+        let maps = script.step(process, Op::Maps { start: 0, end: TASK_END });
+        (step, maps)
+    }
+}
+
+/// capset(2) without one capability: all others as root has them.
+fn drop_capability(script: &mut Script, process: u8, number: u32) -> usize {
+    let header: Vec<u8> = [0x2008_0522u32, 0].iter().flat_map(|w| w.to_le_bytes()).collect();
+    // CAP_SYS_RESOURCE (24) is what root has not here.
+    let all = 0x1ff_feff_ffffu64 & !(1 << number);
+    let (low, high) = (all as u32, (all >> 32) as u32);
+    let sets: Vec<u8> = [low, low, 0, high, high, 0].iter().flat_map(|w| w.to_le_bytes()).collect();
+    script.call_of(process, 126, &[Arg::In(&header), Arg::In(&sets)])
+}
+
+fn add_open(script: &mut Script, process: u8, fd: i32, open: Open) -> usize {
+    const OPEN: u64 = 2;
+    let (step, pages) = match open {
+        Open::Memfd(pages) => {
+            let args = [Arg::In(b"trace\0"), Arg::Value(2)];
+            (script.call_of(process, MEMFD_CREATE, &args), pages)
+        }
+        Open::File(pages) => {
+            // O_TMPFILE|O_RDWR
+            let args = [Arg::In(b"/tmp\0"), Arg::Value(0o20_200_002), Arg::Value(0o600)];
+            (script.call_of(process, OPEN, &args), pages)
+        }
+        Open::Again(fd, mode) => {
+            let path = format!("/proc/self/fd/{fd}\0");
+            return script.call_of(process, OPEN, &[Arg::In(path.as_bytes()), Arg::Value(mode)]);
+        }
+        Open::Directory => {
+            return script.call_of(process, OPEN, &[Arg::In(b"/\0"), Arg::Value(0)]);
+        }
+    };
+    script.call_of(process, FTRUNCATE, &[Arg::Value(fd as u64), Arg::Value(pages * 4096)]);
+    step
+}
+
+fn add_call(script: &mut Script, process: u8, call: &MemoryCall) -> usize {
+    use MemoryCall as M;
+    let bytes_of = |words: &[u64]| -> Vec<u8> {
+        words.iter().flat_map(|word| word.to_le_bytes()).collect()
+    };
+    let mut numbers = |number: u64, words: &[u64]| {
+        let args: Vec<Arg<'_>> = words.iter().map(|&word| Arg::Value(word)).collect();
+        script.call_of(process, number, &args)
+    };
+    let a = |addr: VirtAddr| addr.get();
+    match *call {
+        M::Mmap { addr, len, prot, flags, fd, offset } => {
+            numbers(9, &[a(addr), len, prot, flags, fd as u64, offset])
+        }
+        M::Munmap { addr, len } => numbers(11, &[a(addr), len]),
+        M::Mprotect { addr, len, prot } => numbers(10, &[a(addr), len, prot]),
+        M::PkeyMprotect { addr, len, prot, pkey } => {
+            numbers(329, &[a(addr), len, prot, pkey as u64])
+        }
+        M::Mremap { addr, old_len, new_len, flags, new_addr } => {
+            numbers(25, &[a(addr), old_len, new_len, flags, a(new_addr)])
+        }
+        M::Brk { addr } => numbers(12, &[a(addr)]),
+        M::RemapFilePages { addr, len, prot, pgoff, flags } => {
+            numbers(216, &[a(addr), len, prot, pgoff, flags])
+        }
+        M::Madvise { addr, len, advice } => numbers(28, &[a(addr), len, advice]),
+        M::Mlock { addr, len } => numbers(149, &[a(addr), len]),
+        M::Mlock2 { addr, len, flags } => numbers(325, &[a(addr), len, flags]),
+        M::Munlock { addr, len } => numbers(150, &[a(addr), len]),
+        M::Mlockall { flags } => numbers(151, &[flags]),
+        M::Munlockall => numbers(152, &[]),
+        M::Mseal { addr, len, flags } => numbers(462, &[a(addr), len, flags]),
+        M::Msync { addr, len, flags } => numbers(26, &[a(addr), len, flags]),
+        M::Mincore { addr, len, .. } => {
+            let pages = u32::try_from(len.div_ceil(4096).min(1 << 16)).unwrap_or(0);
+            let args = [Arg::Value(a(addr)), Arg::Value(len), Arg::Out(pages)];
+            script.call_of(process, 27, &args)
+        }
+        M::Mbind { addr, len, mode, ref nodes, maxnode, flags } => {
+            let bytes = nodes.shown().map(|words| bytes_of(words));
+            let nodes = bytes.as_deref().map_or(Arg::Value(0), Arg::In);
+            let (addr, len) = (Arg::Value(a(addr)), Arg::Value(len));
+            let rest = [Arg::Value(mode), nodes, Arg::Value(maxnode), Arg::Value(flags)];
+            script.call_of(process, 237, &[addr, len, rest[0], rest[1], rest[2], rest[3]])
+        }
+        M::SetMempolicy { mode, ref nodes, maxnode } => {
+            let bytes = nodes.shown().map(|words| bytes_of(words));
+            let nodes = bytes.as_deref().map_or(Arg::Value(0), Arg::In);
+            script.call_of(process, 238, &[Arg::Value(mode), nodes, Arg::Value(maxnode)])
+        }
+        M::GetMempolicy { addr, flags, .. } => {
+            let args = [
+                Arg::Out(4),
+                Arg::Value(0),
+                Arg::Value(0),
+                Arg::Value(a(addr)),
+                Arg::Value(flags),
+            ];
+            script.call_of(process, 239, &args)
+        }
+        M::Prctl { option, args, .. } => {
+            numbers(157, &[option, args[0], args[1], args[2], args[3]])
+        }
+        M::Prlimit { resource, ref new, .. } => {
+            let bytes = new.shown().map(|limit| bytes_of(&[limit.current, limit.maximum]));
+            let new = bytes.as_deref().map_or(Arg::Value(0), Arg::In);
+            let args = [Arg::Value(0), Arg::Value(resource), new, Arg::Out(16)];
+            script.call_of(process, 302, &args)
+        }
+        M::Personality { persona } => numbers(135, &[persona]),
+        M::Userfaultfd { flags } => numbers(323, &[flags]),
+        M::ProcessMadvise { pidfd, ref ranges, count, advice, flags } => {
+            let words: Vec<u64> = ranges
+                .shown()
+                .into_iter()
+                .flatten()
+                .flat_map(|&IoVec { base, len }| [base.get(), len])
+                .collect();
+            let bytes = bytes_of(&words);
+            let ranges = if *ranges == Pointee::Null { Arg::Value(0) } else { Arg::In(&bytes) };
+            let args = [
+                Arg::Value(pidfd as u64),
+                ranges,
+                Arg::Value(count),
+                Arg::Value(advice),
+                Arg::Value(flags),
+            ];
+            script.call_of(process, 440, &args)
+        }
+        M::Setrlimit { .. }
+        | M::Getrlimit { .. }
+        | M::Shmget { .. }
+        | M::Shmat { .. }
+        | M::Shmdt { .. }
+        | M::Shmctl { .. } => numbers(39, &[]),
+    }
+}
+
+impl fmt::Display for Act {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}  ", self.process)?;
+        match &self.deed {
+            Deed::Call(call) => write!(f, "{}", Call::Memory(call.clone())),
+            Deed::Touch(addr, kind) => {
+                let letter = match kind {
+                    AccessKind::Read => 'r',
+                    AccessKind::Write => 'w',
+                    AccessKind::Execute => 'x',
+                };
+                write!(f, "@touch {addr:#x} {letter}")
+            }
+            Deed::Store(addr, byte) => write!(f, "@store {addr:#x} {byte:#x}"),
+            Deed::Load(addr) => write!(f, "@load {addr:#x}"),
+            Deed::Uffd(_, addr, len, 0) => write!(f, "@uffd unregister {addr:#x}+{}", len / 4096),
+            Deed::Uffd(_, addr, len, mode) => {
+                write!(f, "@uffd register {addr:#x}+{} modes {mode}", len / 4096)
+            }
+            Deed::DropCapability(number) => write!(f, "@cap {number} no"),
+            Deed::Open(fd, open) => write!(f, "@file {fd} {open:?}"),
+            Deed::Fork(child) => write!(f, "fork() = {child}"),
+            Deed::Exit => write!(f, "exit_group(0)"),
+        }
+    }
+}

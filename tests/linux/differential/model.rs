@@ -1,0 +1,254 @@
+//! Our side: the software executor, begun from the state that a process of the player begins with.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use guest::script::{Name, Op, Vma};
+use libtest_mimic::Failed;
+use mm::addr::{PAGE_SIZE, VirtAddr};
+use mm::backing::{FileMode, Seals};
+use mm::error::{AccessError, CallError, Fault};
+use mm::inspect;
+use mm::paging::AccessKind;
+use mm::replay::engine::Task;
+use mm::replay::linux::{ByteAccess, Linux, ObjectKind};
+use mm::replay::trace::{AnonOrigin, Hidden, MapLine, Span, VmFlagNames};
+use mm::vma::Userfault;
+use mm::vma::limits::Capabilities;
+
+use super::act::{Act, Deed, Open};
+use crate::oracle::Oracle;
+use crate::script::{Answer, BRK, Script};
+
+/// Everything up to here is the program's.
+const TASK_END: u64 = 0x7fff_ffff_f000;
+/// Frames of the machine: far more than the acts can touch.
+const FRAMES: u64 = 1 << 16;
+
+/// What a deed came to, as far as both sides can be compared.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Result {
+    /// A call's value.
+    Value(u64),
+    /// A call's error.
+    Errno(i32),
+    /// An access that was done, with the byte that a load read.
+    Done(u8),
+    /// An access's signal and si_code.
+    Signal(u64, u64),
+}
+
+/// A VMA as it is compared: range, `rwxp`, offset (of files).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Line {
+    /// The addresses.
+    pub range: Range<u64>,
+    /// As /proc/PID/maps prints them.
+    pub permissions: String,
+    /// Bytes, 0 for anonymous memory.
+    pub offset: u64,
+}
+
+/// The state that every script begins with.
+#[derive(Clone, Debug)]
+pub struct Start {
+    lines: Vec<MapLine>,
+    brk: u64,
+}
+
+impl Start {
+    /// Asks a player.
+    pub fn of(oracle: &mut Oracle) -> std::result::Result<Self, Failed> {
+        let mut script = Script::new();
+        script.maps(0..TASK_END);
+        script.step(0, Op::VmFlags { start: 0, end: TASK_END });
+        script.call(BRK, &[0]);
+        let answers = oracle.run(&script)?;
+        let [Answer::Maps(vmas), Answer::VmFlags(flags), Answer::Result { value: Ok(brk), .. }] =
+            &answers[..]
+        else {
+            return Err(format!("the starting state: {answers:?}").into());
+        };
+        let lines = vmas.iter().zip(flags).enumerate().map(|(at, (vma, (_, flags)))| {
+            let names = flags.split_whitespace().filter_map(|n| n.as_bytes().try_into().ok());
+            let flags = VmFlagNames(names.collect());
+            starting_line(at, vma, flags)
+        });
+        Ok(Start { lines: lines.collect(), brk: *brk })
+    }
+}
+
+fn starting_line(at: usize, vma: &Vma, flags: VmFlagNames) -> MapLine {
+    let name = match vma.name {
+        Name::Stack => "[stack]",
+        Name::Heap => "[heap]",
+        Name::Vdso => "[vdso]",
+        Name::Vvar => "[vvar]",
+        _ => "",
+    };
+    let private = !vma.permissions().contains(&b's');
+    let written = private && (vma.permissions()[1] == b'w');
+    MapLine {
+        span: Span { start: VirtAddr::new(vma.start), end: VirtAddr::new(vma.end) },
+        permissions: vma.permissions(),
+        offset: vma.offset,
+        device: (0, u32::from(vma.inode != 0)),
+        inode: vma.inode,
+        name: name.to_owned(),
+        hidden: Hidden {
+            flags: Some(flags),
+            // The player's root has written to all of its own memory, and forked.
+            anon: Some(if written { AnonOrigin::Inherited(at as u64) } else { AnonOrigin::None }),
+            pgoff: None,
+        },
+    }
+}
+
+/// The software executor and what the acts need beside it.
+#[derive(Debug)]
+pub struct Model {
+    linux: Linux,
+    userfault: Arc<Userfault>,
+}
+
+impl Model {
+    /// A machine with process 0 in the starting state.
+    pub fn new(start: &Start) -> std::result::Result<Self, Failed> {
+        let mut linux = Linux::new(FRAMES);
+        linux.start(Task(0)).map_err(|error| error.to_string())?;
+        linux.import(Task(0), &start.lines).map_err(|error| error.to_string())?;
+        let brk = VirtAddr::new(start.brk);
+        linux.space(Task(0))?.change().set_brk(brk, brk);
+        Ok(Model { linux, userfault: Arc::default() })
+    }
+
+    /// Does an act.
+    pub fn perform(&mut self, act: &Act) -> std::result::Result<Result, Failed> {
+        let task = Task(u32::from(act.process));
+        let call = |result: mm::error::CallResult<()>| match result {
+            Ok(()) => Ok(Result::Value(0)),
+            Err(CallError::Errno(errno)) => Ok(Result::Errno(errno as i32)),
+            Err(CallError::Broken(broken)) => Err(Failed::from(broken.to_string())),
+        };
+        match &act.deed {
+            Deed::Call(memory) => match self.linux.call(task, memory)? {
+                Some((Ok(value), _)) => Ok(Result::Value(value)),
+                Some((Err(errno), _)) => Ok(Result::Errno(errno as i32)),
+                None => Err(format!("{memory:?} is not modelled").into()),
+            },
+            &Deed::Open(fd, open) => {
+                self.open(task, fd, open)?;
+                Ok(Result::Value(fd as u64))
+            }
+            &Deed::Touch(addr, kind) => self.access(task, addr, ByteAccess::Touch(kind), false),
+            &Deed::Store(addr, byte) => self.access(task, addr, ByteAccess::Store(byte), false),
+            &Deed::Load(addr) => {
+                self.access(task, addr, ByteAccess::Touch(AccessKind::Read), true)
+            }
+            &Deed::Uffd(_, addr, len, 0) => {
+                call(self.linux.unregister(task, VirtAddr::new(addr), len))
+            }
+            &Deed::Uffd(_, addr, len, mode) => {
+                let uffd = Arc::clone(&self.userfault);
+                call(self.linux.register(task, &uffd, VirtAddr::new(addr), len, mode))
+            }
+            &Deed::DropCapability(number) => {
+                let capability = match number {
+                    14 => Capabilities::IPC_LOCK,
+                    17 => Capabilities::SYS_RAWIO,
+                    23 => Capabilities::SYS_NICE,
+                    _ => Capabilities::empty(),
+                };
+                self.linux.space(task)?.change().limits_mut().capabilities.remove(capability);
+                Ok(Result::Value(0))
+            }
+            &Deed::Fork(child) => call(self.linux.fork(task, Task(u32::from(child)))),
+            Deed::Exit => {
+                self.linux.end(task)?;
+                Ok(Result::Value(0))
+            }
+        }
+    }
+
+    fn open(&mut self, task: Task, fd: i32, open: Open) -> std::result::Result<(), Failed> {
+        let both = FileMode::READ | FileMode::WRITE;
+        let none = Seals::empty();
+        match open {
+            Open::Memfd(pages) => self.linux.open(task, fd, ObjectKind::Memfd, pages, both, none)?,
+            Open::File(pages) => self.linux.open(task, fd, ObjectKind::File, pages, both, none)?,
+            Open::Again(of, mode) => {
+                let mode = match mode {
+                    0 => FileMode::READ,
+                    1 => FileMode::WRITE,
+                    _ => both,
+                };
+                self.linux.reopen(task, of, fd, mode)?;
+            }
+            Open::Directory => {
+                self.linux.open(task, fd, ObjectKind::Unmappable, 1, FileMode::READ, none)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn access(
+        &self,
+        task: Task,
+        addr: u64,
+        access: ByteAccess,
+        tells: bool,
+    ) -> std::result::Result<Result, Failed> {
+        match self.linux.access(task, VirtAddr::new(addr), access) {
+            Ok(byte) => Ok(Result::Done(if tells { byte } else { 0 })),
+            Err(AccessError::Fault(Fault::NotMapped(_))) => Ok(Result::Signal(11, 1)),
+            Err(AccessError::Fault(Fault::Denied(_))) => Ok(Result::Signal(11, 2)),
+            Err(AccessError::Fault(Fault::NoBacking(_))) => Ok(Result::Signal(7, 2)),
+            Err(AccessError::Fault(Fault::OutOfMemory(_))) => Err("out of frames".into()),
+            Err(AccessError::Broken(broken)) => Err(broken.to_string().into()),
+        }
+    }
+
+    /// The VMAs of a process; none if there is no such process.
+    pub fn lines(&self, process: u8) -> Vec<Line> {
+        let Ok(space) = self.linux.space(Task(u32::from(process))) else { return Vec::new() };
+        let space = space.look();
+        inspect::maps(&space)
+            .map(|line| Line {
+                range: line.range.start().get()..line.range.end().get(),
+                permissions: line.permissions().map(char::from).iter().collect(),
+                offset: line.offset,
+            })
+            .collect()
+    }
+
+    /// smaps' VmFlags of each VMA, without `sd`.
+    pub fn flags(&self, process: u8) -> Vec<(u64, String)> {
+        let Ok(space) = self.linux.space(Task(u32::from(process))) else { return Vec::new() };
+        let space = space.look();
+        space
+            .vmas()
+            .iter()
+            .map(|vma| {
+                let names: Vec<_> = vma.flags.mnemonics().filter(|name| *name != "sd").collect();
+                (vma.range().start().get(), names.join(" "))
+            })
+            .collect()
+    }
+
+    /// VmSize, VmLck, VmData and VmStk of /proc/PID/status, in kB.
+    pub fn accounts(&self, process: u8) -> Option<[u64; 4]> {
+        let space = self.linux.space(Task(u32::from(process))).ok()?;
+        let space = space.look();
+        let account = space.account();
+        let kib = |pages: u64| pages * PAGE_SIZE / 1024;
+        Some([account.total, account.locked, account.data, account.stack].map(kib))
+    }
+
+    /// Checks every invariant of a process.
+    pub fn audit(&self, process: u8) -> std::result::Result<(), Failed> {
+        match self.linux.space(Task(u32::from(process))) {
+            Ok(space) => Ok(inspect::audit(&space.look())?),
+            Err(_) => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! Does acts on both sides and finds the first difference.
+
+use std::fmt;
+
+use guest::script::Op;
+use libtest_mimic::Failed;
+
+use super::act::Act;
+use super::model::{Line, Model, Result, Start};
+use crate::oracle::Oracle;
+use crate::script::{Answer, Script};
+
+const TASK_END: u64 = 0x7fff_ffff_f000;
+
+/// The first difference.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Difference {
+    /// At which act; as many as there are, if at the end.
+    pub act: usize,
+    /// What.
+    pub what: String,
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "act {}: {}", self.act, self.what)
+    }
+}
+
+/// What our side answered.
+#[derive(Debug)]
+pub struct Ours {
+    /// For each act, its result and the VMAs after it.
+    pub steps: Vec<(Result, Vec<Line>)>,
+    /// At the end, for each process that is there, VmFlags and accounts.
+    pub ends: Vec<(u8, Vec<(u64, String)>, [u64; 4])>,
+}
+
+/// Does the acts on our side.
+pub fn perform(start: &Start, acts: &[Act]) -> std::result::Result<Ours, Failed> {
+    let mut model = Model::new(start)?;
+    let mut steps = Vec::with_capacity(acts.len());
+    for act in acts {
+        let result = model.perform(act)?;
+        model.audit(act.process).map_err(|failed| {
+            format!("after {act}: {}", failed.message().unwrap_or_default())
+        })?;
+        steps.push((result, model.lines(act.process)));
+    }
+    Ok(Ours { steps, ends: ends(&model) })
+}
+
+/// What is compared once at the end.
+pub fn ends(model: &Model) -> Vec<(u8, Vec<(u64, String)>, [u64; 4])> {
+    (0..u8::MAX)
+        .filter_map(|process| Some((process, model.flags(process), model.accounts(process)?)))
+        .collect()
+}
+
+/// Does the acts on the other side, and compares.
+pub fn compare(
+    oracle: &mut Oracle,
+    acts: &[Act],
+    ours: &Ours,
+) -> std::result::Result<Option<Difference>, Failed> {
+    let mut script = Script::new();
+    let steps: Vec<(usize, usize)> = acts.iter().map(|act| act.add_to(&mut script)).collect();
+    let asked: Vec<(usize, usize)> = ours
+        .ends
+        .iter()
+        .map(|(process, ..)| {
+            let flags = script.step(*process, Op::VmFlags { start: 0, end: TASK_END });
+            (flags, script.step(*process, Op::Status))
+        })
+        .collect();
+    let answers = oracle.run(&script)?;
+    for (at, (&(result, maps), (our_result, our_lines))) in steps.iter().zip(&ours.steps).enumerate()
+    {
+        let differs = |what: String| Ok(Some(Difference { act: at, what }));
+        let theirs = result_of(&answers[result])?;
+        if theirs != *our_result {
+            return differs(format!("Linux answers {theirs:x?}, we answer {our_result:x?}"));
+        }
+        if maps == result {
+            continue;
+        }
+        let lines = lines_of(&answers[maps])?;
+        if lines != *our_lines {
+            return differs(describe(&lines, our_lines));
+        }
+    }
+    for ((process, flags, accounts), (flags_at, status_at)) in ours.ends.iter().zip(asked) {
+        let differs = |what: String| {
+            Ok(Some(Difference { act: acts.len(), what: format!("process {process}: {what}") }))
+        };
+        let theirs = flags_of(&answers[flags_at])?;
+        let first = theirs.iter().zip(flags).find(|(theirs, ours)| theirs != ours);
+        if let Some((theirs, ours)) = first {
+            return differs(format!("VmFlags: Linux {theirs:x?}, we {ours:x?}"));
+        }
+        let theirs = accounts_of(&answers[status_at])?;
+        if theirs != *accounts {
+            return differs(format!(
+                "VmSize, VmLck, VmData, VmStk in kB: Linux {theirs:?}, we {accounts:?}"
+            ));
+        }
+    }
+    Ok(None)
+}
+
+fn result_of(answer: &Answer) -> std::result::Result<Result, Failed> {
+    Ok(match answer {
+        Answer::Result { value: Ok(value), .. } => Result::Value(*value),
+        Answer::Result { value: Err(errno), .. } => Result::Errno(i32::from(errno.0)),
+        Answer::Access { fault: None, byte } => Result::Done(*byte),
+        Answer::Access { fault: Some(fault), .. } => Result::Signal(fault.signal, fault.code),
+        other => return Err(format!("the player answers {other:?}").into()),
+    })
+}
+
+fn lines_of(answer: &Answer) -> std::result::Result<Vec<Line>, Failed> {
+    let Answer::Maps(vmas) = answer else {
+        return Err(format!("the player answers {answer:?}, not VMAs").into());
+    };
+    Ok(vmas
+        .iter()
+        .map(|vma| Line {
+            range: vma.start..vma.end,
+            permissions: String::from_utf8_lossy(&vma.permissions()).into_owned(),
+            offset: if vma.inode == 0 { 0 } else { vma.offset },
+        })
+        .collect())
+}
+
+fn flags_of(answer: &Answer) -> std::result::Result<Vec<(u64, String)>, Failed> {
+    let Answer::VmFlags(lines) = answer else {
+        return Err(format!("the player answers {answer:?}, not VmFlags").into());
+    };
+    Ok(lines
+        .iter()
+        .map(|(range, flags)| {
+            let names: Vec<_> = flags.split_whitespace().filter(|name| *name != "sd").collect();
+            (range.start, names.join(" "))
+        })
+        .collect())
+}
+
+fn accounts_of(answer: &Answer) -> std::result::Result<[u64; 4], Failed> {
+    let Answer::Text(text) = answer else {
+        return Err(format!("the player answers {answer:?}, not its status").into());
+    };
+    let field = |name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+        line.trim_start_matches(':').trim().strip_suffix(" kB")?.parse().ok()
+    };
+    let fields = ["VmSize", "VmLck", "VmData", "VmStk"].map(field);
+    match fields {
+        [Some(a), Some(b), Some(c), Some(d)] => Ok([a, b, c, d]),
+        _ => Err(format!("no accounts in {text:?}").into()),
+    }
+}
+
+/// The lines that only one side has.
+fn describe(theirs: &[Line], ours: &[Line]) -> String {
+    let show = |line: &Line| {
+        format!("\n    {:x}-{:x} {} {:x}", line.range.start, line.range.end, line.permissions, line.offset)
+    };
+    let only = |a: &[Line], b: &[Line]| -> String {
+        a.iter().filter(|line| !b.contains(line)).map(show).collect()
+    };
+    format!("VMAs differ.\n  only Linux:{}\n  only we:{}", only(theirs, ours), only(ours, theirs))
+}
