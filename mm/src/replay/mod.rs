@@ -2,6 +2,7 @@
 //! a vCPU's memory accesses without a vCPU.
 
 pub mod calls;
+pub mod engine;
 pub mod names;
 mod software;
 pub mod text;

@@ -166,6 +166,14 @@ pub enum AnonOrigin {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct VmFlagNames(pub Vec<[u8; 2]>);
 
+impl VmFlagNames {
+    /// Without `sd`, which says what was written since someone asked, and nothing about the VMA.
+    #[must_use]
+    pub fn without_soft_dirty(&self) -> Self {
+        VmFlagNames(self.0.iter().copied().filter(|flag| flag != b"sd").collect())
+    }
+}
+
 /// What came of an access.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Touched {

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::{
-    Action, AnonOrigin, Directive, Event, File, MapLine, Rss, Setting, Span, UffdChange,
+    Action, AnonOrigin, Directive, Event, File, MapLine, Rss, Setting, Span, Touched, UffdChange,
     VmFlagNames, parse_at,
 };
 use crate::replay::calls::Call;
@@ -58,7 +58,7 @@ impl fmt::Display for Directive {
             }
             Directive::Touch { addr, kind, result } => {
                 let kind = word(&parse_at::KINDS, kind);
-                write!(f, "@touch {addr} {kind} = {}", word(&parse_at::TOUCHED, result))
+                write!(f, "@touch {addr} {kind} = {result}")
             }
             Directive::Store { addr, byte } => write!(f, "@store {addr} {byte:#x}"),
             Directive::Load { addr, byte } => write!(f, "@load {addr} = {byte:#x}"),
@@ -114,6 +114,12 @@ impl fmt::Display for Setting {
             Setting::MmapBase(addr) => write!(f, "@mmap_base {addr}"),
             Setting::Brk { start, current } => write!(f, "@brk {start} {current}"),
         }
+    }
+}
+
+impl fmt::Display for Touched {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(word(&parse_at::TOUCHED, self))
     }
 }
 
