@@ -1,9 +1,13 @@
 //! The engine on an executor that knows pages and permissions only.
 
+mod echo;
 mod fake;
 
 use super::*;
+use crate::replay::trace::tests::generate;
+use echo::Echo;
 use fake::Fake;
+use proptest::prelude::*;
 
 /// What a replay came to: its mismatches, its summary, its exit status.
 struct Ran {
@@ -305,4 +309,23 @@ fn file_calls_are_told_and_not_compared() {
     assert_eq!(summary, "3 calls, 0 checks, 0 mismatches, 0 skipped, 0 assumed");
     assert_eq!(fake.log.len(), 4);
     assert_eq!(fake.log[2], "0: Close { fd: 3 } = 0");
+}
+
+proptest! {
+    #[test]
+    fn any_events_are_replayed_and_the_same_answers_are_no_mismatch(
+        events in prop::collection::vec(generate::event(), 0..40),
+    ) {
+        let lines: Vec<_> = events.iter().map(|event| format!("{event}\n")).collect();
+        let text = lines.concat();
+        for addresses in [AddressMode::Exact, AddressMode::Relocated] {
+            let mut mismatches = Vec::new();
+            let mut note = |mismatch: Mismatch| mismatches.push(mismatch.to_string());
+            let report = replay(Reader::new(text.as_bytes()), &mut Echo, addresses, &mut note);
+            prop_assert!(report.ended.is_none());
+            if addresses == AddressMode::Exact {
+                prop_assert_eq!(mismatches, Vec::<String>::new());
+            }
+        }
+    }
 }
