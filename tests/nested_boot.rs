@@ -131,7 +131,8 @@ fn a_machine_past_its_limit_is_stopped_even_if_it_never_stops_talking() {
     let talker = Job::new([BUSYBOX, "yes"]);
     let mut sink = std::io::sink();
     let mut errors = std::io::sink();
-    let streams = vmm::nested::Streams { stdout: &mut sink, stderr: &mut errors };
+    let streams =
+        vmm::nested::Streams { stdout: &mut sink, stderr: &mut errors, side: &mut std::io::sink() };
     let stopped = machine(Kind::Npt).time_limit(limit).run(talker, streams).unwrap_err();
     assert!(
         matches!(stopped, NestedError::Timeout(_) | NestedError::BootTimeout { .. }),

@@ -169,7 +169,8 @@ fn run_command(arguments: RunArgs) -> Result<u8, NestedError> {
 
     eprintln!("mmvisor: {}", crate::nested::notice(kind, "as asked"));
     let (mut stdout, mut stderr) = (io::stdout(), io::stderr());
-    let outcome = machine.run(job, Streams { stdout: &mut stdout, stderr: &mut stderr })?;
+    let streams = Streams { stdout: &mut stdout, stderr: &mut stderr, side: &mut io::sink() };
+    let outcome = machine.run(job, streams)?;
     match &outcome {
         Outcome::NotStarted(why) => eprintln!("mmvisor: {why}"),
         // Nobody reads its output any more: an ordinary end in a pipeline, which shells do not tell either.

@@ -1,28 +1,39 @@
 //! Why there is no virtual machine: what a person can do something about.
 
 use std::io;
+use std::path::PathBuf;
 
 /// Why KVM cannot be used, or a machine not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum KvmError {
     /// There is no such device.
     #[error(
-        "cannot open /dev/kvm: it does not exist. Load KVM (modprobe kvm_intel or kvm_amd), enable \
-         virtualization in the firmware or nested virtualization in the host, or use the nested machine"
+        "{}. Load KVM (modprobe kvm_intel or kvm_amd), enable virtualization in the firmware or nested \
+         virtualization in the host, or use the nested machine", self.cause()
     )]
-    Missing,
+    Missing(PathBuf),
     /// The user may not open it.
     #[error(
-        "cannot open /dev/kvm: permission denied. Add this user to the group that owns the device \
-         (usually: usermod -aG kvm USER), or run as root"
+        "{}. Add this user to the group that owns the device (usually: usermod -aG kvm USER), or run \
+         as root", self.cause()
     )]
-    Permission,
+    Permission(PathBuf),
     /// Opening it failed in another way.
-    #[error("cannot open /dev/kvm: {0}")]
-    Open(#[source] io::Error),
-    /// It is not the stable interface.
-    #[error("/dev/kvm speaks version {0} of its interface; version 12 is needed")]
-    Version(i32),
+    #[error("cannot open {}: {source}", .device.display())]
+    Open {
+        /// The device.
+        device: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// It is not the stable interface; a version below 0 means that it is no KVM at all.
+    #[error("{}", self.cause())]
+    Version {
+        /// The device.
+        device: PathBuf,
+        /// What it answered.
+        version: i32,
+    },
     /// It lacks something that mmvisor is built on.
     #[error("this KVM has no {name} ({purpose}); a newer kernel is needed")]
     Capability {
@@ -31,6 +42,9 @@ pub enum KvmError {
         /// What it is needed for.
         purpose: &'static str,
     },
+    /// KVM is there but makes no machine.
+    #[error("{}. If another hypervisor runs on this host, end it", self.cause())]
+    NoMachine(#[source] io::Error),
     /// The size asked for cannot be had.
     #[error("cannot make a guest memory of {bytes} bytes: {why}")]
     MemorySize {
@@ -53,6 +67,45 @@ pub enum KvmError {
 }
 
 impl KvmError {
+    /// Whether this host's KVM cannot be used at all, whatever is asked of it. Everything else (the
+    /// guest's memory is too large, a step was refused half way) would be no better elsewhere.
+    #[must_use]
+    pub fn means_unusable(&self) -> bool {
+        match self {
+            KvmError::Missing(_)
+            | KvmError::Permission(_)
+            | KvmError::Open { .. }
+            | KvmError::Version { .. }
+            | KvmError::Capability { .. }
+            | KvmError::NoMachine(_) => true,
+            KvmError::MemorySize { .. } | KvmError::Host { .. } | KvmError::Broken(_) => false,
+        }
+    }
+
+    /// What was wrong, without what to do about it.
+    #[must_use]
+    pub fn cause(&self) -> String {
+        match self {
+            KvmError::Missing(device) => {
+                format!("cannot open {}: it does not exist", device.display())
+            }
+            KvmError::Permission(device) => {
+                format!("cannot open {}: permission denied", device.display())
+            }
+            KvmError::Version { device, version: ..0 } => {
+                format!("{} is not KVM", device.display())
+            }
+            KvmError::Version { device, version } => {
+                let device = device.display();
+                format!("{device} speaks version {version} of its interface; version 12 is needed")
+            }
+            KvmError::NoMachine(source) => {
+                format!("KVM could not create a virtual machine: {source}")
+            }
+            other => other.to_string(),
+        }
+    }
+
     /// A function that wraps an ioctl's failure.
     pub(super) fn host(what: &'static str) -> impl Fn(vmm_sys_util::errno::Error) -> KvmError {
         move |error| KvmError::Host { what, source: error.into() }

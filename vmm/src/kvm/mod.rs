@@ -33,7 +33,7 @@ pub use kind::Kind;
 pub use memory::GuestMemory;
 pub use pool::VcpuPool;
 pub use vcpu::{NonCanonical, Registers, Vcpu};
-pub use vm::{Kvm, Vm};
+pub use vm::{DEVICE_VARIABLE, Kvm, Vm};
 pub use xsave::XsaveArea;
 
 #[cfg(test)]

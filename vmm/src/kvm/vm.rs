@@ -1,6 +1,9 @@
 //! `/dev/kvm` and a virtual machine.
 
+use std::ffi::{CString, OsString};
 use std::io;
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use kvm_bindings::{
@@ -12,6 +15,12 @@ use kvm_ioctls::{Cap, VmFd};
 use log::debug;
 
 use super::{GuestMemory, Kind, KvmError, cpuid};
+
+/// The device, unless [`DEVICE_VARIABLE`] names another.
+const DEVICE: &str = "/dev/kvm";
+/// The environment variable that names another device than `/dev/kvm`: for a container that has it
+/// elsewhere, and for tests of a host without one.
+pub const DEVICE_VARIABLE: &str = "MMVISOR_KVM";
 
 /// Where a CPU without unrestricted guests keeps three pages of its own; customary, below 4 GiB.
 const TSS_ADDRESS: usize = 0xfffb_d000;
@@ -38,25 +47,36 @@ pub struct Kvm {
 }
 
 impl Kvm {
-    /// Opens `/dev/kvm` and checks that it has what mmvisor is built on.
+    /// Opens `/dev/kvm`, or what [`DEVICE_VARIABLE`] names, and checks that it has what mmvisor is
+    /// built on.
     ///
     /// # Errors
     /// [`KvmError`], each with what to do about it.
     pub fn open() -> Result<Kvm, KvmError> {
-        let fd = kvm_ioctls::Kvm::new().map_err(|error| {
-            let error = io::Error::from(error);
-            match error.kind() {
-                io::ErrorKind::NotFound => KvmError::Missing,
-                io::ErrorKind::PermissionDenied => KvmError::Permission,
-                _ => match error.raw_os_error() {
-                    Some(libc::ENXIO | libc::ENODEV) => KvmError::Missing,
-                    _ => KvmError::Open(error),
-                },
+        let device = std::env::var_os(DEVICE_VARIABLE).unwrap_or_else(|| OsString::from(DEVICE));
+        Kvm::open_device(device.into())
+    }
+
+    fn open_device(device: PathBuf) -> Result<Kvm, KvmError> {
+        let name = CString::new(device.clone().into_os_string().into_vec());
+        let opened = name
+            .map_err(io::Error::from)
+            .and_then(|name| kvm_ioctls::Kvm::new_with_path(&name).map_err(io::Error::from));
+        let fd = match opened {
+            Ok(fd) => fd,
+            Err(source) => {
+                return Err(match (source.kind(), source.raw_os_error()) {
+                    (io::ErrorKind::NotFound, _) | (_, Some(libc::ENXIO | libc::ENODEV)) => {
+                        KvmError::Missing(device)
+                    }
+                    (io::ErrorKind::PermissionDenied, _) => KvmError::Permission(device),
+                    _ => KvmError::Open { device, source },
+                });
             }
-        })?;
+        };
         let version = fd.get_api_version();
         if i64::from(version) != i64::from(KVM_API_VERSION) {
-            return Err(KvmError::Version(version));
+            return Err(KvmError::Version { device, version });
         }
         for (capability, name, purpose) in REQUIRED {
             if !fd.check_extension(capability) {
@@ -120,7 +140,7 @@ impl Vm {
                 Ok(fd) => break fd,
                 // A pending signal interrupts it; nothing was made.
                 Err(error) if error.errno() == libc::EINTR => {}
-                Err(error) => return Err(KvmError::host("create a virtual machine")(error)),
+                Err(error) => return Err(KvmError::NoMachine(error.into())),
             }
         };
         fd.set_tss_address(TSS_ADDRESS).map_err(KvmError::host("place the CPU's own pages"))?;

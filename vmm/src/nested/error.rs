@@ -69,6 +69,19 @@ pub enum NestedError {
         /// What it needs.
         needed_mib: u64,
     },
+    /// The machine would be larger than the host.
+    #[error(
+        "a guest of {guest_mib} MiB needs a nested machine of {total_mib} MiB, but this host has \
+         {host_mib} MiB: give a smaller --mem"
+    )]
+    TooMuchMemory {
+        /// What the guest was to have.
+        guest_mib: u64,
+        /// What the machine around it needs.
+        total_mib: u64,
+        /// What the host has.
+        host_mib: u64,
+    },
     /// The host refused something the session needs.
     #[error("{what} for the nested machine: {source}")]
     Host {

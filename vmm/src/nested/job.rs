@@ -121,6 +121,8 @@ pub struct JobResult {
     pub stdout: Vec<u8>,
     /// What it wrote on standard error.
     pub stderr: Vec<u8>,
+    /// What it wrote to [`SIDE_OUTPUT`](super::SIDE_OUTPUT).
+    pub side: Vec<u8>,
 }
 
 #[cfg(test)]

@@ -14,6 +14,21 @@ use super::{Assets, Input, Job, JobResult, Kind, NestedError, Outcome, Streams};
 pub const DEFAULT_MEMORY_MIB: u32 = 1024;
 /// Where mmvisor's own executable is in the machine: a job that runs mmvisor names this.
 pub const GUEST_EXECUTABLE: &str = "/init";
+/// A named pipe in the machine. What a job writes there reaches the host apart from its standard output
+/// and error.
+pub const SIDE_OUTPUT: &str = "/mmvisor/side";
+
+/// What the kernel and mmvisor need in the machine beside its files, in MiB.
+const OWN_MIB: u64 = 192;
+
+/// How large the machine is.
+#[derive(Clone, Copy, Debug)]
+enum Memory {
+    /// So many MiB.
+    Mib(u32),
+    /// What a guest with so many bytes needs around it.
+    Guest(u64),
+}
 
 /// A machine to be. Each run boots it anew and leaves nothing behind.
 ///
@@ -30,7 +45,7 @@ pub const GUEST_EXECUTABLE: &str = "/init";
 #[derive(Clone, Debug)]
 pub struct Machine {
     kind: Kind,
-    memory_mib: u32,
+    memory: Memory,
     limit: Option<Duration>,
     executable: Option<PathBuf>,
     assets: Option<Assets>,
@@ -45,7 +60,7 @@ impl Machine {
     pub fn new(kind: Kind) -> Self {
         Machine {
             kind,
-            memory_mib: DEFAULT_MEMORY_MIB,
+            memory: Memory::Mib(DEFAULT_MEMORY_MIB),
             limit: None,
             executable: None,
             assets: None,
@@ -57,7 +72,15 @@ impl Machine {
     /// The machine's memory, in MiB.
     #[must_use]
     pub fn memory_mib(mut self, memory_mib: u32) -> Self {
-        self.memory_mib = memory_mib;
+        self.memory = Memory::Mib(memory_mib);
+        self
+    }
+
+    /// Gives the machine the memory that it needs to run one guest of `bytes` at a time, instead of a
+    /// fixed amount.
+    #[must_use]
+    pub fn room_for_guest(mut self, bytes: u64) -> Self {
+        self.memory = Memory::Guest(bytes);
         self
     }
 
@@ -117,10 +140,10 @@ impl Machine {
             jobs.iter_mut().map(|job| std::mem::take(&mut job.stdin)).collect();
         let mut session = self.start(&jobs)?;
         let run = |input| {
-            let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
-            let mut streams = Streams { stdout: &mut stdout, stderr: &mut stderr };
+            let (mut stdout, mut stderr, mut side) = (Vec::new(), Vec::new(), Vec::new());
+            let mut streams = Streams { stdout: &mut stdout, stderr: &mut stderr, side: &mut side };
             let outcome = session.run(input, &mut streams)?;
-            Ok(JobResult { outcome, stdout, stderr })
+            Ok(JobResult { outcome, stdout, stderr, side })
         };
         inputs.into_iter().map(run).collect()
     }
@@ -139,11 +162,9 @@ impl Machine {
         let size =
             archive.stream_position().map_err(NestedError::host("measuring the file system"))?;
         // The archive and what is unpacked from it are there at the same time, and then there is KVM.
-        let needed_mib = (size >> 20).saturating_mul(2) + 192;
-        if u64::from(self.memory_mib) < needed_mib {
-            return Err(NestedError::TooLittleMemory { memory_mib: self.memory_mib, needed_mib });
-        }
-        Session::start(&assets, self.memory_mib, &executable, &archive, self.limit)
+        let needed_mib = (size >> 20).saturating_mul(2) + OWN_MIB;
+        let memory_mib = self.memory.mib(needed_mib, host_mib())?;
+        Session::start(&assets, memory_mib, &executable, &archive, self.limit)
     }
 
     fn initramfs(
@@ -171,5 +192,53 @@ impl Machine {
             .map_err(|error| NestedError::host("describing the jobs")(error.into()))?;
         initramfs.bytes(DESCRIPTION_PATH, description);
         Ok(initramfs)
+    }
+}
+
+/// The host's memory, in MiB.
+fn host_mib() -> u64 {
+    let info = rustix::system::sysinfo();
+    info.totalram.saturating_mul(u64::from(info.mem_unit.max(1))) >> 20
+}
+
+impl Memory {
+    /// In MiB, for a machine that needs `needed_mib` itself, on a host that has `host_mib`.
+    fn mib(self, needed_mib: u64, host_mib: u64) -> Result<u32, NestedError> {
+        match self {
+            Memory::Mib(memory_mib) if u64::from(memory_mib) < needed_mib => {
+                Err(NestedError::TooLittleMemory { memory_mib, needed_mib })
+            }
+            Memory::Mib(memory_mib) => Ok(memory_mib),
+            Memory::Guest(bytes) => {
+                // A sixteenth is for what the kernel, KVM and mmvisor keep for each page.
+                let guest_mib = bytes.div_ceil(1 << 20);
+                let total_mib = needed_mib.saturating_add(guest_mib + guest_mib.div_ceil(16));
+                u32::try_from(total_mib)
+                    .ok()
+                    .filter(|_| total_mib <= host_mib)
+                    .ok_or(NestedError::TooMuchMemory { guest_mib, total_mib, host_mib })
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_machine_has_room_for_its_guest_and_itself() {
+        let mib = |bytes| Memory::Guest(bytes).mib(200, 4096).map_err(|error| error.to_string());
+        assert_eq!(mib(4096), Ok(200 + 2));
+        assert_eq!(mib(1 << 30), Ok(200 + 1024 + 64));
+    }
+
+    #[test]
+    fn a_guest_that_leaves_no_room_for_its_machine_on_this_host_is_refused() {
+        for bytes in [4 << 30, u64::MAX] {
+            let refused = Memory::Guest(bytes).mib(200, 4096).unwrap_err();
+            assert!(matches!(refused, NestedError::TooMuchMemory { .. }), "{refused}");
+            assert!(refused.to_string().contains("smaller --mem"), "{refused}");
+        }
     }
 }

@@ -13,7 +13,8 @@
 //!   │ session ◄─────────────┼──control──┤ virtio-    ├──control─┤     ▼                       │
 //!   │   ├── stdin  ─────────┼──────────►│ serial     ├─────────►│ guest/run: one job after    │
 //!   │   ├── stdout ◄────────┼───────────┤            ├──────────┤ another, streams on ports   │
-//!   │   └── stderr ◄────────┼───────────┤            ├──────────┤                             │
+//!   │   ├── stderr ◄────────┼───────────┤            ├──────────┤                             │
+//!   │   └── side   ◄────────┼───────────┤            ├──────────┤                             │
 //!   └───────────────────────┘           └────────────┘          └─────────────────────────────┘
 //! ```
 //!
@@ -38,7 +39,7 @@ pub use assets::{Assets, Missing, cache_directory};
 pub use error::NestedError;
 pub use guest::{init, is_init};
 pub use job::{Input, Job, JobResult, Outcome};
-pub use machine::{DEFAULT_MEMORY_MIB, GUEST_EXECUTABLE, Machine};
+pub use machine::{DEFAULT_MEMORY_MIB, GUEST_EXECUTABLE, Machine, SIDE_OUTPUT};
 pub use qemu::launch;
 pub use setup::setup;
 pub use streams::Streams;

@@ -54,7 +54,7 @@ pub(super) struct Qemu {
 }
 
 impl Qemu {
-    /// Starts it and connects the four ports, in the order of [`PORT_NAMES`].
+    /// Starts it and connects the ports, in the order of [`PORT_NAMES`].
     ///
     /// `launcher` is an mmvisor executable; see [`launch`].
     ///
@@ -67,10 +67,10 @@ impl Qemu {
         launcher: &Path,
         initramfs: &File,
         limit: Duration,
-    ) -> Result<(Self, [UnixStream; 4]), NestedError> {
+    ) -> Result<(Self, [UnixStream; PORT_NAMES.len()]), NestedError> {
         let (messages, console) = (memory_file()?, memory_file()?);
         let own = |file: &File| format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd());
-        let listeners = [listen()?, listen()?, listen()?, listen()?];
+        let listeners = [listen()?, listen()?, listen()?, listen()?, listen()?];
 
         let mut command = Command::new(launcher);
         command.args(["nested", "launch", &std::process::id().to_string(), "--"]).arg(&assets.qemu);
@@ -105,8 +105,9 @@ impl Qemu {
         let mut qemu = Qemu { child, messages, console };
 
         let deadline = Instant::now() + limit;
-        let [a, b, c, d] = listeners.map(|(listener, _)| qemu.accept(&listener, deadline, limit));
-        Ok((qemu, [a?, b?, c?, d?]))
+        let [a, b, c, d, e] =
+            listeners.map(|(listener, _)| qemu.accept(&listener, deadline, limit));
+        Ok((qemu, [a?, b?, c?, d?, e?]))
     }
 
     /// Waits for QEMU's connection. Abstract names have no permissions, so whoever else connects is

@@ -13,20 +13,13 @@ use std::time::{Duration, Instant};
 
 use super::qemu::Qemu;
 use super::streams::Pump;
-use super::wire::{CHUNK, Command, Report};
+use super::wire::{CHUNK, Command, Output, Report};
 use super::{Assets, Input, NestedError, Outcome, Streams};
 
 /// How long a machine may take to come up. It takes 2 s; this is for a host that does much else.
 const BOOT_LIMIT: Duration = Duration::from_secs(180);
 /// Events on their way at most.
 const QUEUE: usize = 8;
-
-/// One of the two output ports.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Output {
-    Stdout,
-    Stderr,
-}
 
 /// What a port's thread tells.
 #[derive(Debug)]
@@ -76,19 +69,19 @@ impl Session {
     ) -> Result<Self, NestedError> {
         let deadline = Deadline { limit, start: Instant::now() };
         let boot_limit = limit.unwrap_or(BOOT_LIMIT).min(BOOT_LIMIT);
-        let (qemu, [control, stdin, stdout, stderr]) =
+        let (qemu, [control, stdin, outputs @ ..]) =
             Qemu::start(assets, memory_mib, launcher, initramfs, boot_limit)?;
         let (sender, events) = sync_channel(QUEUE);
         let reports = control.try_clone().map_err(NestedError::host("duplicating a socket"))?;
         spawn("nested control", sender.clone(), move |sender| {
             read_reports(reports, sender);
         })?;
-        spawn("nested stdout", sender.clone(), move |sender| {
-            read_output(stdout, Output::Stdout, sender);
-        })?;
-        spawn("nested stderr", sender, move |sender| {
-            read_output(stderr, Output::Stderr, sender);
-        })?;
+        for (output, port) in Output::ALL.into_iter().zip(outputs) {
+            spawn("nested output", sender.clone(), move |sender| {
+                read_output(port, output, sender);
+            })?;
+        }
+        drop(sender);
         let mut session = Session { qemu, control, stdin, events, deadline };
         match session.next(Some(boot_limit.saturating_sub(deadline.start.elapsed()))) {
             Ok(Event::Report(Report::Ready)) => Ok(session),
@@ -130,26 +123,23 @@ impl Session {
 
     /// Passes output on until the job has ended and all it wrote is here.
     fn carry(&mut self, streams: &mut Streams<'_>) -> Result<Outcome, NestedError> {
-        let (mut arrived, mut open) = ([0_u64; 2], [true; 2]);
-        let mut end: Option<(Outcome, [u64; 2])> = None;
+        let (mut arrived, mut open) = ([0_u64; 3], [true; 3]);
+        let mut end: Option<(Outcome, [u64; 3])> = None;
         loop {
             if let Some((outcome, _)) = end.take_if(|(_, written)| *written == arrived) {
                 return Ok(outcome);
             }
             match self.next(self.deadline.left())? {
                 Event::Bytes(output, bytes) => {
-                    let (sink, index, closed): (&mut dyn Write, _, _) = match output {
-                        Output::Stdout => (streams.stdout, 0, Command::StdoutClosed),
-                        Output::Stderr => (streams.stderr, 1, Command::StderrClosed),
-                    };
+                    let (sink, index) = (streams.of(output), output.index());
                     arrived[index] += u64::try_from(bytes.len()).unwrap_or(u64::MAX);
                     if open[index] && sink.write_all(&bytes).and_then(|()| sink.flush()).is_err() {
                         open[index] = false;
-                        self.command(closed);
+                        self.command(Command::Closed(output));
                     }
                 }
-                Event::Report(Report::Finished { outcome, stdout, stderr }) if end.is_none() => {
-                    end = Some((outcome, [stdout, stderr]));
+                Event::Report(Report::Finished { outcome, written }) if end.is_none() => {
+                    end = Some((outcome, written));
                 }
                 event => return Err(self.unexpected(event)),
             }
@@ -247,7 +237,7 @@ mod tests {
     }
 
     fn finished(stdout: u64) -> Event {
-        Event::Report(Report::Finished { outcome: Outcome::Exited(7), stdout, stderr: 0 })
+        Event::Report(Report::Finished { outcome: Outcome::Exited(7), written: [stdout, 0, 0] })
     }
 
     fn started() -> Event {
@@ -259,7 +249,8 @@ mod tests {
     }
 
     fn run(session: &mut Session, mut stdout: impl Write) -> Result<Outcome, NestedError> {
-        let mut streams = Streams { stdout: &mut stdout, stderr: &mut Vec::new() };
+        let mut streams =
+            Streams { stdout: &mut stdout, stderr: &mut Vec::new(), side: &mut Vec::new() };
         session.run(Input::Empty, &mut streams)
     }
 
@@ -289,7 +280,7 @@ mod tests {
         assert_eq!(run(&mut session, closed).unwrap(), Outcome::Exited(7));
         assert_eq!(
             told(session, machine),
-            [Command::StdoutClosed.byte(), Command::Continue.byte()]
+            [Command::Closed(Output::Stdout).byte(), Command::Continue.byte()]
         );
     }
 

@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::wire::{CHUNK, write_frame};
+use super::wire::{CHUNK, Output, write_frame};
 use super::{Input, NestedError};
 
 /// Where a job's output goes. A stream that refuses a write (a closed pipe) is closed for the job too.
@@ -18,6 +18,19 @@ pub struct Streams<'a> {
     pub stdout: &'a mut dyn Write,
     /// Takes standard error, as it comes.
     pub stderr: &'a mut dyn Write,
+    /// Takes what the job writes to [`SIDE_OUTPUT`](super::SIDE_OUTPUT), as it comes.
+    pub side: &'a mut dyn Write,
+}
+
+impl Streams<'_> {
+    /// Where this output goes.
+    pub(super) fn of(&mut self, output: Output) -> &mut dyn Write {
+        match output {
+            Output::Stdout => self.stdout,
+            Output::Stderr => self.stderr,
+            Output::Side => self.side,
+        }
+    }
 }
 
 impl fmt::Debug for Streams<'_> {

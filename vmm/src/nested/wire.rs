@@ -6,7 +6,8 @@
 //!                        host → machine   one byte a Command
 //!   port stdin           host → machine   per job: frames of length (u32, little-endian) and bytes,
 //!                                         ended by a frame of length 0
-//!   ports stdout, stderr machine → host   bytes as they are; which job's, the order of reports tells
+//!   ports stdout, stderr, side
+//!                        machine → host   bytes as they are; which job's, the order of reports tells
 //! ```
 //!
 //! A job's `Finished` carries how many bytes it wrote, and the machine goes on only when the host has
@@ -25,9 +26,9 @@ use super::{Job, Kind, Outcome};
 pub(super) const DESCRIPTION_PATH: &str = "/mmvisor/jobs.json";
 /// Where the kernel modules are in the machine.
 pub(super) const MODULES_PATH: &str = "/mmvisor/modules";
-/// The ports' names, in the order of [`Port`].
-pub(super) const PORT_NAMES: [&str; 4] =
-    ["mmvisor.control", "mmvisor.stdin", "mmvisor.stdout", "mmvisor.stderr"];
+/// The ports' names: control and standard input, then the outputs in the order of [`Output`].
+pub(super) const PORT_NAMES: [&str; 5] =
+    ["mmvisor.control", "mmvisor.stdin", "mmvisor.stdout", "mmvisor.stderr", "mmvisor.side"];
 /// The largest frame, and the largest piece of output passed on at once, in bytes.
 pub(super) const CHUNK: usize = 64 << 10;
 
@@ -58,6 +59,31 @@ impl From<&Job> for JobDescription {
     }
 }
 
+/// What a job writes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Output {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+    /// The pipe at [`SIDE_OUTPUT`](super::SIDE_OUTPUT), if the job opens it.
+    Side,
+}
+
+impl Output {
+    /// All of them, each at its [`index`](Output::index).
+    pub(super) const ALL: [Output; 3] = [Output::Stdout, Output::Stderr, Output::Side];
+
+    /// Its place in what is kept for each output.
+    pub(super) fn index(self) -> usize {
+        match self {
+            Output::Stdout => 0,
+            Output::Stderr => 1,
+            Output::Side => 2,
+        }
+    }
+}
+
 /// What the machine tells the host.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Report {
@@ -67,8 +93,8 @@ pub(super) enum Report {
     Failed(String),
     /// A job begins: its input is wanted.
     Started,
-    /// A job ended, having written so many bytes.
-    Finished { outcome: Outcome, stdout: u64, stderr: u64 },
+    /// A job ended, having written so many bytes to each [`Output`].
+    Finished { outcome: Outcome, written: [u64; 3] },
 }
 
 /// What the host tells the machine, a byte each.
@@ -76,25 +102,29 @@ pub(super) enum Report {
 pub(super) enum Command {
     /// All bytes of the job have arrived: go on.
     Continue,
-    /// Nobody reads standard output any more: the job's next write is to fail.
-    StdoutClosed,
-    /// The same for standard error.
-    StderrClosed,
+    /// Nobody takes this output any more: the job's next write to it is to fail.
+    Closed(Output),
 }
 
 impl Command {
+    const ALL: [Command; 4] = [
+        Command::Continue,
+        Command::Closed(Output::Stdout),
+        Command::Closed(Output::Stderr),
+        Command::Closed(Output::Side),
+    ];
+
     pub(super) fn byte(self) -> u8 {
         match self {
             Command::Continue => b'c',
-            Command::StdoutClosed => b'o',
-            Command::StderrClosed => b'e',
+            Command::Closed(Output::Stdout) => b'o',
+            Command::Closed(Output::Stderr) => b'e',
+            Command::Closed(Output::Side) => b's',
         }
     }
 
     pub(super) fn from_byte(byte: u8) -> Option<Self> {
-        [Command::Continue, Command::StdoutClosed, Command::StderrClosed]
-            .into_iter()
-            .find(|c| c.byte() == byte)
+        Command::ALL.into_iter().find(|command| command.byte() == byte)
     }
 }
 
@@ -173,11 +203,8 @@ mod tests {
 
     #[test]
     fn a_report_is_one_line_that_reads_back() {
-        let report = Report::Finished {
-            outcome: Outcome::NotStarted("no\nway".into()),
-            stdout: 1,
-            stderr: 2,
-        };
+        let report =
+            Report::Finished { outcome: Outcome::NotStarted("no\nway".into()), written: [1, 2, 3] };
         let line = report.to_line().unwrap();
         assert_eq!(line.iter().filter(|&&b| b == b'\n').count(), 1);
         assert_eq!(serde_json::from_slice::<Report>(&line).unwrap(), report);
@@ -199,8 +226,15 @@ mod tests {
     }
 
     #[test]
+    fn every_output_is_at_its_index() {
+        for (index, output) in Output::ALL.into_iter().enumerate() {
+            assert_eq!(output.index(), index);
+        }
+    }
+
+    #[test]
     fn every_command_is_a_byte_of_its_own() {
-        for command in [Command::Continue, Command::StdoutClosed, Command::StderrClosed] {
+        for command in Command::ALL {
             assert_eq!(Command::from_byte(command.byte()), Some(command));
         }
         assert_eq!(Command::from_byte(b'?'), None);

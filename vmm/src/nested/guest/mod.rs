@@ -15,13 +15,13 @@ use nix::sys::reboot::{RebootMode, reboot};
 
 use super::wire::{DESCRIPTION_PATH, Description, Report};
 
-/// The four open ports.
+/// The open ports.
 #[derive(Debug)]
 struct Ports {
     control: File,
     stdin: File,
-    stdout: File,
-    stderr: File,
+    /// One for each [`Output`](super::wire::Output).
+    outputs: [File; 3],
 }
 
 /// Whether this process is the first of a nested machine: it is number 1, and the machine's job list
@@ -53,6 +53,7 @@ fn serve() -> Result<Infallible, String> {
         wait_for_the_host(&ports)?;
         return Err(why);
     }
+    let _kept = boot::keep_a_machine();
     report(&mut ports.control, &Report::Ready)?;
     run::all(&description.jobs, ports)
 }

@@ -3,6 +3,7 @@
 //! ```text
 //!   port stdin ──frames──► feed ──pipe──► ┌─────┐ ──pipe──► drain ──► port stdout
 //!                                         │ job │ ──pipe──► drain ──► port stderr
+//!                                         │     │ ──named pipe► drain ► port side
 //!   port control ──► obey ──flags, ack──► └─────┘ ──status──────────► port control
 //! ```
 
@@ -17,26 +18,25 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
+use nix::sys::stat::Mode;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, mkfifo};
 
-use super::super::Outcome;
-use super::super::wire::{CHUNK, Command, JobDescription, Report, read_frame};
+use super::super::wire::{CHUNK, Command, JobDescription, Output, Report, read_frame};
+use super::super::{Outcome, SIDE_OUTPUT};
 use super::{Ports, power_off, report};
 
 /// How long killed processes may take to be gone, before the next job begins all the same.
 const REAP_LIMIT: Duration = Duration::from_secs(5);
 
-/// What the host said about the running job's output.
-#[derive(Debug, Default)]
-struct Closed {
-    stdout: AtomicBool,
-    stderr: AtomicBool,
-}
+/// Which outputs of the running job nobody takes any more, as the host said.
+type Closed = [AtomicBool; 3];
 
 /// Runs all jobs, then waits for the host to switch the machine off.
 pub(super) fn all(jobs: &[JobDescription], ports: Ports) -> Result<Infallible, String> {
-    let Ports { mut control, stdin, stdout, stderr } = ports;
+    let Ports { mut control, stdin, outputs } = ports;
+    mkfifo(SIDE_OUTPUT, Mode::S_IRUSR | Mode::S_IWUSR)
+        .map_err(|errno| format!("making the pipe {SIDE_OUTPUT}: {errno}"))?;
     let closed = Closed::default();
     let commands = control.try_clone().map_err(|e| format!("duplicating the control port: {e}"))?;
     std::thread::scope(|scope| {
@@ -44,10 +44,9 @@ pub(super) fn all(jobs: &[JobDescription], ports: Ports) -> Result<Infallible, S
         let closed = &closed;
         scope.spawn(move || obey(commands, closed, &acknowledge));
         let mut run = |job| {
-            closed.stdout.store(false, Ordering::Relaxed);
-            closed.stderr.store(false, Ordering::Relaxed);
+            closed.iter().for_each(|closed| closed.store(false, Ordering::Relaxed));
             report(&mut control, &Report::Started)?;
-            one(job, &mut control, &stdin, [&stdout, &stderr], closed, &acknowledged)
+            one(job, &mut control, &stdin, &outputs, closed, &acknowledged)
         };
         if let Err(why) = jobs.iter().try_for_each(&mut run) {
             report(&mut control, &Report::Failed(why))?;
@@ -70,8 +69,7 @@ fn obey(mut control: File, closed: &Closed, acknowledge: &Sender<()>) {
         }
         match Command::from_byte(byte[0]) {
             Some(Command::Continue) if acknowledge.send(()).is_ok() => {}
-            Some(Command::StdoutClosed) => closed.stdout.store(true, Ordering::Relaxed),
-            Some(Command::StderrClosed) => closed.stderr.store(true, Ordering::Relaxed),
+            Some(Command::Closed(output)) => closed[output.index()].store(true, Ordering::Relaxed),
             Some(Command::Continue) | None => power_off(),
         }
     }
@@ -82,10 +80,11 @@ fn one(
     job: &JobDescription,
     control: &mut File,
     stdin: &File,
-    [stdout, stderr]: [&File; 2],
+    [stdout, stderr, side]: &[File; 3],
     closed: &Closed,
     acknowledged: &Receiver<()>,
 ) -> Result<(), String> {
+    let (side_pipe, side_kept) = open_side()?;
     let (child, not_started) = match spawn(job) {
         Ok(child) => (Some(child), None),
         Err(why) => (None, Some(why)),
@@ -98,20 +97,35 @@ fn one(
         let (to_job, from_job, from_job_error) = pipes;
         let feeding = scope.spawn(move || feed(stdin, to_job));
         let draining = [
-            scope.spawn(|| drain(from_job, stdout, &closed.stdout)),
-            scope.spawn(|| drain(from_job_error, stderr, &closed.stderr)),
+            scope.spawn(|| drain(from_job, stdout, &closed[Output::Stdout.index()])),
+            scope.spawn(|| drain(from_job_error, stderr, &closed[Output::Stderr.index()])),
+            scope.spawn(|| drain(Some(side_pipe), side, &closed[Output::Side.index()])),
         ];
         let outcome = match child {
             Some(child) => wait(child, job.limit),
             None => Outcome::NotStarted(not_started.unwrap_or_default()),
         };
         clear_up();
-        let [written, written_error] =
+        drop(side_kept);
+        let [stdout, stderr, side] =
             draining.map(|thread| thread.join().unwrap_or(Err("a thread panicked".into())));
-        report(control, &Report::Finished { outcome, stdout: written?, stderr: written_error? })?;
+        report(control, &Report::Finished { outcome, written: [stdout?, stderr?, side?] })?;
         acknowledged.recv().map_err(|_| "the host hung up".to_owned())?;
         feeding.join().unwrap_or(Err("a thread panicked".into()))
     })
+}
+
+/// The reading end of the job's named pipe, and what keeps it from its end until the job has ended:
+/// a job need not open it at once, or at all.
+fn open_side() -> Result<(File, File), String> {
+    let fail = |error| format!("opening the pipe {SIDE_OUTPUT}: {error}");
+    // An end that both reads and writes waits for no other.
+    let both = File::options().read(true).write(true).open(SIDE_OUTPUT).map_err(fail)?;
+    let read = File::open(SIDE_OUTPUT).map_err(fail)?;
+    let kept = File::options().write(true).open(SIDE_OUTPUT).map_err(fail)?;
+    // With a reader left here, the job would never be told that nobody reads.
+    drop(both);
+    Ok((read, kept))
 }
 
 fn spawn(job: &JobDescription) -> Result<Child, String> {

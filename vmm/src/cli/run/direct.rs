@@ -1,0 +1,99 @@
+//! A program under the KVM of the host that this process is on.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use mm::inspect::{audit, maps_text};
+
+use super::super::complain;
+use super::super::report::Report;
+use super::super::size::Size;
+use super::{Args, NO_FLUSH, Program, RunError};
+use crate::hypercall::{Streams, TraceTarget, Tracer};
+use crate::kvm::{FlushPolicy, KvmError};
+use crate::machine::{Machine, MachineConfig};
+use crate::task::{End, Identity, Process, Task, Timing, exec};
+
+/// The first process's number, as in a container.
+const FIRST_PID: i32 = 1;
+
+/// A machine of the size that was asked for, or else of half the host's memory, `has` bytes.
+pub(super) fn machine(args: &Args, has: u64) -> Result<Machine, KvmError> {
+    let memory = args.mem.map_or(has / 2, Size::bytes);
+    let flush =
+        if std::env::var_os(NO_FLUSH).is_some() { FlushPolicy::None } else { FlushPolicy::Chosen };
+    let machine = Machine::new(MachineConfig { memory, flush })?;
+    log::info!("running under {} KVM", machine.kind());
+    Ok(machine)
+}
+
+/// Runs the program and gives its status. The process is expected to end then.
+pub(super) fn run(args: &Args, program: Program, machine: &Machine) -> Result<u8, RunError> {
+    let tracer = tracer(args)?;
+    let Program { image, file: _, name, path, argv } = program;
+    let loaded = exec(machine, &image, &path, &argv, &args.env)
+        .map_err(|source| RunError::Exec { path: name.clone(), source })?;
+    let process = Process::new(loaded.space, Streams::default(), identity(&name, &path));
+    let process = Arc::new(process);
+    let timing = if args.stats.is_some() { Timing::On } else { Timing::Off };
+    let vcpu = machine.take_vcpu()?;
+    let mut task =
+        Task::new(vcpu, Arc::clone(&process), loaded.entry, loaded.stack, tracer, timing)?;
+    let end = task.run()?;
+
+    if args.maps {
+        eprint!("{}", maps_text(&process.space.look()));
+    }
+    if let Some(format) = args.stats {
+        let report = Report::new(machine, &process.space.look(), task.stats());
+        eprintln!("{}", report.print(format));
+    }
+    // The kernel takes everything from a process that ends anyway, so setting the vCPU back and freeing
+    // page by page are not for a release to spend time on: they find bugs.
+    if cfg!(debug_assertions) {
+        take_apart(machine, task, process)?;
+    }
+    Ok(match end {
+        End::Exited(status) => status,
+        End::Killed(death) => {
+            complain(&format_args!("{}: {death}", name.display()));
+            death.status()
+        }
+    })
+}
+
+/// Ends everything as in a machine that goes on to another program, and looks whether it was in order.
+fn take_apart(machine: &Machine, task: Task, process: Arc<Process>) -> Result<(), RunError> {
+    audit(&process.space.look()).map_err(RunError::Exit)?;
+    machine.give_back(task.into_vcpu());
+    if let Some(process) = Arc::into_inner(process) {
+        process.space.exit().map_err(|broken| RunError::Exit(broken.to_string()))?;
+    }
+    Ok(())
+}
+
+fn tracer(args: &Args) -> Result<Tracer, RunError> {
+    let target = match &args.trace {
+        None => TraceTarget::Off,
+        Some(None) => TraceTarget::Stderr,
+        Some(Some(path)) => TraceTarget::File(path),
+    };
+    Tracer::new(&target).map_err(|source| RunError::Trace {
+        path: args.trace.clone().flatten().unwrap_or_default(),
+        source,
+    })
+}
+
+/// The process's identity: it has the name it was called by, as Linux's `begin_new_exec` gives it.
+fn identity(name: &Path, path: &Path) -> Identity {
+    let mut short = [0; 16];
+    let file = name.file_name().unwrap_or_default().as_encoded_bytes();
+    let len = file.len().min(15);
+    short[..len].copy_from_slice(&file[..len]);
+    Identity {
+        pid: FIRST_PID,
+        parent: 0,
+        executable: path.display().to_string(),
+        name: Mutex::new(short),
+    }
+}

@@ -1,0 +1,190 @@
+//! `mmvisor run`: a program, from its file to its exit status.
+//!
+//! ```text
+//!   Args ──> Program::open ──> memory ──┬─ host's KVM usable ──> direct ──────────────┐
+//!            (bad input ends here)      └─ else, or as asked ──> nested: boots, and   ├──> status
+//!                                               `run --machine=kvm` there, to direct ─┘
+//! ```
+
+mod direct;
+mod nested;
+
+use std::ffi::{CString, OsString};
+use std::fs;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use super::report;
+use super::size::Size;
+use super::{FAILED, complain};
+use crate::kvm::KvmError;
+use crate::load::{Image, LoadError};
+use crate::nested::NestedError;
+use crate::task::{ExecError, TaskError};
+
+/// What a flush sink that does nothing is asked for with. It exists to prove that the tests of flushing
+/// can fail; a program must never run with it.
+const NO_FLUSH: &str = "MMVISOR_TEST_WITHOUT_FLUSH";
+
+/// Arguments of `mmvisor run`.
+#[derive(Debug, clap::Args)]
+#[command(override_usage = "mmvisor run [OPTIONS] PROGRAM [ARGS]...")]
+pub(super) struct Args {
+    /// The most memory the guest may use; by default half of what the host has, and in the nested
+    /// machine 1 GiB at most.
+    #[arg(long, value_name = "SIZE")]
+    mem: Option<Size>,
+    /// Sets a variable of the program's environment, which is otherwise empty. May be repeated.
+    #[arg(long, value_name = "K=V", value_parser = parse_variable)]
+    env: Vec<CString>,
+    /// Prints each hypercall and fault, to standard error or to a file.
+    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true)]
+    trace: Option<Option<PathBuf>>,
+    /// Prints at the end what /proc/PID/maps would have said, to standard error.
+    #[arg(long)]
+    maps: bool,
+    /// Prints counts at the end, to standard error.
+    #[arg(long, value_name = "FORMAT", num_args = 0..=1, require_equals = true,
+          default_missing_value = "text")]
+    stats: Option<report::Format>,
+    /// Where to run: under the host's KVM, or in a machine emulated with one.
+    #[arg(long, value_enum, default_value_t = Where::Auto)]
+    machine: Where,
+    /// What the program was called by, if that is not its path: how the nested machine is told.
+    #[arg(long, value_name = "NAME", hide = true)]
+    invoked_as: Option<PathBuf>,
+    /// The program's file, and its arguments as they are: what looks like an option is theirs.
+    // One list, because clap would swallow a `--` between two.
+    #[arg(value_name = "PROGRAM [ARGS]", required = true, trailing_var_arg = true)]
+    command: Vec<OsString>,
+}
+
+/// Where to run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+enum Where {
+    /// Under the host's KVM if it can be used, else nested.
+    Auto,
+    /// Under the host's KVM.
+    Kvm,
+    /// In an emulated machine that has a KVM of its own.
+    Nested,
+}
+
+/// Why a program could not be run.
+#[derive(Debug, thiserror::Error)]
+enum RunError {
+    #[error("no program was given")]
+    NoProgram,
+    #[error("{}: {source}", .path.display())]
+    Load { path: PathBuf, source: LoadError },
+    #[error("{}: {source}", .path.display())]
+    Exec { path: PathBuf, source: ExecError },
+    #[error(transparent)]
+    Kvm(#[from] KvmError),
+    #[error("{}: cannot write the trace: {source}", .path.display())]
+    Trace { path: PathBuf, source: std::io::Error },
+    #[error("--mem is {asked}, but this host has {} MiB", .has >> 20)]
+    Memory { asked: Size, has: u64 },
+    #[error("the argument {0:?} has a zero byte in it")]
+    ZeroByte(OsString),
+    #[error("cannot read the host's memory size: {0}")]
+    HostMemory(String),
+    #[error("the machine stopped: {0}")]
+    Task(#[from] TaskError),
+    #[error("the machine did not end cleanly: {0}")]
+    Exit(String),
+    #[error(transparent)]
+    Nested(#[from] NestedError),
+    #[error("{0}")]
+    NotStarted(String),
+    #[error(
+        "mmvisor was killed by signal {0} in the nested machine; if the machine's memory was used up, \
+         a larger --mem helps"
+    )]
+    KilledInside(u8),
+}
+
+/// Runs the program and says how mmvisor shall exit.
+pub(super) fn run(args: &Args) -> ExitCode {
+    match try_run(args) {
+        Ok(status) => ExitCode::from(status),
+        Err(error) => {
+            complain(&error);
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+fn try_run(args: &Args) -> Result<u8, RunError> {
+    let program = Program::open(args)?;
+    let has = host_memory()?;
+    if let Some(asked) = args.mem.filter(|asked| asked.bytes() > has) {
+        return Err(RunError::Memory { asked, has });
+    }
+    match args.machine {
+        Where::Nested => nested::run(args, &program, has, "as asked"),
+        Where::Kvm => direct::run(args, program, &direct::machine(args, has)?),
+        Where::Auto => match direct::machine(args, has) {
+            Ok(machine) => direct::run(args, program, &machine),
+            Err(error) if error.means_unusable() => {
+                nested::run(args, &program, has, &error.cause())
+            }
+            Err(error) => Err(error.into()),
+        },
+    }
+}
+
+/// What is to be run, found to be a program.
+#[derive(Debug)]
+struct Program {
+    image: Image,
+    /// The path it was opened by.
+    file: PathBuf,
+    /// Its path as the user wrote it: `argv[0]`, and what messages call it.
+    name: PathBuf,
+    /// Where it is, without links: `/proc/self/exe`, and in maps.
+    path: PathBuf,
+    /// All arguments, the name included.
+    argv: Vec<CString>,
+}
+
+impl Program {
+    /// Opens and checks it.
+    fn open(args: &Args) -> Result<Self, RunError> {
+        // clap gives no empty list.
+        let (file, arguments) = args.command.split_first().ok_or(RunError::NoProgram)?;
+        let file = Path::new(file);
+        let name = args.invoked_as.clone().unwrap_or_else(|| file.to_owned());
+        let image =
+            Image::open(file).map_err(|source| RunError::Load { path: name.clone(), source })?;
+        // A file that was opened by a path that names it no more has no better name.
+        let path = fs::canonicalize(file)
+            .or_else(|_| std::path::absolute(file))
+            .unwrap_or_else(|_| file.to_owned());
+        let argv = std::iter::once(name.clone().into_os_string())
+            .chain(arguments.iter().cloned())
+            .map(c_string)
+            .collect::<Result<Vec<_>, _>>()?;
+        Ok(Program { image, file: file.to_owned(), name, path, argv })
+    }
+}
+
+/// The host's memory, in bytes.
+fn host_memory() -> Result<u64, RunError> {
+    let info = rustix::system::sysinfo();
+    let unit = u64::from(info.mem_unit.max(1));
+    let bytes = info.totalram.checked_mul(unit);
+    bytes.filter(|&bytes| bytes > 0).ok_or_else(|| RunError::HostMemory("it is zero".to_owned()))
+}
+
+fn c_string(text: OsString) -> Result<CString, RunError> {
+    CString::new(text.clone().into_vec()).map_err(|_| RunError::ZeroByte(text))
+}
+
+fn parse_variable(text: &str) -> Result<CString, String> {
+    if !text.contains('=') || text.starts_with('=') {
+        return Err("a variable is given as NAME=VALUE".to_owned());
+    }
+    CString::new(text).map_err(|_| "it has a zero byte in it".to_owned())
+}

@@ -1,0 +1,169 @@
+//! A program in the nested machine: boots it, and runs the same command there under its KVM.
+//!
+//! What the user gave is either looked at here (the program's file, the sizes, the trace's file) or handed
+//! on. All streams are carried through; a trace that goes to a file, as the machine's side output.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use clap::ValueEnum;
+
+use super::super::size::Size;
+use super::{Args, NO_FLUSH, Program, RunError, Where};
+use crate::nested::{
+    GUEST_EXECUTABLE, Input, Job, Kind, Machine, Outcome, SIDE_OUTPUT, Streams, notice,
+};
+
+/// What the guest may use unless said otherwise, in bytes; less if the host has less than twice that.
+const DEFAULT_MEMORY: u64 = 1 << 30;
+/// Variables of mmvisor's own environment that the mmvisor in the machine must have, too.
+const HANDED_ON: [&str; 4] = ["RUST_LOG", "RUST_LOG_STYLE", "RUST_BACKTRACE", NO_FLUSH];
+
+/// Boots the machine, runs the program there and gives its status. `why` ends the line that says so;
+/// `has` is the host's memory, in bytes.
+pub(super) fn run(args: &Args, program: &Program, has: u64, why: &str) -> Result<u8, RunError> {
+    let memory = args.mem.map_or(DEFAULT_MEMORY.min(has / 2), Size::bytes);
+    let machine = Machine::new(Kind::Npt).room_for_guest(memory).file(&program.file, &program.path);
+    let mut side: Box<dyn Write> = match &args.trace {
+        Some(Some(path)) => {
+            let refuse = |source| RunError::Trace { path: path.clone(), source };
+            Box::new(TraceFile(File::create(path).map_err(refuse)?))
+        }
+        Some(None) | None => Box::new(io::sink()),
+    };
+    // A closed standard input is an empty one.
+    let mut job = Job::new(command(args, &program.name, &program.path, memory))
+        .stdin(Input::own().unwrap_or_default());
+    for name in HANDED_ON {
+        if let Some(value) = std::env::var_os(name) {
+            job = job.env(name, value);
+        }
+    }
+    eprintln!("mmvisor: {}", notice(Kind::Npt, why));
+    let (mut stdout, mut stderr) = (io::stdout(), io::stderr());
+    let streams = Streams { stdout: &mut stdout, stderr: &mut stderr, side: &mut side };
+    match machine.run(job, streams)? {
+        Outcome::Exited(status) => Ok(status),
+        Outcome::Killed(signal) => Err(RunError::KilledInside(signal)),
+        Outcome::NotStarted(why) => Err(RunError::NotStarted(why)),
+        // It has no limit.
+        Outcome::TimedOut => Err(RunError::NotStarted("the program ran out of time".to_owned())),
+    }
+}
+
+/// The command in the machine: this one, told to use the KVM there. The program is at `path` there, and
+/// is to take itself to have been called by `name`.
+fn command(args: &Args, name: &Path, path: &Path, memory: u64) -> Vec<OsString> {
+    // Each option is named, so that a new one cannot be forgotten here.
+    let Args { mem: _, env, trace, maps, stats, machine: _, invoked_as: _, command: typed } = args;
+    let mut command: Vec<OsString> = vec![GUEST_EXECUTABLE.into(), "run".into()];
+    command.extend(named("--machine", &Where::Kvm));
+    command.push(option("--mem", memory.to_string()));
+    command.extend(env.iter().map(|kv| option("--env", OsStr::from_bytes(kv.to_bytes()))));
+    command.extend(trace.as_ref().map(|target| match target {
+        None => "--trace".into(),
+        Some(_) => option("--trace", SIDE_OUTPUT),
+    }));
+    command.extend(maps.then(|| "--maps".into()));
+    command.extend(stats.as_ref().and_then(|format| named("--stats", format)));
+    command.push(option("--invoked-as", name));
+    command.push("--".into());
+    command.push(path.into());
+    command.extend(typed.iter().skip(1).cloned());
+    command
+}
+
+/// `--name=value`.
+fn option(name: &str, value: impl AsRef<OsStr>) -> OsString {
+    let mut option = OsString::from(name);
+    option.push("=");
+    option.push(value);
+    option
+}
+
+/// `--name=value` with the value's name on the command line.
+fn named(name: &str, value: &impl ValueEnum) -> Option<OsString> {
+    value.to_possible_value().map(|value| option(name, value.get_name()))
+}
+
+/// The trace's file on this host. The machine can only be told that it takes no more, not why.
+#[derive(Debug)]
+struct TraceFile(File);
+
+impl Write for TraceFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes).inspect_err(|error| log::warn!("the trace ends here: {error}"))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::super::super::{Cli, Command};
+    use super::super::report;
+    use super::*;
+
+    fn parse(arguments: impl IntoIterator<Item = OsString>) -> Args {
+        let Command::Run(args) = Cli::try_parse_from(arguments).unwrap().command else {
+            panic!("not run");
+        };
+        args
+    }
+
+    /// What the mmvisor in the machine is told when this one is told `typed`.
+    fn inside(typed: &[&str]) -> Args {
+        let args = parse(["mmvisor", "run"].iter().chain(typed).map(OsString::from));
+        let name = Path::new(&args.command[0]);
+        parse(command(&args, name, Path::new("/somewhere/program"), 7 << 20))
+    }
+
+    #[test]
+    fn the_mmvisor_in_the_machine_is_told_everything_and_to_use_its_own_kvm() {
+        let args = inside(&[
+            "--machine=nested",
+            "--env",
+            "A=b c",
+            "--env=--maps=",
+            "--trace",
+            "--maps",
+            "--stats=json",
+            "./program",
+            "--stats",
+            "--",
+            "x",
+        ]);
+        assert_eq!(args.machine, Where::Kvm);
+        assert_eq!(args.mem.map(Size::bytes), Some(7 << 20));
+        assert_eq!(args.env, [c"A=b c".to_owned(), c"--maps=".to_owned()]);
+        assert_eq!(args.trace, Some(None));
+        assert!(args.maps);
+        assert_eq!(args.stats, Some(report::Format::Json));
+        assert_eq!(args.invoked_as.as_deref(), Some("./program".as_ref()));
+        assert_eq!(args.command, ["/somewhere/program", "--stats", "--", "x"]);
+    }
+
+    #[test]
+    fn a_traces_file_is_on_this_side_and_what_was_not_asked_for_is_not_handed_on() {
+        let args = inside(&["--trace=/tmp/trace", "program"]);
+        assert_eq!(args.trace, Some(Some(SIDE_OUTPUT.into())));
+        assert!(!args.maps && args.stats.is_none() && args.env.is_empty());
+    }
+
+    #[test]
+    fn a_programs_arguments_are_its_own_whatever_they_look_like() {
+        for typed in [["--", "--maps", "-x"], ["-", "", "--"]] {
+            let mut line = vec!["run", "--", "program"];
+            line.extend(typed);
+            assert_eq!(inside(&line[1..]).command[1..], typed);
+            assert_eq!(inside(&line[2..]).command[1..], typed);
+        }
+    }
+}
