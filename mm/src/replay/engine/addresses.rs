@@ -11,7 +11,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::addr::{PAGE_SIZE, page_align};
+use crate::addr::page_align;
 
 /// The map of one address space. All addresses are numbers of the trace or of ours, as named.
 #[derive(Clone, Debug, Default)]
@@ -32,12 +32,14 @@ struct Piece {
     ours: u64,
 }
 
-/// The first page boundary of the heap.
+/// Where the heap starts: the break before it has grown, and the first page boundary from there.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Heap {
-    /// In the trace.
+    /// The first break, in the trace and with us; the two need not lie alike in their pages.
+    first: (u64, u64),
+    /// The page boundary, in the trace.
     pub(super) trace: u64,
-    /// With us.
+    /// The page boundary, with us.
     pub(super) ours: u64,
 }
 
@@ -143,18 +145,22 @@ impl Addresses {
         })
     }
 
-    /// The heap starts here, as the first brk says; the two need not lie alike in their pages.
+    /// The heap starts here, as the first brk says.
     pub(super) fn start_heap(&mut self, trace: u64, ours: u64) {
-        let ceil =
-            |addr: u64| addr.checked_add(PAGE_SIZE - 1).map_or(addr, |a| a & !(PAGE_SIZE - 1));
-        self.heap = Some(Heap { trace: ceil(trace), ours: ceil(ours) });
+        let ceil = |addr: u64| page_align(addr).unwrap_or(addr);
+        self.heap = Some(Heap { first: (trace, ours), trace: ceil(trace), ours: ceil(ours) });
     }
 }
 
 impl Heap {
     /// Where a break is with us.
     pub(super) fn translate(self, addr: u64) -> u64 {
-        self.ours.wrapping_add(addr.wrapping_sub(self.trace))
+        let (first, our_first) = self.first;
+        if addr == first {
+            our_first
+        } else {
+            self.ours.wrapping_add(addr.wrapping_sub(self.trace))
+        }
     }
 }
 

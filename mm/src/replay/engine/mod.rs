@@ -19,13 +19,14 @@ mod tasks;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashMap;
 use std::iter::Peekable;
 
 pub use executor::{Answer, Cloned, Executor, Output, Program, Reply, Sharing, Task};
 pub use report::{Mismatch, ReplayError, Report, Summary};
 
 use self::tasks::{Known, Returns, Space, Tasks, Who};
-use super::calls::{Call, FileCall, Outcome, Pointee, ProcessCall};
+use super::calls::{Call, Extent, FileCall, Outcome, Pointee, ProcessCall, Text};
 use super::trace::{Action, Directive, Event, MapLine, Reader, TraceError};
 
 /// How the addresses of the trace are taken.
@@ -51,7 +52,7 @@ pub fn replay<E: Executor>(
         summary: Summary::default(),
         tasks: Tasks::default(),
         start: Start::Open,
-        shm_sizes: std::collections::HashMap::new(),
+        shm_sizes: HashMap::new(),
     };
     let ended = engine.run(trace.peekable()).err();
     Report { summary: engine.summary, ended }
@@ -82,7 +83,7 @@ struct Engine<'a, E: Executor> {
     tasks: Tasks,
     start: Start,
     /// Lengths of shared-memory segments, by identifier.
-    shm_sizes: std::collections::HashMap<i32, u64>,
+    shm_sizes: HashMap<i32, u64>,
 }
 
 type Events<'a> = Peekable<Reader<'a>>;
@@ -238,10 +239,10 @@ impl<E: Executor> Engine<'_, E> {
     fn exec_file(
         &mut self,
         task: Task,
-        path: &Pointee<super::calls::Text>,
-        argv: &Pointee<Vec<super::calls::Text>>,
+        path: &Pointee<Text>,
+        argv: &Pointee<Vec<Text>>,
     ) -> Result<(), E::Error> {
-        let unread = super::calls::Text { bytes: Vec::new(), extent: super::calls::Extent::Cut };
+        let unread = Text { bytes: Vec::new(), extent: Extent::Cut };
         let program = Program::File {
             path: path.shown().unwrap_or(&unread),
             argv: argv.shown().map_or(&[], Vec::as_slice),

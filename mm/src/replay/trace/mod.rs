@@ -22,7 +22,7 @@ mod parse_maps;
 mod print;
 mod reader;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 pub use directive::{
     AnonOrigin, Directive, File, FileKind, Held, Hidden, MapLine, OpenMode, Rss, Setting, Span,

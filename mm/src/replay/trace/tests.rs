@@ -8,7 +8,7 @@ use crate::replay::calls::{
 };
 use proptest::prelude::*;
 
-mod generate;
+pub(in crate::replay) mod generate;
 
 fn read(text: &str) -> Result<Vec<Event>, TraceError> {
     Reader::new(text.as_bytes()).collect()

@@ -348,7 +348,7 @@ fn directive() -> impl Strategy<Value = Directive> {
 }
 
 /// Any event, on line 1.
-pub(super) fn event() -> impl Strategy<Value = Event> {
+pub(in crate::replay) fn event() -> impl Strategy<Value = Event> {
     let action = Union::new_weighted(vec![
         (8, call().boxed()),
         (1, cloning().prop_map(Action::Begun).boxed()),
