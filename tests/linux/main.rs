@@ -5,6 +5,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod differential;
 mod encoding;
 mod facts;
 mod oracle;
@@ -19,5 +20,6 @@ fn main() {
     let mut trials: Vec<Trial> = facts::trials();
     trials.extend(encoding::trials());
     trials.extend(player::trials());
+    trials.extend(differential::trials());
     libtest_mimic::run(&arguments, trials).exit();
 }

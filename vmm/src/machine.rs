@@ -43,7 +43,7 @@ impl Machine {
         let half = boot::install(frames.memory(), vm.kind().call_port(), &mut || frame(&frames))?;
         let kernel = paging::KernelHalf { top_entry: half.entry() };
         let total_pages = vm.memory().limit() / mm::addr::PAGE_SIZE;
-        let mut system = System::new(frames, Box::new(Arc::clone(&sink)), kernel);
+        let system = System::new(frames, Box::new(Arc::clone(&sink)), kernel);
         system.sysctl.set_total_pages(total_pages);
         Ok(Machine {
             kind: kvm.kind(),

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use super::cache::PageCache;
 use super::{Backing, BackingError, BackingName, Placement};
 use crate::addr::{Frame, PAGE_BYTES, PAGE_SIZE};
+use crate::error::Errno;
 use crate::phys::{Contents, Frames};
+use crate::vma::VmFlags;
 
 /// Bytes at offsets.
 pub trait FileSource: Debug + Send + Sync {
@@ -35,6 +37,11 @@ impl<S: FileSource> FileBacking<S> {
     }
 }
 
+/// `MAP_SYNC` is for files that are memory themselves.
+pub(crate) fn no_sync(flags: VmFlags) -> Result<VmFlags, Errno> {
+    if flags.contains(VmFlags::SYNC) { Err(Errno::EOPNOTSUPP) } else { Ok(flags) }
+}
+
 impl<S: FileSource> Backing for FileBacking<S> {
     fn page(&self, index: u64) -> Result<Frame, BackingError> {
         self.cache.page(index, Contents::Any, |frames, frame| {
@@ -60,6 +67,10 @@ impl<S: FileSource> Backing for FileBacking<S> {
 
     fn placement(&self) -> Placement {
         Placement::HugeAligned
+    }
+
+    fn map(&self, flags: VmFlags) -> Result<VmFlags, Errno> {
+        no_sync(flags)
     }
 
     fn is_resident(&self, index: u64) -> bool {

@@ -3,10 +3,13 @@
 
 mod cache;
 mod file;
+mod huge;
 mod open;
 mod shared;
 
+pub(crate) use file::no_sync;
 pub use file::{FileBacking, FileSource};
+pub(crate) use huge::HugePool;
 pub use open::OpenFile;
 pub use shared::{Seals, SharedMemory};
 
@@ -108,11 +111,20 @@ pub trait Backing: Debug + Send + Sync {
         Placement::Anywhere
     }
 
-    /// Is asked before it is mapped, and may change what the map can do (Linux's `f_op->mmap`, and the
-    /// seals of memfd_create(2)).
+    /// Is asked before anything happens whether it may be mapped so, and may change what the map can do
+    /// (the seals of memfd_create(2)).
     ///
     /// # Errors
-    /// The errno that mmap(2) shall return.
+    /// The errno that mmap(2) shall return; nothing has changed then.
+    fn check_map(&self, flags: VmFlags) -> Result<VmFlags, Errno> {
+        Ok(flags)
+    }
+
+    /// Is asked when it is mapped, after what was there has been unmapped, and may change what the map
+    /// can do (Linux's `f_op->mmap_prepare`).
+    ///
+    /// # Errors
+    /// The errno that mmap(2) shall return; what was there is gone then, as in Linux.
     fn map(&self, flags: VmFlags) -> Result<VmFlags, Errno> {
         Ok(flags)
     }

@@ -47,6 +47,10 @@ impl Backing for OpenFile {
         self.object.placement()
     }
 
+    fn check_map(&self, flags: VmFlags) -> Result<VmFlags, Errno> {
+        self.object.check_map(flags)
+    }
+
     fn map(&self, flags: VmFlags) -> Result<VmFlags, Errno> {
         self.object.map(flags)
     }

@@ -135,7 +135,7 @@ impl Backing for SharedMemory {
         Placement::SharedMemory
     }
 
-    fn map(&self, flags: VmFlags) -> Result<VmFlags, Errno> {
+    fn check_map(&self, flags: VmFlags) -> Result<VmFlags, Errno> {
         let sealed = self.seals().intersects(Seals::WRITE | Seals::FUTURE_WRITE);
         if !sealed || !flags.contains(VmFlags::SHARED) {
             return Ok(flags);

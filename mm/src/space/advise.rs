@@ -170,6 +170,11 @@ impl AddressSpace {
             return Err(Errno::EPERM.into());
         }
         if self.advise_pages(vma, part, advice, batch)? == Kind::Pages {
+            if advice == Advice::GuardInstall {
+                // The whole VMA is marked, and stays so.
+                let start = vma.range().start();
+                self.vmas.update(start, |vma| vma.flags |= VmFlags::MAYBE_GUARD);
+            }
             return Ok(part.end());
         }
         let flags = advised(vma, advice)?;

@@ -84,8 +84,10 @@ impl AddressSpace {
 
     /// From here on a touch is `SEGV_MAPERR`. What was there is gone.
     fn install_guards(&self, vma: &Vma, part: PageRange, batch: &mut FlushBatch) -> CallResult<()> {
-        // Linux gives the VMA an identity for its guards, so that fork copies them.
-        self.prepare_anon(vma);
+        if vma.is_anonymous() {
+            // Memory with entries of its own has an identity, in Linux too.
+            self.prepare_anon(vma);
+        }
         let mut tables = part.start().get() & !(TABLE_SPAN - 1);
         while tables < part.end().get() {
             self.table.ensure(VirtAddr::new(tables.max(part.start().get())))?;

@@ -52,6 +52,11 @@ impl AddressSpace {
             return Err(Fault::NotMapped(addr).into());
         }
         if !vma.flags.allows(kind) {
+            if kind == AccessKind::Execute && vma.flags.allows(AccessKind::Read) {
+                // The processor finds out that a page is not executable when there is one: Linux brings
+                // it in first, and what is wrong with that is the answer.
+                self.fault(addr, AccessKind::Read)?;
+            }
             return Err(Fault::Denied(addr).into());
         }
         let page = addr.page_floor();

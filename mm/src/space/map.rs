@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::AddressSpace;
 use crate::addr::{PAGE_SHIFT, PageRange, VirtAddr, page_align};
-use crate::backing::{Backing, FileMode, SharedMemory};
+use crate::backing::{Backing, FileMode, HugePool, SharedMemory};
 use crate::error::{CallResult, Errno};
 use crate::paging::FlushBatch;
 use crate::vma::limits::Capabilities;
@@ -66,6 +66,12 @@ impl AddressSpace {
                 _ => return Err(Errno::EINVAL.into()),
             };
             request.len = request.len.checked_next_multiple_of(size).ok_or(Errno::EINVAL)?;
+            if request.flags.intersects(MapFlags::FIXED | MapFlags::FIXED_NOREPLACE)
+                && !request.addr.get().is_multiple_of(size)
+            {
+                return Err(Errno::EINVAL.into());
+            }
+            request.file = Some(Arc::new(HugePool::new(size)));
         }
         if self.modes.read_implies_exec()
             && request.prot.contains(Prot::READ)
@@ -130,13 +136,9 @@ impl AddressSpace {
         if self.modes.denies_write_exec(vm, vm) {
             return Err(Errno::EACCES.into());
         }
-        if flags.contains(MapFlags::HUGETLB) && request.file.is_none() {
-            // The pool of huge pages is empty.
-            return Err(Errno::ENOMEM.into());
-        }
         let mut vma = Vma::anonymous(range, vm);
         if let Some(file) = &request.file {
-            vma.flags = file.map(vm)?;
+            vma.flags = file.check_map(vm)?;
             vma.backing = Some(Arc::clone(file));
             vma.pgoff = pgoff;
         } else if vm.contains(VmFlags::SHARED) {
@@ -206,6 +208,10 @@ impl AddressSpace {
             self.remove_gathered(range, &mut batch);
             self.system.uncommit(freed);
             self.finish(batch)?;
+        }
+        if let Some(backing) = &vma.backing {
+            // What was there stays gone if this fails: Linux leaves a hole likewise.
+            vma.flags = backing.map(vma.flags)?;
         }
         self.account.add(vma.flags, range.pages());
         self.system.observer.mapped(&vma);

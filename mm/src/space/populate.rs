@@ -74,7 +74,9 @@ impl AddressSpace {
         while at < range.end() {
             let vma = self.vmas.find_exact(at).ok_or(Errno::ENOMEM)?;
             let stop = vma.range().end().min(range.end());
-            if vma.flags.intersects(VmFlags::IO | VmFlags::PFNMAP) || !vma.flags.allows(kind) {
+            let needed = if kind == AccessKind::Write { VmFlags::WRITE } else { VmFlags::READ };
+            let cannot = vma.flags.intersects(VmFlags::IO | VmFlags::PFNMAP);
+            if cannot || !vma.flags.contains(needed) {
                 return Err(Errno::EINVAL.into());
             }
             let part = PageRange::new(at, stop).ok_or(Errno::ENOMEM)?;

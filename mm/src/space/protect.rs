@@ -168,8 +168,14 @@ impl AddressSpace {
 
     /// Gives the pages that are there their new permission.
     fn change_pages(&self, range: PageRange, flags: VmFlags, batch: &mut FlushBatch) {
+        let vma = self.vmas.find_exact(range.start());
+        let written = vma.is_some_and(|vma| vma.anon().is_some());
         for leaf in self.table.cursor(range).filter(|leaf| !leaf.entry.is_guard()) {
-            let access = entry_access(flags, leaf.entry.owner());
+            let mut access = entry_access(flags, leaf.entry.owner());
+            if !written && leaf.entry.owner() == Owner::Process {
+                // Only read so far: the first write is to fault, and gives the memory its identity.
+                access -= Access::WRITE;
+            }
             let changed = leaf.slot.fetch_update(Ordering::AcqRel, Ordering::Acquire, |raw| {
                 Some(Entry::new(raw).with_access(access).raw())
             });

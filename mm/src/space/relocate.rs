@@ -60,13 +60,13 @@ impl AddressSpace {
         Ok(target.start())
     }
 
-    /// The source of a move that keeps it mapped: it is neither locked nor accounted for any more, and
-    /// if all of it went, it is as if never written to. That holds for the whole VMA, also if only a
-    /// part of it went. What was locked stays counted: Linux 6.18 does so.
+    /// The source of a move that keeps it mapped: it is not locked any more, also where only a part of
+    /// it went, and if all of it went, it is as if never written to. What was locked stays counted:
+    /// Linux 6.18 does so.
     fn empty_source(&mut self, old: PageRange, merged: VirtAddr) {
         let Some(vma) = self.vmas.find_exact(old.start()) else { return };
         let (range, flags) = (vma.range(), vma.flags);
-        let bare = flags.difference(VmFlags::LOCKED_MASK | VmFlags::ACCOUNT);
+        let bare = flags.difference(VmFlags::LOCKED_MASK);
         let forget = range == old && range.start() != merged;
         self.vmas.update(range.start(), |vma| {
             vma.flags = bare;

@@ -152,6 +152,8 @@ bitflags! {
         const UFFD_MISSING = 0x200;
         /// Pages without frame records: a device's, or the kernel's own.
         const PFNMAP = 0x400;
+        /// Guard regions were installed in it (`MADV_GUARD_INSTALL`), and some may be there still.
+        const MAYBE_GUARD = 0x800;
         /// userfaultfd: writes are told.
         const UFFD_WP = 0x1000;
         /// Locked in memory.
@@ -201,7 +203,7 @@ bitflags! {
 
 /// smaps' two letters for each flag, in the order in which the line `VmFlags` has them: that of the
 /// bits (`show_smap_vma_flags`).
-const MNEMONICS: [(VmFlags, &str); 33] = [
+const MNEMONICS: [(VmFlags, &str); 34] = [
     (VmFlags::READ, "rd"),
     (VmFlags::WRITE, "wr"),
     (VmFlags::EXEC, "ex"),
@@ -213,6 +215,7 @@ const MNEMONICS: [(VmFlags, &str); 33] = [
     (VmFlags::GROWSDOWN, "gd"),
     (VmFlags::UFFD_MISSING, "um"),
     (VmFlags::PFNMAP, "pf"),
+    (VmFlags::MAYBE_GUARD, "gu"),
     (VmFlags::UFFD_WP, "uw"),
     (VmFlags::LOCKED, "lo"),
     (VmFlags::IO, "io"),
@@ -247,6 +250,9 @@ impl VmFlags {
     /// Such VMAs never merge, and many calls pass them over.
     pub const SPECIAL: VmFlags =
         VmFlags::IO.union(VmFlags::DONTEXPAND).union(VmFlags::PFNMAP).union(VmFlags::MIXEDMAP);
+    /// What stays with memory that merges: VMAs merge although they differ in it, and what comes of them
+    /// has it if one of them had (Linux's `VM_STICKY`).
+    pub const STICKY: VmFlags = VmFlags::SOFTDIRTY.union(VmFlags::MAYBE_GUARD);
     /// What userfaultfd(2) sets (Linux's `__VM_UFFD_FLAGS`).
     pub const UFFD: VmFlags =
         VmFlags::UFFD_MISSING.union(VmFlags::UFFD_WP).union(VmFlags::UFFD_MINOR);

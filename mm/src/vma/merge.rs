@@ -44,7 +44,7 @@ pub enum Origin {
 #[must_use]
 pub fn continues(left: &Vma, right: &Vma) -> bool {
     left.range().end() == right.range().start()
-        && (left.flags ^ right.flags).difference(VmFlags::SOFTDIRTY).is_empty()
+        && (left.flags ^ right.flags).difference(VmFlags::STICKY).is_empty()
         && same(left.backing.as_ref(), right.backing.as_ref())
         && left.pgoff.wrapping_add(left.range().pages()) == right.pgoff
         && left.policy == right.policy
@@ -61,7 +61,7 @@ pub fn continues(left: &Vma, right: &Vma) -> bool {
 #[must_use]
 pub fn may_share(left: &Vma, right: &Vma) -> bool {
     left.range().end() == right.range().start()
-        && (left.flags ^ right.flags).difference(VmFlags::ACCESS | VmFlags::SOFTDIRTY).is_empty()
+        && (left.flags ^ right.flags).difference(VmFlags::ACCESS | VmFlags::STICKY).is_empty()
         && same(left.backing.as_ref(), right.backing.as_ref())
         && left.pgoff.wrapping_add(left.range().pages()) == right.pgoff
         && left.policy == right.policy
@@ -149,15 +149,17 @@ pub fn merge_new(tree: &mut Tree<Vma>, vma: &Vma, origin: Origin) -> Option<Virt
         sides = Sides::Left;
     }
     let left = left.map(|left| left.range());
-    let right = right.map(|right| (right.range(), right.anon()));
+    let right = right.map(|right| (right.range(), right.anon(), right.flags));
+    let (anon, flags) = (vma.anon(), vma.flags);
     match (sides, left, right) {
-        (Sides::Both, Some(left), Some((right, anon))) => {
+        (Sides::Both, Some(left), Some((right, right_anon, right_flags))) => {
             tree.remove(right.start());
-            grow(tree, left, left.start(), right.end(), anon.or(vma.anon()))
+            let sticky = flags | right_flags;
+            grow(tree, left, left.start(), right.end(), right_anon.or(anon), sticky)
         }
-        (Sides::Left, Some(left), _) => grow(tree, left, left.start(), range.end(), vma.anon()),
-        (Sides::Right, _, Some((right, _))) => {
-            grow(tree, right, range.start(), right.end(), vma.anon())
+        (Sides::Left, Some(left), _) => grow(tree, left, left.start(), range.end(), anon, flags),
+        (Sides::Right, _, Some((right, ..))) => {
+            grow(tree, right, range.start(), right.end(), anon, flags)
         }
         _ => None,
     }
@@ -170,7 +172,7 @@ pub fn merge_left(tree: &mut Tree<Vma>, vma: &Vma, origin: Origin) -> Option<Vir
         .prev(range.start())
         .filter(|prev| continues(prev, vma) && identities_agree(prev, vma.anon(), origin))?
         .range();
-    grow(tree, left, left.start(), range.end(), vma.anon())
+    grow(tree, left, left.start(), range.end(), vma.anon(), vma.flags)
 }
 
 /// Makes `changed`, a part (or the whole) of an existing VMA as it is to be, one with the neighbours
@@ -199,20 +201,22 @@ pub fn merge_existing(tree: &mut Tree<Vma>, changed: &Vma) -> Option<VirtAddr> {
         sides = Sides::Left;
     }
     let left = left.map(|left| left.range());
-    let right = right.map(|right| (right.range(), right.anon()));
+    let right = right.map(|right| (right.range(), right.anon(), right.flags));
+    let flags = changed.flags;
     match (sides, left, right) {
-        (Sides::Both, Some(left), Some((right, right_anon))) => {
+        (Sides::Both, Some(left), Some((right, right_anon, right_flags))) => {
             tree.remove(whole.start());
             tree.remove(right.start());
-            grow(tree, left, left.start(), right.end(), right_anon.or(anon))
+            let sticky = flags | right_flags;
+            grow(tree, left, left.start(), right.end(), right_anon.or(anon), sticky)
         }
         (Sides::Left, Some(left), _) => {
             give_up(tree, whole, PageRange::new(range.end(), whole.end()));
-            grow(tree, left, left.start(), range.end(), anon)
+            grow(tree, left, left.start(), range.end(), anon, flags)
         }
-        (Sides::Right, _, Some((right, _))) => {
+        (Sides::Right, _, Some((right, ..))) => {
             give_up(tree, whole, PageRange::new(whole.start(), range.start()));
-            grow(tree, right, range.start(), right.end(), anon)
+            grow(tree, right, range.start(), right.end(), anon, flags)
         }
         _ => None,
     }
@@ -230,17 +234,20 @@ fn give_up(tree: &mut Tree<Vma>, whole: PageRange, rest: Option<PageRange>) {
     }
 }
 
-/// Gives the VMA at `old` other bounds, and an anonymous identity if it has none.
+/// Gives the VMA at `old` other bounds, an anonymous identity if it has none, and the sticky ones of
+/// these flags.
 fn grow(
     tree: &mut Tree<Vma>,
     old: PageRange,
     start: VirtAddr,
     end: VirtAddr,
     anon: Option<AnonId>,
+    sticky: VmFlags,
 ) -> Option<VirtAddr> {
     let range = PageRange::new(start, end)?;
     tree.update(old.start(), |vma| {
         vma.resize(range);
+        vma.flags |= sticky & VmFlags::STICKY;
         if let Some(id) = anon {
             vma.adopt_anon(id);
         }

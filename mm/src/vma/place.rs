@@ -103,7 +103,11 @@ pub fn get_unmapped_area(
         return Err(Errno::ENOMEM);
     }
     let addr = if request.flags.contains(MapFlags::FIXED) {
-        request.hint
+        // The last page of all addresses is where Linux's functions return errors.
+        match request.hint.get().wrapping_neg() {
+            error @ 1..4096 => return Err(Errno::from_raw(error as i32)),
+            _ => request.hint,
+        }
     } else {
         let huge = match request.source {
             PlaceSource::Anonymous

@@ -25,6 +25,8 @@ pub enum Deed {
     Store(u64, u8),
     /// Reads a byte.
     Load(u64),
+    /// Makes a userfaultfd, which gets this descriptor.
+    Userfault(i32),
     /// Registers a range with the script's userfaultfd (fd, address, length, modes), or with mode 0
     /// unregisters it.
     Uffd(i32, u64, u64, u64),
@@ -59,6 +61,11 @@ pub struct Act {
 }
 
 impl Act {
+    /// Whether it makes a descriptor.
+    pub fn opens(&self) -> bool {
+        matches!(self.deed, Deed::Open(..) | Deed::Userfault(_))
+    }
+
     /// Adds its steps to a script. The one whose answer counts is returned, and after it the VMAs'.
     pub fn add_to(&self, script: &mut Script) -> (usize, usize) {
         let process = self.process;
@@ -75,14 +82,21 @@ impl Act {
             }
             &Deed::Store(addr, byte) => script.step(process, Op::Store { addr, byte }),
             &Deed::Load(addr) => script.step(process, Op::Load { addr }),
+            &Deed::Userfault(fd) => {
+                const API: u64 = 0xc018_aa3f;
+                let step = script.call_of(process, 323, &[Arg::Value(1)]);
+                let bytes: Vec<u8> = [0xaau64, 0, 0].iter().flat_map(|w| w.to_le_bytes()).collect();
+                let args = [Arg::Value(fd as u64), Arg::Value(API), Arg::InOut(&bytes)];
+                script.call_of(process, 16, &args);
+                step
+            }
             &Deed::Uffd(fd, addr, len, mode) => {
                 const REGISTER: u64 = 0xc020_aa00;
                 const UNREGISTER: u64 = 0x8010_aa01;
                 let request = if mode == 0 { UNREGISTER } else { REGISTER };
                 let words = [addr, len, mode, 0];
                 let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
-                let args =
-                    [Arg::Value(fd as u64), Arg::Value(request), Arg::InOut(&bytes)];
+                let args = [Arg::Value(fd as u64), Arg::Value(request), Arg::InOut(&bytes)];
                 script.call_of(process, 16, &args)
             }
             &Deed::DropCapability(number) => drop_capability(script, process, number),
@@ -133,9 +147,8 @@ fn add_open(script: &mut Script, process: u8, fd: i32, open: Open) -> usize {
 
 fn add_call(script: &mut Script, process: u8, call: &MemoryCall) -> usize {
     use MemoryCall as M;
-    let bytes_of = |words: &[u64]| -> Vec<u8> {
-        words.iter().flat_map(|word| word.to_le_bytes()).collect()
-    };
+    let bytes_of =
+        |words: &[u64]| -> Vec<u8> { words.iter().flat_map(|word| word.to_le_bytes()).collect() };
     let mut numbers = |number: u64, words: &[u64]| {
         let args: Vec<Arg<'_>> = words.iter().map(|&word| Arg::Value(word)).collect();
         script.call_of(process, number, &args)
@@ -183,13 +196,8 @@ fn add_call(script: &mut Script, process: u8, call: &MemoryCall) -> usize {
             script.call_of(process, 238, &[Arg::Value(mode), nodes, Arg::Value(maxnode)])
         }
         M::GetMempolicy { addr, flags, .. } => {
-            let args = [
-                Arg::Out(4),
-                Arg::Value(0),
-                Arg::Value(0),
-                Arg::Value(a(addr)),
-                Arg::Value(flags),
-            ];
+            let args =
+                [Arg::Out(4), Arg::Value(0), Arg::Value(0), Arg::Value(a(addr)), Arg::Value(flags)];
             script.call_of(process, 239, &args)
         }
         M::Prctl { option, args, .. } => {
@@ -245,6 +253,7 @@ impl fmt::Display for Act {
             }
             Deed::Store(addr, byte) => write!(f, "@store {addr:#x} {byte:#x}"),
             Deed::Load(addr) => write!(f, "@load {addr:#x}"),
+            Deed::Userfault(fd) => write!(f, "userfaultfd(UFFD_USER_MODE_ONLY) = {fd}"),
             Deed::Uffd(_, addr, len, 0) => write!(f, "@uffd unregister {addr:#x}+{}", len / 4096),
             Deed::Uffd(_, addr, len, mode) => {
                 write!(f, "@uffd register {addr:#x}+{} modes {mode}", len / 4096)

@@ -22,6 +22,8 @@ use crate::script::{Answer, BRK, Script};
 
 /// Everything up to here is the program's.
 const TASK_END: u64 = 0x7fff_ffff_f000;
+/// What the player sets for itself, with personality(2).
+const ADDR_NO_RANDOMIZE: u32 = 0x0004_0000;
 /// Frames of the machine: far more than the acts can touch.
 const FRAMES: u64 = 1 << 16;
 
@@ -54,9 +56,17 @@ pub struct Line {
 pub struct Start {
     lines: Vec<MapLine>,
     brk: u64,
+    /// What the host has: promises beyond it are refused.
+    total_pages: u64,
 }
 
 impl Start {
+    /// Where the kernel's own pages begin that lie above everything it places.
+    pub fn top(&self) -> u64 {
+        let starts = self.lines.iter().map(|line| line.span.start.get());
+        starts.filter(|&start| start > 0x7fff_0000_0000).min().unwrap_or(TASK_END)
+    }
+
     /// Asks a player.
     pub fn of(oracle: &mut Oracle) -> std::result::Result<Self, Failed> {
         let mut script = Script::new();
@@ -74,8 +84,19 @@ impl Start {
             let flags = VmFlagNames(names.collect());
             starting_line(at, vma, flags)
         });
-        Ok(Start { lines: lines.collect(), brk: *brk })
+        Ok(Start { lines: lines.collect(), brk: *brk, total_pages: total_pages()? })
     }
+}
+
+/// Memory and swap of the host.
+fn total_pages() -> std::result::Result<u64, Failed> {
+    let text = std::fs::read_to_string("/proc/meminfo")?;
+    let kib = |name: &str| -> Option<u64> {
+        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+        line.trim().strip_suffix(" kB")?.parse().ok()
+    };
+    let both = kib("MemTotal:").zip(kib("SwapTotal:"));
+    both.map(|(memory, swap)| (memory + swap) / 4).ok_or_else(|| "no MemTotal".into())
 }
 
 fn starting_line(at: usize, vma: &Vma, flags: VmFlagNames) -> MapLine {
@@ -117,8 +138,13 @@ impl Model {
         let mut linux = Linux::new(FRAMES);
         linux.start(Task(0)).map_err(|error| error.to_string())?;
         linux.import(Task(0), &start.lines).map_err(|error| error.to_string())?;
+        linux.system().sysctl.set_total_pages(start.total_pages);
         let brk = VirtAddr::new(start.brk);
-        linux.space(Task(0))?.change().set_brk(brk, brk);
+        let space = linux.space(Task(0))?;
+        let mut change = space.change();
+        change.set_brk(brk, brk);
+        change.modes_mut().personality = ADDR_NO_RANDOMIZE;
+        drop(change);
         Ok(Model { linux, userfault: Arc::default() })
     }
 
@@ -142,8 +168,17 @@ impl Model {
             }
             &Deed::Touch(addr, kind) => self.access(task, addr, ByteAccess::Touch(kind), false),
             &Deed::Store(addr, byte) => self.access(task, addr, ByteAccess::Store(byte), false),
-            &Deed::Load(addr) => {
-                self.access(task, addr, ByteAccess::Touch(AccessKind::Read), true)
+            &Deed::Load(addr) => self.access(task, addr, ByteAccess::Touch(AccessKind::Read), true),
+            &Deed::Userfault(fd) => {
+                self.linux.open(
+                    task,
+                    fd,
+                    ObjectKind::Unmappable,
+                    0,
+                    FileMode::READ,
+                    Seals::empty(),
+                )?;
+                Ok(Result::Value(fd as u64))
             }
             &Deed::Uffd(_, addr, len, 0) => {
                 call(self.linux.unregister(task, VirtAddr::new(addr), len))
@@ -174,7 +209,9 @@ impl Model {
         let both = FileMode::READ | FileMode::WRITE;
         let none = Seals::empty();
         match open {
-            Open::Memfd(pages) => self.linux.open(task, fd, ObjectKind::Memfd, pages, both, none)?,
+            Open::Memfd(pages) => {
+                self.linux.open(task, fd, ObjectKind::Memfd, pages, both, none)?
+            }
             Open::File(pages) => self.linux.open(task, fd, ObjectKind::File, pages, both, none)?,
             Open::Again(of, mode) => {
                 let mode = match mode {
@@ -250,5 +287,36 @@ impl Model {
             Ok(space) => Ok(inspect::audit(&space.look())?),
             Err(_) => Ok(()),
         }
+    }
+}
+
+/// What the generator asks.
+impl Model {
+    /// Where the heap ends.
+    pub fn brk(&self, process: u8) -> Option<u64> {
+        let space = self.linux.space(Task(u32::from(process))).ok()?;
+        let brk = space.look().layout().brk.get();
+        Some(brk)
+    }
+
+    /// Whether a fault at the address would wait for a userfaultfd.
+    pub fn is_watched(&self, process: u8, addr: u64) -> bool {
+        self.is_range_watched(process, addr, 1)
+    }
+
+    /// Whether a fault somewhere in the range would.
+    pub fn is_range_watched(&self, process: u8, addr: u64, len: u64) -> bool {
+        let Ok(space) = self.linux.space(Task(u32::from(process))) else { return false };
+        let space = space.look();
+        let end = addr.saturating_add(len);
+        space.vmas().iter().any(|vma| {
+            let range = vma.range();
+            vma.userfault.is_some() && range.start().get() < end && range.end().get() > addr
+        })
+    }
+
+    /// Whether any fault would.
+    pub fn is_watching(&self, process: u8) -> bool {
+        self.is_range_watched(process, 0, u64::MAX)
     }
 }

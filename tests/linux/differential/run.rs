@@ -42,9 +42,9 @@ pub fn perform(start: &Start, acts: &[Act]) -> std::result::Result<Ours, Failed>
     let mut steps = Vec::with_capacity(acts.len());
     for act in acts {
         let result = model.perform(act)?;
-        model.audit(act.process).map_err(|failed| {
-            format!("after {act}: {}", failed.message().unwrap_or_default())
-        })?;
+        model
+            .audit(act.process)
+            .map_err(|failed| format!("after {act}: {}", failed.message().unwrap_or_default()))?;
         steps.push((result, model.lines(act.process)));
     }
     Ok(Ours { steps, ends: ends(&model) })
@@ -74,7 +74,8 @@ pub fn compare(
         })
         .collect();
     let answers = oracle.run(&script)?;
-    for (at, (&(result, maps), (our_result, our_lines))) in steps.iter().zip(&ours.steps).enumerate()
+    for (at, (&(result, maps), (our_result, our_lines))) in
+        steps.iter().zip(&ours.steps).enumerate()
     {
         let differs = |what: String| Ok(Some(Difference { act: at, what }));
         let theirs = result_of(&answers[result])?;
@@ -163,7 +164,10 @@ fn accounts_of(answer: &Answer) -> std::result::Result<[u64; 4], Failed> {
 /// The lines that only one side has.
 fn describe(theirs: &[Line], ours: &[Line]) -> String {
     let show = |line: &Line| {
-        format!("\n    {:x}-{:x} {} {:x}", line.range.start, line.range.end, line.permissions, line.offset)
+        format!(
+            "\n    {:x}-{:x} {} {:x}",
+            line.range.start, line.range.end, line.permissions, line.offset
+        )
     };
     let only = |a: &[Line], b: &[Line]| -> String {
         a.iter().filter(|line| !b.contains(line)).map(show).collect()

@@ -1,6 +1,5 @@
 //! A memory call's arguments, handed to the address space: what the system-call entry does in Linux.
 
-use super::files::Descriptor;
 use super::{Linux, Task};
 use crate::addr::VirtAddr;
 use crate::error::{Broken, CallError, CallResult, Errno};
@@ -14,6 +13,8 @@ const DATA: u64 = 2;
 const STACK: u64 = 3;
 const MEMLOCK: u64 = 8;
 const ADDRESS_SPACE: u64 = 9;
+/// `PIDFD_SELF_THREAD`, `PIDFD_SELF_THREAD_GROUP`.
+const PIDFD_SELF: [i32; 2] = [-10000, -10001];
 /// Resources are numbered below.
 const RESOURCES: u64 = 16;
 
@@ -150,7 +151,7 @@ impl Linux {
         if flags != 0 {
             return Err(Errno::EINVAL.into());
         }
-        if !matches!(self.files(task)?.get(pidfd), Some(Descriptor::Process)) {
+        if !PIDFD_SELF.contains(&pidfd) {
             return Err(Errno::EBADF.into());
         }
         let space = self.space(task)?;

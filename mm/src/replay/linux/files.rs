@@ -5,38 +5,35 @@ use std::sync::Arc;
 
 use crate::backing::{Backing, FileMode, OpenFile};
 use crate::error::Errno;
-use crate::vma::Userfault;
 
 /// What a descriptor stands for.
 #[derive(Clone, Debug)]
 pub(super) enum Descriptor {
     /// Something that can be mapped, or says why not.
     File(Arc<OpenFile>),
-    /// A userfaultfd.
-    Userfault(Arc<Userfault>),
-    /// The process itself (pidfd_open(2)).
-    Process,
-    /// Opened with `O_PATH`, or not known: `EBADF`.
-    Unusable,
+    /// Something else, which cannot be mapped: a stream, a userfaultfd.
+    Other,
 }
 
 /// The descriptors of a process.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct Files(BTreeMap<i32, Descriptor>);
+
+impl Default for Files {
+    /// The three standard streams.
+    fn default() -> Self {
+        Files((0..3).map(|fd| (fd, Descriptor::Other)).collect())
+    }
+}
 
 impl Files {
     /// The file that mmap(2) shall map.
     pub(super) fn to_map(&self, fd: i32) -> Result<Arc<dyn Backing>, Errno> {
         match self.0.get(&fd) {
             Some(Descriptor::File(file)) => Ok(Arc::clone(file) as Arc<dyn Backing>),
-            Some(Descriptor::Userfault(_) | Descriptor::Process) => Err(Errno::ENODEV),
-            Some(Descriptor::Unusable) | None => Err(Errno::EBADF),
+            Some(Descriptor::Other) => Err(Errno::ENODEV),
+            None => Err(Errno::EBADF),
         }
-    }
-
-    /// What a descriptor stands for.
-    pub(super) fn get(&self, fd: i32) -> Option<&Descriptor> {
-        self.0.get(&fd)
     }
 
     /// Makes `fd` stand for something.

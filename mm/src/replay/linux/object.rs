@@ -6,9 +6,10 @@ use std::sync::Arc;
 use super::{Linux, Task};
 use crate::addr::Frame;
 use crate::backing::{
-    Backing, BackingError, BackingName, FileMode, OpenFile, Placement, Seals, SharedMemory,
+    Backing, BackingError, BackingName, FileMode, OpenFile, Placement, Seals, SharedMemory, no_sync,
 };
 use crate::error::{Broken, Errno};
+use crate::vma::VmFlags;
 
 /// What kind of object a descriptor refers to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -36,6 +37,10 @@ impl Backing for RegularFile {
 
     fn placement(&self) -> Placement {
         Placement::HugeAligned
+    }
+
+    fn map(&self, flags: VmFlags) -> Result<VmFlags, Errno> {
+        no_sync(flags)
     }
 
     fn is_resident(&self, index: u64) -> bool {

@@ -13,7 +13,7 @@ impl Linux {
     pub(super) fn new_userfault(&mut self, task: Task) -> Result<u64, Broken> {
         let mut files = self.files(task)?;
         let fd = files.lowest_free();
-        files.set(fd, Descriptor::Userfault(Arc::default()));
+        files.set(fd, Descriptor::Other);
         Ok(u64::from(fd.unsigned_abs()))
     }
 

@@ -1,0 +1,46 @@
+//! The pool of huge pages behind `MAP_HUGETLB`. It is empty so far: a map that wants its pages reserved
+//! finds none.
+
+use super::{Backing, BackingError, BackingName};
+use crate::addr::{Frame, VirtAddr};
+use crate::error::Errno;
+use crate::vma::VmFlags;
+
+/// Memory from the pool.
+#[derive(Debug)]
+pub(crate) struct HugePool {
+    /// Bytes of a page.
+    size: u64,
+}
+
+impl HugePool {
+    /// Memory in pages of `size` bytes.
+    pub(crate) fn new(size: u64) -> Self {
+        HugePool { size }
+    }
+}
+
+impl Backing for HugePool {
+    fn page(&self, _: u64) -> Result<Frame, BackingError> {
+        Err(BackingError::NoPage)
+    }
+
+    fn name(&self) -> BackingName {
+        BackingName { path: "/anon_hugepage (deleted)".to_owned(), ..BackingName::default() }
+    }
+
+    fn map(&self, flags: VmFlags) -> Result<VmFlags, Errno> {
+        if !flags.contains(VmFlags::NORESERVE) {
+            return Err(Errno::ENOMEM);
+        }
+        Ok(flags | VmFlags::HUGETLB | VmFlags::DONTEXPAND)
+    }
+
+    fn may_split(&self, addr: VirtAddr) -> Result<(), Errno> {
+        if addr.get().is_multiple_of(self.size) { Ok(()) } else { Err(Errno::EINVAL) }
+    }
+
+    fn has_close_hook(&self) -> bool {
+        true
+    }
+}
