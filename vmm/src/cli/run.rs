@@ -19,9 +19,6 @@ use crate::task::{End, ExecError, Identity, Process, Task, TaskError, Timing, ex
 
 /// The first process's number, as in a container.
 const FIRST_PID: i32 = 1;
-/// What a flush sink that does nothing is asked for with. It exists to prove that the tests of flushing
-/// can fail; a program must never run with it.
-const NO_FLUSH: &str = "MMVISOR_TEST_WITHOUT_FLUSH";
 
 /// Arguments of `mmvisor run`.
 #[derive(Debug, clap::Args)]
@@ -107,9 +104,7 @@ fn try_run(args: &Args) -> Result<u8, RunError> {
         .collect::<Result<Vec<_>, _>>()?;
     let tracer = tracer(args)?;
     let memory = memory(args.mem)?;
-    let flush =
-        if std::env::var_os(NO_FLUSH).is_some() { FlushPolicy::None } else { FlushPolicy::Chosen };
-    let machine = Machine::new(MachineConfig { memory, flush })?;
+    let machine = Machine::new(MachineConfig { memory, flush: FlushPolicy::of_environment() })?;
     log::info!("running under {} KVM", machine.kind());
 
     let absolute = std::path::absolute(&args.program).unwrap_or_else(|_| path());

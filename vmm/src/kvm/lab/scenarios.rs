@@ -10,7 +10,7 @@ use mm::paging::TableChange;
 
 use super::programs::{fill_xmm, fill_ymm, read_xmm, read_ymm};
 use super::{DATA, Lab, LabError, READ, WRITE, Watchdog, count_up, expect, load_store, load_two};
-use crate::kvm::{Exit, FlushPolicy, Kicker, Kind, Kvm, Vcpu, cpuid};
+use crate::kvm::{Exit, FlushPolicy, Kicker, Kind, Kvm, Registers, Vcpu, cpuid};
 
 /// What a vCPU sees after a change.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -46,25 +46,44 @@ pub(crate) fn revoked_page(kvm: &Kvm, policy: FlushPolicy) -> Result<Seen, LabEr
     Ok(Seen { visibility, flush })
 }
 
-/// A page is unmapped and flushed while a vCPU on another thread counts in it.
-pub(crate) fn running_vcpu(kvm: &Kvm, policy: FlushPolicy) -> Result<Seen, LabError> {
+/// A page is unmapped and flushed while two vCPUs on other threads count in it, each in a
+/// word of its own. Stale if any of them counts on.
+pub(crate) fn running_vcpus(kvm: &Kvm, policy: FlushPolicy) -> Result<Seen, LabError> {
     let lab = Lab::new(kvm, policy)?;
     let page = lab.map(DATA, WRITE);
-    let mut vcpu = lab.vcpu(count_up())?;
-    let done = AtomicBool::new(false);
+    let vcpus = [DATA, DATA + 8]
+        .into_iter()
+        .map(|word| {
+            let mut vcpu = lab.vcpu(count_up())?;
+            vcpu.resume_user(&Registers { rdi: word, ..*vcpu.registers() })?;
+            Ok(vcpu)
+        })
+        .collect::<Result<Vec<_>, LabError>>()?;
+    let done = &AtomicBool::new(false);
     let (send, receive) = channel();
     thread::scope(|scope| {
-        let runner = scope.spawn(|| {
-            // The other side waits for the kicker before anything else, so it is there.
-            let _ = send.send(Kicker::of_this_thread());
-            count_until(&mut vcpu, &done)
-        });
-        let kicker = receive.recv().map_err(|_| LabError::TimedOut)?;
+        let runners: Vec<_> = vcpus
+            .into_iter()
+            .map(|mut vcpu| {
+                let send = send.clone();
+                scope.spawn(move || {
+                    // The other side waits for every kicker before anything else, so it is there.
+                    let _ = send.send(Kicker::of_this_thread());
+                    count_until(&mut vcpu, done)
+                })
+            })
+            .collect();
+        let kickers: Vec<_> = receive.iter().take(runners.len()).collect();
         let seen = revoke_while_counting(&lab, page);
         done.store(true, Ordering::Release);
-        kicker.kick()?;
-        let ended = runner.join().map_err(|_| LabError::TimedOut)?;
-        ended.and(seen)
+        for kicker in kickers {
+            // A runner that has failed cannot be kicked any more, and says below why.
+            let _ = kicker.kick();
+        }
+        for runner in runners {
+            runner.join().map_err(|_| LabError::TimedOut)??;
+        }
+        seen
     })
 }
 
@@ -81,12 +100,13 @@ fn count_until(vcpu: &mut Vcpu, done: &AtomicBool) -> Result<(), LabError> {
 }
 
 fn revoke_while_counting(lab: &Lab, page: Frame) -> Result<Seen, LabError> {
-    /// So many counts say that the vCPU runs at full speed.
+    /// So many counts say that a vCPU runs at full speed.
     const WARM: u64 = 1000;
     /// Long enough for a vCPU with a stale translation to count on, even when it has to wait its turn.
     const WATCH: Duration = Duration::from_millis(50);
+    let counts = || [0, 1].map(|index| lab.load(page, index));
     let start = Instant::now();
-    while lab.load(page, 0) < WARM {
+    while counts().into_iter().any(|count| count < WARM) {
         if start.elapsed() > Watchdog::LIMIT {
             return Err(LabError::TimedOut);
         }
@@ -94,9 +114,9 @@ fn revoke_while_counting(lab: &Lab, page: Frame) -> Result<Seen, LabError> {
     }
     lab.clear(DATA);
     let flush = timed_flush(lab, &[page], TableChange::None)?;
-    let before = lab.load(page, 0);
+    let before = counts();
     thread::sleep(WATCH);
-    let visibility = if lab.load(page, 0) == before { Visibility::New } else { Visibility::Stale };
+    let visibility = if counts() == before { Visibility::New } else { Visibility::Stale };
     Ok(Seen { visibility, flush })
 }
 
