@@ -61,7 +61,9 @@ fn ends() -> Vec<Case> {
         exit("256").says("a status is from 0 to 255"),
         exit("panic").says("as told"),
         exit("trap").says("killed by SIGILL (ILL_ILLOPN) at address 0x"),
-        exit("null").says("killed by SIGSEGV (SEGV_MAPERR) at address 0x0, rip 0x"),
+        exit("null")
+            .says("killed by SIGSEGV (SEGV_MAPERR) at address 0x0, rip 0x")
+            .says("; the nearest is 0"),
         exit("zero")
             .says("killed by SIGSEGV (SEGV_MAPERR) at address 0x0, rip 0x0; the nearest is 0"),
     ]
