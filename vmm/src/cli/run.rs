@@ -19,6 +19,9 @@ use crate::task::{End, ExecError, Identity, Process, Task, TaskError, Timing, ex
 
 /// The first process's number, as in a container.
 const FIRST_PID: i32 = 1;
+/// What a flush sink that does nothing is asked for with. It exists to prove that the tests of flushing
+/// can fail; a program must never run with it.
+const NO_FLUSH: &str = crate::kvm::FlushPolicy::WITHOUT_FLUSH;
 
 /// Arguments of `mmvisor run`.
 #[derive(Debug, clap::Args)]
@@ -104,7 +107,9 @@ fn try_run(args: &Args) -> Result<u8, RunError> {
         .collect::<Result<Vec<_>, _>>()?;
     let tracer = tracer(args)?;
     let memory = memory(args.mem)?;
-    let machine = Machine::new(MachineConfig { memory, flush: FlushPolicy::of_environment() })?;
+    let flush =
+        if std::env::var_os(NO_FLUSH).is_some() { FlushPolicy::None } else { FlushPolicy::Chosen };
+    let machine = Machine::new(MachineConfig { memory, flush })?;
     log::info!("running under {} KVM", machine.kind());
 
     let absolute = std::path::absolute(&args.program).unwrap_or_else(|_| path());
