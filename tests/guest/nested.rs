@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use libtest_mimic::{Failed, Trial};
-use vmm::nested::{GUEST_EXECUTABLE, Job, JobResult, Kind, Machine, Outcome};
+use vmm::nested::{GUEST_EXECUTABLE, Job, JobResult, Kind, Machine, NestedError, Outcome};
 
 use crate::case::{Case, Where};
 use crate::common::{MMVISOR, Ran};
@@ -83,9 +83,17 @@ impl Run {
         for program in programs {
             machine = machine.file(program, program);
         }
-        let jobs = self.cases.iter().map(job).collect();
+        let jobs = || self.cases.iter().map(job).collect();
         let begun = Instant::now();
-        let results = machine.run_jobs(jobs).map_err(|error| error.to_string())?;
+        let results = match machine.run_jobs(jobs()) {
+            // Emulated processors have hung in a kernel's start, before anything of ours ran.
+            Err(error @ NestedError::BootTimeout { .. }) => {
+                eprintln!("{}: {error}; booting it once more", self.kind);
+                machine.run_jobs(jobs())
+            }
+            first => first,
+        };
+        let results = results.map_err(|error| error.to_string())?;
         self.tell(&results, begun.elapsed());
         Ok(results)
     }
