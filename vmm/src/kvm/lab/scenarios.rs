@@ -1,6 +1,6 @@
 //! Questions that `doctor` asks and the tests check: above all, whether a change of a page table is seen.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -46,8 +46,8 @@ pub(crate) fn revoked_page(kvm: &Kvm, policy: FlushPolicy) -> Result<Seen, LabEr
     Ok(Seen { visibility, flush })
 }
 
-/// A page is unmapped and flushed while two vCPUs on other threads count in it, each in a
-/// word of its own. Stale if any of them counts on.
+/// A page is unmapped and flushed while two vCPUs on other threads count in it, each in a word of its own.
+/// Stale as soon as one of them counts on, new when both have faulted instead.
 pub(crate) fn running_vcpus(kvm: &Kvm, policy: FlushPolicy) -> Result<Seen, LabError> {
     let lab = Lab::new(kvm, policy)?;
     let page = lab.map(DATA, WRITE);
@@ -59,22 +59,23 @@ pub(crate) fn running_vcpus(kvm: &Kvm, policy: FlushPolicy) -> Result<Seen, LabE
             Ok(vcpu)
         })
         .collect::<Result<Vec<_>, LabError>>()?;
-    let done = &AtomicBool::new(false);
+    let (done, faults) = (&AtomicBool::new(false), &[AtomicU64::new(0), AtomicU64::new(0)]);
     let (send, receive) = channel();
     thread::scope(|scope| {
         let runners: Vec<_> = vcpus
             .into_iter()
-            .map(|mut vcpu| {
+            .zip(faults)
+            .map(|(mut vcpu, faults)| {
                 let send = send.clone();
                 scope.spawn(move || {
                     // The other side waits for every kicker before anything else, so it is there.
                     let _ = send.send(Kicker::of_this_thread());
-                    count_until(&mut vcpu, done)
+                    count_until(&mut vcpu, done, faults)
                 })
             })
             .collect();
         let kickers: Vec<_> = receive.iter().take(runners.len()).collect();
-        let seen = revoke_while_counting(&lab, page);
+        let seen = revoke_while_counting(&lab, page, faults);
         done.store(true, Ordering::Release);
         for kicker in kickers {
             // A runner that has failed cannot be kicked any more, and says below why.
@@ -87,37 +88,52 @@ pub(crate) fn running_vcpus(kvm: &Kvm, policy: FlushPolicy) -> Result<Seen, LabE
     })
 }
 
-/// Counts until it is told to stop; a page fault is answered by repeating it.
-fn count_until(vcpu: &mut Vcpu, done: &AtomicBool) -> Result<(), LabError> {
+/// Counts until it is told to stop; a page fault is noted and answered by repeating it.
+fn count_until(vcpu: &mut Vcpu, done: &AtomicBool, faults: &AtomicU64) -> Result<(), LabError> {
     loop {
         match vcpu.run() {
             _ if done.load(Ordering::Acquire) => return Ok(()),
             Exit::Interrupted(_) => {}
-            Exit::Fault { vector: 14, .. } => vcpu.retry_fault(),
+            Exit::Fault { vector: 14, .. } => {
+                faults.fetch_add(1, Ordering::AcqRel);
+                vcpu.retry_fault();
+            }
             got => return Err(LabError::Unexpected { wanted: "a page fault", got }),
         }
     }
 }
 
-fn revoke_while_counting(lab: &Lab, page: Frame) -> Result<Seen, LabError> {
+fn revoke_while_counting(
+    lab: &Lab,
+    page: Frame,
+    faults: &[AtomicU64; 2],
+) -> Result<Seen, LabError> {
     /// So many counts say that a vCPU runs at full speed.
     const WARM: u64 = 1000;
-    /// Long enough for a vCPU with a stale translation to count on, even when it has to wait its turn.
-    const WATCH: Duration = Duration::from_millis(50);
     let counts = || [0, 1].map(|index| lab.load(page, index));
+    let faults = || [&faults[0], &faults[1]].map(|faults| faults.load(Ordering::Acquire));
+    wait_until(|| counts().into_iter().all(|count| count >= WARM))?;
+    lab.clear(DATA);
+    let flush = timed_flush(lab, &[page], TableChange::None)?;
+    // A vCPU's second fault from here on has begun after the flush: so no time need be guessed after which
+    // one that had to wait its turn would have shown that it is stale.
+    let (before, faulted) = (counts(), faults());
+    let ran = || faults().into_iter().zip(faulted).all(|(now, then)| now > then + 1);
+    wait_until(|| counts() != before || ran())?;
+    let visibility = if counts() == before { Visibility::New } else { Visibility::Stale };
+    Ok(Seen { visibility, flush })
+}
+
+/// Waits for something that other threads do.
+fn wait_until(holds: impl Fn() -> bool) -> Result<(), LabError> {
     let start = Instant::now();
-    while counts().into_iter().any(|count| count < WARM) {
+    while !holds() {
         if start.elapsed() > Watchdog::LIMIT {
             return Err(LabError::TimedOut);
         }
         thread::yield_now();
     }
-    lab.clear(DATA);
-    let flush = timed_flush(lab, &[page], TableChange::None)?;
-    let before = counts();
-    thread::sleep(WATCH);
-    let visibility = if counts() == before { Visibility::New } else { Visibility::Stale };
-    Ok(Seen { visibility, flush })
+    Ok(())
 }
 
 /// Two last-level tables are unlinked and linked again with their roles swapped and other pages in them.
