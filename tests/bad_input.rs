@@ -240,7 +240,7 @@ fn options_that_do_not_exist() {
     refused_words(&["no-such-command"], "no-such-command");
     refused_words(&["run", "--env", "novalue", "/bin/true"], "NAME=VALUE");
     refused_words(&["run", "--env", "=value", "/bin/true"], "NAME=VALUE");
-    refused_words(&["run"], "<PROGRAM>");
+    refused_words(&["run"], "required arguments were not provided");
 }
 
 #[test]
