@@ -25,7 +25,7 @@ use crate::task::{ExecError, TaskError};
 
 /// What a flush sink that does nothing is asked for with. It exists to prove that the tests of flushing
 /// can fail; a program must never run with it.
-const NO_FLUSH: &str = "MMVISOR_TEST_WITHOUT_FLUSH";
+const NO_FLUSH: &str = crate::kvm::FlushPolicy::WITHOUT_FLUSH;
 
 /// Arguments of `mmvisor run`.
 #[derive(Debug, clap::Args)]
