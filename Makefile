@@ -5,7 +5,7 @@ CARGO ?= cargo
 PROFILE := release
 BIN := target/$(PROFILE)
 
-.PHONY: run test deps nested-setup build bench check clean
+.PHONY: run test linker deps nested-setup build bench check clean
 
 ## Runs the tour: a payload that maps, touches, protects, splits, merges and unmaps memory.
 run: build
@@ -15,15 +15,19 @@ run: build
 test: deps nested-setup
 	$(CARGO) test --workspace --no-fail-fast
 
+## What cargo needs to link, where a fresh machine has cargo alone.
+linker:
+	@resources/install-deps.sh build
+
 ## What the tests need beside cargo: compilers for C programs, and programs that nobody here wrote.
 deps:
 	@resources/install-deps.sh
 
 ## The kernel and the emulator of the nested machine.
-nested-setup:
+nested-setup: linker
 	$(CARGO) run --quiet --package mmvisor -- nested setup
 
-build:
+build: linker
 	$(CARGO) build --workspace --$(PROFILE)
 
 ## Figures, as ratios to a floor measured in the same run.
@@ -31,7 +35,7 @@ bench: deps
 	$(CARGO) bench --workspace
 
 ## What .ci/run checks beside the tests.
-check:
+check: linker
 	$(CARGO) fmt --all -- --check
 	$(CARGO) clippy --workspace --all-targets -- --deny warnings
 

@@ -1,5 +1,8 @@
 #!/bin/sh
-# Installs what the tests need and a fresh Debian machine lacks. Does nothing where all is there.
+# Installs what a fresh Debian machine lacks beside cargo. Does nothing where all is there.
+#
+#   install-deps.sh build   what cargo needs to link
+#   install-deps.sh         that, and what the tests need: compilers for C programs, and busybox
 set -eu
 
 missing=
@@ -7,14 +10,22 @@ need() { # PACKAGE COMMAND-OR-FILE
     command -v "$2" >/dev/null 2>&1 || [ -e "$2" ] || missing="$missing $1"
 }
 
-need gcc gcc
-need libc6-dev /usr/lib/x86_64-linux-gnu/libc.a
-need musl-tools musl-gcc
-need busybox-static /bin/busybox
+need gcc cc
+need libc6-dev /usr/include/stdlib.h
+if [ "${1:-}" != build ]; then
+    need gcc gcc
+    need libc6-dev /usr/lib/x86_64-linux-gnu/libc.a
+    need musl-tools musl-gcc
+    need busybox-static /bin/busybox
+    # The package busybox has a dynamic one at the same place.
+    if [ -e /bin/busybox ] && ldd /bin/busybox >/dev/null 2>&1; then
+        missing="$missing busybox-static"
+    fi
+fi
 
 [ -z "$missing" ] && exit 0
 if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null 2>&1; then
-    echo "The tests need these Debian packages (or the same from elsewhere):$missing" >&2
+    echo "These Debian packages are needed (or the same from elsewhere):$missing" >&2
     exit 1
 fi
 export DEBIAN_FRONTEND=noninteractive

@@ -1,6 +1,6 @@
 //! Surviving faults: try an access, and learn what would have killed the program.
 //!
-//! The recovery call ([`abi::CALL_RECOVER`](crate::abi::CALL_RECOVER)) sends the next fatal fault to
+//! The recovery call ([`CALL_RECOVER`](crate::abi::CALL_RECOVER)) sends the next fatal fault to
 //! an address of ours. An attempt keeps its frame in memory, so that it comes back whatever the
 //! attempt has done to the registers, the stack pointer included:
 //!
@@ -296,7 +296,7 @@ pub fn load(addr: u64) -> Result<u64, Caught> {
 }
 
 /// Writes eight bytes at an address, of any alignment, which must not be
-/// [`reserved`](memory::reserved) (the fault of a reserved address is asked for by [`write`]).
+/// [`reserved`](memory::reserved) (the fault of a reserved address is asked for by [`write()`]).
 ///
 /// # Errors
 /// The fault.

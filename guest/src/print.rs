@@ -1,5 +1,5 @@
-//! Printing: [`print!`](crate::print), [`println!`](crate::println) and
-//! [`eprintln!`](crate::eprintln), a line at a time, because each write is an exit to the host.
+//! Printing: [`print!`](crate::print!), [`println!`](crate::println!) and
+//! [`eprintln!`](crate::eprintln!), a line at a time, because each write is an exit to the host.
 
 use core::fmt::{self, Write};
 

@@ -2,14 +2,18 @@
 
 #![allow(dead_code, reason = "each test uses its part")]
 
+use std::ffi::OsStr;
 use std::io::{Read, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
 use std::thread;
 use std::time::Duration;
 
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+use vmm::kvm::Kvm;
 use wait_timeout::ChildExt;
 
 /// The binary under test.
@@ -24,6 +28,16 @@ pub struct Ran {
     pub stdout: Vec<u8>,
     /// What it wrote to standard error.
     pub stderr: String,
+    /// Whether processes of its group were still there when it had ended by itself.
+    pub left_behind: bool,
+}
+
+impl Ran {
+    /// Whether it, or a program of the host that it started, panicked. (A payload's panic is no thread's.)
+    pub fn panicked(&self) -> bool {
+        let panic = |line: &str| line.starts_with("thread '") && line.contains(" panicked at ");
+        self.stderr.lines().any(panic)
+    }
 }
 
 /// Runs a command to its end or its time limit. It is in a process group of its own, which is killed as
@@ -52,24 +66,38 @@ pub fn run(command: &mut Command, stdin: &[u8], limit: Duration) -> Ran {
             errors.read_to_end(&mut bytes).map(|_| bytes)
         });
         let ended = child.wait_timeout(limit).unwrap();
+        let killed = kill_group(&child);
         if ended.is_none() {
-            let group = nix::unistd::Pid::from_raw(child.id().try_into().unwrap());
-            let _ = nix::sys::signal::killpg(group, nix::sys::signal::Signal::SIGKILL);
             let _ = child.wait();
         }
-        let status = ended.map(|status| match status.code() {
-            Some(code) => u8::try_from(code).unwrap(),
-            None => 128 + u8::try_from(status.signal().unwrap()).unwrap(),
-        });
         let stderr = String::from_utf8_lossy(&errors.join().unwrap().unwrap()).into_owned();
-        Ran { status, stdout: output.join().unwrap().unwrap(), stderr }
+        Ran {
+            status: ended.map(shell_status),
+            stdout: output.join().unwrap().unwrap(),
+            stderr,
+            left_behind: ended.is_some() && killed,
+        }
     })
 }
 
-/// Why /dev/kvm cannot be used here; `None` if it can.
+/// Kills a command's process group, which it leads; says whether anything of it was there. A command that
+/// has been waited for is not.
+pub fn kill_group(child: &Child) -> bool {
+    let group = Pid::from_raw(child.id().try_into().unwrap());
+    killpg(group, Signal::SIGKILL).is_ok()
+}
+
+/// An exit status as a shell shows it.
+pub fn shell_status(status: ExitStatus) -> u8 {
+    match status.code() {
+        Some(code) => u8::try_from(code).unwrap(),
+        None => 128 + u8::try_from(status.signal().unwrap()).unwrap(),
+    }
+}
+
+/// Why the host's KVM cannot be used here; `None` if it can.
 pub fn kvm_unusable() -> Option<String> {
-    let kvm = std::fs::OpenOptions::new().read(true).write(true).open("/dev/kvm");
-    kvm.err().map(|error| format!("/dev/kvm: {error}"))
+    Kvm::open().err().map(|error| error.to_string())
 }
 
 /// A payload of the crate `guest`, built once.
@@ -91,20 +119,28 @@ pub fn payload(name: &str) -> PathBuf {
 
 /// A C program of `tests/programs`, built by `compiler` with `flags`.
 pub fn c_program(name: &str, compiler: &str, flags: &[&str]) -> PathBuf {
-    let out =
-        Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{compiler}{}", flags.concat()));
-    let source = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../tests/programs")
-        .join(name)
-        .with_extension("c");
+    let source = Path::new("tests/programs").join(name).with_extension("c");
+    compile(&source, compiler, &[&["-O1", "-Wall"], flags].concat())
+}
+
+/// The example of `resources`, built as its first lines say, with `flags` before the rest.
+pub fn c_example(flags: &[&str]) -> PathBuf {
+    compile(Path::new("resources/example.c"), "gcc", &[flags, &["-I", "resources"]].concat())
+}
+
+/// Builds a C program, its path and the compiler's working directory the workspace's.
+fn compile(source: &Path, compiler: &str, flags: &[&str]) -> PathBuf {
+    let words: Vec<&str> = source.file_stem().into_iter().filter_map(OsStr::to_str).collect();
+    let name = [words.as_slice(), &[compiler], flags].concat().join("-").replace('/', "-");
+    let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     // Built under another name first: two tests may build it at once.
     let fresh = out.with_extension(format!("{:?}", thread::current().id()));
     let status = Command::new(compiler)
-        .args(["-O1", "-Wall"])
         .args(flags)
         .arg("-o")
         .arg(&fresh)
-        .arg(&source)
+        .arg(source)
+        .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."))
         .status()
         .unwrap_or_else(|error| panic!("{compiler}: {error}; `make deps` installs it"));
     assert!(status.success(), "{} does not build with {compiler}", source.display());

@@ -1,137 +1,9 @@
-//! The cases: what is run, and what must come of it.
+//! The cases.
 
 use std::path::PathBuf;
-use std::process::Command;
-use std::time::Duration;
 
-use crate::common::{self, Ran, c_program, payload};
-
-/// What a run must come to.
-#[derive(Clone, Debug)]
-pub enum Expect {
-    /// Status 0.
-    Success,
-    /// The same standard output and status as natively.
-    AsNatively,
-    /// This status, and this text somewhere in standard error.
-    Fails(u8, &'static str),
-    /// Anything but success: a check that must fail, fails.
-    NoSuccess,
-}
-
-/// Where a case makes sense.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Where {
-    /// Everywhere.
-    Anywhere,
-    /// Too slow for an emulated machine.
-    Direct,
-    /// The lighter sibling of a `Direct` one.
-    Nested,
-    /// Where a missing flush shows: not under nested paging, which QEMU's emulation flushes anyway.
-    ShadowPaging,
-}
-
-/// A program to run.
-#[derive(Clone, Debug)]
-pub struct Case {
-    /// Its name in the list of tests.
-    pub name: String,
-    /// Arguments of `mmvisor` before the program.
-    pub options: Vec<String>,
-    /// The program's file; `None` for a command of mmvisor's own.
-    pub program: Option<PathBuf>,
-    /// The program's arguments.
-    pub args: Vec<String>,
-    /// Its standard input.
-    pub stdin: Vec<u8>,
-    /// Environment of mmvisor itself.
-    pub env: Vec<(&'static str, &'static str)>,
-    /// What must come of it.
-    pub expect: Expect,
-    /// Where it makes sense.
-    pub place: Where,
-    /// How long it may take, under the host's KVM.
-    pub limit: Duration,
-}
-
-impl Case {
-    fn new(name: impl Into<String>, program: PathBuf, args: &[&str]) -> Self {
-        Case {
-            name: name.into(),
-            options: vec!["run".to_owned(), "--machine=kvm".to_owned()],
-            program: Some(program),
-            args: args.iter().map(|&arg| arg.to_owned()).collect(),
-            stdin: Vec::new(),
-            env: Vec::new(),
-            expect: Expect::Success,
-            place: Where::Anywhere,
-            limit: Duration::from_secs(60),
-        }
-    }
-
-    fn natively(mut self) -> Self {
-        self.expect = Expect::AsNatively;
-        self
-    }
-
-    fn expect(mut self, expect: Expect) -> Self {
-        self.expect = expect;
-        self
-    }
-
-    fn only(mut self, place: Where) -> Self {
-        self.place = place;
-        self
-    }
-
-    fn input(mut self, stdin: impl Into<Vec<u8>>) -> Self {
-        self.stdin = stdin.into();
-        self
-    }
-
-    fn without_flush(mut self) -> Self {
-        self.env.push(("MMVISOR_TEST_WITHOUT_FLUSH", "1"));
-        self.place = Where::ShadowPaging;
-        self.expect = Expect::NoSuccess;
-        self
-    }
-
-    /// Compares what was run with what must come of it.
-    pub fn judge(&self, ran: &Ran) -> Result<(), String> {
-        let told = || {
-            let stdout = String::from_utf8_lossy(&ran.stdout);
-            let tail = stdout.char_indices().rev().nth(2000).map_or(0, |(at, _)| at);
-            format!(
-                "status {:?}\nstandard output: {}\nstandard error: {}",
-                ran.status,
-                &stdout[tail..],
-                ran.stderr
-            )
-        };
-        let holds = match &self.expect {
-            _ if ran.stderr.contains("panicked") => false,
-            Expect::Success => ran.status == Some(0),
-            Expect::Fails(status, text) => ran.status == Some(*status) && ran.stderr.contains(text),
-            Expect::NoSuccess => ran.status.is_none_or(|status| status != 0),
-            Expect::AsNatively => {
-                let native = self.run_natively();
-                if (ran.status, &ran.stdout) != (native.status, &native.stdout) {
-                    let native = String::from_utf8_lossy(&native.stdout).into_owned();
-                    return Err(format!("natively: {native}\nin the guest: {}", told()));
-                }
-                true
-            }
-        };
-        if holds { Ok(()) } else { Err(format!("expected {:?}, got {}", self.expect, told())) }
-    }
-
-    fn run_natively(&self) -> Ran {
-        let mut command = Command::new(self.program.as_deref().unwrap_or("false".as_ref()));
-        command.args(&self.args).env_clear();
-        common::run(&mut command, &self.stdin, self.limit)
-    }
-}
+use crate::case::{Case, Expect, Where};
+use crate::common::{c_example, c_program, payload};
 
 /// awk's array script, with `n` elements.
 fn awk(n: u32) -> String {
@@ -155,14 +27,12 @@ fn lines(n: u32) -> Vec<u8> {
 /// All cases.
 pub fn all() -> Vec<Case> {
     let mut cases = payloads();
+    cases.extend(ends());
+    cases.extend(bad_input());
     cases.extend(others_programs());
     cases.extend(c_programs());
+    cases.push(Case::command("doctor", &["doctor"]));
     cases.extend(without_flush());
-    cases.push(Case {
-        options: vec!["doctor".to_owned()],
-        program: None,
-        ..Case::new("doctor", PathBuf::new(), &[])
-    });
     cases
 }
 
@@ -171,9 +41,7 @@ fn payloads() -> Vec<Case> {
         Case::new("hello", payload("hello"), &["some", "arguments"]).natively(),
         Case::new("tour", payload("tour"), &[]),
         Case::new("faults", payload("faults"), &[]),
-        Case::new("badptr", payload("badptr"), &[]),
         Case::new("forger", payload("forger"), &["all"]),
-        Case::new("exit-7", payload("exit"), &["7"]).expect(Expect::Fails(7, "")),
     ];
     for seed in 1..=8 {
         let seed = seed.to_string();
@@ -181,6 +49,55 @@ fn payloads() -> Vec<Case> {
     }
     cases
 }
+
+/// Each way a program ends, and what is said of it.
+fn ends() -> Vec<Case> {
+    let exit = |way: &str| Case::new(format!("exit-{way}"), payload("exit"), &[way]).natively();
+    vec![
+        exit("0"),
+        exit("7"),
+        exit("255"),
+        // What the payload says, and mmvisor adds nothing to.
+        exit("256").says("a status is from 0 to 255"),
+        exit("panic").says("as told"),
+        exit("trap").says("killed by SIGILL (ILL_ILLOPN) at address 0x"),
+        exit("null")
+            .says("killed by SIGSEGV (SEGV_MAPERR) at address 0x0, rip 0x")
+            .says("; the nearest is 0"),
+        exit("zero")
+            .says("killed by SIGSEGV (SEGV_MAPERR) at address 0x0, rip 0x0; the nearest is 0"),
+    ]
+}
+
+/// What a program, or who runs it, asks for and cannot have.
+fn bad_input() -> Vec<Case> {
+    let badptr = || payload("badptr");
+    // As long as Linux lets one be, nearly; together nearly as many as it lets be passed.
+    let argument = "x".repeat(120_000);
+    let arguments = [argument.as_str(); 17];
+    vec![
+        Case::new("badptr", badptr(), &[]).natively(),
+        Case::new("unknown-call-traced", badptr(), &[])
+            .option("--trace")
+            .says("syscall_0x3fff(")
+            .says("= -1 ENOSYS (Function not implemented)")
+            .says("= -1 EFAULT (Bad address)")
+            .says("= -1 EBADF (Bad file descriptor)"),
+        Case::new("memory-runs-out", "/bin/busybox".into(), &["awk", ENDLESS_ARRAY])
+            .option("--mem=8M")
+            .expect(Expect::Status(137))
+            .says("killed by SIGKILL")
+            .says("a larger --mem may help"),
+        Case::new("memory-too-small-to-start", payload("hello"), &arguments)
+            .option("--mem=2M")
+            .expect(Expect::Status(125))
+            .says("mmvisor: ")
+            .says("a larger --mem may help"),
+    ]
+}
+
+/// Fills any memory.
+const ENDLESS_ARRAY: &str = "BEGIN { while (1) a[i++] = i }";
 
 /// Programs that nobody here wrote.
 fn others_programs() -> Vec<Case> {
@@ -210,13 +127,34 @@ fn c_programs() -> Vec<Case> {
         cases
             .push(Case::new(format!("{name}-40"), program, &["40"]).natively().only(Where::Nested));
     }
+    // As the example's own first lines say.
+    for (name, flags) in
+        [("example-bare", ["-static", "-nostdlib"].as_slice()), ("example-libc", &["-static"])]
+    {
+        let example = Case::new(name, c_example(flags), &[]);
+        cases.push(example.prints("read-only: signal 11, si_code 2\n").prints("[stack]\n"));
+    }
     cases
 }
 
 /// What must fail when nothing is flushed: this proves that the tests above would notice.
 fn without_flush() -> Vec<Case> {
-    let faults = Case::new("faults-without-flush", payload("faults"), &[]).without_flush();
-    let stress =
-        Case::new("stress-without-flush", payload("stress"), &["1", "400"]).without_flush();
-    vec![faults, stress]
+    vec![
+        Case::new("faults-without-flush", payload("faults"), &[]).without_flush(),
+        Case::new("stress-without-flush", payload("stress"), &["1", "400"]).without_flush(),
+        Case::command("doctor-without-flush", &["doctor", "--json"])
+            .without_flush()
+            .expect(Expect::FailsProbes(&PROBES_OF_FLUSHING)),
+    ]
 }
+
+/// Doctor's probes of flushing, by name and in its order: of leaf entries, of leaf entries that other
+/// vCPUs are using, of tables, and of what the dummy slot relies on.
+const PROBES_OF_FLUSHING: [&str; 6] = [
+    "revoked, notifier",
+    "revoked, dummy slot",
+    "second vCPU, notifier",
+    "second vCPU, dummy",
+    "reused table",
+    "slot deletion",
+];

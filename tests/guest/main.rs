@@ -9,15 +9,19 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod case;
 mod cases;
 mod direct;
+mod interrupted;
 mod nested;
 
 use libtest_mimic::{Arguments, Trial};
 
 fn main() {
     let arguments = Arguments::from_args();
-    let mut trials: Vec<Trial> = direct::trials();
-    trials.extend(nested::trials(arguments.filter.as_deref()));
+    let cases = cases::all();
+    let mut trials: Vec<Trial> = direct::trials(&cases);
+    trials.extend(interrupted::trials());
+    trials.extend(nested::trials(&cases, arguments.filter.as_deref()));
     libtest_mimic::run(&arguments, trials).exit();
 }

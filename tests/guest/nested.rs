@@ -4,12 +4,12 @@
 use std::ffi::OsString;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use libtest_mimic::{Failed, Trial};
-use vmm::nested::{GUEST_EXECUTABLE, Job, JobResult, Kind, Machine, Outcome};
+use vmm::nested::{GUEST_EXECUTABLE, Job, JobResult, Kind, Machine, NestedError, Outcome};
 
-use crate::cases::{self, Case, Where};
+use crate::case::{Case, Where};
 use crate::common::{MMVISOR, Ran};
 
 /// How much slower than under the host's KVM a case may be: the processor is emulated.
@@ -26,20 +26,21 @@ struct Run {
 }
 
 /// A trial a case and kind. `filter` is the name that was asked for: a boot runs only what is wanted.
-pub fn trials(filter: Option<&str>) -> Vec<Trial> {
-    [Kind::Npt, Kind::Shadow].into_iter().flat_map(|kind| trials_of(kind, filter)).collect()
+pub fn trials(cases: &[Case], filter: Option<&str>) -> Vec<Trial> {
+    [Kind::Npt, Kind::Shadow].into_iter().flat_map(|kind| trials_of(kind, cases, filter)).collect()
 }
 
-fn trials_of(kind: Kind, filter: Option<&str>) -> Vec<Trial> {
+fn trials_of(kind: Kind, cases: &[Case], filter: Option<&str>) -> Vec<Trial> {
     let name = |case: &Case| format!("{}::{}", kind.to_string().to_lowercase(), case.name);
-    let cases: Vec<Case> = cases::all()
-        .into_iter()
+    let cases: Vec<Case> = cases
+        .iter()
         .filter(|case| match case.place {
             Where::Anywhere | Where::Nested => true,
             Where::Direct => false,
             Where::ShadowPaging => kind == Kind::Shadow,
         })
         .filter(|case| filter.is_none_or(|filter| name(case).contains(filter)))
+        .cloned()
         .collect();
     let names: Vec<String> = cases.iter().map(name).collect();
     let run = Arc::new(Run { kind, cases, results: OnceLock::new() });
@@ -56,7 +57,9 @@ fn trials_of(kind: Kind, filter: Option<&str>) -> Vec<Trial> {
 impl Run {
     fn judge(&self, index: usize) -> Result<(), Failed> {
         let results = self.results.get_or_init(|| self.boot()).as_ref()?;
-        let result = &results[index];
+        let Some(result) = results.get(index) else {
+            return Err("the machine has no result of this case".into());
+        };
         if let Outcome::NotStarted(why) = &result.outcome {
             return Err(why.into());
         }
@@ -65,7 +68,9 @@ impl Run {
             ref ended => Some(ended.exit_status()),
         };
         let stderr = String::from_utf8_lossy(&result.stderr).into_owned();
-        Ok(self.cases[index].judge(&Ran { status, stdout: result.stdout.clone(), stderr })?)
+        // What a job leaves behind ends with it, in the machine; that is its own tests' to judge.
+        let stdout = result.stdout.clone();
+        Ok(self.cases[index].judge(&Ran { status, stdout, stderr, left_behind: false })?)
     }
 
     /// Boots the machine and runs everything.
@@ -78,8 +83,28 @@ impl Run {
         for program in programs {
             machine = machine.file(program, program);
         }
-        let jobs = self.cases.iter().map(job).collect();
-        machine.run_jobs(jobs).map_err(|error| error.to_string())
+        let jobs = || self.cases.iter().map(job).collect();
+        let begun = Instant::now();
+        let results = match machine.run_jobs(jobs()) {
+            // Emulated processors have hung in a kernel's start, before anything of ours ran.
+            Err(error @ NestedError::BootTimeout { .. }) => {
+                eprintln!("{}: {error}; booting it once more", self.kind);
+                machine.run_jobs(jobs())
+            }
+            first => first,
+        };
+        let results = results.map_err(|error| error.to_string())?;
+        self.tell(&results, begun.elapsed());
+        Ok(results)
+    }
+
+    /// Prints what ran in the boot, so that nobody has to take its word for it.
+    fn tell(&self, results: &[JobResult], time: Duration) {
+        let (kind, count, seconds) = (self.kind, results.len(), time.as_secs());
+        eprintln!("one boot of the nested machine, {kind}, ran {count} cases in {seconds} s:");
+        for (case, result) in self.cases.iter().zip(results) {
+            eprintln!("    {:<28} {:?}", case.name, result.outcome);
+        }
     }
 }
 

@@ -85,6 +85,33 @@ impl Machine {
     }
 }
 
+/// The memory of a machine that is only kept, in bytes: enough for its tables.
+const KEPT_MEMORY: u64 = 2 << 20;
+
+/// A machine with a vCPU that nothing runs on, to be held while other machines come and go.
+///
+/// KVM patches the kernel's text when the first machine comes and when the last one goes
+/// (`preempt_notifier_key`), and again for the first and the last vCPU without an interrupt controller of
+/// KVM's (`kvm_has_noapic_vcpu`), which ours are. Emulated processors have hung in that.
+#[derive(Debug)]
+pub struct KeptMachine {
+    _machine: Machine,
+    _vcpu: Vcpu,
+}
+
+impl KeptMachine {
+    /// Makes one.
+    ///
+    /// # Errors
+    /// [`KvmError`], as of [`Machine::new`].
+    pub fn new() -> Result<Self, KvmError> {
+        let machine =
+            Machine::new(MachineConfig { memory: KEPT_MEMORY, flush: FlushPolicy::Chosen })?;
+        let vcpu = machine.take_vcpu()?;
+        Ok(KeptMachine { _machine: machine, _vcpu: vcpu })
+    }
+}
+
 /// A frame for the machine itself.
 fn frame(frames: &Frames) -> Result<mm::addr::Frame, Broken> {
     frames.alloc(FrameKind::Table, Contents::Zeroed).map_err(|error| match error {

@@ -1,5 +1,6 @@
 //! Hypercalls with arguments that are no good: pointers outside the program's memory (EFAULT), into
-//! the middle of it, and calls that do not exist (ENOSYS). None may do more than fail.
+//! the middle of it, calls that do not exist (ENOSYS), and output that it has closed (EBADF). None may
+//! do more than fail.
 //!
 //! Usage: badptr
 
@@ -140,6 +141,14 @@ fn bad_arguments() {
     expect!(protect(PAGE, PAGE, 1 << 20), Err(Errno::EINVAL), "mprotect to what is no protection");
 }
 
+/// Nothing can be printed on standard output after this.
+fn closed_output() {
+    expect!(call(number::CLOSE, [1]), Ok(0), "close of standard output");
+    expect!(call(number::CLOSE, [1]), Err(Errno::EBADF), "close of it again");
+    let byte = b"x".as_ptr() as u64;
+    expect!(call(number::WRITE, [1, byte, 1]), Err(Errno::EBADF), "write to it when closed");
+}
+
 fn main(_: Args) {
     for addr in NOWHERE {
         bad_pointers(addr);
@@ -147,6 +156,9 @@ fn main(_: Args) {
     halves();
     unknown();
     bad_arguments();
+    println!(
+        "badptr: every bad argument was refused, as Linux does, unless standard error says more"
+    );
+    closed_output();
     check_eq!(WRONG.load(Ordering::Relaxed), 0, "answers that were not Linux's");
-    println!("badptr: every bad argument was refused, as Linux does");
 }

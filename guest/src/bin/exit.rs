@@ -1,14 +1,15 @@
 //! Ends in the way it is told: with a status, by a signal, or never.
 //!
-//! Usage: exit STATUS | exit null | exit zero | exit trap | exit panic | exit spin
+//! Usage: exit STATUS | null | zero | trap | panic | spin | faults
+//!
+//! The last two never end by themselves, and print a line when they have begun.
 
 #![no_std]
 #![no_main]
 #![deny(unsafe_code)]
 
-use guest::memory;
 use guest::process::{self, Args};
-use guest::{check, eprintln};
+use guest::{check, eprintln, fault, memory, println};
 
 guest::payload!(main);
 
@@ -28,11 +29,21 @@ fn main(args: Args) {
         Some("zero") => process::jump(0),
         Some("trap") => process::trap(),
         Some("panic") => panic!("as told"),
-        Some("spin") => loop {
-            core::hint::spin_loop();
-        },
+        Some("spin") => {
+            println!("exit: spinning");
+            loop {
+                core::hint::spin_loop();
+            }
+        }
+        // Faults and survives it, for ever.
+        Some("faults") => {
+            println!("exit: faulting");
+            loop {
+                check!(fault::load(0).is_err(), "there is something at address 0");
+            }
+        }
         _ => {
-            eprintln!("usage: exit STATUS | null | zero | trap | panic | spin");
+            eprintln!("usage: exit STATUS | null | zero | trap | panic | spin | faults");
             process::exit(2);
         }
     }

@@ -1,7 +1,7 @@
 //! Address spaces (Linux's `mm_struct`): one file per operation.
 //!
 //! An operation plans, then commits. While planning it may fail and nothing has changed; committing
-//! changes VMAs and page-table entries, gathers a [`FlushBatch`](crate::paging::FlushBatch) and ends
+//! changes VMAs and page-table entries, gathers a [`FlushBatch`] and ends
 //! by finishing it. What Linux leaves half done on an error is left so here too, and the operation
 //! says it.
 //!

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use super::{FAILED, complain};
 use crate::doctor;
+use crate::kvm::FlushPolicy;
 
 /// The arguments of `mmvisor doctor`.
 #[derive(Debug, clap::Args)]
@@ -20,7 +21,7 @@ pub(super) struct Args {
 
 /// Prints the report on standard output.
 pub(super) fn run(args: &Args) -> ExitCode {
-    let report = doctor::run();
+    let report = doctor::run(FlushPolicy::of_environment());
     let text = if args.json {
         match report.to_json() {
             Ok(json) => json + "\n",

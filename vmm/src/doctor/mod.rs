@@ -9,24 +9,23 @@ mod report;
 pub use host::Host;
 pub use report::{Outcome, Probe, Report};
 
-use crate::kvm::{Kvm, Vm};
-
-/// Bytes of a machine that nothing runs in.
-const KEPT_MEMORY: u64 = 2 << 20;
+use crate::kvm::{FlushPolicy, Kvm};
+use crate::machine::KeptMachine;
 
 /// Asks everything. Takes about a second, and ends even if a guest does not.
+///
+/// With [`FlushPolicy::None`] the probes of flushing flush nothing, and must fail where a missing flush
+/// shows: that proves them. Any other policy is the same to them: they try each method.
 #[must_use]
-pub fn run() -> Report {
+pub fn run(flush: FlushPolicy) -> Report {
     match Kvm::open() {
         Ok(kvm) => {
-            // The kernel patches its own text when the first machine comes and when the last one goes,
-            // and emulated processors have hung in that. So one stays while the probes make theirs; if it
-            // cannot be made, the first probe says why.
-            let _kept = Vm::new(&kvm, KEPT_MEMORY);
+            // If none can be made, the first probe says why.
+            let _kept = KeptMachine::new();
             Report {
                 host: Host::of(Some(kvm.kind())),
                 problem: None,
-                probes: probes::all().map(|probe| probe.ask(&kvm)).collect(),
+                probes: probes::all().map(|probe| probe.ask(&kvm, flush)).collect(),
             }
         }
         Err(error) => {

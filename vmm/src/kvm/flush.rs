@@ -23,7 +23,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use kvm_bindings::kvm_userspace_memory_region;
 use kvm_ioctls::VmFd;
-use log::debug;
+use log::{debug, warn};
 use mm::addr::{FrameRun, PAGE_SIZE};
 use mm::error::Broken;
 use mm::paging::{FlushRequest, FlushSink, TableChange};
@@ -58,6 +58,23 @@ pub enum FlushPolicy {
     DummyOnly,
     /// Nothing at all. Wrong: it exists to show that a test of flushing can fail.
     None,
+}
+
+impl FlushPolicy {
+    /// The environment variable, of any value, that asks for [`FlushPolicy::None`]. It exists to prove
+    /// that the tests of flushing can fail; a program must never run with it.
+    pub const WITHOUT_FLUSH: &'static str = "MMVISOR_TEST_WITHOUT_FLUSH";
+
+    /// The policy that this process was asked for by its environment; one that is wrong is told in the
+    /// log.
+    #[must_use]
+    pub fn of_environment() -> FlushPolicy {
+        if std::env::var_os(Self::WITHOUT_FLUSH).is_none() {
+            return FlushPolicy::Chosen;
+        }
+        warn!("{} is set: nothing is flushed, what runs may see old memory", Self::WITHOUT_FLUSH);
+        FlushPolicy::None
+    }
 }
 
 /// How often each method was used.

@@ -272,14 +272,14 @@ fn a_running_vcpu_writes_nothing_more_once_a_flush_has_returned() {
     let Some(kvm) = kvm() else { return };
     for policy in [FlushPolicy::NotifierOnly, FlushPolicy::DummyOnly] {
         assert_eq!(
-            lab::running_vcpu(&kvm, policy).unwrap().visibility,
+            lab::running_vcpus(&kvm, policy).unwrap().visibility,
             Visibility::New,
             "{policy:?}"
         );
     }
     if keeps_translations_between_runs() {
         assert_eq!(
-            lab::running_vcpu(&kvm, FlushPolicy::None).unwrap().visibility,
+            lab::running_vcpus(&kvm, FlushPolicy::None).unwrap().visibility,
             Visibility::Stale
         );
     }

@@ -10,5 +10,5 @@ mod stats;
 pub use exec::{ExecError, Loaded, exec};
 pub use process::{Identity, Process, SignalAction};
 pub use run::{End, Task, TaskError, Timing};
-pub use signal::{Code, Death, Signalled};
+pub use signal::{Code, Death, Place, Signalled};
 pub use stats::{CallStats, Exits, Stats};

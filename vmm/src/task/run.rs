@@ -21,7 +21,7 @@ use mm::paging::AccessKind;
 
 use super::process::Process;
 use super::signal::floating_point_code;
-use super::{Death, Signalled, Stats};
+use super::{Code, Death, Place, Signalled, Stats};
 use crate::hypercall::{self, Answer, Call, Tracer};
 use crate::kvm::{Exit, Registers, Vcpu};
 
@@ -146,8 +146,7 @@ impl Task {
     fn serve(&mut self, exit: Exit) -> Result<Next, TaskError> {
         match exit {
             Exit::Call => self.call(),
-            // There is no 32-bit ABI: Linux without IA32 emulation answers ENOSYS to it.
-            Exit::CompatCall => self.signal(Signalled::general_protection()),
+            Exit::CompatCall => self.compat_call(),
             Exit::Fault { vector: PAGE_FAULT, error, address, .. } => {
                 self.stats.exits.page_faults += 1;
                 self.page_fault(address, error)
@@ -156,13 +155,13 @@ impl Task {
                 self.stats.exits.exceptions += 1;
                 let by = Signalled::exception(vector, frame.rip, || self.floating_point_code());
                 match by {
-                    Some(by) => self.signal(by),
+                    Some(by) => self.signal(by, *self.vcpu.registers()),
                     None => Err(TaskError::Vcpu(format!("exception {vector} at {:#x}", frame.rip))),
                 }
             }
             Exit::UserPort { .. } => {
                 self.stats.exits.exceptions += 1;
-                self.signal(Signalled::general_protection())
+                self.signal(Signalled::general_protection(), *self.vcpu.registers())
             }
             Exit::Interrupted(_) => {
                 self.stats.exits.interrupts += 1;
@@ -170,6 +169,15 @@ impl Task {
             }
             Exit::Broken(what) => Err(TaskError::Vcpu(what)),
         }
+    }
+
+    /// A call by way of the 32-bit landing place. There is no 32-bit code segment and no 32-bit ABI, so
+    /// only a jump into the stub page gets there. Linux has nothing to compare it with: 64-bit code enters
+    /// its 32-bit ABI by `int 0x80` alone, and a jump into the kernel half is `SIGSEGV` there, as it is
+    /// here.
+    fn compat_call(&mut self) -> Result<Next, TaskError> {
+        self.stats.exits.exceptions += 1;
+        self.signal(Signalled::general_protection(), *self.vcpu.registers())
     }
 
     fn call(&mut self) -> Result<Next, TaskError> {
@@ -197,7 +205,7 @@ impl Task {
         self.tracer.leave(line, &answer, &self.process.space);
         match answer {
             Answer::Exit(status) => Ok(Next::End(End::Exited(status))),
-            Answer::Signal(by) => Ok(Next::End(End::Killed(self.death(by)))),
+            Answer::Signal(by) => Ok(self.die(by, self.vcpu.registers().rip)),
             Answer::Value(value) => {
                 registers.rax = value;
                 self.resume(&registers)
@@ -231,18 +239,20 @@ impl Task {
                 self.vcpu.retry_fault();
                 Ok(Next::Run)
             }
-            Err(AccessError::Fault(fault)) => self.signal(Signalled::page_fault(fault, error)),
+            Err(AccessError::Fault(fault)) => {
+                self.signal(Signalled::page_fault(fault, error), *self.vcpu.registers())
+            }
             Err(AccessError::Broken(broken)) => Err(broken.into()),
         }
     }
 
-    /// Sends the program to its recovery address, if one is armed; else it dies.
-    fn signal(&mut self, by: Signalled) -> Result<Next, TaskError> {
+    /// Sends the program, which was at these registers, to its recovery address, if one is armed; else
+    /// it dies.
+    fn signal(&mut self, by: Signalled, mut registers: Registers) -> Result<Next, TaskError> {
         let recovery = self.process.set_recovery(0);
         if recovery == 0 || by.signal == nix::sys::signal::Signal::SIGKILL {
-            return Ok(Next::End(End::Killed(self.death(by))));
+            return Ok(self.die(by, registers.rip));
         }
-        let mut registers = *self.vcpu.registers();
         registers.rcx = registers.rip;
         registers.rip = recovery;
         registers.rdi = u64::from((by.signal as i32).unsigned_abs());
@@ -253,36 +263,37 @@ impl Task {
         self.resume(&registers)
     }
 
-    /// Goes on in ring 3. An address that ring 3 cannot be entered at is a #GP of the program, which
-    /// can end only in its death: the recovery address is the program's too.
+    /// Goes on in ring 3. An address that ring 3 cannot be entered at is a #GP of the program there, as
+    /// where Linux's return to it fails. If it was the recovery address itself, none is armed any more,
+    /// and the program dies.
     fn resume(&mut self, registers: &Registers) -> Result<Next, TaskError> {
         match self.vcpu.resume_user(registers) {
             Ok(()) => Ok(Next::Run),
-            Err(_) => {
-                let mut death = self.death(Signalled::general_protection());
-                death.rip = registers.rip;
-                Ok(Next::End(End::Killed(death)))
-            }
+            Err(_) => self.signal(Signalled::general_protection(), *registers),
         }
     }
 
-    fn death(&self, by: Signalled) -> Death {
-        let at =
-            VirtAddr::new(if by.address != 0 { by.address } else { self.vcpu.registers().rip });
-        let space = self.process.space.look();
-        let mut nearby = Vec::new();
-        for line in maps(&space) {
+    fn die(&self, by: Signalled, rip: u64) -> Next {
+        // A null pointer is an address, too; without any, the instruction is all there is to look at.
+        let has_address =
+            by.address != 0 || matches!(by.code, Code::NotMapped | Code::Denied | Code::NoBacking);
+        let at = VirtAddr::new(if has_address { by.address } else { rip });
+        Next::End(End::Killed(Death { by, rip, place: self.place_of(at) }))
+    }
+
+    fn place_of(&self, at: VirtAddr) -> Place {
+        let mut below = None;
+        for line in maps(&self.process.space.look()) {
+            let text = || line.to_string().trim_end().to_owned();
             if line.range.contains(at) {
-                nearby = vec![line.to_string()];
-                break;
+                return Place::In(text());
             }
             if line.range.start() > at {
-                nearby.push(line.to_string());
-                break;
+                return Place::Near(below.into_iter().chain([text()]).collect());
             }
-            nearby = vec![line.to_string()];
+            below = Some(text());
         }
-        Death { by, rip: self.vcpu.registers().rip, nearby }
+        Place::Near(below.into_iter().collect())
     }
 
     /// The si_code of the floating-point exception that the vCPU's state shows.

@@ -150,8 +150,17 @@ pub struct Death {
     pub by: Signalled,
     /// Where it was.
     pub rip: u64,
-    /// The lines of maps around the address: the VMA it lies in, or the nearest two.
-    pub nearby: Vec<String>,
+    /// What is mapped there.
+    pub place: Place,
+}
+
+/// Where an address lies, by lines of maps.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Place {
+    /// In this VMA.
+    In(String),
+    /// In none; these are next to it, at most one below and one above.
+    Near(Vec<String>),
 }
 
 impl Death {
@@ -166,10 +175,16 @@ impl fmt::Display for Death {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Signalled { signal, code, address, .. } = self.by;
         write!(f, "killed by {signal} ({code}) at address {address:#x}, rip {:#x}", self.rip)?;
-        match &self.nearby[..] {
-            [] => write!(f, "; nothing is mapped"),
-            [one] => write!(f, "; {one}"),
-            lines => write!(f, "; between {}", lines.join(" and ")),
+        if signal == Signal::SIGKILL && code == Code::Kernel {
+            write!(f, "; the guest's memory is full, a larger --mem may help")?;
+        }
+        match &self.place {
+            Place::In(line) => write!(f, "; in {line}"),
+            Place::Near(lines) => match &lines[..] {
+                [] => write!(f, "; nothing is mapped"),
+                [one] => write!(f, "; the nearest is {one}"),
+                lines => write!(f, "; between {}", lines.join(" and ")),
+            },
         }
     }
 }

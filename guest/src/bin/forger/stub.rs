@@ -29,7 +29,7 @@ const HONEST: Forged = Forged { rax: GETPID, rcx: 0, r11: 0x202, rsp: 0 };
 /// The top of the first vCPU's ring-0 stack.
 const KERNEL_STACK: u64 = abi::VCPU_BASE + abi::VCPU_STRIDE;
 
-static FORGED: [Forged; 20] = [
+static FORGED: [Forged; 21] = [
     HONEST,
     Forged { rax: u64::MAX, ..HONEST },
     Forged { rax: abi::OWN_CALLS + 0xff, ..HONEST },
@@ -39,6 +39,7 @@ static FORGED: [Forged; 20] = [
     Forged { rcx: abi::STUB_PAGE + 8, ..HONEST },
     Forged { rcx: KERNEL_STACK - 8, ..HONEST },
     Forged { rcx: 0xffff_8000_0000_0000, ..HONEST },
+    Forged { rcx: 1 << 47, ..HONEST },
     Forged { r11: 0x302, ..HONEST },
     Forged { r11: 0x3202, ..HONEST },
     Forged { r11: 0x4202, ..HONEST },

@@ -8,7 +8,7 @@ use mm::inspect::{audit, maps_text};
 use super::super::complain;
 use super::super::report::Report;
 use super::super::size::Size;
-use super::{Args, NO_FLUSH, Program, RunError};
+use super::{Args, Program, RunError};
 use crate::hypercall::{Streams, TraceTarget, Tracer};
 use crate::kvm::{FlushPolicy, KvmError};
 use crate::machine::{Machine, MachineConfig};
@@ -20,8 +20,7 @@ const FIRST_PID: i32 = 1;
 /// A machine of the size that was asked for, or else of half the host's memory, `has` bytes.
 pub(super) fn machine(args: &Args, has: u64) -> Result<Machine, KvmError> {
     let memory = args.mem.map_or(has / 2, Size::bytes);
-    let flush =
-        if std::env::var_os(NO_FLUSH).is_some() { FlushPolicy::None } else { FlushPolicy::Chosen };
+    let flush = FlushPolicy::of_environment();
     let machine = Machine::new(MachineConfig { memory, flush })?;
     log::info!("running under {} KVM", machine.kind());
     Ok(machine)

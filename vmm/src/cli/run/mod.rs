@@ -23,10 +23,6 @@ use crate::load::{Image, LoadError};
 use crate::nested::NestedError;
 use crate::task::{ExecError, TaskError};
 
-/// What a flush sink that does nothing is asked for with. It exists to prove that the tests of flushing
-/// can fail; a program must never run with it.
-const NO_FLUSH: &str = "MMVISOR_TEST_WITHOUT_FLUSH";
-
 /// Arguments of `mmvisor run`.
 #[derive(Debug, clap::Args)]
 #[command(override_usage = "mmvisor run [OPTIONS] PROGRAM [ARGS]...")]

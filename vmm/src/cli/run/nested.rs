@@ -12,7 +12,8 @@ use std::path::Path;
 use clap::ValueEnum;
 
 use super::super::size::Size;
-use super::{Args, NO_FLUSH, Program, RunError, Where};
+use super::{Args, Program, RunError, Where};
+use crate::kvm::FlushPolicy;
 use crate::nested::{
     GUEST_EXECUTABLE, Input, Job, Kind, Machine, Outcome, SIDE_OUTPUT, Streams, notice,
 };
@@ -20,7 +21,8 @@ use crate::nested::{
 /// What the guest may use unless said otherwise, in bytes; less if the host has less than twice that.
 const DEFAULT_MEMORY: u64 = 1 << 30;
 /// Variables of mmvisor's own environment that the mmvisor in the machine must have, too.
-const HANDED_ON: [&str; 4] = ["RUST_LOG", "RUST_LOG_STYLE", "RUST_BACKTRACE", NO_FLUSH];
+const HANDED_ON: [&str; 4] =
+    ["RUST_LOG", "RUST_LOG_STYLE", "RUST_BACKTRACE", FlushPolicy::WITHOUT_FLUSH];
 
 /// Boots the machine, runs the program there and gives its status. `why` ends the line that says so;
 /// `has` is the host's memory, in bytes.

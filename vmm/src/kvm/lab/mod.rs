@@ -13,7 +13,7 @@ pub(crate) use programs::{
     breakpoint, call_loop, count_up, load_loop, load_store, load_two, sum_registers,
 };
 pub(crate) use scenarios::{
-    Seen, Visibility, reused_tables, revoked_page, running_vcpu, vector_state,
+    Seen, Visibility, reused_tables, revoked_page, running_vcpus, vector_state,
 };
 pub(crate) use watchdog::Watchdog;
 

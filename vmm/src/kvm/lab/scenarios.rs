@@ -1,6 +1,6 @@
 //! Questions that `doctor` asks and the tests check: above all, whether a change of a page table is seen.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use mm::paging::TableChange;
 
 use super::programs::{fill_xmm, fill_ymm, read_xmm, read_ymm};
 use super::{DATA, Lab, LabError, READ, WRITE, Watchdog, count_up, expect, load_store, load_two};
-use crate::kvm::{Exit, FlushPolicy, Kicker, Kind, Kvm, Vcpu, cpuid};
+use crate::kvm::{Exit, FlushPolicy, Kicker, Kind, Kvm, Registers, Vcpu, cpuid};
 
 /// What a vCPU sees after a change.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -46,58 +46,94 @@ pub(crate) fn revoked_page(kvm: &Kvm, policy: FlushPolicy) -> Result<Seen, LabEr
     Ok(Seen { visibility, flush })
 }
 
-/// A page is unmapped and flushed while a vCPU on another thread counts in it.
-pub(crate) fn running_vcpu(kvm: &Kvm, policy: FlushPolicy) -> Result<Seen, LabError> {
+/// A page is unmapped and flushed while two vCPUs on other threads count in it, each in a word of its own.
+/// Stale as soon as one of them counts on, new when both have faulted instead.
+pub(crate) fn running_vcpus(kvm: &Kvm, policy: FlushPolicy) -> Result<Seen, LabError> {
     let lab = Lab::new(kvm, policy)?;
     let page = lab.map(DATA, WRITE);
-    let mut vcpu = lab.vcpu(count_up())?;
-    let done = AtomicBool::new(false);
+    let vcpus = [DATA, DATA + 8]
+        .into_iter()
+        .map(|word| {
+            let mut vcpu = lab.vcpu(count_up())?;
+            vcpu.resume_user(&Registers { rdi: word, ..*vcpu.registers() })?;
+            Ok(vcpu)
+        })
+        .collect::<Result<Vec<_>, LabError>>()?;
+    let (done, faults) = (&AtomicBool::new(false), &[AtomicU64::new(0), AtomicU64::new(0)]);
     let (send, receive) = channel();
     thread::scope(|scope| {
-        let runner = scope.spawn(|| {
-            // The other side waits for the kicker before anything else, so it is there.
-            let _ = send.send(Kicker::of_this_thread());
-            count_until(&mut vcpu, &done)
-        });
-        let kicker = receive.recv().map_err(|_| LabError::TimedOut)?;
-        let seen = revoke_while_counting(&lab, page);
+        let runners: Vec<_> = vcpus
+            .into_iter()
+            .zip(faults)
+            .map(|(mut vcpu, faults)| {
+                let send = send.clone();
+                scope.spawn(move || {
+                    // The other side waits for every kicker before anything else, so it is there.
+                    let _ = send.send(Kicker::of_this_thread());
+                    count_until(&mut vcpu, done, faults)
+                })
+            })
+            .collect();
+        let kickers: Vec<_> = receive.iter().take(runners.len()).collect();
+        let seen = revoke_while_counting(&lab, page, faults);
         done.store(true, Ordering::Release);
-        kicker.kick()?;
-        let ended = runner.join().map_err(|_| LabError::TimedOut)?;
-        ended.and(seen)
+        for kicker in kickers {
+            // A runner that has failed cannot be kicked any more, and says below why.
+            let _ = kicker.kick();
+        }
+        for runner in runners {
+            runner.join().map_err(|_| LabError::TimedOut)??;
+        }
+        seen
     })
 }
 
-/// Counts until it is told to stop; a page fault is answered by repeating it.
-fn count_until(vcpu: &mut Vcpu, done: &AtomicBool) -> Result<(), LabError> {
+/// Counts until it is told to stop; a page fault is noted and answered by repeating it.
+fn count_until(vcpu: &mut Vcpu, done: &AtomicBool, faults: &AtomicU64) -> Result<(), LabError> {
     loop {
         match vcpu.run() {
             _ if done.load(Ordering::Acquire) => return Ok(()),
             Exit::Interrupted(_) => {}
-            Exit::Fault { vector: 14, .. } => vcpu.retry_fault(),
+            Exit::Fault { vector: 14, .. } => {
+                faults.fetch_add(1, Ordering::AcqRel);
+                vcpu.retry_fault();
+            }
             got => return Err(LabError::Unexpected { wanted: "a page fault", got }),
         }
     }
 }
 
-fn revoke_while_counting(lab: &Lab, page: Frame) -> Result<Seen, LabError> {
-    /// So many counts say that the vCPU runs at full speed.
+fn revoke_while_counting(
+    lab: &Lab,
+    page: Frame,
+    faults: &[AtomicU64; 2],
+) -> Result<Seen, LabError> {
+    /// So many counts say that a vCPU runs at full speed.
     const WARM: u64 = 1000;
-    /// Long enough for a vCPU with a stale translation to count on, even when it has to wait its turn.
-    const WATCH: Duration = Duration::from_millis(50);
+    let counts = || [0, 1].map(|index| lab.load(page, index));
+    let faults = || [&faults[0], &faults[1]].map(|faults| faults.load(Ordering::Acquire));
+    wait_until(|| counts().into_iter().all(|count| count >= WARM))?;
+    lab.clear(DATA);
+    let flush = timed_flush(lab, &[page], TableChange::None)?;
+    // A vCPU's second fault from here on has begun after the flush: so no time need be guessed after which
+    // one that had to wait its turn would have shown that it is stale.
+    let (before, faulted) = (counts(), faults());
+    let ran = || faults().into_iter().zip(faulted).all(|(now, then)| now > then + 1);
+    wait_until(|| counts() != before || ran())?;
+    let visibility = if counts() == before { Visibility::New } else { Visibility::Stale };
+    Ok(Seen { visibility, flush })
+}
+
+/// Waits for something that other threads do.
+fn wait_until(holds: impl Fn() -> bool) -> Result<(), LabError> {
     let start = Instant::now();
-    while lab.load(page, 0) < WARM {
+    while !holds() {
         if start.elapsed() > Watchdog::LIMIT {
             return Err(LabError::TimedOut);
         }
         thread::yield_now();
     }
-    lab.clear(DATA);
-    let flush = timed_flush(lab, &[page], TableChange::None)?;
-    let before = lab.load(page, 0);
-    thread::sleep(WATCH);
-    let visibility = if lab.load(page, 0) == before { Visibility::New } else { Visibility::Stale };
-    Ok(Seen { visibility, flush })
+    Ok(())
 }
 
 /// Two last-level tables are unlinked and linked again with their roles swapped and other pages in them.

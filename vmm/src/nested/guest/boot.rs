@@ -15,11 +15,9 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use super::super::Kind;
 use super::super::wire::{Description, MODULES_PATH, PORT_NAMES};
 use super::Ports;
-use crate::kvm::{FlushPolicy, KvmError, Vcpu};
-use crate::machine::{Machine, MachineConfig};
+use crate::kvm::KvmError;
+use crate::machine::KeptMachine;
 
-/// The memory of the machine that is kept, in bytes: enough for its tables.
-const KEPT_MEMORY: u64 = 2 << 20;
 /// How long the ports may take to appear.
 const PORTS_LIMIT: Duration = Duration::from_secs(60);
 
@@ -78,21 +76,11 @@ pub(super) fn start_kvm(description: &Description) -> Result<(), String> {
     fs::metadata("/dev/kvm").map(drop).map_err(|e| format!("looking for /dev/kvm: {e}"))
 }
 
-/// A virtual machine with a vCPU that nothing runs on, to be kept as long as there are jobs.
-///
-/// KVM patches the kernel's text when the first machine comes and when the last one goes
-/// (`preempt_notifier_key`), and again for the first and the last vCPU without an interrupt controller of
-/// KVM's (`kvm_has_noapic_vcpu`), which ours are. Emulated processors have hung in that. It is no reason
-/// to stop if there can be none: the jobs say why, those that need KVM.
-pub(super) fn keep_a_machine() -> Option<(Machine, Vcpu)> {
-    let make = || {
-        let machine =
-            Machine::new(MachineConfig { memory: KEPT_MEMORY, flush: FlushPolicy::Chosen })?;
-        let vcpu = machine.take_vcpu()?;
-        Ok::<_, KvmError>((machine, vcpu))
-    };
+/// A machine to be kept as long as there are jobs. It is no reason to stop if there can be none: the jobs
+/// say why, those that need KVM.
+pub(super) fn keep_a_machine() -> Option<KeptMachine> {
     let told = |error: &KvmError| eprintln!("mmvisor: no virtual machine is kept: {error}");
-    make().inspect_err(told).ok()
+    KeptMachine::new().inspect_err(told).ok()
 }
 
 /// Waits until all ports are there and the host is at their other ends, and opens them.
