@@ -215,8 +215,8 @@ impl AddressSpace {
         }
         self.account.add(vma.flags, range.pages());
         self.system.observer.mapped(&vma);
-        let unlocked = vma.flags.contains(VmFlags::LOCKED)
-            && vma.flags.intersects(VmFlags::UNLOCKABLE);
+        let unlocked =
+            vma.flags.contains(VmFlags::LOCKED) && vma.flags.intersects(VmFlags::UNLOCKABLE);
         let start = insert_merged(&mut self.vmas, vma, Origin::New);
         if unlocked {
             // Only now, as Linux does: what is mapped beside it later finds other flags.
@@ -277,7 +277,8 @@ fn check_file(
     let kind = request.flags.map_type();
     match kind {
         Some(MapType::Shared | MapType::SharedValidate) => {
-            let unknown = !request.flags.difference(MapFlags::LEGACY).is_empty();
+            let unknown =
+                !request.flags.difference(MapFlags::LEGACY | file.validated_flags()).is_empty();
             if kind == Some(MapType::SharedValidate) && unknown {
                 return Err(Errno::EOPNOTSUPP);
             }
