@@ -62,7 +62,7 @@ impl AddressSpace {
         for vma in child.vmas.iter().filter(|vma| !vma.flags.contains(VmFlags::WIPEONFORK)) {
             for leaf in self.table.cursor(vma.range()) {
                 let entry = leaf.entry;
-                let touch = if entry.is_dirty() { Touch::Write } else { Touch::Read };
+                let touch = if entry.is_dirty() { Touch::Written } else { Touch::Read };
                 let copy = match entry.frame() {
                     _ if entry.is_guard() => entry,
                     Some(frame) if entry.owner() == Owner::Process => {
