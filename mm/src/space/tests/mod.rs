@@ -3,6 +3,7 @@
 
 mod change;
 mod files;
+mod fork;
 mod grow;
 mod model;
 mod touch;
