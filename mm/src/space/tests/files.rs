@@ -7,7 +7,7 @@ use crate::backing::{BackingName, FileBacking, FileSource};
 use crate::vma::MapType;
 
 #[derive(Debug)]
-struct Bytes(Vec<u8>);
+pub(super) struct Bytes(Vec<u8>);
 
 impl FileSource for Bytes {
     fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<usize> {
@@ -19,7 +19,7 @@ impl FileSource for Bytes {
     }
 }
 
-fn file(m: &SoftwareMachine) -> Arc<FileBacking<Bytes>> {
+pub(super) fn file_of(m: &SoftwareMachine) -> Arc<FileBacking<Bytes>> {
     let bytes: Vec<u8> = (0..6000).map(|i| (i / 16) as u8).collect();
     let name = BackingName { path: "/bin/test".to_owned(), ..Default::default() };
     Arc::new(FileBacking::new(Arc::clone(&m.frames), Bytes(bytes), name))
@@ -28,7 +28,7 @@ fn file(m: &SoftwareMachine) -> Arc<FileBacking<Bytes>> {
 #[test]
 fn a_private_write_to_a_file_page_is_seen_by_nobody_else() {
     let m = machine();
-    let file = file(&m);
+    let file = file_of(&m);
     let map = |index| {
         m.space.change().mmap(&MapRequest {
             addr: page(index),
@@ -58,7 +58,7 @@ fn a_private_write_to_a_file_page_is_seen_by_nobody_else() {
 #[test]
 fn a_second_read_of_a_file_page_needs_no_flush_and_breaking_cow_needs_one() {
     let m = machine();
-    let file = file(&m);
+    let file = file_of(&m);
     m.space
         .change()
         .mmap(&MapRequest {
@@ -74,4 +74,21 @@ fn a_second_read_of_a_file_page_needs_no_flush_and_breaking_cow_needs_one() {
     assert_eq!(m.sink.flushes(), 0);
     m.store(page(0), 1).unwrap();
     assert_eq!(m.sink.flushes(), 1);
+}
+
+#[test]
+fn a_map_that_its_file_refuses_at_last_gives_its_promise_back_and_leaves_a_hole() {
+    let m = machine();
+    map_at(&m, 0, 2, RW).unwrap();
+    let refused = m.space.change().mmap(&MapRequest {
+        addr: page(0),
+        len: 3 * PAGE_SIZE,
+        prot: RW,
+        flags: MapFlags::FIXED | MapFlags::SYNC | MapType::Private.into(),
+        file: Some(file_of(&m)),
+        offset: 0,
+    });
+    assert_eq!(errno_of(refused), Errno::EOPNOTSUPP);
+    let space = m.space.look();
+    assert_eq!((space.vmas().len(), space.system().committed()), (0, 0));
 }
