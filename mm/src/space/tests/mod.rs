@@ -2,6 +2,7 @@
 //! model.
 
 mod change;
+mod failure;
 mod files;
 mod fork;
 mod grow;
