@@ -4,7 +4,8 @@
 use std::sync::Arc;
 
 use super::AddressSpace;
-use crate::addr::{PAGE_SIZE, PageRange, VirtAddr};
+use super::range::CallRange;
+use crate::addr::VirtAddr;
 use crate::error::{CallResult, Errno};
 use crate::vma::{VmFlags, Vma};
 
@@ -130,14 +131,15 @@ impl AddressSpace {
     ///
     /// # Errors
     /// In this order: `EINVAL` a name too long, or with a byte that is not printable, or one of
-    /// `[ ] \ $` and the grave accent; `EINVAL` address unaligned, length overflows; `ENOMEM` a hole, after the rest is
-    /// named; `EBADF` memory of a file. Source: PR_SET_VMA(2const), Linux's `madvise_set_anon_name`.
+    /// `[ ] \ $` and the grave accent; `EINVAL` address unaligned, length overflows; `EBADF` memory of a
+    /// file; `EAGAIN` too many VMAs, or no memory for one more; `ENOMEM` a hole, after the rest is named.
+    /// Source: PR_SET_VMA(2const), Linux's `madvise_set_anon_name`.
     pub fn set_name(&mut self, addr: VirtAddr, len: u64, name: Option<&[u8]>) -> CallResult<()> {
         let name = match name {
             None => None,
             Some(bytes) => Some(check_name(bytes)?),
         };
-        let Some(range) = super::advise::range_of(addr, len)? else { return Ok(()) };
+        let Some(range) = CallRange::aligned(addr, len)? else { return Ok(()) };
         let unnamed = name.is_none();
         self.walk(range, |space, vma_range| {
             let vma = space.vmas.find_exact(vma_range.start()).ok_or(Errno::ENOMEM)?;
@@ -150,7 +152,7 @@ impl AddressSpace {
             let old = vma.flags;
             let mut changed: Vma = vma.part(vma_range);
             changed.name.clone_from(&name);
-            Ok(space.modify(changed, old)?)
+            space.modify(changed, old).map_err(super::advise::later)
         })
     }
 
@@ -236,18 +238,4 @@ fn check_name(bytes: &[u8]) -> Result<Arc<Box<str>>, Errno> {
         return Err(Errno::EINVAL);
     }
     Ok(Arc::new(String::from_utf8_lossy(bytes).into_owned().into_boxed_str()))
-}
-
-/// The pages that `len` bytes at an unaligned `addr` touch (Linux's rounding in `mlock`, whose sum may
-/// wrap to nothing).
-pub(super) fn touched(addr: VirtAddr, len: u64) -> (VirtAddr, u64) {
-    let inside = addr.get() % PAGE_SIZE;
-    let len = len.wrapping_add(inside).wrapping_add(PAGE_SIZE - 1) & !(PAGE_SIZE - 1);
-    (addr.page_floor(), len)
-}
-
-/// The range from `start` of `len` bytes, whole pages; `None` if it is empty, `EINVAL` if it wraps.
-pub(super) fn whole(start: VirtAddr, len: u64) -> Result<Option<PageRange>, Errno> {
-    let end = start.get().checked_add(len).ok_or(Errno::EINVAL)?;
-    Ok(PageRange::new(start, VirtAddr::new(end)))
 }

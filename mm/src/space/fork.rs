@@ -67,12 +67,13 @@ impl AddressSpace {
                 }
                 // The table first: what fails after the copy was made would leave the copy behind.
                 let words = child.table.ensure(leaf.addr)?;
+                let touch = if entry.is_dirty() { Touch::Written } else { Touch::Read };
                 let copy = match entry.frame() {
                     Some(frame) => {
                         let copy = frames.alloc(FrameKind::Anonymous, Contents::Any)?;
                         frames.memory().copy(frame, copy);
                         child.counters.resident.add(Owner::Process);
-                        Entry::leaf(copy, Owner::Process, entry.access(), Touch::Read)
+                        Entry::leaf(copy, Owner::Process, entry.access(), touch)
                     }
                     None => entry,
                 };

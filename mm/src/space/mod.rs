@@ -25,6 +25,7 @@ mod map;
 mod policy;
 mod populate;
 mod protect;
+mod range;
 mod relocate;
 mod remap;
 mod remap_file;

@@ -338,7 +338,7 @@ fn attributes() -> Vec<Case> {
         case("mbind", move |f| done(f.m.space.change().mbind(page(1), six, 2, 1, 0)))
             .in_parts(Errno::ENOMEM),
         case("a name", move |f| done(f.m.space.change().set_name(page(1), six, Some(b"heap"))))
-            .in_parts(Errno::ENOMEM),
+            .in_parts(Errno::EAGAIN),
         case("userfaultfd, a middle", |f| {
             let mut space = f.m.space.change();
             done(space.userfault_register(&f.uffd, page(1), 2 * PAGE_SIZE, 1))
