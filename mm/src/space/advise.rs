@@ -149,11 +149,15 @@ impl AddressSpace {
         if flags == vma.flags {
             return Ok(part.end());
         }
-        // What has no memory now may have it later.
-        self.modify_flags(part, flags).map_err(|errno| match errno {
-            Errno::ENOMEM => CallError::Errno(Errno::EAGAIN),
-            errno => errno.into(),
-        })
+        self.modify_flags(part, flags).map_err(later)
+    }
+}
+
+/// madvise(2)'s word for want of memory: what has none now may have it later.
+pub(super) fn later(errno: Errno) -> CallError {
+    match errno {
+        Errno::ENOMEM => Errno::EAGAIN.into(),
+        errno => errno.into(),
     }
 }
 

@@ -254,3 +254,6 @@ fn grow(
     });
     Some(start)
 }
+
+#[cfg(test)]
+mod tests;
