@@ -107,24 +107,24 @@ figures! {
     /// A system call that does nothing: what every call of the kernel's pays for being one.
     Empty = "getppid", |_| 5_000;
     /// One page into a random hole and out again.
-    Map = "mmap+munmap", |_| 1_000;
+    Map = "mmap+munmap", |_| 5_000;
     /// A random VMA's middle page read-only, which cuts it in three, and writable again, which makes
     /// it one.
-    Protect = "mprotect", |_| 1_000;
+    Protect = "mprotect", |_| 5_000;
     /// Which VMA is at a random address. The kernel has no call that does only that. Its nearest is
     /// `msync(MS_ASYNC)` of one page: it checks its arguments, takes the lock shared, looks the VMA up,
     /// and is done. (mincore(2) walks page tables and allocates; PROCMAP_QUERY copies names.)
-    Find = "find", |_| 5_000;
+    Find = "find", |_| 20_000;
     /// `msync(MS_ASYNC)` of one page, on both sides.
-    Sync = "msync", |_| 5_000;
+    Sync = "msync", |_| 20_000;
     /// Memory without a hint, and away again.
-    Place = "place", |_| 1_000;
+    Place = "place", |_| 5_000;
     /// The heap one page larger, and smaller again.
-    Heap = "brk", |_| 1_000;
+    Heap = "brk", |_| 5_000;
     /// A child with a copy of the address space, which ends at once.
     Fork = "fork", |vmas| (100_000 / (vmas + 100)).clamp(1, 100);
     /// A child that borrows the address space, and ends at once: what a process costs without a copy.
     Borrow = "clone", |_| 50;
     /// The search for free space alone, below a random VMA.
-    Gap = "gap", |_| 5_000;
+    Gap = "gap", |_| 20_000;
 }
