@@ -2,7 +2,8 @@
 //! `space/discard`.
 
 use super::AddressSpace;
-use crate::addr::{PageRange, VirtAddr, page_align};
+use super::range::CallRange;
+use crate::addr::{PageRange, VirtAddr};
 use crate::error::{CallError, CallResult, Errno};
 use crate::paging::FlushBatch;
 use crate::vma::limits::Capabilities;
@@ -94,14 +95,6 @@ impl Advice {
     }
 }
 
-/// The range of a call that takes an aligned address and any length; `None` if it is empty.
-pub(super) fn range_of(addr: VirtAddr, len: u64) -> Result<Option<PageRange>, Errno> {
-    if !addr.is_page_aligned() {
-        return Err(Errno::EINVAL);
-    }
-    super::control::whole(addr, page_align(len).ok_or(Errno::EINVAL)?)
-}
-
 impl AddressSpace {
     /// Takes advice about a range. Over a hole it goes on past it, and then answers `ENOMEM`.
     ///
@@ -111,7 +104,7 @@ impl AddressSpace {
     /// too many VMAs. At the end `ENOMEM`: a hole. Source: madvise(2), Linux's `mm/madvise.c`.
     pub fn madvise(&mut self, addr: VirtAddr, len: u64, advice: i32) -> CallResult<()> {
         let advice = Advice::from_number(advice).ok_or(Errno::EINVAL)?;
-        let Some(range) = range_of(addr, len)? else { return Ok(()) };
+        let Some(range) = CallRange::aligned(addr, len)? else { return Ok(()) };
         match advice {
             Advice::HwPoison | Advice::SoftOffline => {
                 let admin = self.limits.may(Capabilities::SYS_ADMIN);
@@ -127,31 +120,6 @@ impl AddressSpace {
                 result
             }
         }
-    }
-
-    /// Visits the parts of VMAs in a range, upwards; `visit` answers where the VMA ends that the part
-    /// is in then. Holes are passed over (Linux's `madvise_walk_vmas`).
-    ///
-    /// # Errors
-    /// The first of a visit; at the end `ENOMEM` if there was a hole.
-    pub(super) fn walk(
-        &mut self,
-        range: PageRange,
-        mut visit: impl FnMut(&mut Self, PageRange) -> CallResult<VirtAddr>,
-    ) -> CallResult<()> {
-        let (mut at, mut hole) = (range.start(), false);
-        while at < range.end() {
-            let vma = self.vmas.find(at).ok_or(Errno::ENOMEM)?;
-            let start = vma.range().start().max(at);
-            hole |= start > at;
-            if start >= range.end() {
-                break;
-            }
-            let stop = vma.range().end().min(range.end());
-            let part = PageRange::new(start, stop).ok_or(Errno::ENOMEM)?;
-            at = visit(self, part)?.max(stop);
-        }
-        if hole { Err(Errno::ENOMEM.into()) } else { Ok(()) }
     }
 
     /// A part of one VMA (`madvise_vma_behavior`).

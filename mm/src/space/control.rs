@@ -4,7 +4,8 @@
 use std::sync::Arc;
 
 use super::AddressSpace;
-use crate::addr::{PAGE_SIZE, PageRange, VirtAddr};
+use super::range::CallRange;
+use crate::addr::VirtAddr;
 use crate::error::{CallResult, Errno};
 use crate::vma::{VmFlags, Vma};
 
@@ -137,7 +138,7 @@ impl AddressSpace {
             None => None,
             Some(bytes) => Some(check_name(bytes)?),
         };
-        let Some(range) = super::advise::range_of(addr, len)? else { return Ok(()) };
+        let Some(range) = CallRange::aligned(addr, len)? else { return Ok(()) };
         let unnamed = name.is_none();
         self.walk(range, |space, vma_range| {
             let vma = space.vmas.find_exact(vma_range.start()).ok_or(Errno::ENOMEM)?;
@@ -236,18 +237,4 @@ fn check_name(bytes: &[u8]) -> Result<Arc<Box<str>>, Errno> {
         return Err(Errno::EINVAL);
     }
     Ok(Arc::new(String::from_utf8_lossy(bytes).into_owned().into_boxed_str()))
-}
-
-/// The pages that `len` bytes at an unaligned `addr` touch (Linux's rounding in `mlock`, whose sum may
-/// wrap to nothing).
-pub(super) fn touched(addr: VirtAddr, len: u64) -> (VirtAddr, u64) {
-    let inside = addr.get() % PAGE_SIZE;
-    let len = len.wrapping_add(inside).wrapping_add(PAGE_SIZE - 1) & !(PAGE_SIZE - 1);
-    (addr.page_floor(), len)
-}
-
-/// The range from `start` of `len` bytes, whole pages; `None` if it is empty, `EINVAL` if it wraps.
-pub(super) fn whole(start: VirtAddr, len: u64) -> Result<Option<PageRange>, Errno> {
-    let end = start.get().checked_add(len).ok_or(Errno::EINVAL)?;
-    Ok(PageRange::new(start, VirtAddr::new(end)))
 }

@@ -8,7 +8,7 @@ use crate::backing::{Backing, FileMode, HugePool, SharedMemory};
 use crate::error::{CallResult, Errno};
 use crate::paging::FlushBatch;
 use crate::vma::limits::Capabilities;
-use crate::vma::merge::{Origin, merge_new};
+use crate::vma::merge::{Origin, insert_merged};
 use crate::vma::place::{PlaceRequest, PlaceSource, get_unmapped_area};
 use crate::vma::{MapFlags, MapType, Prot, VmFlags, Vma};
 
@@ -215,10 +215,23 @@ impl AddressSpace {
         }
         self.account.add(vma.flags, range.pages());
         self.system.observer.mapped(&vma);
-        if merge_new(&mut self.vmas, &vma, Origin::New).is_none() {
-            let _ = self.vmas.insert(vma);
+        let unlocked = vma.flags.contains(VmFlags::LOCKED)
+            && vma.flags.intersects(VmFlags::UNLOCKABLE);
+        let start = insert_merged(&mut self.vmas, vma, Origin::New);
+        if unlocked {
+            // Only now, as Linux does: what is mapped beside it later finds other flags.
+            self.change_flags(start, |flags| flags.difference(VmFlags::LOCKED_MASK));
         }
         Ok(())
+    }
+
+    /// Changes a VMA's flags behind the back of merging, and counts it as what it is then.
+    pub(super) fn change_flags(&mut self, start: VirtAddr, change: impl Fn(VmFlags) -> VmFlags) {
+        let Some(vma) = self.vmas.get(start) else { return };
+        let (pages, flags) = (vma.range().pages(), vma.flags);
+        self.vmas.update(start, |vma| vma.flags = change(flags));
+        self.account.remove(flags, pages);
+        self.account.add(change(flags), pages);
     }
 
     /// Linux's `round_hint_to_min`.

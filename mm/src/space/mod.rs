@@ -26,6 +26,7 @@ mod policy;
 mod populate;
 mod protect;
 mod relocate;
+mod range;
 mod remap;
 mod remap_file;
 mod residency;

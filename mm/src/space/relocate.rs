@@ -45,6 +45,13 @@ impl AddressSpace {
         self.account.add(flags, target.pages());
         self.system.observer.mapped(&moved);
         let merged = insert_merged(&mut self.vmas, moved, Origin::Moved);
+        // Nobody asked to hear of moves: the whole VMA that it is part of now is watched no longer
+        // (`mremap_userfaultfd_prep`).
+        self.vmas.update(merged, |vma| {
+            if vma.userfault.take().is_some() {
+                vma.flags.remove(VmFlags::UFFD);
+            }
+        });
         if let Some(old) = old {
             let mut batch = FlushBatch::new();
             self.move_pages(old, target.start(), &mut batch);

@@ -1,9 +1,9 @@
 //! A memory call's arguments, handed to the address space: what the system-call entry does in Linux.
 
 use super::{Linux, Task};
-use crate::addr::VirtAddr;
+use crate::addr::{TASK_SIZE, VirtAddr};
 use crate::error::{Broken, CallError, CallResult, Errno};
-use crate::replay::calls::{Limit as RecordedLimit, MemoryCall, Pointee};
+use crate::replay::calls::{IoVec, Limit as RecordedLimit, MemoryCall, Pointee};
 use crate::space::{MapRequest, RemapRequest};
 use crate::vma::limits::{Capabilities, Limit};
 use crate::vma::{MapFlags, Prot};
@@ -17,6 +17,11 @@ const ADDRESS_SPACE: u64 = 9;
 const PIDFD_SELF: [i32; 2] = [-10000, -10001];
 /// Resources are numbered below.
 const RESOURCES: u64 = 16;
+
+/// `UIO_MAXIOV`.
+const MAX_RANGES: usize = 1024;
+/// `MAX_RW_COUNT`.
+const MAX_TRANSFER: u64 = 0x7fff_f000;
 
 /// What a call answers beside its value.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -144,20 +149,26 @@ impl Linux {
         &mut self,
         task: Task,
         pidfd: i32,
-        ranges: &Pointee<Vec<crate::replay::calls::IoVec>>,
+        ranges: &Pointee<Vec<IoVec>>,
         advice: u64,
         flags: u64,
     ) -> CallResult<(u64, Written)> {
         if flags != 0 {
             return Err(Errno::EINVAL.into());
         }
+        let ranges = import(ranges.shown().map(Vec::as_slice).unwrap_or_default())?;
         if !PIDFD_SELF.contains(&pidfd) {
             return Err(Errno::EBADF.into());
         }
         let space = self.space(task)?;
         let mut space = space.change();
-        let mut done = 0;
-        for range in ranges.shown().into_iter().flatten() {
+        let (mut done, mut left) = (0, ranges.iter().map(|range| range.len).sum::<u64>());
+        for range in ranges {
+            // With nothing left to do, even the advice is not looked at.
+            if left == 0 {
+                break;
+            }
+            left -= range.len;
             match space.madvise(range.base, range.len, int(advice)) {
                 Ok(()) => done += range.len,
                 Err(_) if done > 0 => break,
@@ -166,6 +177,26 @@ impl Linux {
         }
         Ok((done, Written::Nothing))
     }
+}
+
+/// Checks a list of ranges (Linux's `import_iovec`). A range alone is cut short at what one call can
+/// transfer; in a list, what is over is left out at its end.
+fn import(ranges: &[IoVec]) -> Result<Vec<IoVec>, Errno> {
+    let mut left = MAX_TRANSFER;
+    let mut imported = Vec::with_capacity(ranges.len());
+    if ranges.len() > MAX_RANGES || ranges.iter().any(|range| range.len > i64::MAX as u64) {
+        return Err(Errno::EINVAL);
+    }
+    for &IoVec { base, len } in ranges {
+        let checked = if ranges.len() == 1 { len.min(left) } else { len };
+        if base.get().saturating_add(checked) > TASK_SIZE {
+            return Err(Errno::EFAULT);
+        }
+        let len = len.min(left);
+        left -= len;
+        imported.push(IoVec { base, len });
+    }
+    Ok(imported)
 }
 
 /// An `int` argument: the upper half of the register does not count.

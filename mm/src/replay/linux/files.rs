@@ -3,42 +3,32 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::object::unmappable;
 use crate::backing::{Backing, FileMode, OpenFile};
 use crate::error::Errno;
 
-/// What a descriptor stands for.
+/// The descriptors of a process, and the open file behind each.
 #[derive(Clone, Debug)]
-pub(super) enum Descriptor {
-    /// Something that can be mapped, or says why not.
-    File(Arc<OpenFile>),
-    /// Something else, which cannot be mapped: a stream, a userfaultfd.
-    Other,
-}
-
-/// The descriptors of a process.
-#[derive(Clone, Debug)]
-pub(super) struct Files(BTreeMap<i32, Descriptor>);
+pub(super) struct Files(BTreeMap<i32, Arc<OpenFile>>);
 
 impl Default for Files {
-    /// The three standard streams.
+    /// The three standard streams, as a terminal has them: open for both.
     fn default() -> Self {
-        Files((0..3).map(|fd| (fd, Descriptor::Other)).collect())
+        let stream = unmappable(FileMode::READ | FileMode::WRITE);
+        Files((0..3).map(|fd| (fd, Arc::clone(&stream))).collect())
     }
 }
 
 impl Files {
     /// The file that mmap(2) shall map.
     pub(super) fn to_map(&self, fd: i32) -> Result<Arc<dyn Backing>, Errno> {
-        match self.0.get(&fd) {
-            Some(Descriptor::File(file)) => Ok(Arc::clone(file) as Arc<dyn Backing>),
-            Some(Descriptor::Other) => Err(Errno::ENODEV),
-            None => Err(Errno::EBADF),
-        }
+        let file = self.0.get(&fd).ok_or(Errno::EBADF)?;
+        Ok(Arc::clone(file) as Arc<dyn Backing>)
     }
 
     /// Makes `fd` stand for something.
-    pub(super) fn set(&mut self, fd: i32, descriptor: Descriptor) {
-        self.0.insert(fd, descriptor);
+    pub(super) fn set(&mut self, fd: i32, file: Arc<OpenFile>) {
+        self.0.insert(fd, file);
     }
 
     /// Closes `fd`.
@@ -53,16 +43,16 @@ impl Files {
 
     /// Another descriptor of the same open file.
     pub(super) fn dup(&mut self, old: i32, new: i32) {
-        if let Some(descriptor) = self.0.get(&old).cloned() {
-            self.0.insert(new, descriptor);
+        if let Some(file) = self.0.get(&old).cloned() {
+            self.0.insert(new, file);
         }
     }
 
     /// A new open of the object behind a descriptor.
     pub(super) fn reopen(&mut self, old: i32, new: i32, mode: FileMode) {
-        if let Some(Descriptor::File(file)) = self.0.get(&old) {
+        if let Some(file) = self.0.get(&old) {
             let again = OpenFile::new(Arc::clone(file.object()), mode);
-            self.0.insert(new, Descriptor::File(Arc::new(again)));
+            self.0.insert(new, Arc::new(again));
         }
     }
 }

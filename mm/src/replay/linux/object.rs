@@ -52,6 +52,25 @@ impl Backing for RegularFile {
     }
 }
 
+/// A stream, a directory, a userfaultfd: there is nothing in it to map.
+#[derive(Debug)]
+struct Unmappable;
+
+impl Backing for Unmappable {
+    fn page(&self, _: u64) -> Result<Frame, BackingError> {
+        Err(BackingError::NoPage)
+    }
+
+    fn name(&self) -> BackingName {
+        BackingName::default()
+    }
+}
+
+/// An open of something that cannot be mapped.
+pub(super) fn unmappable(mode: FileMode) -> Arc<OpenFile> {
+    Arc::new(OpenFile::new(Arc::new(Unmappable), mode | FileMode::UNMAPPABLE))
+}
+
 impl Linux {
     /// Makes `fd` refer to a new object of so many pages.
     ///
@@ -66,21 +85,25 @@ impl Linux {
         mode: FileMode,
         seals: Seals,
     ) -> Result<(), Broken> {
-        let inode = self.system.new_inode();
-        let path = match kind {
-            ObjectKind::Memfd => "/memfd:trace (deleted)".to_owned(),
-            ObjectKind::File | ObjectKind::Unmappable => format!("/trace/{inode}"),
+        let memory = |path: &dyn Fn(u64) -> String| {
+            let inode = self.system.new_inode();
+            let name = BackingName { major: 0, minor: 1, inode, path: path(inode) };
+            let memory = SharedMemory::file(Arc::clone(self.system.frames()), pages, name);
+            let _ = memory.add_seals(seals);
+            memory
         };
-        let name = BackingName { major: 0, minor: 1, inode, path };
-        let memory = SharedMemory::file(Arc::clone(self.system.frames()), pages, name);
-        let _ = memory.add_seals(seals);
-        let (object, mode): (Arc<dyn Backing>, FileMode) = match kind {
-            ObjectKind::Memfd => (Arc::new(memory), mode),
-            ObjectKind::File => (Arc::new(RegularFile(memory)), mode),
-            ObjectKind::Unmappable => (Arc::new(memory), mode | FileMode::UNMAPPABLE),
+        let file = match kind {
+            ObjectKind::Memfd => {
+                let memory = memory(&|_| "/memfd:trace (deleted)".to_owned());
+                Arc::new(OpenFile::new(Arc::new(memory), mode))
+            }
+            ObjectKind::File => {
+                let file = RegularFile(memory(&|inode| format!("/trace/{inode}")));
+                Arc::new(OpenFile::new(Arc::new(file), mode))
+            }
+            ObjectKind::Unmappable => unmappable(mode),
         };
-        let file = Arc::new(OpenFile::new(object, mode));
-        self.files(task)?.set(fd, super::files::Descriptor::File(file));
+        self.files(task)?.set(fd, file);
         Ok(())
     }
 

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use super::files::Descriptor;
+use super::object::unmappable;
 use super::{Linux, Task};
 use crate::addr::VirtAddr;
+use crate::backing::FileMode;
 use crate::error::{Broken, CallResult};
 use crate::vma::Userfault;
 
@@ -13,7 +14,7 @@ impl Linux {
     pub(super) fn new_userfault(&mut self, task: Task) -> Result<u64, Broken> {
         let mut files = self.files(task)?;
         let fd = files.lowest_free();
-        files.set(fd, Descriptor::Other);
+        files.set(fd, unmappable(FileMode::READ | FileMode::WRITE));
         Ok(u64::from(fd.unsigned_abs()))
     }
 
