@@ -138,12 +138,11 @@ pub fn merge_new(tree: &mut Tree<Vma>, vma: &Vma, origin: Origin) -> Option<Virt
         return None;
     }
     let range = vma.range();
-    let left = tree
-        .prev(range.start())
-        .filter(|prev| continues(prev, vma) && identities_agree(prev, vma.anon(), origin));
-    let right = tree
-        .get(range.end())
-        .filter(|next| continues(vma, next) && identities_agree(next, vma.anon(), origin));
+    let (left, right) = tree.touching(range);
+    let left =
+        left.filter(|prev| continues(prev, vma) && identities_agree(prev, vma.anon(), origin));
+    let right =
+        right.filter(|next| continues(vma, next) && identities_agree(next, vma.anon(), origin));
     let mut sides = Sides::of(left, right)?;
     if sides == Sides::Both && !right.is_some_and(may_vanish) {
         sides = Sides::Left;
@@ -187,10 +186,11 @@ pub fn merge_existing(tree: &mut Tree<Vma>, changed: &Vma) -> Option<VirtAddr> {
         return None;
     }
     let anon = middle.anon();
-    let left = tree.prev(range.start()).filter(|prev| {
+    let (left, right) = tree.touching(range);
+    let left = left.filter(|prev| {
         from_start && continues(prev, changed) && identities_agree(prev, anon, Origin::Existing)
     });
-    let right = tree.get(range.end()).filter(|next| {
+    let right = right.filter(|next| {
         to_end && continues(changed, next) && identities_agree(next, anon, Origin::Existing)
     });
     let mut sides = Sides::of(left, right)?;
@@ -205,8 +205,11 @@ pub fn merge_existing(tree: &mut Tree<Vma>, changed: &Vma) -> Option<VirtAddr> {
     let flags = changed.flags;
     match (sides, left, right) {
         (Sides::Both, Some(left), Some((right, right_anon, right_flags))) => {
-            tree.remove(whole.start());
-            tree.remove(right.start());
+            // The left one takes in the middle, then the right.
+            for end in [whole.end(), right.end()] {
+                let grown = PageRange::new(left.start(), end)?;
+                tree.absorb(left.start(), |vma| vma.resize(grown));
+            }
             let sticky = flags | right_flags;
             grow(tree, left, left.start(), right.end(), right_anon.or(anon), sticky)
         }

@@ -22,8 +22,7 @@ pub fn split_at(tree: &mut Tree<Vma>, addr: VirtAddr) -> Result<(), Errno> {
     let halves = (PageRange::new(whole.start(), addr), PageRange::new(addr, whole.end()));
     if let (Some(low), Some(high)) = halves {
         let upper = vma.part(high);
-        tree.update(whole.start(), |vma| vma.resize(low));
-        let _ = tree.insert(upper);
+        let _ = tree.cut(whole.start(), upper, |vma| vma.resize(low));
     }
     Ok(())
 }
@@ -40,9 +39,9 @@ pub fn modify(tree: &mut Tree<Vma>, changed: Vma, max_map_count: usize) -> Resul
     if let Some(start) = merge_existing(tree, &changed) {
         return Ok(tree.get(start).map_or(range.end(), |vma| vma.range().end()));
     }
+    let whole = tree.find_exact(range.start()).map_or(range, |vma| vma.range());
     for border in [range.start(), range.end()] {
-        let cuts = tree.find_exact(border).is_some_and(|vma| vma.range().start() < border);
-        if cuts {
+        if whole.start() < border && border < whole.end() {
             if tree.len() >= max_map_count {
                 return Err(Errno::ENOMEM);
             }
