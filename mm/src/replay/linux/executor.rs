@@ -1,8 +1,9 @@
 //! The software machine as an executor of traces.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use super::dispatch::Written;
+use super::exec::Loaded;
 use super::object::ObjectKind;
 use super::{ByteAccess, Linux};
 use crate::addr::{PAGE_SIZE, VirtAddr};
@@ -20,6 +21,11 @@ use crate::replay::trace::{
 use crate::sysctl::Overcommit;
 use crate::vma::Userfault;
 use crate::vma::limits::Capabilities;
+
+/// Commands of fcntl(2).
+const F_DUPFD: u64 = 0;
+const F_DUPFD_CLOEXEC: u64 = 1030;
+const F_ADD_SEALS: u64 = 1033;
 
 /// Why the software machine cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -55,7 +61,7 @@ impl Executor for Linux {
 
     fn spawn(&mut self, parent: Task, child: Task, cloned: Cloned) -> Result<(), LinuxError> {
         if cloned.space == Sharing::Shared {
-            return Ok(self.share(parent, child)?);
+            return Ok(self.share(parent, child, cloned.files)?);
         }
         match self.fork(parent, child) {
             Ok(()) => Ok(()),
@@ -65,14 +71,16 @@ impl Executor for Linux {
     }
 
     fn exec(&mut self, task: Task, program: Program<'_>) -> Result<Reply<()>, LinuxError> {
-        self.end(task)?;
-        self.start(task)?;
+        self.begin_program(task)??;
         match program {
             Program::Mapped(lines) => {
                 Executor::import(self, task, lines)?;
                 Ok(Reply::Is(()))
             }
-            Program::File { .. } => Ok(Reply::Unsupported),
+            Program::File { path, .. } => Ok(match self.load_program(task, path)? {
+                Loaded::Whole => Reply::Is(()),
+                Loaded::Nothing => Reply::Unsupported,
+            }),
         }
     }
 
@@ -118,7 +126,15 @@ impl Executor for Linux {
                 };
                 self.open(task, fd, ObjectKind::File, u64::MAX >> 12, mode, Seals::empty())?;
             }
-            FileCall::Ftruncate { .. } | FileCall::Fcntl { .. } => return Ok(Reply::Unsupported),
+            FileCall::Fcntl { fd: old, command: F_DUPFD | F_DUPFD_CLOEXEC, .. } => {
+                self.dup(task, old, fd)?;
+            }
+            FileCall::Fcntl { fd, command: F_ADD_SEALS, value } => {
+                self.files(task)?.seal(fd, Seals::from_bits_truncate(value as u32));
+            }
+            // It only asks.
+            FileCall::Fcntl { .. } => {}
+            FileCall::Ftruncate { fd, len } => return Ok(self.files(task)?.truncate(fd, len)),
         }
         Ok(Reply::Is(()))
     }
@@ -249,8 +265,11 @@ impl Executor for Linux {
 
 impl Linux {
     /// A task in the address space of another (`CLONE_VM`).
-    fn share(&mut self, parent: Task, child: Task) -> Result<(), Broken> {
-        let process = self.process(parent)?.clone();
+    fn share(&mut self, parent: Task, child: Task, files: Sharing) -> Result<(), Broken> {
+        let mut process = self.process(parent)?.clone();
+        if files == Sharing::Copied {
+            process.files = Arc::new(Mutex::new(self.files(parent)?.clone()));
+        }
         self.processes.insert(child, process);
         Ok(())
     }

@@ -14,7 +14,27 @@ use crate::vma::{AnonId, Lineage, VmFlags, Vma};
 
 /// The kernel's own pages in a program, such as the vDSO.
 #[derive(Debug)]
-struct Special(BackingName);
+pub(super) struct Special(BackingName);
+
+impl Special {
+    const NAMES: [&str; 3] = ["[vdso]", "[vvar]", "[vvar_vclock]"];
+
+    pub(super) fn new(name: BackingName) -> Self {
+        Special(name)
+    }
+
+    /// The flags of the pages with this name (Linux's `map_vdso`).
+    pub(super) fn flags(name: &str) -> VmFlags {
+        match name {
+            "[vdso]" => VmFlags::READ | VmFlags::EXEC | VmFlags::MAY | VmFlags::DONTEXPAND,
+            _ => {
+                let may = VmFlags::MAY - VmFlags::MAYWRITE - VmFlags::MAYEXEC;
+                let kernel = VmFlags::IO | VmFlags::DONTEXPAND | VmFlags::DONTDUMP;
+                VmFlags::READ | may | kernel | VmFlags::PFNMAP
+            }
+        }
+    }
+}
 
 impl Backing for Special {
     fn page(&self, _: u64) -> Result<Frame, BackingError> {
@@ -120,8 +140,8 @@ impl Linux {
             inode: line.inode,
             path: line.name.clone(),
         };
-        if matches!(line.name.as_str(), "[vdso]" | "[vvar]" | "[vvar_vclock]") {
-            return Some(Arc::new(Special(name)));
+        if Special::NAMES.contains(&line.name.as_str()) {
+            return Some(Arc::new(Special::new(name)));
         }
         if line.inode == 0 && line.device == (0, 0) {
             return None;
@@ -138,6 +158,9 @@ impl Linux {
 
 /// The flags that a line without a list of them stands for.
 fn flags_of(line: &MapLine) -> VmFlags {
+    if Special::NAMES.contains(&line.name.as_str()) {
+        return Special::flags(&line.name);
+    }
     let [read, write, execute, share] = line.permissions;
     let mut flags = VmFlags::MAY;
     flags.set(VmFlags::READ, read == b'r');
@@ -146,13 +169,5 @@ fn flags_of(line: &MapLine) -> VmFlags {
     let shared = share == b's';
     flags.set(VmFlags::SHARED | VmFlags::MAYSHARE, shared);
     flags.set(VmFlags::ACCOUNT, !shared && write == b'w');
-    match line.name.as_str() {
-        "[stack]" => flags | VmFlags::GROWSDOWN,
-        "[vdso]" => flags | VmFlags::DONTEXPAND,
-        "[vvar]" | "[vvar_vclock]" => {
-            let kernel = VmFlags::IO | VmFlags::DONTEXPAND | VmFlags::DONTDUMP | VmFlags::PFNMAP;
-            flags - VmFlags::MAYWRITE - VmFlags::MAYEXEC | kernel
-        }
-        _ => flags,
-    }
+    if line.name == "[stack]" { flags | VmFlags::GROWSDOWN } else { flags }
 }

@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::files::Descriptor;
 use super::{Linux, Task};
 use crate::addr::Frame;
 use crate::backing::{
@@ -74,13 +75,18 @@ impl Linux {
         let name = BackingName { major: 0, minor: 1, inode, path };
         let memory = SharedMemory::file(Arc::clone(self.system.frames()), pages, name);
         let _ = memory.add_seals(seals);
-        let (object, mode): (Arc<dyn Backing>, FileMode) = match kind {
-            ObjectKind::Memfd => (Arc::new(memory), mode),
-            ObjectKind::File => (Arc::new(RegularFile(memory)), mode),
-            ObjectKind::Unmappable => (Arc::new(memory), mode | FileMode::UNMAPPABLE),
+        let open = |object: Arc<dyn Backing>, mode| Arc::new(OpenFile::new(object, mode));
+        let descriptor = match kind {
+            ObjectKind::Memfd => {
+                let memory = Arc::new(memory);
+                Descriptor::Memfd(open(Arc::clone(&memory) as _, mode), memory)
+            }
+            ObjectKind::File => Descriptor::File(open(Arc::new(RegularFile(memory)), mode)),
+            ObjectKind::Unmappable => {
+                Descriptor::File(open(Arc::new(memory), mode | FileMode::UNMAPPABLE))
+            }
         };
-        let file = Arc::new(OpenFile::new(object, mode));
-        self.files(task)?.set(fd, super::files::Descriptor::File(file));
+        self.files(task)?.set(fd, descriptor);
         Ok(())
     }
 

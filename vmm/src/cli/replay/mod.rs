@@ -5,6 +5,8 @@
 //!                                 └──> a line a mismatch, the counts, the exit status
 //! ```
 
+mod programs;
+
 use std::fs;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -14,6 +16,7 @@ use mm::replay::engine::{AddressMode, Mismatch, replay};
 use mm::replay::linux::Linux;
 use mm::replay::trace::Reader;
 
+use self::programs::Programs;
 use super::{FAILED, complain};
 
 /// Frames of 4 KiB that the replayed processes have together: 16 GiB, which cost something only once they
@@ -72,7 +75,8 @@ fn try_run(args: &Args) -> Result<u8, ReplayFailed> {
             printed = writeln!(stdout, "{name}:{mismatch}");
         }
     };
-    let report = replay(Reader::new(&text), &mut Linux::new(FRAMES), addresses, &mut print);
+    let mut linux = Linux::new(FRAMES).with_loader(Box::new(Programs));
+    let report = replay(Reader::new(&text), &mut linux, addresses, &mut print);
     printed?;
     writeln!(stdout, "{}", report.summary)?;
     if let Some(ended) = &report.ended {
