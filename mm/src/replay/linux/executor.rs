@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use super::dispatch::Written;
 use super::exec::Loaded;
-use super::object::ObjectKind;
+use super::object::{LONG_ENOUGH, ObjectKind};
 use super::{ByteAccess, Linux};
 use crate::addr::{PAGE_SIZE, VirtAddr};
 use crate::backing::{FileMode, Seals};
@@ -15,8 +15,7 @@ use crate::phys::AllocError;
 use crate::replay::calls::{FileCall, MemoryCall, Outcome};
 use crate::replay::engine::{Answer, Cloned, Executor, Output, Program, Reply, Sharing, Task};
 use crate::replay::trace::{
-    self, FileKind, Held, Hidden, MapLine, OpenMode, Rss, Setting, Span, Touched, UffdChange,
-    VmFlagNames,
+    self, FileKind, Held, MapLine, OpenMode, Rss, Setting, Touched, UffdChange, VmFlagNames,
 };
 use crate::sysctl::Overcommit;
 use crate::vma::Userfault;
@@ -124,7 +123,7 @@ impl Executor for Linux {
                     1 => FileMode::WRITE,
                     _ => FileMode::READ | FileMode::WRITE,
                 };
-                self.open(task, fd, ObjectKind::File, u64::MAX >> 12, mode, Seals::empty())?;
+                self.open(task, fd, ObjectKind::File, LONG_ENOUGH, mode, Seals::empty())?;
             }
             FileCall::Fcntl { fd: old, command: F_DUPFD | F_DUPFD_CLOEXEC, .. } => {
                 self.dup(task, old, fd)?;
@@ -216,16 +215,7 @@ impl Executor for Linux {
     fn maps(&mut self, task: Task) -> Result<Reply<Vec<MapLine>>, LinuxError> {
         let space = self.space(task)?;
         let space = space.look();
-        let lines = inspect::maps(&space).map(|line| MapLine {
-            span: Span { start: line.range.start(), end: line.range.end() },
-            permissions: line.permissions(),
-            offset: line.offset,
-            device: (line.name.major, line.name.minor),
-            inode: line.name.inode,
-            name: line.name.path,
-            hidden: Hidden::default(),
-        });
-        Ok(Reply::Is(lines.collect()))
+        Ok(Reply::Is(inspect::maps(&space).map(MapLine::of).collect()))
     }
 
     fn vm_flags(

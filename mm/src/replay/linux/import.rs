@@ -3,11 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::object::{LONG_ENOUGH, ObjectKind};
 use super::{Linux, Task};
 use crate::addr::{Frame, PAGE_SHIFT, PageRange, VirtAddr};
-use crate::backing::{
-    Backing, BackingError, BackingName, FileMode, OpenFile, Placement, SharedMemory,
-};
+use crate::backing::{Backing, BackingError, BackingName, FileMode, OpenFile, Placement};
 use crate::error::{Broken, CallResult, Errno};
 use crate::replay::trace::{AnonOrigin, MapLine};
 use crate::vma::{AnonId, Lineage, VmFlags, Vma};
@@ -105,7 +104,7 @@ impl Linux {
             None => flags_of(line),
         };
         let mut vma = Vma::anonymous(range, flags);
-        if let Some(backing) = self.backing_of(line, range, known) {
+        if let Some(backing) = self.backing_of(line, known) {
             vma.backing = Some(backing);
             vma.pgoff = line.offset >> PAGE_SHIFT;
         }
@@ -128,12 +127,7 @@ impl Linux {
         Ok(vma)
     }
 
-    fn backing_of(
-        &self,
-        line: &MapLine,
-        range: PageRange,
-        known: &mut Known,
-    ) -> Option<Arc<dyn Backing>> {
+    fn backing_of(&self, line: &MapLine, known: &mut Known) -> Option<Arc<dyn Backing>> {
         let name = BackingName {
             major: line.device.0,
             minor: line.device.1,
@@ -146,13 +140,22 @@ impl Linux {
         if line.inode == 0 && line.device == (0, 0) {
             return None;
         }
-        let pages = (line.offset >> PAGE_SHIFT).saturating_add(range.pages());
         let file = known.files.entry((line.device, line.inode)).or_insert_with(|| {
-            let frames = Arc::clone(self.system.frames());
-            let object = Arc::new(SharedMemory::file(frames, pages, name));
+            let kind = kind_of(&name.path);
+            let object = self.object(kind, LONG_ENOUGH, name);
             Arc::new(OpenFile::new(object, FileMode::READ | FileMode::WRITE))
         });
         Some(Arc::clone(file))
+    }
+}
+
+/// What kind of object has this path.
+fn kind_of(path: &str) -> ObjectKind {
+    let shared_memory = ["/memfd:", "/dev/zero (deleted)", "/dev/shm/", "/SYSV"];
+    if shared_memory.iter().any(|prefix| path.starts_with(prefix)) {
+        ObjectKind::Memfd
+    } else {
+        ObjectKind::File
     }
 }
 

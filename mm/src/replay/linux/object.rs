@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::files::Descriptor;
 use super::{Linux, Task};
-use crate::addr::Frame;
+use crate::addr::{Frame, PAGE_SHIFT};
 use crate::backing::{
     Backing, BackingError, BackingName, FileMode, OpenFile, Placement, Seals, SharedMemory, no_sync,
 };
@@ -22,6 +22,9 @@ pub enum ObjectKind {
     /// Something that cannot be mapped.
     Unmappable,
 }
+
+/// The length, in pages, of an object whose length is not known.
+pub(super) const LONG_ENOUGH: u64 = u64::MAX >> PAGE_SHIFT;
 
 /// A regular file in memory.
 #[derive(Debug)]
@@ -54,6 +57,20 @@ impl Backing for RegularFile {
 }
 
 impl Linux {
+    /// An object of so many pages.
+    pub(super) fn object(
+        &self,
+        kind: ObjectKind,
+        pages: u64,
+        name: BackingName,
+    ) -> Arc<dyn Backing> {
+        let memory = SharedMemory::file(Arc::clone(self.system.frames()), pages, name);
+        match kind {
+            ObjectKind::Memfd | ObjectKind::Unmappable => Arc::new(memory),
+            ObjectKind::File => Arc::new(RegularFile(memory)),
+        }
+    }
+
     /// Makes `fd` refer to a new object of so many pages.
     ///
     /// # Errors
