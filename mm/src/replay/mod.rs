@@ -11,4 +11,4 @@ pub mod text;
 pub mod trace;
 
 pub use software::{CountingSink, SoftwareMachine};
-pub use start::starting_state;
+pub use start::{all_vmas, starting_state};

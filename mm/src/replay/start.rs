@@ -38,6 +38,12 @@ pub fn starting_state(space: &AddressSpace) -> Vec<Directive> {
     vec![maps, Directive::Setting(base), Directive::Setting(brk)]
 }
 
+/// The `@maps` line of all VMAs that there are, to be compared.
+#[must_use]
+pub fn all_vmas(space: &AddressSpace) -> Directive {
+    Directive::Maps { range: None, lines: inspect::maps(space).map(MapLine::of).collect() }
+}
+
 /// What decides how a VMA merges. `families` are the identities that come from a fork, numbered as they
 /// appear.
 fn hidden(vma: &Vma, families: &mut Vec<AnonId>) -> Hidden {

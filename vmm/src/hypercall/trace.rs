@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use mm::addr::VirtAddr;
 use mm::error::{AccessError, Errno, Fault};
 use mm::paging::AccessKind;
-use mm::replay::starting_state;
+use mm::replay::{all_vmas, starting_state};
 use mm::space::SharedSpace;
 
 use super::Answer;
@@ -121,10 +121,13 @@ impl Tracer {
         self.print(&format!("@touch {addr} {kind} = {result}"));
     }
 
-    /// Prints how the program ended, and closes the trace.
-    pub fn end(&self, end: &End) {
+    /// Prints how the program ended, for a replay after the VMAs that it had, and closes the trace.
+    pub fn end(&self, end: &End, space: &SharedSpace) {
         if self.output.is_none() {
             return;
+        }
+        if self.purpose == Purpose::Replay {
+            self.print(&all_vmas(&space.look()).to_string());
         }
         match end {
             End::Exited(status) => self.print(&format!("+++ exited with {status} +++")),
