@@ -10,7 +10,7 @@ use crate::error::{CallResult, Errno};
 use crate::vma::{VmFlags, Vma};
 
 /// `READ_IMPLIES_EXEC` of personality(2).
-const READ_IMPLIES_EXEC: u32 = 0x0040_0000;
+pub(super) const READ_IMPLIES_EXEC: u32 = 0x0040_0000;
 
 /// Whether memory may be writable and executable (`PR_SET_MDWE`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

@@ -16,6 +16,7 @@ mod brk;
 mod control;
 mod counters;
 mod discard;
+mod exec;
 mod exit;
 mod fault;
 mod fork;

@@ -107,14 +107,16 @@ impl Linux {
             M::Prctl { option, args, ref name } => {
                 return prctl(&mut space, option, args, name.as_ref().map(|text| &text.bytes[..]));
             }
+            // Another process's; pids are not known here.
+            M::Prlimit { pid, .. } if pid != 0 => return Ok(None),
             M::Prlimit { resource, ref new, ref old, .. } => {
-                return set_limit(&mut space, resource, new, *old != Pointee::Null).map(Some);
+                return set_limit(&mut space, resource, new, *old != Pointee::Null);
             }
             M::Setrlimit { resource, ref new } => {
-                return set_limit(&mut space, resource, new, false).map(Some);
+                return set_limit(&mut space, resource, new, false);
             }
             M::Getrlimit { resource, .. } => {
-                return set_limit(&mut space, resource, &Pointee::Null, true).map(Some);
+                return set_limit(&mut space, resource, &Pointee::Null, true);
             }
             M::Personality { persona } => {
                 let persona = persona as u32;
@@ -234,35 +236,35 @@ fn prctl(
     Ok(Some((value, Written::Nothing)))
 }
 
-/// prlimit64(2) on the caller itself (Linux's `do_prlimit`).
+/// prlimit64(2) on the caller itself (Linux's `do_prlimit`); `None` for a limit that memory does not
+/// depend on.
 fn set_limit(
     space: &mut crate::space::AddressSpace,
     resource: u64,
     new: &Pointee<RecordedLimit>,
     wants_old: bool,
-) -> CallResult<(u64, Written)> {
+) -> CallResult<Option<(u64, Written)>> {
     if resource >= RESOURCES {
+        return Err(Errno::EINVAL.into());
+    }
+    if new.shown().is_some_and(|new| new.current > new.maximum) {
         return Err(Errno::EINVAL.into());
     }
     let may_raise = space.limits().may(Capabilities::SYS_RESOURCE);
     let limits = space.limits_mut();
-    let mut other = Limit::NONE;
     let limit = match resource {
         DATA => &mut limits.data,
         STACK => &mut limits.stack,
         MEMLOCK => &mut limits.memlock,
         ADDRESS_SPACE => &mut limits.address_space,
-        _ => &mut other,
+        _ => return Ok(None),
     };
     let old = RecordedLimit { current: limit.soft, maximum: limit.hard };
     if let Some(new) = new.shown() {
-        if new.current > new.maximum {
-            return Err(Errno::EINVAL.into());
-        }
         if new.maximum > limit.hard && !may_raise {
             return Err(Errno::EPERM.into());
         }
         *limit = Limit { soft: new.current, hard: new.maximum };
     }
-    Ok((0, if wants_old { Written::Limit(old) } else { Written::Nothing }))
+    Ok(Some((0, if wants_old { Written::Limit(old) } else { Written::Nothing })))
 }
