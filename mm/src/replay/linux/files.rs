@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::object::unmappable;
 use crate::backing::{Backing, FileMode, OpenFile};
 use crate::error::Errno;
 
@@ -14,7 +13,7 @@ pub(super) struct Files(BTreeMap<i32, Arc<OpenFile>>);
 impl Default for Files {
     /// The three standard streams, as a terminal has them: open for both.
     fn default() -> Self {
-        let stream = unmappable(FileMode::READ | FileMode::WRITE);
+        let stream = Arc::new(OpenFile::unmappable(FileMode::READ | FileMode::WRITE));
         Files((0..3).map(|fd| (fd, Arc::clone(&stream))).collect())
     }
 }

@@ -12,8 +12,8 @@ mod dispatch;
 mod executor;
 mod files;
 mod import;
-mod numa;
 mod object;
+mod recorded;
 mod userfault;
 
 pub use dispatch::Written;

@@ -52,25 +52,6 @@ impl Backing for RegularFile {
     }
 }
 
-/// A stream, a directory, a userfaultfd: there is nothing in it to map.
-#[derive(Debug)]
-struct Unmappable;
-
-impl Backing for Unmappable {
-    fn page(&self, _: u64) -> Result<Frame, BackingError> {
-        Err(BackingError::NoPage)
-    }
-
-    fn name(&self) -> BackingName {
-        BackingName::default()
-    }
-}
-
-/// An open of something that cannot be mapped.
-pub(super) fn unmappable(mode: FileMode) -> Arc<OpenFile> {
-    Arc::new(OpenFile::new(Arc::new(Unmappable), mode | FileMode::UNMAPPABLE))
-}
-
 impl Linux {
     /// Makes `fd` refer to a new object of so many pages.
     ///
@@ -101,7 +82,7 @@ impl Linux {
                 let file = RegularFile(memory(&|inode| format!("/trace/{inode}")));
                 Arc::new(OpenFile::new(Arc::new(file), mode))
             }
-            ObjectKind::Unmappable => unmappable(mode),
+            ObjectKind::Unmappable => Arc::new(OpenFile::unmappable(mode)),
         };
         self.files(task)?.set(fd, file);
         Ok(())
