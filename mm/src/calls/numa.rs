@@ -81,7 +81,8 @@ fn policy_asked_for(c: &Call<'_>, machine: u64) -> CallResult<(u64, u64)> {
     if flags & ADDR != 0 {
         // The page's node: it is brought in to be asked.
         c.caller.space().fault(addr, AccessKind::Read).map_err(super::bad_address)?;
-    } else if !matches!(own.map(|own| own.mode), Some(Mode::Interleave | Mode::WeightedInterleave)) {
+    } else if !matches!(own.map(|own| own.mode), Some(Mode::Interleave | Mode::WeightedInterleave))
+    {
         return Err(Errno::EINVAL.into());
     }
     // The page's node, or the next one in turn: every page is on the first node.

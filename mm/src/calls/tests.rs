@@ -162,9 +162,7 @@ fn mincore_has_written_what_lies_before_a_hole() {
 #[test]
 fn prlimit_reads_the_new_limit_first_and_getrlimit_writes_last() {
     let p = Process::new();
-    let prlimit = |pid, resource, new, old| {
-        p.call(libc::SYS_prlimit64, [pid, resource, new, old])
-    };
+    let prlimit = |pid, resource, new, old| p.call(libc::SYS_prlimit64, [pid, resource, new, old]);
     let new = p.put(SCRATCH, &[1 << 20, 2 << 20]);
     assert_eq!(prlimit(99, 99, BAD, BAD), Err(Errno::EFAULT));
     assert_eq!(prlimit(99, 99, new, BAD), Err(Errno::ESRCH));
@@ -190,7 +188,8 @@ fn a_node_mask_has_one_bit_fewer_than_is_said() {
     let p = Process::new();
     p.map(BASE, 1);
     let mask = p.put(SCRATCH, &[0b10, 0]);
-    let mbind = |mode, at, maxnode| p.call(libc::SYS_mbind, [BASE, PAGE_SIZE, mode, at, maxnode, 0]);
+    let mbind =
+        |mode, at, maxnode| p.call(libc::SYS_mbind, [BASE, PAGE_SIZE, mode, at, maxnode, 0]);
     // Bit 1, a node that is not there, is cut off: an empty mask, which MPOL_DEFAULT wants.
     assert_eq!(mbind(0, mask, 2), Ok(0));
     assert_eq!(mbind(0, mask, 3), Err(Errno::EINVAL));

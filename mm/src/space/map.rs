@@ -215,8 +215,8 @@ impl AddressSpace {
         }
         self.account.add(vma.flags, range.pages());
         self.system.observer.mapped(&vma);
-        let unlocked = vma.flags.contains(VmFlags::LOCKED)
-            && vma.flags.intersects(VmFlags::UNLOCKABLE);
+        let unlocked =
+            vma.flags.contains(VmFlags::LOCKED) && vma.flags.intersects(VmFlags::UNLOCKABLE);
         let start = insert_merged(&mut self.vmas, vma, Origin::New);
         if unlocked {
             // Only now, as Linux does: what is mapped beside it later finds other flags.

@@ -6,8 +6,8 @@ use super::AddressSpace;
 use super::range::CallRange;
 use crate::addr::{PageRange, VirtAddr};
 use crate::error::{CallResult, Errno};
-use crate::vma::limits::Capabilities;
 use crate::vma::Vma;
+use crate::vma::limits::Capabilities;
 use crate::vma::policy::Policy;
 
 /// `MPOL_MF_STRICT | MPOL_MF_MOVE | MPOL_MF_MOVE_ALL`.
@@ -78,7 +78,8 @@ impl AddressSpace {
             return Err(Errno::EFAULT);
         }
         while let Some(vma) = parts.next() {
-            let goes_on = parts.peek().is_some_and(|next| next.range().start() == vma.range().end());
+            let goes_on =
+                parts.peek().is_some_and(|next| next.range().start() == vma.range().end());
             if whole && vma.range().end() < range.end() && !goes_on {
                 return Err(Errno::EFAULT);
             }

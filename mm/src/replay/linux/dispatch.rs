@@ -123,7 +123,8 @@ fn pid_of(call: &MemoryCall) -> i32 {
 fn written(call: &MemoryCall, memory: &RecordedMemory) -> Written {
     use MemoryCall as M;
     let words = |bytes: Vec<u8>| -> Vec<u64> {
-        let word = |bytes: &[u8]| bytes.iter().rev().fold(0, |word, &byte| word << 8 | u64::from(byte));
+        let word =
+            |bytes: &[u8]| bytes.iter().rev().fold(0, |word, &byte| word << 8 | u64::from(byte));
         bytes.chunks(8).map(word).collect()
     };
     let limit = |index| match memory.written(index).map(words).as_deref() {

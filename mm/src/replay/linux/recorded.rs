@@ -44,12 +44,7 @@ pub(super) struct Registers {
 
 impl RecordedMemory {
     /// Argument `index`, which the call reads.
-    fn input<T>(
-        &mut self,
-        index: u64,
-        pointee: &Pointee<T>,
-        bytes: impl Fn(&T) -> Vec<u8>,
-    ) -> u64 {
+    fn input<T>(&mut self, index: u64, pointee: &Pointee<T>, bytes: impl Fn(&T) -> Vec<u8>) -> u64 {
         match pointee {
             Pointee::Null => 0,
             Pointee::Unread(_) => NOWHERE,
