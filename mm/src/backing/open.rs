@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::{Backing, BackingError, BackingName, FileMode, Placement};
 use crate::addr::{Frame, VirtAddr};
 use crate::error::Errno;
-use crate::vma::VmFlags;
+use crate::vma::{MapFlags, VmFlags};
 
 /// An object as one open sees it.
 #[derive(Clone, Debug)]
@@ -70,6 +70,10 @@ impl Backing for OpenFile {
 
     fn check_map(&self, flags: VmFlags) -> Result<VmFlags, Errno> {
         self.object.check_map(flags)
+    }
+
+    fn validated_flags(&self) -> MapFlags {
+        self.object.validated_flags()
     }
 
     fn map(&self, flags: VmFlags) -> Result<VmFlags, Errno> {

@@ -62,13 +62,14 @@ impl AddressSpace {
         for vma in child.vmas.iter().filter(|vma| !vma.flags.contains(VmFlags::WIPEONFORK)) {
             for leaf in self.table.cursor(vma.range()) {
                 let entry = leaf.entry;
+                let touch = if entry.is_dirty() { Touch::Written } else { Touch::Read };
                 let copy = match entry.frame() {
                     _ if entry.is_guard() => entry,
                     Some(frame) if entry.owner() == Owner::Process => {
                         let copy = frames.alloc(FrameKind::Anonymous, Contents::Any)?;
                         frames.memory().copy(frame, copy);
                         child.counters.resident.add(Owner::Process);
-                        Entry::leaf(copy, Owner::Process, entry.access(), Touch::Read)
+                        Entry::leaf(copy, Owner::Process, entry.access(), touch)
                     }
                     _ => continue,
                 };

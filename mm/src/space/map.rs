@@ -277,7 +277,8 @@ fn check_file(
     let kind = request.flags.map_type();
     match kind {
         Some(MapType::Shared | MapType::SharedValidate) => {
-            let unknown = !request.flags.difference(MapFlags::LEGACY).is_empty();
+            let unknown =
+                !request.flags.difference(MapFlags::LEGACY | file.validated_flags()).is_empty();
             if kind == Some(MapType::SharedValidate) && unknown {
                 return Err(Errno::EOPNOTSUPP);
             }

@@ -9,7 +9,7 @@ use crate::backing::{
     Backing, BackingError, BackingName, FileMode, OpenFile, Placement, Seals, SharedMemory, no_sync,
 };
 use crate::error::{Broken, Errno};
-use crate::vma::VmFlags;
+use crate::vma::{MapFlags, VmFlags};
 
 /// What kind of object a descriptor refers to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -37,6 +37,10 @@ impl Backing for RegularFile {
 
     fn placement(&self) -> Placement {
         Placement::HugeAligned
+    }
+
+    fn validated_flags(&self) -> MapFlags {
+        MapFlags::SYNC
     }
 
     fn map(&self, flags: VmFlags) -> Result<VmFlags, Errno> {
