@@ -10,6 +10,7 @@
 
 pub mod addr;
 pub mod backing;
+pub mod calls;
 pub mod error;
 pub mod failure;
 pub mod inspect;

@@ -10,11 +10,15 @@ use crate::failure::FailPoint;
 use crate::paging::{AccessKind, FlushBatch, FlushSink, KernelHalf};
 use crate::phys::{Frames, PhysMemory};
 use crate::sysctl::Sysctl;
-use crate::vma::{AnonId, Lineage, Vma};
+use crate::vma::{AnonId, Lineage, MapFlags, Vma};
 
 /// Is told what happens to address spaces (in Linux: perf events, uprobes, mmu notifiers, the munmap
 /// profile). It cannot refuse anything.
 pub trait Observer: Debug + Send + Sync {
+    /// mmap(2) names a descriptor, open or not (`audit_mmap_fd`).
+    fn descriptor_mapped(&self, _fd: i32, _flags: MapFlags) {}
+    /// munmap(2) is called with this address, whatever comes of it (`profile_munmap` of old).
+    fn unmap_called(&self, _addr: VirtAddr) {}
     /// A mapping was made or grew; `vma` is what was asked for, before merging.
     fn mapped(&self, _vma: &Vma) {}
     /// Whatever was in the range is gone.

@@ -77,7 +77,7 @@ impl AddressSpace {
                     }
                     None => entry,
                 };
-                let at = crate::addr::index(leaf.addr.get() / PAGE_SIZE & 511);
+                let at = crate::addr::index((leaf.addr.get() / PAGE_SIZE) & 511);
                 words[at].store(copy.raw(), Ordering::Release);
             }
         }

@@ -13,8 +13,8 @@ use mm::paging::AccessKind;
 use mm::replay::engine::Task;
 use mm::replay::linux::{ByteAccess, Linux, ObjectKind};
 use mm::replay::trace::{AnonOrigin, Hidden, MapLine, Span, VmFlagNames};
-use mm::vma::{Userfault, VmFlags};
 use mm::vma::limits::Capabilities;
+use mm::vma::{Userfault, VmFlags};
 
 use super::act::{Act, Deed, Open};
 use crate::oracle::Oracle;

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::object::unmappable;
 use crate::addr::PAGE_SIZE;
 use crate::backing::{Backing, FileMode, OpenFile, Seals, SharedMemory};
 use crate::error::Errno;
@@ -31,7 +30,8 @@ pub(super) struct Files(BTreeMap<i32, Descriptor>);
 impl Default for Files {
     /// The three standard streams, as a terminal has them: open for both.
     fn default() -> Self {
-        let stream = Descriptor::from(unmappable(FileMode::READ | FileMode::WRITE));
+        let stream = OpenFile::unmappable(FileMode::READ | FileMode::WRITE);
+        let stream = Descriptor::from(Arc::new(stream));
         Files((0..3).map(|fd| (fd, stream.clone())).collect())
     }
 }

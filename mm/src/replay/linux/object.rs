@@ -60,25 +60,6 @@ impl Backing for RegularFile {
     }
 }
 
-/// A stream, a directory, a userfaultfd: there is nothing in it to map.
-#[derive(Debug)]
-struct Unmappable;
-
-impl Backing for Unmappable {
-    fn page(&self, _: u64) -> Result<Frame, BackingError> {
-        Err(BackingError::NoPage)
-    }
-
-    fn name(&self) -> BackingName {
-        BackingName::default()
-    }
-}
-
-/// An open of something that cannot be mapped.
-pub(super) fn unmappable(mode: FileMode) -> Arc<OpenFile> {
-    Arc::new(OpenFile::new(Arc::new(Unmappable), mode | FileMode::UNMAPPABLE))
-}
-
 impl Linux {
     /// An object of so many pages.
     pub(super) fn object(
@@ -109,7 +90,7 @@ impl Linux {
     ) -> Result<(), Broken> {
         let path = match kind {
             ObjectKind::Unmappable => {
-                self.files(task)?.set(fd, unmappable(mode));
+                self.files(task)?.set(fd, Arc::new(OpenFile::unmappable(mode)));
                 return Ok(());
             }
             ObjectKind::Memfd => "/memfd:trace (deleted)".to_owned(),
