@@ -39,7 +39,7 @@ pub fn modify(tree: &mut Tree<Vma>, changed: Vma, max_map_count: usize) -> Resul
     if let Some(start) = merge_existing(tree, &changed) {
         return Ok(tree.get(start).map_or(range.end(), |vma| vma.range().end()));
     }
-    let whole = tree.find_exact(range.start()).map_or(range, |vma| vma.range());
+    let whole = tree.find_exact(range.start()).map_or(range, Vma::range);
     for border in [range.start(), range.end()] {
         if whole.start() < border && border < whole.end() {
             if tree.len() >= max_map_count {

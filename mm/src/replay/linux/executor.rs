@@ -6,7 +6,7 @@ use super::dispatch::Written;
 use super::exec::Loaded;
 use super::object::{LONG_ENOUGH, ObjectKind};
 use super::{ByteAccess, Linux};
-use crate::addr::{PAGE_SIZE, VirtAddr};
+use crate::addr::{PAGE_SIZE, VirtAddr, low_half};
 use crate::backing::{FileMode, Seals};
 use crate::error::{AccessError, Broken, CallError, Errno, Fault};
 use crate::inspect;
@@ -129,7 +129,7 @@ impl Executor for Linux {
                 self.dup(task, old, fd)?;
             }
             FileCall::Fcntl { fd, command: F_ADD_SEALS, value } => {
-                self.files(task)?.seal(fd, Seals::from_bits_truncate(value as u32));
+                self.files(task)?.seal(fd, Seals::from_bits_truncate(low_half(value)));
             }
             // It only asks.
             FileCall::Fcntl { .. } => {}
@@ -164,7 +164,7 @@ impl Executor for Linux {
                 };
                 space.limits_mut().capabilities.set(capability, *held == Held::Yes);
             }
-            Setting::Personality(value) => space.modes_mut().personality = *value as u32,
+            Setting::Personality(value) => space.modes_mut().personality = low_half(*value),
             Setting::MmapBase(base) => space.set_mmap_base(*base),
             Setting::Brk { start, current } => space.set_brk(*start, *current),
             Setting::Thp(_) => return Ok(Reply::Unsupported),
@@ -293,7 +293,7 @@ impl Linux {
                     FileKind::File => ObjectKind::File,
                     FileKind::Dir | FileKind::Device | FileKind::Pipe => ObjectKind::Unmappable,
                 };
-                let seals = Seals::from_bits_truncate(seals as u32);
+                let seals = Seals::from_bits_truncate(low_half(seals));
                 self.open(task, fd, kind, pages, mode_of(mode), seals)
             }
         }
