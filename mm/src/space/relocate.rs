@@ -47,7 +47,8 @@ impl AddressSpace {
         }
         self.account.add(flags, target.pages());
         self.system.observer.mapped(&moved);
-        let merged = insert_merged(&mut self.vmas, moved, Origin::Moved);
+        let (merged, how) = insert_merged(&mut self.vmas, moved, Origin::Moved);
+        self.counters.merges.count(how);
         // Nobody asked to hear of moves: the whole VMA that it is part of now is watched no longer
         // (`mremap_userfaultfd_prep`).
         self.vmas.update(merged, |vma| {

@@ -17,7 +17,11 @@
 //!
 //! Merging never fails and never allocates: it makes VMAs fewer, or moves a border.
 
+mod outcome;
+
 use std::sync::Arc;
+
+pub use outcome::{Merge, Merged};
 
 use super::area::{AnonId, Lineage, Vma};
 use super::flags::VmFlags;
@@ -117,23 +121,23 @@ fn may_vanish(vma: &Vma) -> bool {
 }
 
 /// Inserts a VMA into the hole it fits in, as one with its neighbours where they are the same memory.
-/// Returns the start of the VMA it is now part of.
+/// Returns the start of the VMA it is now part of, and how it was merged, if it was.
 ///
 /// The tree must have room for one more ([`Tree::reserve`]).
-pub fn insert_merged(tree: &mut Tree<Vma>, vma: Vma, origin: Origin) -> VirtAddr {
+pub fn insert_merged(tree: &mut Tree<Vma>, vma: Vma, origin: Origin) -> (VirtAddr, Option<Merge>) {
     match merge_new(tree, &vma, origin) {
-        Some(start) => start,
+        Some(Merged { start, how }) => (start, Some(how)),
         None => {
             let start = vma.range().start();
             let _ = tree.insert(vma);
-            start
+            (start, None)
         }
     }
 }
 
 /// Makes a hole part of its neighbours, if `vma`, which would fill it, is the same memory (Linux's
-/// `vma_merge_new_range`). Returns the start of the VMA that has grown.
-pub fn merge_new(tree: &mut Tree<Vma>, vma: &Vma, origin: Origin) -> Option<VirtAddr> {
+/// `vma_merge_new_range`). Returns the VMA that has grown.
+pub fn merge_new(tree: &mut Tree<Vma>, vma: &Vma, origin: Origin) -> Option<Merged> {
     if vma.flags.intersects(VmFlags::SPECIAL) {
         return None;
     }
@@ -154,30 +158,33 @@ pub fn merge_new(tree: &mut Tree<Vma>, vma: &Vma, origin: Origin) -> Option<Virt
         (Sides::Both, Some(left), Some((right, right_anon, right_flags))) => {
             tree.remove(right.start());
             let sticky = flags | right_flags;
-            grow(tree, left, left.start(), right.end(), right_anon.or(anon), sticky)
+            let anon = right_anon.or(anon);
+            grow(tree, left, left.start(), right.end(), anon, sticky, Merge::NewBoth)
         }
-        (Sides::Left, Some(left), _) => grow(tree, left, left.start(), range.end(), anon, flags),
+        (Sides::Left, Some(left), _) => {
+            grow(tree, left, left.start(), range.end(), anon, flags, Merge::NewLeft)
+        }
         (Sides::Right, _, Some((right, ..))) => {
-            grow(tree, right, range.start(), right.end(), anon, flags)
+            grow(tree, right, range.start(), right.end(), anon, flags, Merge::NewRight)
         }
         _ => None,
     }
 }
 
 /// [`merge_new`] with the VMA before it only (Linux's `just_expand`).
-pub fn merge_left(tree: &mut Tree<Vma>, vma: &Vma, origin: Origin) -> Option<VirtAddr> {
+pub fn merge_left(tree: &mut Tree<Vma>, vma: &Vma, origin: Origin) -> Option<Merged> {
     let range = vma.range();
     let left = tree
         .prev(range.start())
         .filter(|prev| continues(prev, vma) && identities_agree(prev, vma.anon(), origin))?
         .range();
-    grow(tree, left, left.start(), range.end(), vma.anon(), vma.flags)
+    grow(tree, left, left.start(), range.end(), vma.anon(), vma.flags, Merge::NewLeft)
 }
 
 /// Makes `changed`, a part (or the whole) of an existing VMA as it is to be, one with the neighbours
-/// that are then the same memory (Linux's `vma_merge_existing_range`). Returns the start of the VMA it
-/// is part of; `None`, and nothing has happened, if there is no such neighbour.
-pub fn merge_existing(tree: &mut Tree<Vma>, changed: &Vma) -> Option<VirtAddr> {
+/// that are then the same memory (Linux's `vma_merge_existing_range`). Returns the VMA it is part
+/// of; `None`, and nothing has happened, if there is no such neighbour.
+pub fn merge_existing(tree: &mut Tree<Vma>, changed: &Vma) -> Option<Merged> {
     let range = changed.range();
     let middle = tree.find_exact(range.start())?;
     let whole = middle.range();
@@ -211,15 +218,18 @@ pub fn merge_existing(tree: &mut Tree<Vma>, changed: &Vma) -> Option<VirtAddr> {
                 tree.absorb(left.start(), |vma| vma.resize(grown));
             }
             let sticky = flags | right_flags;
-            grow(tree, left, left.start(), right.end(), right_anon.or(anon), sticky)
+            let anon = right_anon.or(anon);
+            grow(tree, left, left.start(), right.end(), anon, sticky, Merge::WholeBoth)
         }
         (Sides::Left, Some(left), _) => {
+            let how = if to_end { Merge::WholeLeft } else { Merge::PartLeft };
             give_up(tree, whole, PageRange::new(range.end(), whole.end()));
-            grow(tree, left, left.start(), range.end(), anon, flags)
+            grow(tree, left, left.start(), range.end(), anon, flags, how)
         }
         (Sides::Right, _, Some((right, ..))) => {
+            let how = if from_start { Merge::WholeRight } else { Merge::PartRight };
             give_up(tree, whole, PageRange::new(whole.start(), range.start()));
-            grow(tree, right, range.start(), right.end(), anon, flags)
+            grow(tree, right, range.start(), right.end(), anon, flags, how)
         }
         _ => None,
     }
@@ -246,7 +256,8 @@ fn grow(
     end: VirtAddr,
     anon: Option<AnonId>,
     sticky: VmFlags,
-) -> Option<VirtAddr> {
+    how: Merge,
+) -> Option<Merged> {
     let range = PageRange::new(start, end)?;
     tree.update(old.start(), |vma| {
         vma.resize(range);
@@ -255,7 +266,7 @@ fn grow(
             vma.adopt_anon(id);
         }
     });
-    Some(start)
+    Some(Merged { start, how })
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Cutting VMAs at an address (Linux's `split_vma`), and changing a part of one (`vma_modify`).
 
 use super::area::Vma;
-use super::merge::merge_existing;
+use super::merge::{Merge, Merged, merge_existing};
 use super::tree::Tree;
 use crate::addr::{PageRange, VirtAddr};
 use crate::error::Errno;
@@ -29,15 +29,20 @@ pub fn split_at(tree: &mut Tree<Vma>, addr: VirtAddr) -> Result<(), Errno> {
 
 /// Gives `changed.range()`, a part of one existing VMA, the attributes of `changed`: merged with the
 /// neighbours that are then the same memory, or else cut out (Linux's `vma_modify`). Returns where the
-/// VMA ends that the range is part of then. The tree must have room for two more ([`Tree::reserve`]).
+/// VMA ends that the range is part of then, and how it was merged, if it was. The tree must have room for two more ([`Tree::reserve`]).
 ///
 /// # Errors
 /// `ENOMEM` when it would have to be cut and there are `max_map_count` VMAs already; as in Linux the cut
 /// at the range's start may have been made then.
-pub fn modify(tree: &mut Tree<Vma>, changed: Vma, max_map_count: usize) -> Result<VirtAddr, Errno> {
+pub fn modify(
+    tree: &mut Tree<Vma>,
+    changed: Vma,
+    max_map_count: usize,
+) -> Result<(VirtAddr, Option<Merge>), Errno> {
     let range = changed.range();
-    if let Some(start) = merge_existing(tree, &changed) {
-        return Ok(tree.get(start).map_or(range.end(), |vma| vma.range().end()));
+    if let Some(Merged { start, how }) = merge_existing(tree, &changed) {
+        let end = tree.get(start).map_or(range.end(), |vma| vma.range().end());
+        return Ok((end, Some(how)));
     }
     let whole = tree.find_exact(range.start()).map_or(range, Vma::range);
     for border in [range.start(), range.end()] {
@@ -56,5 +61,5 @@ pub fn modify(tree: &mut Tree<Vma>, changed: Vma, max_map_count: usize) -> Resul
             vma.adopt_anon(id);
         }
     });
-    Ok(range.end())
+    Ok((range.end(), None))
 }
