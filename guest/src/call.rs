@@ -89,6 +89,8 @@ pub mod number {
     pub const EXECVEAT: u64 = 322;
     /// clone3(2)
     pub const CLONE3: u64 = 435;
+    /// close_range(2)
+    pub const CLOSE_RANGE: u64 = 436;
 }
 
 /// The largest error number; results from `-MAX_ERRNO` to -1 are errors (Linux's `IS_ERR_VALUE`).

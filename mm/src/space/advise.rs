@@ -2,7 +2,8 @@
 //! `space/discard`.
 
 use super::AddressSpace;
-use crate::addr::{PageRange, VirtAddr, page_align};
+use super::range::CallRange;
+use crate::addr::{PageRange, VirtAddr};
 use crate::error::{CallError, CallResult, Errno};
 use crate::paging::FlushBatch;
 use crate::vma::limits::Capabilities;
@@ -94,14 +95,6 @@ impl Advice {
     }
 }
 
-/// The range of a call that takes an aligned address and any length; `None` if it is empty.
-pub(super) fn range_of(addr: VirtAddr, len: u64) -> Result<Option<PageRange>, Errno> {
-    if !addr.is_page_aligned() {
-        return Err(Errno::EINVAL);
-    }
-    super::control::whole(addr, page_align(len).ok_or(Errno::EINVAL)?)
-}
-
 impl AddressSpace {
     /// Takes advice about a range. Over a hole it goes on past it, and then answers `ENOMEM`.
     ///
@@ -111,7 +104,7 @@ impl AddressSpace {
     /// too many VMAs. At the end `ENOMEM`: a hole. Source: madvise(2), Linux's `mm/madvise.c`.
     pub fn madvise(&mut self, addr: VirtAddr, len: u64, advice: i32) -> CallResult<()> {
         let advice = Advice::from_number(advice).ok_or(Errno::EINVAL)?;
-        let Some(range) = range_of(addr, len)? else { return Ok(()) };
+        let Some(range) = CallRange::aligned(addr, len)? else { return Ok(()) };
         match advice {
             Advice::HwPoison | Advice::SoftOffline => {
                 let admin = self.limits.may(Capabilities::SYS_ADMIN);
@@ -127,31 +120,6 @@ impl AddressSpace {
                 result
             }
         }
-    }
-
-    /// Visits the parts of VMAs in a range, upwards; `visit` answers where the VMA ends that the part
-    /// is in then. Holes are passed over (Linux's `madvise_walk_vmas`).
-    ///
-    /// # Errors
-    /// The first of a visit; at the end `ENOMEM` if there was a hole.
-    pub(super) fn walk(
-        &mut self,
-        range: PageRange,
-        mut visit: impl FnMut(&mut Self, PageRange) -> CallResult<VirtAddr>,
-    ) -> CallResult<()> {
-        let (mut at, mut hole) = (range.start(), false);
-        while at < range.end() {
-            let vma = self.vmas.find(at).ok_or(Errno::ENOMEM)?;
-            let start = vma.range().start().max(at);
-            hole |= start > at;
-            if start >= range.end() {
-                break;
-            }
-            let stop = vma.range().end().min(range.end());
-            let part = PageRange::new(start, stop).ok_or(Errno::ENOMEM)?;
-            at = visit(self, part)?.max(stop);
-        }
-        if hole { Err(Errno::ENOMEM.into()) } else { Ok(()) }
     }
 
     /// A part of one VMA (`madvise_vma_behavior`).
@@ -181,11 +149,15 @@ impl AddressSpace {
         if flags == vma.flags {
             return Ok(part.end());
         }
-        // What has no memory now may have it later.
-        self.modify_flags(part, flags).map_err(|errno| match errno {
-            Errno::ENOMEM => CallError::Errno(Errno::EAGAIN),
-            errno => errno.into(),
-        })
+        self.modify_flags(part, flags).map_err(later)
+    }
+}
+
+/// madvise(2)'s word for want of memory: what has none now may have it later.
+pub(super) fn later(errno: Errno) -> CallError {
+    match errno {
+        Errno::ENOMEM => Errno::EAGAIN.into(),
+        errno => errno.into(),
     }
 }
 
@@ -205,8 +177,8 @@ fn advised(vma: &Vma, advice: Advice) -> Result<VmFlags, Errno> {
     let sequential = VmFlags::SEQ_READ;
     Ok(match advice {
         Advice::Normal => flags - random - sequential,
-        Advice::Sequential => flags - random | sequential,
-        Advice::Random => flags - sequential | random,
+        Advice::Sequential => (flags - random) | sequential,
+        Advice::Random => (flags - sequential) | random,
         Advice::DontFork => flags | VmFlags::DONTCOPY,
         Advice::DoFork if flags.contains(VmFlags::IO) => return Err(Errno::EINVAL),
         Advice::DoFork => flags - VmFlags::DONTCOPY,
@@ -233,8 +205,8 @@ fn advised(vma: &Vma, advice: Advice) -> Result<VmFlags, Errno> {
             if flags.intersects(unfit) { flags } else { flags | VmFlags::MERGEABLE }
         }
         Advice::Unmergeable => flags - VmFlags::MERGEABLE,
-        Advice::HugePage => flags - VmFlags::NOHUGEPAGE | VmFlags::HUGEPAGE,
-        Advice::NoHugePage => flags - VmFlags::HUGEPAGE | VmFlags::NOHUGEPAGE,
+        Advice::HugePage => (flags - VmFlags::NOHUGEPAGE) | VmFlags::HUGEPAGE,
+        Advice::NoHugePage => (flags - VmFlags::HUGEPAGE) | VmFlags::NOHUGEPAGE,
         _ => flags,
     })
 }

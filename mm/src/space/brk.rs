@@ -49,7 +49,8 @@ impl AddressSpace {
             let range = PageRange::new(new_end, old_end).ok_or(Errno::ENOMEM)?;
             self.vmas.find_intersection(range).ok_or(Errno::ENOMEM)?;
             self.unmap(range)?;
-        } else if let Some(range) = PageRange::new(old_end, new_end) {
+        } else if new_end > old_end {
+            let range = PageRange::new(old_end, new_end).ok_or(Errno::ENOMEM)?;
             self.grow_heap(range)?;
             self.layout.brk = addr;
             if self.modes.default_flags.contains(VmFlags::LOCKED) {
@@ -58,6 +59,15 @@ impl AddressSpace {
         }
         self.layout.brk = addr;
         Ok(())
+    }
+
+    /// `VM_DATA_DEFAULT_FLAGS`.
+    fn data_default_flags(&self) -> VmFlags {
+        if self.modes.read_implies_exec() {
+            VmFlags::DATA_DEFAULT | VmFlags::EXEC
+        } else {
+            VmFlags::DATA_DEFAULT
+        }
     }
 
     fn grow_heap(&mut self, range: PageRange) -> CallResult<()> {
@@ -72,7 +82,7 @@ impl AddressSpace {
         if blocked {
             return Err(Errno::ENOMEM.into());
         }
-        let flags = VmFlags::DATA_DEFAULT | VmFlags::ACCOUNT | self.modes.default_flags;
+        let flags = self.data_default_flags() | VmFlags::ACCOUNT | self.modes.default_flags;
         if !self.may_expand(flags, range.pages()) || self.vmas.len() > self.max_map_count() {
             return Err(Errno::ENOMEM.into());
         }

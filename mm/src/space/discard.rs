@@ -102,15 +102,22 @@ impl AddressSpace {
     }
 }
 
-/// `MADV_COLLAPSE`. There are no huge pages yet, so only the answers for memory that cannot have one.
+/// `MADV_COLLAPSE`. There are no huge pages yet: memory that cannot have one is refused, and a range that
+/// could hold one is to be tried again. A range within one huge page is refused, one that touches a border
+/// between two is done: Linux counts the huge pages in between, which are -1 or 0.
 fn collapse(vma: &Vma, part: PageRange) -> Result<(), Errno> {
-    let whole_huge_page = |range: PageRange| {
-        let first = range.start().get().next_multiple_of(TABLE_SPAN);
-        first.checked_add(TABLE_SPAN).is_some_and(|end| end <= range.end().get())
+    let borders = |range: PageRange| {
+        let first = range.start().get().div_ceil(TABLE_SPAN);
+        (first, range.end().get() / TABLE_SPAN)
     };
     let unfit = VmFlags::SPECIAL | VmFlags::HUGETLB | VmFlags::NOHUGEPAGE;
-    if vma.flags.intersects(unfit) || !whole_huge_page(vma.range()) || vma.anon().is_none() {
+    let (first, last) = borders(vma.range());
+    if vma.flags.intersects(unfit) || first >= last || vma.anon().is_none() {
         return Err(Errno::EINVAL);
     }
-    if whole_huge_page(part) { Err(Errno::EAGAIN) } else { Ok(()) }
+    match borders(part) {
+        (first, last) if first > last => Err(Errno::EINVAL),
+        (first, last) if first == last => Ok(()),
+        _ => Err(Errno::EAGAIN),
+    }
 }

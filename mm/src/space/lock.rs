@@ -1,7 +1,7 @@
 //! mlock(2), mlock2(2), munlock(2), mlockall(2), munlockall(2): Linux's `mm/mlock.c`.
 
 use super::AddressSpace;
-use super::control::{touched, whole};
+use super::range::{CallRange, touched};
 use crate::addr::{PAGE_SHIFT, PageRange, VirtAddr};
 use crate::error::{CallResult, Errno};
 use crate::vma::VmFlags;
@@ -45,7 +45,7 @@ impl AddressSpace {
                 return Err(Errno::ENOMEM.into());
             }
         }
-        let Some(range) = whole(start, len)? else { return Ok(()) };
+        let Some(range) = CallRange::of_pages(start, len)? else { return Ok(()) };
         self.set_locked(range, add)?;
         self.populate_locked(range)
     }
@@ -57,7 +57,7 @@ impl AddressSpace {
     /// Source: munlock(2).
     pub fn munlock(&mut self, addr: VirtAddr, len: u64) -> CallResult<()> {
         let (start, len) = touched(addr, len);
-        let Some(range) = whole(start, len)? else { return Ok(()) };
+        let Some(range) = CallRange::of_pages(start, len)? else { return Ok(()) };
         Ok(self.set_locked(range, VmFlags::empty())?)
     }
 
@@ -113,7 +113,7 @@ impl AddressSpace {
     }
 
     /// Linux's `apply_vma_lock_flags`: VMA by VMA, until a hole.
-    fn set_locked(&mut self, range: PageRange, add: VmFlags) -> Result<(), Errno> {
+    fn set_locked(&mut self, range: CallRange, add: VmFlags) -> Result<(), Errno> {
         let mut at = range.start();
         while at < range.end() {
             let vma = self.vmas.find_exact(at).ok_or(Errno::ENOMEM)?;
@@ -128,8 +128,7 @@ impl AddressSpace {
     fn set_locked_one(&mut self, part: PageRange, add: VmFlags) -> Result<VirtAddr, Errno> {
         let vma = self.vmas.find_exact(part.start()).ok_or(Errno::ENOMEM)?;
         let flags = vma.flags.difference(VmFlags::LOCKED_MASK) | add;
-        let cannot = VmFlags::SPECIAL | VmFlags::HUGETLB | VmFlags::DROPPABLE;
-        if flags == vma.flags || vma.flags.intersects(cannot) {
+        if flags == vma.flags || vma.flags.intersects(VmFlags::UNLOCKABLE) {
             return Ok(part.end());
         }
         self.modify_flags(part, flags)

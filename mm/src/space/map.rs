@@ -8,7 +8,7 @@ use crate::backing::{Backing, FileMode, HugePool, SharedMemory};
 use crate::error::{CallResult, Errno};
 use crate::paging::FlushBatch;
 use crate::vma::limits::Capabilities;
-use crate::vma::merge::{Origin, merge_new};
+use crate::vma::merge::{Origin, insert_merged};
 use crate::vma::place::{PlaceRequest, PlaceSource, get_unmapped_area};
 use crate::vma::{MapFlags, MapType, Prot, VmFlags, Vma};
 
@@ -211,14 +211,35 @@ impl AddressSpace {
         }
         if let Some(backing) = &vma.backing {
             // What was there stays gone if this fails: Linux leaves a hole likewise.
-            vma.flags = backing.map(vma.flags)?;
+            vma.flags = match backing.map(vma.flags) {
+                Ok(flags) => flags,
+                Err(errno) => {
+                    if vma.flags.contains(VmFlags::ACCOUNT) {
+                        self.system.uncommit(range.pages());
+                    }
+                    return Err(errno.into());
+                }
+            };
         }
         self.account.add(vma.flags, range.pages());
         self.system.observer.mapped(&vma);
-        if merge_new(&mut self.vmas, &vma, Origin::New).is_none() {
-            let _ = self.vmas.insert(vma);
+        let unlocked =
+            vma.flags.contains(VmFlags::LOCKED) && vma.flags.intersects(VmFlags::UNLOCKABLE);
+        let start = insert_merged(&mut self.vmas, vma, Origin::New);
+        if unlocked {
+            // Only now, as Linux does: what is mapped beside it later finds other flags.
+            self.change_flags(start, |flags| flags.difference(VmFlags::LOCKED_MASK));
         }
         Ok(())
+    }
+
+    /// Changes a VMA's flags behind the back of merging, and counts it as what it is then.
+    pub(super) fn change_flags(&mut self, start: VirtAddr, change: impl Fn(VmFlags) -> VmFlags) {
+        let Some(vma) = self.vmas.get(start) else { return };
+        let (pages, flags) = (vma.range().pages(), vma.flags);
+        self.vmas.update(start, |vma| vma.flags = change(flags));
+        self.account.remove(flags, pages);
+        self.account.add(change(flags), pages);
     }
 
     /// Linux's `round_hint_to_min`.
@@ -264,7 +285,8 @@ fn check_file(
     let kind = request.flags.map_type();
     match kind {
         Some(MapType::Shared | MapType::SharedValidate) => {
-            let unknown = !request.flags.difference(MapFlags::LEGACY).is_empty();
+            let unknown =
+                !request.flags.difference(MapFlags::LEGACY | file.validated_flags()).is_empty();
             if kind == Some(MapType::SharedValidate) && unknown {
                 return Err(Errno::EOPNOTSUPP);
             }

@@ -1,6 +1,7 @@
 //! Faulting in ahead of the touch (Linux's `mm_populate`, `populate_vma_page_range`,
 //! `faultin_page_range`).
 
+use super::range::CallRange;
 use super::{AddressSpace, Resolved};
 use crate::addr::{PAGE_BYTES, PageRange, VirtAddr};
 use crate::error::{AccessError, Broken, CallResult, Errno, Fault};
@@ -26,7 +27,8 @@ impl AddressSpace {
     ///
     /// # Errors
     /// `ENOMEM` a page that cannot be touched, `EAGAIN` no memory for one: mlock's answers.
-    pub(super) fn populate_locked(&self, range: PageRange) -> CallResult<()> {
+    pub(super) fn populate_locked(&self, range: CallRange) -> CallResult<()> {
+        let Some(range) = range.user_half() else { return Ok(()) };
         for vma in self.vmas.range(range) {
             let Some(part) = vma.range().intersect(range) else { continue };
             match self.populate_part(vma, part)? {
@@ -69,7 +71,7 @@ impl AddressSpace {
     /// # Errors
     /// `ENOMEM` a hole, or no memory; `EINVAL` a VMA that forbids the access; `EFAULT` a touch that
     /// would be a signal. Pages before it have been brought in.
-    pub(super) fn populate_for(&self, range: PageRange, kind: AccessKind) -> CallResult<()> {
+    pub(super) fn populate_for(&self, range: CallRange, kind: AccessKind) -> CallResult<()> {
         let mut at = range.start();
         while at < range.end() {
             let vma = self.vmas.find_exact(at).ok_or(Errno::ENOMEM)?;

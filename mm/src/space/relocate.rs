@@ -40,11 +40,21 @@ impl AddressSpace {
             self.ensure_tables(old, target.start())?;
         }
         if flags.contains(VmFlags::ACCOUNT) {
-            self.commit(charge)?;
+            // Linux asks for what was cut off as well, and even keeps it; here the asking is enough.
+            let cut = remap.cut >> PAGE_SHIFT;
+            self.commit(charge + cut)?;
+            self.system.uncommit(cut);
         }
         self.account.add(flags, target.pages());
         self.system.observer.mapped(&moved);
         let merged = insert_merged(&mut self.vmas, moved, Origin::Moved);
+        // Nobody asked to hear of moves: the whole VMA that it is part of now is watched no longer
+        // (`mremap_userfaultfd_prep`).
+        self.vmas.update(merged, |vma| {
+            if vma.userfault.take().is_some() {
+                vma.flags.remove(VmFlags::UFFD);
+            }
+        });
         if let Some(old) = old {
             let mut batch = FlushBatch::new();
             self.move_pages(old, target.start(), &mut batch);

@@ -1,7 +1,8 @@
 //! mseal(2): Linux's `mm/mseal.c`.
 
 use super::AddressSpace;
-use crate::addr::{VirtAddr, page_align};
+use super::range::{CallRange, Coverage};
+use crate::addr::VirtAddr;
 use crate::error::{CallResult, Errno};
 use crate::vma::VmFlags;
 
@@ -12,19 +13,11 @@ impl AddressSpace {
     /// In this order: `EINVAL` flags, address unaligned, length or range wraps; `ENOMEM` a hole
     /// (nothing is sealed then), or too many VMAs (what is before is sealed). Source: mseal(2).
     pub fn mseal(&mut self, addr: VirtAddr, len: u64, flags: u64) -> CallResult<()> {
-        if flags != 0 || !addr.is_page_aligned() {
+        if flags != 0 {
             return Err(Errno::EINVAL.into());
         }
-        let len = page_align(len).ok_or(Errno::EINVAL)?;
-        let Some(range) = super::control::whole(addr, len)? else { return Ok(()) };
-        let mut covered = range.start();
-        for vma in self.vmas.range(range) {
-            if vma.range().start() > covered {
-                return Err(Errno::ENOMEM.into());
-            }
-            covered = vma.range().end();
-        }
-        if covered < range.end() {
+        let Some(range) = CallRange::aligned(addr, len)? else { return Ok(()) };
+        if self.coverage(range) == Coverage::Holes {
             return Err(Errno::ENOMEM.into());
         }
         self.walk(range, |space, part| {

@@ -245,6 +245,9 @@ impl VmFlags {
     pub const ACCESS: VmFlags = VmFlags::READ.union(VmFlags::WRITE).union(VmFlags::EXEC);
     /// Which mprotect(2) may be set.
     pub const MAY: VmFlags = VmFlags::MAYREAD.union(VmFlags::MAYWRITE).union(VmFlags::MAYEXEC);
+    /// What is never locked, whatever it is told (Linux's `vma_supports_mlock`).
+    pub const UNLOCKABLE: VmFlags =
+        VmFlags::SPECIAL.union(VmFlags::HUGETLB).union(VmFlags::DROPPABLE);
     /// What mlock2(2) sets (Linux's `VM_LOCKED_MASK`).
     pub const LOCKED_MASK: VmFlags = VmFlags::LOCKED.union(VmFlags::LOCKONFAULT);
     /// Such VMAs never merge, and many calls pass them over.

@@ -30,8 +30,8 @@ pub enum Deed {
     /// Registers a range with the script's userfaultfd (fd, address, length, modes), or with mode 0
     /// unregisters it.
     Uffd(i32, u64, u64, u64),
-    /// Gives up a capability, by its number.
-    DropCapability(u32),
+    /// Gives up capabilities, a bit each; those given up before are among them.
+    DropCapabilities(u64),
     /// Makes a process with this number.
     Fork(u8),
     /// Ends.
@@ -99,7 +99,7 @@ impl Act {
                 let args = [Arg::Value(fd as u64), Arg::Value(request), Arg::InOut(&bytes)];
                 script.call_of(process, 16, &args)
             }
-            &Deed::DropCapability(number) => drop_capability(script, process, number),
+            &Deed::DropCapabilities(dropped) => drop_capabilities(script, process, dropped),
             &Deed::Fork(child) => script.step(process, Op::Fork { child }),
             Deed::Exit => {
                 let step = script.step(process, Op::Exit);
@@ -111,11 +111,11 @@ impl Act {
     }
 }
 
-/// capset(2) without one capability: all others as root has them.
-fn drop_capability(script: &mut Script, process: u8, number: u32) -> usize {
+/// capset(2) without some capabilities: all others as root has them.
+fn drop_capabilities(script: &mut Script, process: u8, dropped: u64) -> usize {
     let header: Vec<u8> = [0x2008_0522u32, 0].iter().flat_map(|w| w.to_le_bytes()).collect();
     // CAP_SYS_RESOURCE (24) is what root has not here.
-    let all = 0x1ff_feff_ffffu64 & !(1 << number);
+    let all = 0x1ff_feff_ffffu64 & !dropped;
     let (low, high) = (all as u32, (all >> 32) as u32);
     let sets: Vec<u8> = [low, low, 0, high, high, 0].iter().flat_map(|w| w.to_le_bytes()).collect();
     script.call_of(process, 126, &[Arg::In(&header), Arg::In(&sets)])
@@ -258,7 +258,7 @@ impl fmt::Display for Act {
             Deed::Uffd(_, addr, len, mode) => {
                 write!(f, "@uffd register {addr:#x}+{} modes {mode}", len / 4096)
             }
-            Deed::DropCapability(number) => write!(f, "@cap {number} no"),
+            Deed::DropCapabilities(dropped) => write!(f, "@cap without {dropped:#x}"),
             Deed::Open(fd, open) => write!(f, "@file {fd} {open:?}"),
             Deed::Fork(child) => write!(f, "fork() = {child}"),
             Deed::Exit => write!(f, "exit_group(0)"),

@@ -17,6 +17,7 @@ const WINDOW: u64 = 0x100_0000_0000;
 /// How many pages of it are used.
 const PAGES: u64 = 40;
 const PAGE: u64 = 4096;
+const TASK_END: u64 = 0x7fff_ffff_f000;
 /// The player's own memory begins here; below the stack there is nothing else.
 const PLAYER: Range<u64> = 0x2000_0000_0000..0x2000_1000_0000;
 
@@ -46,6 +47,7 @@ pub fn sequence(start: &Start, seed: u64, length: usize) -> std::result::Result<
         processes: 1,
         files: vec![Vec::new()],
         next_fd: vec![3],
+        dropped: vec![0],
         uffd: None,
         lines: Vec::new(),
         process: 0,
@@ -77,12 +79,16 @@ pub fn sequence(start: &Start, seed: u64, length: usize) -> std::result::Result<
 /// Whether a deed might take the player's own memory away from under it.
 fn endangers(deed: &Deed, top: u64) -> bool {
     let hits = |addr: u64, len: u64| {
-        let end = addr.saturating_add(len.saturating_add(PAGE));
-        [IMAGE, PLAYER, top..u64::MAX].iter().any(|own| addr < own.end && own.start < end)
+        // A range that wraps is refused by all calls.
+        let Some(end) = addr.checked_add(len) else { return false };
+        let end = end.saturating_add(PAGE);
+        [IMAGE, PLAYER, top..TASK_END].iter().any(|own| addr < own.end && own.start < end)
     };
     // Nothing larger is mapped, so that nothing larger can be brought in.
     let large = |len: u64| (LARGE..1 << 47).contains(&len);
     match deed {
+        // There are no huge pages yet.
+        Deed::Call(M::Madvise { len, advice: 25, .. }) if *len >= 512 * PAGE => true,
         Deed::Call(M::Mmap { len, flags, .. })
             if large(*len) || flags & (HUGETLB | NORESERVE) == HUGETLB | NORESERVE =>
         {
@@ -106,6 +112,8 @@ struct Generator {
     /// For each process the descriptors that can be mapped.
     files: Vec<Vec<i32>>,
     next_fd: Vec<i32>,
+    /// For each process the capabilities that it has given up.
+    dropped: Vec<u64>,
     /// The process that has a userfaultfd, and its descriptor.
     uffd: Option<(u8, i32)>,
     lines: Vec<Line>,
@@ -144,13 +152,16 @@ impl Generator {
                 self.alive.push(*child);
                 self.files.push(self.files[process].clone());
                 self.next_fd.push(self.next_fd[process]);
+                self.dropped.push(self.dropped[process]);
                 self.processes += 1;
             }
             (Deed::Fork(_), _) => {
                 self.files.push(Vec::new());
                 self.next_fd.push(3);
+                self.dropped.push(0);
                 self.processes += 1;
             }
+            (Deed::DropCapabilities(dropped), _) => self.dropped[process] = *dropped,
             (Deed::Exit, _) => self.alive.retain(|&process| process != act.process),
             _ => {}
         }
@@ -301,6 +312,8 @@ impl Generator {
                 if self.is_watched(addr) {
                     return None;
                 }
+                // An instruction must not reach into the next page.
+                let addr = if kind == AccessKind::Execute { addr & !63 } else { addr };
                 match self.below(8) {
                     0 => Deed::Store(addr, self.below(256) as u8),
                     1 => Deed::Load(addr),
@@ -514,7 +527,9 @@ impl Generator {
                 }
                 Some(_) => return None,
             },
-            22 if self.chance(20) => Deed::DropCapability(self.pick(&[14, 23])),
+            22 if self.chance(20) => {
+                Deed::DropCapabilities(self.dropped[process] | 1 << self.pick(&[14, 17, 23]))
+            }
             23 => {
                 let ranges = Pointee::Shown(vec![IoVec { base: addr, len }]);
                 let advice = self.pick(&[4, 10, 2, 99]);

@@ -13,8 +13,8 @@ use mm::paging::AccessKind;
 use mm::replay::engine::Task;
 use mm::replay::linux::{ByteAccess, Linux, ObjectKind};
 use mm::replay::trace::{AnonOrigin, Hidden, MapLine, Span, VmFlagNames};
-use mm::vma::Userfault;
 use mm::vma::limits::Capabilities;
+use mm::vma::{Userfault, VmFlags};
 
 use super::act::{Act, Deed, Open};
 use crate::oracle::Oracle;
@@ -139,6 +139,11 @@ impl Model {
         linux.start(Task(0)).map_err(|error| error.to_string())?;
         linux.import(Task(0), &start.lines).map_err(|error| error.to_string())?;
         linux.system().sysctl.set_total_pages(start.total_pages);
+        // The player's streams: /dev/null twice, and a pipe.
+        let both = FileMode::READ | FileMode::WRITE;
+        for (fd, mode) in [(0, both), (1, both), (2, FileMode::WRITE)] {
+            linux.open(Task(0), fd, ObjectKind::Unmappable, 0, mode, Seals::empty())?;
+        }
         let brk = VirtAddr::new(start.brk);
         let space = linux.space(Task(0))?;
         let mut change = space.change();
@@ -187,14 +192,15 @@ impl Model {
                 let uffd = Arc::clone(&self.userfault);
                 call(self.linux.register(task, &uffd, VirtAddr::new(addr), len, mode))
             }
-            &Deed::DropCapability(number) => {
-                let capability = match number {
-                    14 => Capabilities::IPC_LOCK,
-                    17 => Capabilities::SYS_RAWIO,
-                    23 => Capabilities::SYS_NICE,
-                    _ => Capabilities::empty(),
-                };
-                self.linux.space(task)?.change().limits_mut().capabilities.remove(capability);
+            &Deed::DropCapabilities(dropped) => {
+                let known = [
+                    (14, Capabilities::IPC_LOCK),
+                    (17, Capabilities::SYS_RAWIO),
+                    (23, Capabilities::SYS_NICE),
+                ];
+                for (_, capability) in known.iter().filter(|(bit, _)| dropped >> bit & 1 == 1) {
+                    self.linux.space(task)?.change().limits_mut().capabilities.remove(*capability);
+                }
                 Ok(Result::Value(0))
             }
             &Deed::Fork(child) => call(self.linux.fork(task, Task(u32::from(child)))),
@@ -311,7 +317,9 @@ impl Model {
         let end = addr.saturating_add(len);
         space.vmas().iter().any(|vma| {
             let range = vma.range();
-            vma.userfault.is_some() && range.start().get() < end && range.end().get() > addr
+            // A touch below a stack makes it longer.
+            let is_above = !vma.flags.contains(VmFlags::GROWSDOWN) && range.start().get() >= end;
+            vma.userfault.is_some() && !is_above && range.end().get() > addr
         })
     }
 

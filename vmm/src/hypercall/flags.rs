@@ -93,12 +93,26 @@ pub(crate) const SA: FlagSet = FlagSet {
     aliases: &[],
 };
 
-/// `ioctl` requests of terminals and pipes.
+/// Flags of which there are none yet.
+pub(crate) const NONE: FlagSet = FlagSet { prefix: "", zero: None, names: &[], aliases: &[] };
+
+/// `ioctl` requests of terminals, pipes and userfaultfds.
 pub(crate) const IOCTL: ChoiceSet = ChoiceSet {
     prefix: "",
-    names: names![
-        TCGETS, TCSETS, TCSETSW, TCSETSF, TIOCGWINSZ, TIOCSWINSZ, TIOCGPGRP, TIOCSPGRP, FIONREAD,
-        FIONBIO
+    names: &[
+        (c::TCGETS as u64, "TCGETS"),
+        (c::TCSETS as u64, "TCSETS"),
+        (c::TCSETSW as u64, "TCSETSW"),
+        (c::TCSETSF as u64, "TCSETSF"),
+        (c::TIOCGWINSZ as u64, "TIOCGWINSZ"),
+        (c::TIOCSWINSZ as u64, "TIOCSWINSZ"),
+        (c::TIOCGPGRP as u64, "TIOCGPGRP"),
+        (c::TIOCSPGRP as u64, "TIOCSPGRP"),
+        (c::FIONREAD as u64, "FIONREAD"),
+        (c::FIONBIO as u64, "FIONBIO"),
+        (0xc018_aa3f, "UFFDIO_API"),
+        (0xc020_aa00, "UFFDIO_REGISTER"),
+        (0x8010_aa01, "UFFDIO_UNREGISTER"),
     ],
 };
 

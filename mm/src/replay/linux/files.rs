@@ -8,15 +8,19 @@ use crate::backing::{Backing, FileMode, OpenFile, Seals, SharedMemory};
 use crate::error::Errno;
 use crate::replay::engine::Reply;
 
-/// What a descriptor stands for.
+/// An open file.
 #[derive(Clone, Debug)]
-pub(super) enum Descriptor {
-    /// Something that can be mapped, or says why not.
-    File(Arc<OpenFile>),
-    /// The same of a memfd, with the memory behind it.
-    Memfd(Arc<OpenFile>, Arc<SharedMemory>),
-    /// Something else, which cannot be mapped: a stream, a userfaultfd.
-    Other,
+pub(super) struct Descriptor {
+    /// The open: what maps of it are the same memory.
+    pub(super) file: Arc<OpenFile>,
+    /// What is behind a memfd, which can be sealed and change its length.
+    pub(super) memfd: Option<Arc<SharedMemory>>,
+}
+
+impl From<Arc<OpenFile>> for Descriptor {
+    fn from(file: Arc<OpenFile>) -> Self {
+        Descriptor { file, memfd: None }
+    }
 }
 
 /// The descriptors of a process.
@@ -24,27 +28,24 @@ pub(super) enum Descriptor {
 pub(super) struct Files(BTreeMap<i32, Descriptor>);
 
 impl Default for Files {
-    /// The three standard streams.
+    /// The three standard streams, as a terminal has them: open for both.
     fn default() -> Self {
-        Files((0..3).map(|fd| (fd, Descriptor::Other)).collect())
+        let stream = OpenFile::unmappable(FileMode::READ | FileMode::WRITE);
+        let stream = Descriptor::from(Arc::new(stream));
+        Files((0..3).map(|fd| (fd, stream.clone())).collect())
     }
 }
 
 impl Files {
     /// The file that mmap(2) shall map.
     pub(super) fn to_map(&self, fd: i32) -> Result<Arc<dyn Backing>, Errno> {
-        match self.0.get(&fd) {
-            Some(Descriptor::File(file) | Descriptor::Memfd(file, _)) => {
-                Ok(Arc::clone(file) as Arc<dyn Backing>)
-            }
-            Some(Descriptor::Other) => Err(Errno::ENODEV),
-            None => Err(Errno::EBADF),
-        }
+        let descriptor = self.0.get(&fd).ok_or(Errno::EBADF)?;
+        Ok(Arc::clone(&descriptor.file) as Arc<dyn Backing>)
     }
 
     /// Makes `fd` stand for something.
-    pub(super) fn set(&mut self, fd: i32, descriptor: Descriptor) {
-        self.0.insert(fd, descriptor);
+    pub(super) fn set(&mut self, fd: i32, descriptor: impl Into<Descriptor>) {
+        self.0.insert(fd, descriptor.into());
     }
 
     /// Closes `fd`.
@@ -66,20 +67,15 @@ impl Files {
 
     /// A new open of the object behind a descriptor.
     pub(super) fn reopen(&mut self, old: i32, new: i32, mode: FileMode) {
-        let again = |file: &OpenFile| Arc::new(OpenFile::new(Arc::clone(file.object()), mode));
-        let again = match self.0.get(&old) {
-            Some(Descriptor::File(file)) => Descriptor::File(again(file)),
-            Some(Descriptor::Memfd(file, memory)) => {
-                Descriptor::Memfd(again(file), Arc::clone(memory))
-            }
-            Some(Descriptor::Other) | None => return,
-        };
-        self.0.insert(new, again);
+        if let Some(Descriptor { file, memfd }) = self.0.get(&old).cloned() {
+            let file = Arc::new(OpenFile::new(Arc::clone(file.object()), mode));
+            self.0.insert(new, Descriptor { file, memfd });
+        }
     }
 
     /// Seals a memfd (`F_ADD_SEALS`, which has succeeded).
     pub(super) fn seal(&self, fd: i32, seals: Seals) {
-        if let Some(Descriptor::Memfd(_, memory)) = self.0.get(&fd) {
+        if let Some(memory) = self.memfd(fd) {
             let _ = memory.add_seals(seals);
         }
     }
@@ -87,11 +83,15 @@ impl Files {
     /// Gives a memfd another length, in bytes (ftruncate(2), which has succeeded). Files have any. What
     /// a memfd loses is not taken from those who map it: that is not supported.
     pub(super) fn truncate(&self, fd: i32, len: u64) -> Reply<()> {
-        let Some(Descriptor::Memfd(_, memory)) = self.0.get(&fd) else { return Reply::Is(()) };
+        let Some(memory) = self.memfd(fd) else { return Reply::Is(()) };
         let pages = len.div_ceil(PAGE_SIZE);
         if pages < memory.pages() || memory.set_pages(pages).is_err() {
             return Reply::Unsupported;
         }
         Reply::Is(())
+    }
+
+    fn memfd(&self, fd: i32) -> Option<&SharedMemory> {
+        self.0.get(&fd)?.memfd.as_deref()
     }
 }

@@ -13,8 +13,8 @@ mod exec;
 mod executor;
 mod files;
 mod import;
-mod numa;
 mod object;
+mod recorded;
 mod userfault;
 
 pub use dispatch::Written;

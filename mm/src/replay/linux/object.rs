@@ -10,7 +10,7 @@ use crate::backing::{
     Backing, BackingError, BackingName, FileMode, OpenFile, Placement, Seals, SharedMemory, no_sync,
 };
 use crate::error::{Broken, Errno};
-use crate::vma::VmFlags;
+use crate::vma::{MapFlags, VmFlags};
 
 /// What kind of object a descriptor refers to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -41,6 +41,10 @@ impl Backing for RegularFile {
 
     fn placement(&self) -> Placement {
         Placement::HugeAligned
+    }
+
+    fn validated_flags(&self) -> MapFlags {
+        MapFlags::SYNC
     }
 
     fn map(&self, flags: VmFlags) -> Result<VmFlags, Errno> {
@@ -84,24 +88,23 @@ impl Linux {
         mode: FileMode,
         seals: Seals,
     ) -> Result<(), Broken> {
-        let inode = self.system.new_inode();
         let path = match kind {
+            ObjectKind::Unmappable => {
+                self.files(task)?.set(fd, Arc::new(OpenFile::unmappable(mode)));
+                return Ok(());
+            }
             ObjectKind::Memfd => "/memfd:trace (deleted)".to_owned(),
-            ObjectKind::File | ObjectKind::Unmappable => format!("/trace/{inode}"),
+            ObjectKind::File => format!("/trace/{fd}"),
         };
-        let name = BackingName { major: 0, minor: 1, inode, path };
+        let name = BackingName { major: 0, minor: 1, inode: self.system.new_inode(), path };
         let memory = SharedMemory::file(Arc::clone(self.system.frames()), pages, name);
         let _ = memory.add_seals(seals);
-        let open = |object: Arc<dyn Backing>, mode| Arc::new(OpenFile::new(object, mode));
-        let descriptor = match kind {
-            ObjectKind::Memfd => {
-                let memory = Arc::new(memory);
-                Descriptor::Memfd(open(Arc::clone(&memory) as _, mode), memory)
-            }
-            ObjectKind::File => Descriptor::File(open(Arc::new(RegularFile(memory)), mode)),
-            ObjectKind::Unmappable => {
-                Descriptor::File(open(Arc::new(memory), mode | FileMode::UNMAPPABLE))
-            }
+        let open = |object: Arc<dyn Backing>| Arc::new(OpenFile::new(object, mode));
+        let descriptor = if kind == ObjectKind::Memfd {
+            let memory = Arc::new(memory);
+            Descriptor { file: open(Arc::clone(&memory) as _), memfd: Some(memory) }
+        } else {
+            open(Arc::new(RegularFile(memory))).into()
         };
         self.files(task)?.set(fd, descriptor);
         Ok(())
