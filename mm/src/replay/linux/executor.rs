@@ -130,7 +130,7 @@ impl Executor for Linux {
                 self.dup(task, old, fd)?;
             }
             FileCall::Fcntl { fd, command: F_ADD_SEALS, value } => {
-                self.files(task)?.seal(fd, Seals::from_bits_truncate(value as u32));
+                self.files(task)?.seal(fd, Seals::from_bits_truncate(low_half(value)));
             }
             // It only asks.
             FileCall::Fcntl { .. } => {}
@@ -165,7 +165,7 @@ impl Executor for Linux {
                 };
                 space.limits_mut().capabilities.set(capability, *held == Held::Yes);
             }
-            Setting::Personality(value) => space.modes_mut().personality = *value as u32,
+            Setting::Personality(value) => space.modes_mut().personality = low_half(*value),
             Setting::MmapBase(base) => space.set_mmap_base(*base),
             Setting::Brk { start, current } => space.set_brk(*start, *current),
             Setting::Thp(_) => return Ok(Reply::Unsupported),
@@ -294,7 +294,7 @@ impl Linux {
                     FileKind::File => ObjectKind::File,
                     FileKind::Dir | FileKind::Device | FileKind::Pipe => ObjectKind::Unmappable,
                 };
-                let seals = Seals::from_bits_truncate(seals as u32);
+                let seals = Seals::from_bits_truncate(low_half(seals));
                 self.open(task, fd, kind, pages, mode_of(mode), seals)
             }
         }
@@ -320,6 +320,12 @@ impl Linux {
             Err(CallError::Broken(broken)) => Err(broken),
         }
     }
+}
+
+/// An argument of 32 bits: the upper half of the register does not count.
+fn low_half(word: u64) -> u32 {
+    let [a, b, c, d, ..] = word.to_le_bytes();
+    u32::from_le_bytes([a, b, c, d])
 }
 
 /// What a trace calls the outcome of an access.
