@@ -74,6 +74,7 @@ impl Executor for Linux {
         match program {
             Program::Mapped(lines) => {
                 Executor::import(self, task, lines)?;
+                self.set_executable(task, lines);
                 Ok(Reply::Is(()))
             }
             Program::File { path, .. } => Ok(match self.load_program(task, path)? {
@@ -319,6 +320,12 @@ impl Linux {
             Err(CallError::Broken(broken)) => Err(broken),
         }
     }
+}
+
+/// An argument of 32 bits: the upper half of the register does not count.
+fn low_half(word: u64) -> u32 {
+    let [a, b, c, d, ..] = word.to_le_bytes();
+    u32::from_le_bytes([a, b, c, d])
 }
 
 /// What a trace calls the outcome of an access.
