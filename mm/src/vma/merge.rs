@@ -206,13 +206,11 @@ pub fn merge_existing(tree: &mut Tree<Vma>, changed: &Vma) -> Option<VirtAddr> {
     match (sides, left, right) {
         (Sides::Both, Some(left), Some((right, right_anon, right_flags))) => {
             // The left one takes in the middle, then the right.
-            for end in [whole.end(), right.end()] {
-                let grown = PageRange::new(left.start(), end)?;
-                tree.absorb(left.start(), |vma| vma.resize(grown));
-            }
             let sticky = flags | right_flags;
-            grow(tree, left, left.start(), right.end(), right_anon.or(anon), sticky)
+            absorb(tree, left, whole.end(), None, sticky)?;
+            absorb(tree, left, right.end(), right_anon.or(anon), sticky)
         }
+        (Sides::Left, Some(left), _) if to_end => absorb(tree, left, range.end(), anon, flags),
         (Sides::Left, Some(left), _) => {
             give_up(tree, whole, PageRange::new(range.end(), whole.end()));
             grow(tree, left, left.start(), range.end(), anon, flags)
@@ -248,12 +246,26 @@ fn grow(
     sticky: VmFlags,
 ) -> Option<VirtAddr> {
     let range = PageRange::new(start, end)?;
-    tree.update(old.start(), |vma| {
-        vma.resize(range);
-        vma.flags |= sticky & VmFlags::STICKY;
-        if let Some(id) = anon {
-            vma.adopt_anon(id);
-        }
-    });
+    tree.update(old.start(), |vma| extend(vma, range, anon, sticky));
     Some(start)
+}
+
+/// [`grow`] up to the end of the next VMA, which touches the one at `old` and vanishes in it.
+fn absorb(
+    tree: &mut Tree<Vma>,
+    old: PageRange,
+    end: VirtAddr,
+    anon: Option<AnonId>,
+    sticky: VmFlags,
+) -> Option<VirtAddr> {
+    let range = PageRange::new(old.start(), end)?;
+    tree.absorb(old.start(), |vma| extend(vma, range, anon, sticky)).map(|_| old.start())
+}
+
+fn extend(vma: &mut Vma, range: PageRange, anon: Option<AnonId>, sticky: VmFlags) {
+    vma.resize(range);
+    vma.flags |= sticky & VmFlags::STICKY;
+    if let Some(id) = anon {
+        vma.adopt_anon(id);
+    }
 }
