@@ -6,14 +6,19 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::addr::{PageRange, VirtAddr};
 use crate::error::{Broken, Errno};
+use crate::failure::FailPoint;
 use crate::paging::{AccessKind, FlushBatch, FlushSink, KernelHalf};
 use crate::phys::{Frames, PhysMemory};
 use crate::sysctl::Sysctl;
-use crate::vma::{AnonId, Lineage, Vma};
+use crate::vma::{AnonId, Lineage, MapFlags, Vma};
 
 /// Is told what happens to address spaces (in Linux: perf events, uprobes, mmu notifiers, the munmap
 /// profile). It cannot refuse anything.
 pub trait Observer: Debug + Send + Sync {
+    /// mmap(2) names a descriptor, open or not (`audit_mmap_fd`).
+    fn descriptor_mapped(&self, _fd: i32, _flags: MapFlags) {}
+    /// munmap(2) is called with this address, whatever comes of it (`profile_munmap` of old).
+    fn unmap_called(&self, _addr: VirtAddr) {}
     /// A mapping was made or grew; `vma` is what was asked for, before merging.
     fn mapped(&self, _vma: &Vma) {}
     /// Whatever was in the range is gone.
@@ -73,6 +78,10 @@ pub struct System {
     pub guardian: Box<dyn Guardian>,
     /// The machine's settings.
     pub sysctl: Sysctl,
+    /// Allocations of room for VMAs in an address space (Linux's `vm_area_cachep` and the maple tree's
+    /// nodes). Each counts, also where the space has room to spare. Those of frames are at
+    /// [`Frames::failures`].
+    pub vma_failures: FailPoint,
     /// Pages promised to all address spaces.
     committed: AtomicU64,
     next_anon: AtomicU32,
@@ -91,6 +100,7 @@ impl System {
             observer: Box::new(NoHooks),
             guardian: Box::new(NoHooks),
             sysctl: Sysctl::default(),
+            vma_failures: FailPoint::default(),
             committed: AtomicU64::new(0),
             next_anon: AtomicU32::new(1),
             next_inode: AtomicU64::new(1),

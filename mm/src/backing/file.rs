@@ -9,7 +9,7 @@ use super::{Backing, BackingError, BackingName, Placement};
 use crate::addr::{Frame, PAGE_BYTES, PAGE_SIZE};
 use crate::error::Errno;
 use crate::phys::{Contents, Frames};
-use crate::vma::VmFlags;
+use crate::vma::{MapFlags, VmFlags};
 
 /// Bytes at offsets.
 pub trait FileSource: Debug + Send + Sync {
@@ -67,6 +67,10 @@ impl<S: FileSource> Backing for FileBacking<S> {
 
     fn placement(&self) -> Placement {
         Placement::HugeAligned
+    }
+
+    fn validated_flags(&self) -> MapFlags {
+        MapFlags::SYNC
     }
 
     fn map(&self, flags: VmFlags) -> Result<VmFlags, Errno> {

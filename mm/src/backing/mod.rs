@@ -20,7 +20,7 @@ use bitflags::bitflags;
 use crate::addr::{Frame, VirtAddr};
 use crate::error::{Broken, Errno};
 use crate::phys::AllocError;
-use crate::vma::VmFlags;
+use crate::vma::{MapFlags, VmFlags};
 
 /// Why a backing has no page.
 #[derive(Debug, thiserror::Error)]
@@ -118,6 +118,12 @@ pub trait Backing: Debug + Send + Sync {
     /// The errno that mmap(2) shall return; nothing has changed then.
     fn check_map(&self, flags: VmFlags) -> Result<VmFlags, Errno> {
         Ok(flags)
+    }
+
+    /// Flags that `MAP_SHARED_VALIDATE` finds here beside the old ones (Linux's `FOP_MMAP_SYNC`). What
+    /// becomes of them, [`map`](Self::map) says.
+    fn validated_flags(&self) -> MapFlags {
+        MapFlags::empty()
     }
 
     /// Is asked when it is mapped, after what was there has been unmapped, and may change what the map

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::{Backing, BackingError, BackingName, FileMode, Placement};
 use crate::addr::{Frame, VirtAddr};
 use crate::error::Errno;
-use crate::vma::VmFlags;
+use crate::vma::{MapFlags, VmFlags};
 
 /// An object as one open sees it.
 #[derive(Clone, Debug)]
@@ -30,6 +30,27 @@ impl OpenFile {
     }
 }
 
+impl OpenFile {
+    /// An open of something in which there is nothing to map: a stream, a directory, a userfaultfd.
+    #[must_use]
+    pub fn unmappable(mode: FileMode) -> Self {
+        OpenFile::new(Arc::new(Unmappable), mode | FileMode::UNMAPPABLE)
+    }
+}
+
+#[derive(Debug)]
+struct Unmappable;
+
+impl Backing for Unmappable {
+    fn page(&self, _: u64) -> Result<Frame, BackingError> {
+        Err(BackingError::NoPage)
+    }
+
+    fn name(&self) -> BackingName {
+        BackingName::default()
+    }
+}
+
 impl Backing for OpenFile {
     fn page(&self, index: u64) -> Result<Frame, BackingError> {
         self.object.page(index)
@@ -49,6 +70,10 @@ impl Backing for OpenFile {
 
     fn check_map(&self, flags: VmFlags) -> Result<VmFlags, Errno> {
         self.object.check_map(flags)
+    }
+
+    fn validated_flags(&self) -> MapFlags {
+        self.object.validated_flags()
     }
 
     fn map(&self, flags: VmFlags) -> Result<VmFlags, Errno> {

@@ -127,9 +127,14 @@ impl AddressSpace {
         words: &[AtomicU64; 512],
     ) -> Result<(), AccessError> {
         let frames = self.system.frames();
+        let copies = at.kind == AccessKind::Write && at.vma.is_private();
+        if copies {
+            // Before the backing is asked, so also where it has no such page (`do_cow_fault`).
+            self.prepare_anon(at.vma);
+        }
         let frame = self.backing_page(at, backing, at.page)?;
         let faults = &self.counters.faults;
-        if at.kind == AccessKind::Write && at.vma.is_private() {
+        if copies {
             let copied = self.copy_page(at, frame);
             frames.put(frame)?;
             let entry = copied?;
@@ -212,7 +217,6 @@ impl AddressSpace {
 
     /// An entry for a private copy of a page.
     fn copy_page(&self, at: &At<'_>, from: Frame) -> Result<Entry, AccessError> {
-        self.prepare_anon(at.vma);
         let frames = self.system.frames();
         let frame = frames
             .alloc(FrameKind::Anonymous, Contents::Any)

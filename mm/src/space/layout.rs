@@ -1,4 +1,4 @@
-//! Where things are in an address space, and `PR_SET_MM` of prctl(2), which says so.
+//! Where things are in an address space. `PR_SET_MM` of prctl(2), which moves them, is in `space/fields`.
 
 use super::AddressSpace;
 use crate::addr::{PageRange, VirtAddr};

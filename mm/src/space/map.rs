@@ -211,7 +211,15 @@ impl AddressSpace {
         }
         if let Some(backing) = &vma.backing {
             // What was there stays gone if this fails: Linux leaves a hole likewise.
-            vma.flags = backing.map(vma.flags)?;
+            vma.flags = match backing.map(vma.flags) {
+                Ok(flags) => flags,
+                Err(errno) => {
+                    if vma.flags.contains(VmFlags::ACCOUNT) {
+                        self.system.uncommit(range.pages());
+                    }
+                    return Err(errno.into());
+                }
+            };
         }
         self.account.add(vma.flags, range.pages());
         self.system.observer.mapped(&vma);
@@ -277,7 +285,8 @@ fn check_file(
     let kind = request.flags.map_type();
     match kind {
         Some(MapType::Shared | MapType::SharedValidate) => {
-            let unknown = !request.flags.difference(MapFlags::LEGACY).is_empty();
+            let unknown =
+                !request.flags.difference(MapFlags::LEGACY | file.validated_flags()).is_empty();
             if kind == Some(MapType::SharedValidate) && unknown {
                 return Err(Errno::EOPNOTSUPP);
             }

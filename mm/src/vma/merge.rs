@@ -147,7 +147,7 @@ pub fn merge_new(tree: &mut Tree<Vma>, vma: &Vma, origin: Origin) -> Option<Virt
     if sides == Sides::Both && !right.is_some_and(may_vanish) {
         sides = Sides::Left;
     }
-    let left = left.map(|left| left.range());
+    let left = left.map(Vma::range);
     let right = right.map(|right| (right.range(), right.anon(), right.flags));
     let (anon, flags) = (vma.anon(), vma.flags);
     match (sides, left, right) {
@@ -200,7 +200,7 @@ pub fn merge_existing(tree: &mut Tree<Vma>, changed: &Vma) -> Option<VirtAddr> {
     if sides == Sides::Both && !right.is_some_and(may_vanish) {
         sides = Sides::Left;
     }
-    let left = left.map(|left| left.range());
+    let left = left.map(Vma::range);
     let right = right.map(|right| (right.range(), right.anon(), right.flags));
     let flags = changed.flags;
     match (sides, left, right) {
@@ -269,3 +269,6 @@ fn extend(vma: &mut Vma, range: PageRange, anon: Option<AnonId>, sticky: VmFlags
         vma.adopt_anon(id);
     }
 }
+
+#[cfg(test)]
+mod tests;
