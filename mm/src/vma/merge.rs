@@ -150,7 +150,7 @@ pub fn merge_new(tree: &mut Tree<Vma>, vma: &Vma, origin: Origin) -> Option<Virt
     let left = left.map(Vma::range);
     let right = right.map(|right| (right.range(), right.anon(), right.flags));
     let (anon, flags) = (vma.anon(), vma.flags);
-    match (sides, left, right) {
+    let grown = match (sides, left, right) {
         (Sides::Both, Some(left), Some((right, right_anon, right_flags))) => {
             tree.remove(right.start());
             let sticky = flags | right_flags;
@@ -161,7 +161,8 @@ pub fn merge_new(tree: &mut Tree<Vma>, vma: &Vma, origin: Origin) -> Option<Virt
             grow(tree, right, range.start(), right.end(), anon, flags)
         }
         _ => None,
-    }
+    };
+    grown.map(PageRange::start)
 }
 
 /// [`merge_new`] with the VMA before it only (Linux's `just_expand`).
@@ -171,13 +172,13 @@ pub fn merge_left(tree: &mut Tree<Vma>, vma: &Vma, origin: Origin) -> Option<Vir
         .prev(range.start())
         .filter(|prev| continues(prev, vma) && identities_agree(prev, vma.anon(), origin))?
         .range();
-    grow(tree, left, left.start(), range.end(), vma.anon(), vma.flags)
+    grow(tree, left, left.start(), range.end(), vma.anon(), vma.flags).map(PageRange::start)
 }
 
 /// Makes `changed`, a part (or the whole) of an existing VMA as it is to be, one with the neighbours
-/// that are then the same memory (Linux's `vma_merge_existing_range`). Returns the start of the VMA it
+/// that are then the same memory (Linux's `vma_merge_existing_range`). Returns the range of the VMA it
 /// is part of; `None`, and nothing has happened, if there is no such neighbour.
-pub fn merge_existing(tree: &mut Tree<Vma>, changed: &Vma) -> Option<VirtAddr> {
+pub fn merge_existing(tree: &mut Tree<Vma>, changed: &Vma) -> Option<PageRange> {
     let range = changed.range();
     let middle = tree.find_exact(range.start())?;
     let whole = middle.range();
@@ -244,10 +245,10 @@ fn grow(
     end: VirtAddr,
     anon: Option<AnonId>,
     sticky: VmFlags,
-) -> Option<VirtAddr> {
+) -> Option<PageRange> {
     let range = PageRange::new(start, end)?;
     tree.update(old.start(), |vma| extend(vma, range, anon, sticky));
-    Some(start)
+    Some(range)
 }
 
 /// [`grow`] up to the end of the next VMA, which touches the one at `old` and vanishes in it.
@@ -257,9 +258,9 @@ fn absorb(
     end: VirtAddr,
     anon: Option<AnonId>,
     sticky: VmFlags,
-) -> Option<VirtAddr> {
+) -> Option<PageRange> {
     let range = PageRange::new(old.start(), end)?;
-    tree.absorb(old.start(), |vma| extend(vma, range, anon, sticky)).map(|_| old.start())
+    tree.absorb(old.start(), |vma| extend(vma, range, anon, sticky)).map(|_| range)
 }
 
 fn extend(vma: &mut Vma, range: PageRange, anon: Option<AnonId>, sticky: VmFlags) {
