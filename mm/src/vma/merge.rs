@@ -126,7 +126,7 @@ fn may_vanish(vma: &Vma) -> bool {
 /// The tree must have room for one more ([`Tree::reserve`]).
 pub fn insert_merged(tree: &mut Tree<Vma>, vma: Vma, origin: Origin) -> (VirtAddr, Option<Merge>) {
     match merge_new(tree, &vma, origin) {
-        Some(Merged { start, how }) => (start, Some(how)),
+        Some(Merged { range, how }) => (range.start(), Some(how)),
         None => {
             let start = vma.range().start();
             let _ = tree.insert(vma);
@@ -154,21 +154,21 @@ pub fn merge_new(tree: &mut Tree<Vma>, vma: &Vma, origin: Origin) -> Option<Merg
     let left = left.map(Vma::range);
     let right = right.map(|right| (right.range(), right.anon(), right.flags));
     let (anon, flags) = (vma.anon(), vma.flags);
-    match (sides, left, right) {
+    let (range, how) = match (sides, left, right) {
         (Sides::Both, Some(left), Some((right, right_anon, right_flags))) => {
             tree.remove(right.start());
-            let sticky = flags | right_flags;
-            let anon = right_anon.or(anon);
-            grow(tree, left, left.start(), right.end(), anon, sticky, Merge::NewBoth)
+            let (anon, sticky) = (right_anon.or(anon), flags | right_flags);
+            (grow(tree, left, left.start(), right.end(), anon, sticky)?, Merge::NewBoth)
         }
         (Sides::Left, Some(left), _) => {
-            grow(tree, left, left.start(), range.end(), anon, flags, Merge::NewLeft)
+            (grow(tree, left, left.start(), range.end(), anon, flags)?, Merge::NewLeft)
         }
         (Sides::Right, _, Some((right, ..))) => {
-            grow(tree, right, range.start(), right.end(), anon, flags, Merge::NewRight)
+            (grow(tree, right, range.start(), right.end(), anon, flags)?, Merge::NewRight)
         }
-        _ => None,
-    }
+        _ => return None,
+    };
+    Some(Merged { range, how })
 }
 
 /// [`merge_new`] with the VMA before it only (Linux's `just_expand`).
@@ -178,7 +178,8 @@ pub fn merge_left(tree: &mut Tree<Vma>, vma: &Vma, origin: Origin) -> Option<Mer
         .prev(range.start())
         .filter(|prev| continues(prev, vma) && identities_agree(prev, vma.anon(), origin))?
         .range();
-    grow(tree, left, left.start(), range.end(), vma.anon(), vma.flags, Merge::NewLeft)
+    let range = grow(tree, left, left.start(), range.end(), vma.anon(), vma.flags)?;
+    Some(Merged { range, how: Merge::NewLeft })
 }
 
 /// Makes `changed`, a part (or the whole) of an existing VMA as it is to be, one with the neighbours
@@ -210,29 +211,29 @@ pub fn merge_existing(tree: &mut Tree<Vma>, changed: &Vma) -> Option<Merged> {
     let left = left.map(Vma::range);
     let right = right.map(|right| (right.range(), right.anon(), right.flags));
     let flags = changed.flags;
-    match (sides, left, right) {
+    let (range, how) = match (sides, left, right) {
         (Sides::Both, Some(left), Some((right, right_anon, right_flags))) => {
             // The left one takes in the middle, then the right.
-            for end in [whole.end(), right.end()] {
-                let grown = PageRange::new(left.start(), end)?;
-                tree.absorb(left.start(), |vma| vma.resize(grown));
-            }
             let sticky = flags | right_flags;
+            absorb(tree, left, whole.end(), None, sticky)?;
             let anon = right_anon.or(anon);
-            grow(tree, left, left.start(), right.end(), anon, sticky, Merge::WholeBoth)
+            (absorb(tree, left, right.end(), anon, sticky)?, Merge::WholeBoth)
+        }
+        (Sides::Left, Some(left), _) if to_end => {
+            (absorb(tree, left, range.end(), anon, flags)?, Merge::WholeLeft)
         }
         (Sides::Left, Some(left), _) => {
-            let how = if to_end { Merge::WholeLeft } else { Merge::PartLeft };
             give_up(tree, whole, PageRange::new(range.end(), whole.end()));
-            grow(tree, left, left.start(), range.end(), anon, flags, how)
+            (grow(tree, left, left.start(), range.end(), anon, flags)?, Merge::PartLeft)
         }
         (Sides::Right, _, Some((right, ..))) => {
             let how = if from_start { Merge::WholeRight } else { Merge::PartRight };
             give_up(tree, whole, PageRange::new(whole.start(), range.start()));
-            grow(tree, right, range.start(), right.end(), anon, flags, how)
+            (grow(tree, right, range.start(), right.end(), anon, flags)?, how)
         }
-        _ => None,
-    }
+        _ => return None,
+    };
+    Some(Merged { range, how })
 }
 
 /// Leaves the VMA at `whole` only `rest`.
@@ -256,17 +257,30 @@ fn grow(
     end: VirtAddr,
     anon: Option<AnonId>,
     sticky: VmFlags,
-    how: Merge,
-) -> Option<Merged> {
+) -> Option<PageRange> {
     let range = PageRange::new(start, end)?;
-    tree.update(old.start(), |vma| {
-        vma.resize(range);
-        vma.flags |= sticky & VmFlags::STICKY;
-        if let Some(id) = anon {
-            vma.adopt_anon(id);
-        }
-    });
-    Some(Merged { start, how })
+    tree.update(old.start(), |vma| extend(vma, range, anon, sticky));
+    Some(range)
+}
+
+/// [`grow`] up to the end of the next VMA, which touches the one at `old` and vanishes in it.
+fn absorb(
+    tree: &mut Tree<Vma>,
+    old: PageRange,
+    end: VirtAddr,
+    anon: Option<AnonId>,
+    sticky: VmFlags,
+) -> Option<PageRange> {
+    let range = PageRange::new(old.start(), end)?;
+    tree.absorb(old.start(), |vma| extend(vma, range, anon, sticky)).map(|_| range)
+}
+
+fn extend(vma: &mut Vma, range: PageRange, anon: Option<AnonId>, sticky: VmFlags) {
+    vma.resize(range);
+    vma.flags |= sticky & VmFlags::STICKY;
+    if let Some(id) = anon {
+        vma.adopt_anon(id);
+    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! What a merge did.
 
-use crate::addr::VirtAddr;
+use crate::addr::PageRange;
 
 /// How a range became one VMA with its neighbours: as what it came (new, or all or a part of a VMA that
 /// changed), and with which of them.
@@ -49,8 +49,8 @@ impl Merge {
 /// A range that has become part of a VMA.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Merged {
-    /// Where the VMA begins.
-    pub start: VirtAddr,
+    /// The VMA.
+    pub range: PageRange,
     /// How.
     pub how: Merge,
 }
