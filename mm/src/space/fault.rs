@@ -16,8 +16,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::AddressSpace;
 use super::protect::entry_access;
+use super::{AddressSpace, PageClass};
 use crate::addr::{Frame, PAGE_BYTES, PAGE_SIZE, TABLE_SPAN, VirtAddr, index};
 use crate::backing::{Backing, BackingError};
 use crate::error::{AccessError, Fault};
@@ -204,8 +204,9 @@ impl AddressSpace {
             // The accessed bit or another fault came first: this one comes again.
             return Ok(copy.frame().map_or(Ok(()), |copy| self.system.frames().put(copy))?);
         }
-        self.counters.resident.remove(Owner::Backing);
-        self.counters.resident.add(Owner::Process);
+        let class = PageClass::of(Owner::Backing, frame, self.system.frames());
+        self.counters.resident.remove(class);
+        self.counters.resident.add(PageClass::Own);
         self.counters.faults.copied.fetch_add(1, Ordering::Relaxed);
         let mut batch = FlushBatch::new();
         if old.is_accessed() {
@@ -242,13 +243,12 @@ impl AddressSpace {
 
     /// Installs an entry where nothing is; if something came first, gives the frame back.
     fn install(&self, slot: &AtomicU64, entry: Entry) -> Result<(), AccessError> {
+        let Some(frame) = entry.frame() else { return Ok(()) };
+        // Told before it is there: from then on another vCPU may take it away again.
+        let class = PageClass::of(entry.owner(), frame, self.system.frames());
         match slot.compare_exchange(0, entry.raw(), Ordering::AcqRel, Ordering::Relaxed) {
-            Ok(_) => self.counters.resident.add(entry.owner()),
-            Err(_) => {
-                if let Some(frame) = entry.frame() {
-                    self.system.frames().put(frame)?;
-                }
-            }
+            Ok(_) => self.counters.resident.add(class),
+            Err(_) => self.system.frames().put(frame)?,
         }
         Ok(())
     }

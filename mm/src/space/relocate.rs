@@ -42,7 +42,10 @@ impl AddressSpace {
         if flags.contains(VmFlags::ACCOUNT) {
             self.commit(charge)?;
         }
+        // While both are mapped the process has no more than before.
+        let peak = self.account.peak;
         self.account.add(flags, target.pages());
+        self.account.peak = peak;
         self.system.observer.mapped(&moved);
         let merged = insert_merged(&mut self.vmas, moved, Origin::Moved);
         // Nobody asked to hear of moves: the whole VMA that it is part of now is watched no longer
@@ -64,6 +67,7 @@ impl AddressSpace {
             }
             self.finish(batch)?;
         }
+        self.account.peak = peak.max(self.account.total);
         Ok(target.start())
     }
 
