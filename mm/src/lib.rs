@@ -12,6 +12,7 @@ pub mod addr;
 pub mod backing;
 pub mod calls;
 pub mod error;
+pub mod failure;
 pub mod inspect;
 pub mod paging;
 pub mod phys;

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::addr::{PageRange, VirtAddr};
 use crate::error::{Broken, Errno};
+use crate::failure::FailPoint;
 use crate::paging::{AccessKind, FlushBatch, FlushSink, KernelHalf};
 use crate::phys::{Frames, PhysMemory};
 use crate::sysctl::Sysctl;
@@ -77,6 +78,10 @@ pub struct System {
     pub guardian: Box<dyn Guardian>,
     /// The machine's settings.
     pub sysctl: Sysctl,
+    /// Allocations of room for VMAs in an address space (Linux's `vm_area_cachep` and the maple tree's
+    /// nodes). Each counts, also where the space has room to spare. Those of frames are at
+    /// [`Frames::failures`].
+    pub vma_failures: FailPoint,
     /// Pages promised to all address spaces.
     committed: AtomicU64,
     next_anon: AtomicU32,
@@ -95,6 +100,7 @@ impl System {
             observer: Box::new(NoHooks),
             guardian: Box::new(NoHooks),
             sysctl: Sysctl::default(),
+            vma_failures: FailPoint::default(),
             committed: AtomicU64::new(0),
             next_anon: AtomicU32::new(1),
             next_inode: AtomicU64::new(1),

@@ -3,7 +3,7 @@
 use nix::libc;
 
 use super::{Call, done};
-use crate::addr::VirtAddr;
+use crate::addr::{VirtAddr, low_half};
 use crate::error::{CallResult, Errno};
 use crate::space::{AUXV_WORDS, LayoutField, NewLayout};
 use crate::vma::limits::Capabilities;
@@ -42,7 +42,7 @@ const SET_VMA_ANON_NAME: u64 = 0;
 /// personality(2): 0xffffffff only asks.
 #[allow(clippy::cast_possible_truncation, reason = "an unsigned int is what the call takes")]
 pub(super) fn personality(c: &Call<'_>) -> CallResult<u64> {
-    let persona = c.word(0) as u32;
+    let persona = low_half(c.word(0));
     let mut space = c.caller.space().change();
     let before = space.modes().personality;
     if persona != u32::MAX {

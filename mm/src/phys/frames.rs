@@ -22,6 +22,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::{BLOCK_FRAMES, PhysMemory};
 use crate::addr::{Frame, FrameRun, index};
 use crate::error::Broken;
+use crate::failure::FailPoint;
 
 /// How many empty blocks keep their memory, so that a program that maps and unmaps in turn does not
 /// pay the host for each round.
@@ -147,6 +148,7 @@ pub struct Frames {
     inner: Mutex<Inner>,
     /// Pages in use, to be read without the lock.
     pages_in_use: Arc<AtomicU64>,
+    failures: FailPoint,
 }
 
 impl Frames {
@@ -155,7 +157,8 @@ impl Frames {
     pub fn new(memory: Arc<dyn PhysMemory>) -> Self {
         let mut inner = Inner::default();
         inner.add_blocks(memory.frames());
-        Frames { memory, inner: Mutex::new(inner), pages_in_use: Arc::default() }
+        let failures = FailPoint::default();
+        Frames { memory, inner: Mutex::new(inner), pages_in_use: Arc::default(), failures }
     }
 
     /// The memory that the frames are in.
@@ -168,6 +171,12 @@ impl Frames {
     #[must_use]
     pub fn pages_in_use(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.pages_in_use)
+    }
+
+    /// Where allocations can be made to fail: a run counts as one.
+    #[must_use]
+    pub fn failures(&self) -> &FailPoint {
+        &self.failures
     }
 
     /// A frame with one reference.
@@ -188,6 +197,9 @@ impl Frames {
         contents: Contents,
         most: u64,
     ) -> Result<FrameRun, AllocError> {
+        if self.failures.refuses() {
+            return Err(AllocError::OutOfMemory);
+        }
         let (run, dirty) = {
             let mut inner = self.lock();
             let index = self.block_with_space(&mut inner, kind.into())?;

@@ -149,11 +149,15 @@ impl AddressSpace {
         if flags == vma.flags {
             return Ok(part.end());
         }
-        // What has no memory now may have it later.
-        self.modify_flags(part, flags).map_err(|errno| match errno {
-            Errno::ENOMEM => CallError::Errno(Errno::EAGAIN),
-            errno => errno.into(),
-        })
+        self.modify_flags(part, flags).map_err(later)
+    }
+}
+
+/// madvise(2)'s word for want of memory: what has none now may have it later.
+pub(super) fn later(errno: Errno) -> CallError {
+    match errno {
+        Errno::ENOMEM => Errno::EAGAIN.into(),
+        errno => errno.into(),
     }
 }
 
@@ -173,8 +177,8 @@ fn advised(vma: &Vma, advice: Advice) -> Result<VmFlags, Errno> {
     let sequential = VmFlags::SEQ_READ;
     Ok(match advice {
         Advice::Normal => flags - random - sequential,
-        Advice::Sequential => flags - random | sequential,
-        Advice::Random => flags - sequential | random,
+        Advice::Sequential => (flags - random) | sequential,
+        Advice::Random => (flags - sequential) | random,
         Advice::DontFork => flags | VmFlags::DONTCOPY,
         Advice::DoFork if flags.contains(VmFlags::IO) => return Err(Errno::EINVAL),
         Advice::DoFork => flags - VmFlags::DONTCOPY,
@@ -201,8 +205,8 @@ fn advised(vma: &Vma, advice: Advice) -> Result<VmFlags, Errno> {
             if flags.intersects(unfit) { flags } else { flags | VmFlags::MERGEABLE }
         }
         Advice::Unmergeable => flags - VmFlags::MERGEABLE,
-        Advice::HugePage => flags - VmFlags::NOHUGEPAGE | VmFlags::HUGEPAGE,
-        Advice::NoHugePage => flags - VmFlags::HUGEPAGE | VmFlags::NOHUGEPAGE,
+        Advice::HugePage => (flags - VmFlags::NOHUGEPAGE) | VmFlags::HUGEPAGE,
+        Advice::NoHugePage => (flags - VmFlags::HUGEPAGE) | VmFlags::NOHUGEPAGE,
         _ => flags,
     })
 }

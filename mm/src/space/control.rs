@@ -10,7 +10,7 @@ use crate::error::{CallResult, Errno};
 use crate::vma::{VmFlags, Vma};
 
 /// `READ_IMPLIES_EXEC` of personality(2).
-const READ_IMPLIES_EXEC: u32 = 0x0040_0000;
+pub(super) const READ_IMPLIES_EXEC: u32 = 0x0040_0000;
 
 /// Whether memory may be writable and executable (`PR_SET_MDWE`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -131,8 +131,9 @@ impl AddressSpace {
     ///
     /// # Errors
     /// In this order: `EINVAL` a name too long, or with a byte that is not printable, or one of
-    /// `[ ] \ $` and the grave accent; `EINVAL` address unaligned, length overflows; `ENOMEM` a hole, after the rest is
-    /// named; `EBADF` memory of a file. Source: PR_SET_VMA(2const), Linux's `madvise_set_anon_name`.
+    /// `[ ] \ $` and the grave accent; `EINVAL` address unaligned, length overflows; `EBADF` memory of a
+    /// file; `EAGAIN` too many VMAs, or no memory for one more; `ENOMEM` a hole, after the rest is named.
+    /// Source: PR_SET_VMA(2const), Linux's `madvise_set_anon_name`.
     pub fn set_name(&mut self, addr: VirtAddr, len: u64, name: Option<&[u8]>) -> CallResult<()> {
         let name = match name {
             None => None,
@@ -151,7 +152,7 @@ impl AddressSpace {
             let old = vma.flags;
             let mut changed: Vma = vma.part(vma_range);
             changed.name.clone_from(&name);
-            Ok(space.modify(changed, old)?)
+            space.modify(changed, old).map_err(super::advise::later)
         })
     }
 }

@@ -62,19 +62,22 @@ impl AddressSpace {
         for vma in child.vmas.iter().filter(|vma| !vma.flags.contains(VmFlags::WIPEONFORK)) {
             for leaf in self.table.cursor(vma.range()) {
                 let entry = leaf.entry;
+                if !entry.is_guard() && entry.owner() != Owner::Process {
+                    continue;
+                }
+                // The table first: what fails after the copy was made would leave the copy behind.
+                let words = child.table.ensure(leaf.addr)?;
                 let touch = if entry.is_dirty() { Touch::Written } else { Touch::Read };
                 let copy = match entry.frame() {
-                    _ if entry.is_guard() => entry,
-                    Some(frame) if entry.owner() == Owner::Process => {
+                    Some(frame) => {
                         let copy = frames.alloc(FrameKind::Anonymous, Contents::Any)?;
                         frames.memory().copy(frame, copy);
                         child.counters.resident.add(PageClass::Own);
                         Entry::leaf(copy, Owner::Process, entry.access(), touch)
                     }
-                    _ => continue,
+                    None => entry,
                 };
-                let words = child.table.ensure(leaf.addr)?;
-                let at = crate::addr::index(leaf.addr.get() / PAGE_SIZE & 511);
+                let at = crate::addr::index((leaf.addr.get() / PAGE_SIZE) & 511);
                 words[at].store(copy.raw(), Ordering::Release);
             }
         }

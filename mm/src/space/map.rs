@@ -211,7 +211,15 @@ impl AddressSpace {
         }
         if let Some(backing) = &vma.backing {
             // What was there stays gone if this fails: Linux leaves a hole likewise.
-            vma.flags = backing.map(vma.flags)?;
+            vma.flags = match backing.map(vma.flags) {
+                Ok(flags) => flags,
+                Err(errno) => {
+                    if vma.flags.contains(VmFlags::ACCOUNT) {
+                        self.system.uncommit(range.pages());
+                    }
+                    return Err(errno.into());
+                }
+            };
         }
         self.account.add(vma.flags, range.pages());
         self.system.observer.mapped(&vma);

@@ -16,6 +16,7 @@ mod brk;
 mod control;
 mod counters;
 mod discard;
+mod exec;
 mod exit;
 mod fault;
 mod fields;
@@ -201,6 +202,9 @@ impl AddressSpace {
 
     /// Makes sure that `vmas` more VMAs can be inserted, so that inserting them cannot fail.
     fn reserve(&mut self, vmas: usize) -> Result<(), Errno> {
+        if self.system.vma_failures.refuses() {
+            return Err(Errno::ENOMEM);
+        }
         self.vmas.reserve(vmas).map_err(|_| Errno::ENOMEM)
     }
 
@@ -212,6 +216,7 @@ impl AddressSpace {
     fn modify(&mut self, changed: Vma, old: VmFlags) -> Result<VirtAddr, Errno> {
         let (flags, pages) = (changed.flags, changed.range().pages());
         let max = self.max_map_count();
+        self.reserve(2)?;
         let end = modify(&mut self.vmas, changed, max)?;
         self.account.remove(old, pages);
         self.account.add(flags, pages);

@@ -104,23 +104,29 @@ impl AddressSpace {
             if vma.flags.contains(VmFlags::SEALED) {
                 return Err(Errno::EPERM.into());
             }
-            at = if flags == vma.flags { stop } else { self.protect_one(range, flags, batch)? };
+            at = if flags == vma.flags {
+                stop
+            } else {
+                let part = vma.part(range);
+                self.protect_one(part, flags, batch)?
+            };
         }
         Ok(())
     }
 
-    /// A part of one VMA (`mprotect_fixup`). Returns where the VMA ends that it is part of then.
+    /// Gives a part of one VMA these flags (`mprotect_fixup`). Returns where the VMA ends that it is
+    /// part of then.
     fn protect_one(
         &mut self,
-        range: PageRange,
+        mut part: Vma,
         flags: VmFlags,
         batch: &mut FlushBatch,
     ) -> CallResult<VirtAddr> {
-        let vma = self.vmas.find_exact(range.start()).ok_or(Errno::ENOMEM)?;
-        let old = vma.flags;
-        let flags = self.charge_protect(vma, flags, range)?;
+        let (old, range) = (part.flags, part.range());
+        let flags = self.charge_protect(&part, flags, range)?;
         let charged = flags.contains(VmFlags::ACCOUNT) && !old.contains(VmFlags::ACCOUNT);
-        let end = match self.modify_flags(range, flags) {
+        part.flags = flags;
+        let end = match self.modify(part, old) {
             Ok(end) => end,
             Err(errno) => {
                 if charged {
@@ -168,9 +174,14 @@ impl AddressSpace {
 
     /// Gives the pages that are there their new permission.
     fn change_pages(&self, range: PageRange, flags: VmFlags, batch: &mut FlushBatch) {
+        let leaves = self.table.cursor(range).filter(|leaf| !leaf.entry.is_guard());
+        let mut leaves = leaves.peekable();
+        if leaves.peek().is_none() {
+            return;
+        }
         let vma = self.vmas.find_exact(range.start());
         let written = vma.is_some_and(|vma| vma.anon().is_some());
-        for leaf in self.table.cursor(range).filter(|leaf| !leaf.entry.is_guard()) {
+        for leaf in leaves {
             let mut access = entry_access(flags, leaf.entry.owner());
             if !written && leaf.entry.owner() == Owner::Process {
                 // Only read so far: the first write is to fault, and gives the memory its identity.

@@ -40,7 +40,10 @@ impl AddressSpace {
             self.ensure_tables(old, target.start())?;
         }
         if flags.contains(VmFlags::ACCOUNT) {
-            self.commit(charge)?;
+            // Linux asks for what was cut off as well, and even keeps it; here the asking is enough.
+            let cut = remap.cut >> PAGE_SHIFT;
+            self.commit(charge + cut)?;
+            self.system.uncommit(cut);
         }
         // While both are mapped the process has no more than before.
         let peak = self.account.peak;

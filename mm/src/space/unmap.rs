@@ -67,6 +67,7 @@ impl AddressSpace {
             split_at(&mut self.vmas, range.start())?;
         }
         let mut gathered = Gathered::default();
+        let mut end = range.end();
         for vma in self.vmas.range(range) {
             if vma.flags.contains(VmFlags::SEALED) {
                 return Err(Errno::EPERM);
@@ -76,8 +77,11 @@ impl AddressSpace {
             if vma.flags.contains(VmFlags::ACCOUNT) {
                 gathered.committed += pages;
             }
+            end = vma.range().end();
         }
-        split_at(&mut self.vmas, range.end())?;
+        if end > range.end() {
+            split_at(&mut self.vmas, range.end())?;
+        }
         Ok(gathered)
     }
 
@@ -89,11 +93,13 @@ impl AddressSpace {
 
     /// Removes the VMAs of a range whose ends are VMA boundaries, and whose pages are gone already.
     pub(super) fn remove_vmas(&mut self, range: PageRange) {
-        while let Some(vma) = self.vmas.find_intersection(range) {
-            let start = vma.range().start();
+        let mut rest = Some(range);
+        while let Some(vma) = rest.and_then(|rest| self.vmas.find_intersection(rest)) {
+            let (start, end) = (vma.range().start(), vma.range().end());
             if let Some(vma) = self.vmas.remove(start) {
                 self.account.remove(vma.flags, vma.range().pages());
             }
+            rest = PageRange::new(end, range.end());
         }
         self.system.observer.unmapped(range);
     }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::flags::VmFlags;
 use super::policy::Policy;
 use super::tree::Span;
-use crate::addr::{PAGE_SHIFT, PageRange, VirtAddr};
+use crate::addr::{PAGE_SHIFT, PageRange, VirtAddr, low_half};
 use crate::backing::Backing;
 use crate::error::Errno;
 
@@ -52,7 +52,7 @@ impl AnonId {
 
     fn from_word(word: u64) -> Option<Self> {
         let lineage = if word >> 32 == 0 { Lineage::Own } else { Lineage::Inherited };
-        AnonId::new(word as u32, lineage)
+        AnonId::new(low_half(word), lineage)
     }
 }
 

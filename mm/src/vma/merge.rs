@@ -138,17 +138,16 @@ pub fn merge_new(tree: &mut Tree<Vma>, vma: &Vma, origin: Origin) -> Option<Virt
         return None;
     }
     let range = vma.range();
-    let left = tree
-        .prev(range.start())
-        .filter(|prev| continues(prev, vma) && identities_agree(prev, vma.anon(), origin));
-    let right = tree
-        .get(range.end())
-        .filter(|next| continues(vma, next) && identities_agree(next, vma.anon(), origin));
+    let (left, right) = tree.touching(range);
+    let left =
+        left.filter(|prev| continues(prev, vma) && identities_agree(prev, vma.anon(), origin));
+    let right =
+        right.filter(|next| continues(vma, next) && identities_agree(next, vma.anon(), origin));
     let mut sides = Sides::of(left, right)?;
     if sides == Sides::Both && !right.is_some_and(may_vanish) {
         sides = Sides::Left;
     }
-    let left = left.map(|left| left.range());
+    let left = left.map(Vma::range);
     let right = right.map(|right| (right.range(), right.anon(), right.flags));
     let (anon, flags) = (vma.anon(), vma.flags);
     match (sides, left, right) {
@@ -187,10 +186,11 @@ pub fn merge_existing(tree: &mut Tree<Vma>, changed: &Vma) -> Option<VirtAddr> {
         return None;
     }
     let anon = middle.anon();
-    let left = tree.prev(range.start()).filter(|prev| {
+    let (left, right) = tree.touching(range);
+    let left = left.filter(|prev| {
         from_start && continues(prev, changed) && identities_agree(prev, anon, Origin::Existing)
     });
-    let right = tree.get(range.end()).filter(|next| {
+    let right = right.filter(|next| {
         to_end && continues(changed, next) && identities_agree(next, anon, Origin::Existing)
     });
     let mut sides = Sides::of(left, right)?;
@@ -200,13 +200,16 @@ pub fn merge_existing(tree: &mut Tree<Vma>, changed: &Vma) -> Option<VirtAddr> {
     if sides == Sides::Both && !right.is_some_and(may_vanish) {
         sides = Sides::Left;
     }
-    let left = left.map(|left| left.range());
+    let left = left.map(Vma::range);
     let right = right.map(|right| (right.range(), right.anon(), right.flags));
     let flags = changed.flags;
     match (sides, left, right) {
         (Sides::Both, Some(left), Some((right, right_anon, right_flags))) => {
-            tree.remove(whole.start());
-            tree.remove(right.start());
+            // The left one takes in the middle, then the right.
+            for end in [whole.end(), right.end()] {
+                let grown = PageRange::new(left.start(), end)?;
+                tree.absorb(left.start(), |vma| vma.resize(grown));
+            }
             let sticky = flags | right_flags;
             grow(tree, left, left.start(), right.end(), right_anon.or(anon), sticky)
         }
@@ -254,3 +257,6 @@ fn grow(
     });
     Some(start)
 }
+
+#[cfg(test)]
+mod tests;

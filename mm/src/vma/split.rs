@@ -22,28 +22,26 @@ pub fn split_at(tree: &mut Tree<Vma>, addr: VirtAddr) -> Result<(), Errno> {
     let halves = (PageRange::new(whole.start(), addr), PageRange::new(addr, whole.end()));
     if let (Some(low), Some(high)) = halves {
         let upper = vma.part(high);
-        tree.update(whole.start(), |vma| vma.resize(low));
-        let _ = tree.insert(upper);
+        let _ = tree.cut(whole.start(), upper, |vma| vma.resize(low));
     }
     Ok(())
 }
 
 /// Gives `changed.range()`, a part of one existing VMA, the attributes of `changed`: merged with the
 /// neighbours that are then the same memory, or else cut out (Linux's `vma_modify`). Returns where the
-/// VMA ends that the range is part of then.
+/// VMA ends that the range is part of then. The tree must have room for two more ([`Tree::reserve`]).
 ///
 /// # Errors
-/// `ENOMEM` when it would have to be cut and there are `max_map_count` VMAs already, or no memory for
-/// one more; as in Linux the cut at the range's start may have been made then.
+/// `ENOMEM` when it would have to be cut and there are `max_map_count` VMAs already; as in Linux the cut
+/// at the range's start may have been made then.
 pub fn modify(tree: &mut Tree<Vma>, changed: Vma, max_map_count: usize) -> Result<VirtAddr, Errno> {
-    tree.reserve(2).map_err(|_| Errno::ENOMEM)?;
     let range = changed.range();
     if let Some(start) = merge_existing(tree, &changed) {
         return Ok(tree.get(start).map_or(range.end(), |vma| vma.range().end()));
     }
+    let whole = tree.find_exact(range.start()).map_or(range, Vma::range);
     for border in [range.start(), range.end()] {
-        let cuts = tree.find_exact(border).is_some_and(|vma| vma.range().start() < border);
-        if cuts {
+        if whole.start() < border && border < whole.end() {
             if tree.len() >= max_map_count {
                 return Err(Errno::ENOMEM);
             }

@@ -7,6 +7,7 @@ use crate::addr::{VirtAddr, page_align};
 use crate::error::Errno;
 use crate::replay::calls::{Call, Extent, IoVec, MemoryCall, Outcome, Pointee};
 use crate::replay::text;
+use crate::replay::trace::Setting;
 
 /// `MAP_FIXED` and `MAP_FIXED_NOREPLACE`.
 const FIXED: u64 = 0x10 | 0x10_0000;
@@ -97,6 +98,9 @@ impl<E: Executor> Engine<'_, E> {
     fn plan(&mut self, at: Place, call: &MemoryCall, recorded: Outcome) -> Result<Plan, E::Error> {
         use MemoryCall as M;
         let known = self.tasks.space(at.task).map_or(Known::All, |space| space.known);
+        if let (Known::Partly, M::Brk { .. }, Outcome::Value(value)) = (known, call, recorded) {
+            self.assume_heap(at, value)?;
+        }
         let same = match call {
             M::Userfaultfd { .. } | M::Shmget { .. } => Expect::Success,
             _ => Expect::Same,
@@ -151,6 +155,21 @@ impl<E: Executor> Engine<'_, E> {
             if let Some(space) = self.tasks.space(at.task) {
                 space.addresses.map(start, len, ours);
             }
+        }
+        Ok(())
+    }
+
+    /// Where the heap of a program that was not loaded begins, its first brk says. Translated, any place
+    /// will do.
+    fn assume_heap(&mut self, at: Place, start: u64) -> Result<(), E::Error> {
+        let Some(space) = self.tasks.space(at.task) else { return Ok(()) };
+        if self.addresses == AddressMode::Relocated || space.addresses.heap.is_some() {
+            return Ok(());
+        }
+        let start = VirtAddr::new(start);
+        let setting = Setting::Brk { start, current: start };
+        if let Reply::Is(()) = self.executor.configure(at.task, &setting)? {
+            self.summary.assumed += 1;
         }
         Ok(())
     }

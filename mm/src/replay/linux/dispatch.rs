@@ -10,9 +10,10 @@ use crate::addr::VirtAddr;
 use crate::backing::{Backing, FileMode, OpenFile};
 use crate::calls::{self, Caller};
 use crate::error::{AccessError, Broken, CallError, Errno};
-use crate::replay::calls::{Limit as RecordedLimit, MemoryCall};
+use crate::replay::calls::{Limit as RecordedLimit, MemoryCall, Pointee};
 use crate::space::SharedSpace;
 use crate::vma::Userfault;
+use crate::vma::limits::Resource;
 use crate::vma::policy::Policy;
 
 /// What a call answers beside its value.
@@ -36,7 +37,6 @@ struct Recorded {
     space: Arc<SharedSpace>,
     files: Arc<Mutex<Files>>,
     policy: Cell<Option<Policy>>,
-    pid: i32,
     memory: RecordedMemory,
 }
 
@@ -52,7 +52,7 @@ impl Caller for Recorded {
     }
 
     fn pid(&self) -> i32 {
-        self.pid
+        0
     }
 
     fn read(&self, from: VirtAddr, into: &mut [u8]) -> Result<(), AccessError> {
@@ -90,13 +90,16 @@ impl Linux {
     /// # Errors
     /// [`Broken`] only: what the program gets is in the answer.
     pub fn call(&mut self, task: Task, call: &MemoryCall) -> Result<Answered, Broken> {
-        let Some(Registers { number, args, memory }) = registers(call) else { return Ok(None) };
+        let Some(Registers { number, args, memory }) =
+            registers(call).filter(|_| !is_of_something_else(call))
+        else {
+            return Ok(None);
+        };
         let process = self.process(task)?;
         let caller = Recorded {
             space: Arc::clone(&process.space),
             files: Arc::clone(&process.files),
             policy: Cell::new(process.policy),
-            pid: pid_of(call),
             memory,
         };
         let Some(result) = calls::serve(&caller, number, args) else { return Ok(None) };
@@ -111,12 +114,23 @@ impl Linux {
     }
 }
 
-/// A trace's pids are known to who reads it; what its prlimit calls name is the caller.
-fn pid_of(call: &MemoryCall) -> i32 {
-    match call {
-        MemoryCall::Prlimit { pid, .. } => *pid,
-        _ => 0,
-    }
+/// Whether a call is about another process (pids are not known here), or sets or asks for a limit that
+/// memory does not depend on, as far as it is not refused.
+fn is_of_something_else(call: &MemoryCall) -> bool {
+    use MemoryCall as M;
+    let refused =
+        |new: &Pointee<RecordedLimit>| new.shown().is_some_and(|new| new.current > new.maximum);
+    let (resource, refused) = match call {
+        M::Prlimit { pid, .. } if *pid != 0 => return true,
+        M::Prlimit { resource, new, .. } | M::Setrlimit { resource, new } => {
+            (*resource, refused(new))
+        }
+        M::Getrlimit { resource, .. } => (*resource, false),
+        _ => return false,
+    };
+    let of_memory =
+        [Resource::Data, Resource::Stack, Resource::LockedMemory, Resource::AddressSpace];
+    Resource::from_number(resource).is_some_and(|known| !of_memory.contains(&known)) && !refused
 }
 
 /// What a call that succeeded has written.

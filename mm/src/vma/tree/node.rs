@@ -223,6 +223,15 @@ impl Leaf {
         self.detail[at]
     }
 
+    /// The wider of the gaps before and after row `at`, in bytes, as far as they belong to this leaf.
+    pub(super) fn wider_beside(&self, at: usize, floor: VirtAddr) -> u64 {
+        let before = self.start(at).bytes_from(self.floor(at, floor));
+        if at + 1 == self.len() {
+            return before;
+        }
+        before.max(self.start(at + 1).bytes_from(self.end(at)))
+    }
+
     /// The widest of the gaps before each row, in bytes; the first of them starts at `floor`.
     pub(super) fn widest(&self, floor: VirtAddr) -> u64 {
         let len = self.len();

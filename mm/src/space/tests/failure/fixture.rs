@@ -1,0 +1,186 @@
+//! The address space that operations fail on: a bit of everything, the same each time.
+//!
+//! ```text
+//!   page    0    4    8   10   14   18   22     30   34     40   48    64    68    508   516   600  603
+//!           │ rw │ r  │    │ rw │ rw │ rw │      │ rw │      │ rw │     │ r- │      │ rw  │     │heap│
+//!           │ own│    │    │    │ sh │file│      │ own│      │ sh │     │    │      │ own │     │own │
+//!           written             zero one      locked         memfd                 two tables
+//!                                    object                                                   stack: top
+//! ```
+
+use std::num::NonZeroU64;
+use std::sync::Arc;
+
+use super::super::files::{Bytes, file_of};
+use super::super::*;
+use crate::backing::{Backing, BackingName, FileBacking, SharedMemory};
+use crate::failure::FailPoint;
+use crate::paging::KernelHalf;
+use crate::phys::{Frames, SoftwareMemory};
+use crate::replay::CountingSink;
+use crate::system::{Guardian, System};
+use crate::vma::{MapType, Userfault};
+
+/// What an operation may be refused.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Kind {
+    /// Room for VMAs.
+    Vmas,
+    /// A frame, for a page or a table.
+    Frame,
+    /// A promise of memory (`security_vm_enough_memory`).
+    Promise,
+    /// A mapping, by the guardian (`security_mmap_file`).
+    Map,
+    /// An address, by the guardian (`security_mmap_addr`).
+    Address,
+}
+
+impl Kind {
+    pub(super) const ALL: [Kind; 5] =
+        [Kind::Vmas, Kind::Frame, Kind::Promise, Kind::Map, Kind::Address];
+
+    /// What the call says then.
+    pub(super) fn errno(self) -> Errno {
+        match self {
+            Kind::Vmas | Kind::Frame | Kind::Promise => Errno::ENOMEM,
+            Kind::Map | Kind::Address => Errno::EACCES,
+        }
+    }
+}
+
+/// A guardian that vetoes when told to.
+#[derive(Debug, Default)]
+struct Vetoes {
+    promises: FailPoint,
+    maps: FailPoint,
+    addresses: FailPoint,
+}
+
+fn unless(refused: bool, kind: Kind) -> Result<(), Errno> {
+    if refused { Err(kind.errno()) } else { Ok(()) }
+}
+
+#[derive(Debug)]
+struct Veto(Arc<Vetoes>);
+
+impl Guardian for Veto {
+    fn may_map(&self, _: &Vma) -> Result<(), Errno> {
+        unless(self.0.maps.refuses(), Kind::Map)
+    }
+
+    fn may_use_address(&self, _: VirtAddr) -> Result<(), Errno> {
+        unless(self.0.addresses.refuses(), Kind::Address)
+    }
+
+    fn may_commit(&self, _: u64) -> Result<(), Errno> {
+        unless(self.0.promises.refuses(), Kind::Promise)
+    }
+}
+
+/// The space and what its maps are of.
+pub(super) struct Fixture {
+    pub(super) m: SoftwareMachine,
+    pub(super) file: Arc<FileBacking<Bytes>>,
+    pub(super) memfd: Arc<dyn Backing>,
+    pub(super) uffd: Arc<Userfault>,
+    vetoes: Arc<Vetoes>,
+}
+
+impl Fixture {
+    pub(super) fn new() -> Self {
+        let frames = Arc::new(Frames::new(Arc::new(SoftwareMemory::new(2048))));
+        let sink = Arc::new(CountingSink::default());
+        let mut system =
+            System::new(Arc::clone(&frames), Box::new(Arc::clone(&sink)), KernelHalf::default());
+        let vetoes = Arc::new(Vetoes::default());
+        system.guardian = Box::new(Veto(Arc::clone(&vetoes)));
+        let space = AddressSpace::new(Arc::new(system), Limits::default()).unwrap();
+        let m = SoftwareMachine { space: SharedSpace::new(space), sink, frames };
+        let name = BackingName { inode: 9, path: "/memfd:x".to_owned(), ..Default::default() };
+        let memfd: Arc<dyn Backing> = Arc::new(SharedMemory::file(Arc::clone(&m.frames), 16, name));
+        let fixture = Fixture { file: file_of(&m), memfd, uffd: Arc::default(), vetoes, m };
+        fixture.fill();
+        fixture
+    }
+
+    fn fill(&self) {
+        let m = &self.m;
+        map_at(m, 0, 4, RW).unwrap();
+        map_at(m, 4, 4, Prot::READ).unwrap();
+        map_at(m, 10, 4, RW).unwrap();
+        self.map(14, 4, MapType::Shared, None).unwrap();
+        self.map(18, 4, MapType::Private, Some(self.file.clone())).unwrap();
+        map_at(m, 30, 4, RW).unwrap();
+        self.map(40, 8, MapType::Shared, Some(self.memfd.clone())).unwrap();
+        map_at(m, 64, 4, Prot::READ).unwrap();
+        map_at(m, 508, 8, RW).unwrap();
+        for i in [0, 1, 2, 3, 14, 19, 30, 32, 40, 508, 509, 515] {
+            m.store(page(i), 100 + (i % 100) as u8).unwrap();
+        }
+        m.load(page(18)).unwrap();
+        let mut space = m.space.change();
+        space.mlock2(page(30), 4 * PAGE_SIZE, 0).unwrap();
+        space.set_start_brk(page(600));
+        space.brk(page(603)).unwrap();
+        space.map_stack(VirtAddr::new(STACK_TOP), 0, Exec::Forbidden).unwrap();
+        drop(space);
+        m.store(page(601), 7).unwrap();
+        m.store(VirtAddr::new(STACK_TOP - 1), 8).unwrap();
+    }
+
+    /// Maps at a fixed page, readable and writable.
+    pub(super) fn map(
+        &self,
+        at: u64,
+        pages: u64,
+        kind: MapType,
+        file: Option<Arc<dyn Backing>>,
+    ) -> CallResult<VirtAddr> {
+        let flags = MapFlags::FIXED | kind.into();
+        let flags = if file.is_none() { flags | MapFlags::ANONYMOUS } else { flags };
+        self.m.space.change().mmap(&MapRequest {
+            addr: page(at),
+            len: pages * PAGE_SIZE,
+            prot: RW,
+            flags,
+            file,
+            offset: 0,
+        })
+    }
+
+    /// Counts what `kind` of allocation is asked for; with `nth`, refuses that one.
+    pub(super) fn watch(&self, kind: Kind, nth: Option<NonZeroU64>) {
+        self.with_point(kind, |point| match nth {
+            Some(nth) => point.refuse(nth),
+            None => point.watch(),
+        });
+    }
+
+    /// How many there were.
+    pub(super) fn stop(&self, kind: Kind) -> u64 {
+        self.with_point(kind, FailPoint::stop)
+    }
+
+    fn with_point<T>(&self, kind: Kind, then: impl FnOnce(&FailPoint) -> T) -> T {
+        match kind {
+            Kind::Vmas => then(&self.m.space.look().system().vma_failures),
+            Kind::Frame => then(self.m.frames.failures()),
+            Kind::Promise => then(&self.vetoes.promises),
+            Kind::Map => then(&self.vetoes.maps),
+            Kind::Address => then(&self.vetoes.addresses),
+        }
+    }
+
+    /// Ends the space: not a frame may be left.
+    pub(super) fn end(self) {
+        let Fixture { m, file, memfd, .. } = self;
+        m.space.exit().unwrap();
+        drop((file, memfd));
+        let stats = m.frames.stats();
+        assert_eq!((stats.pages, stats.tables), (0, 0), "frames are left after the end");
+    }
+}
+
+/// Where the stack ends.
+pub(super) const STACK_TOP: u64 = 0x7fff_ffff_f000;

@@ -1,0 +1,77 @@
+//! Address spaces on the software executor: single facts about Linux, and random calls against a plain
+//! model.
+
+mod change;
+mod failure;
+mod files;
+mod fork;
+mod grow;
+mod model;
+mod touch;
+
+use super::*;
+use crate::addr::PAGE_SIZE;
+use crate::error::{AccessError, CallError, CallResult, Fault};
+use crate::inspect::{audit, maps_text};
+use crate::paging::AccessKind;
+use crate::replay::SoftwareMachine;
+use crate::vma::{MapFlags, Prot};
+
+const BASE: u64 = 0x1_0000_0000;
+const RW: Prot = Prot::READ.union(Prot::WRITE);
+
+fn machine() -> SoftwareMachine {
+    SoftwareMachine::new(8192, Limits::default()).unwrap()
+}
+
+fn page(index: u64) -> VirtAddr {
+    VirtAddr::new(BASE + index * PAGE_SIZE)
+}
+
+fn map_at(m: &SoftwareMachine, index: u64, pages: u64, prot: Prot) -> CallResult<VirtAddr> {
+    let request = MapRequest::anonymous(page(index), pages * PAGE_SIZE, prot, MapFlags::FIXED);
+    m.space.change().mmap(&request)
+}
+
+fn protect(m: &SoftwareMachine, index: u64, pages: u64, prot: Prot) -> CallResult<()> {
+    m.space.change().mprotect(page(index), pages * PAGE_SIZE, prot)
+}
+
+fn unmap(m: &SoftwareMachine, index: u64, pages: u64) -> CallResult<()> {
+    m.space.change().munmap(page(index), pages * PAGE_SIZE)
+}
+
+fn remap(
+    m: &SoftwareMachine,
+    from: u64,
+    old: u64,
+    new: u64,
+    to: Option<u64>,
+) -> CallResult<VirtAddr> {
+    let (may_move, fixed) = (1, if to.is_some() { 2 } else { 0 });
+    m.space.change().mremap(&RemapRequest {
+        addr: page(from),
+        old_len: old * PAGE_SIZE,
+        new_len: new * PAGE_SIZE,
+        flags: may_move | fixed,
+        new_addr: to.map_or(VirtAddr::ZERO, page),
+    })
+}
+
+fn lines(m: &SoftwareMachine) -> Vec<String> {
+    maps_text(&m.space.look()).lines().map(|line| line[..line.len().min(28)].to_owned()).collect()
+}
+
+fn fault_of<T: std::fmt::Debug>(result: Result<T, AccessError>) -> Fault {
+    match result {
+        Err(AccessError::Fault(fault)) => fault,
+        other => panic!("expected a fault, got {other:?}"),
+    }
+}
+
+fn errno_of<T: std::fmt::Debug>(result: CallResult<T>) -> Errno {
+    match result {
+        Err(CallError::Errno(errno)) => errno,
+        other => panic!("expected an errno, got {other:?}"),
+    }
+}
