@@ -291,7 +291,6 @@ impl AddressSpace {
             return Err(Errno::ENOMEM.into());
         }
         self.account.add(flags, more.pages());
-        self.system.observer.mapped(&tail);
         Ok(true)
     }
 
