@@ -293,7 +293,6 @@ impl AddressSpace {
             return Err(Errno::ENOMEM.into());
         }
         self.account.add(flags, more.pages());
-        self.system.observer.mapped(&tail);
         Ok(true)
     }
 
