@@ -168,6 +168,10 @@ impl AddressSpace {
             if !at.vma.range().contains(page) || slot.load(Ordering::Relaxed) != 0 {
                 continue;
             }
+            // A file is read ahead; shared memory does not come into being by being near.
+            if backing.is_shared_memory() && !backing.is_resident(at.vma.page_index(page)) {
+                continue;
+            }
             let Ok(frame) = self.backing_page(at, backing, page) else { break };
             // Accessed, as Linux's `set_pte_range` has it.
             let entry = Entry::leaf(frame, Owner::Backing, access, Touch::Read);

@@ -72,9 +72,8 @@ pub fn sequence(start: &Start, seed: u64, length: u64) -> std::result::Result<Se
         let after = generator.model.merges(act.process);
         tally.merges(std::array::from_fn(|kind| after[kind].saturating_sub(before[kind])));
         tally.answer(&act, &result);
-        generator
-            .model
-            .audit(act.process)
+        start
+            .is_sound(&generator.model, act.process)
             .map_err(|failed| format!("{act}: {}", failed.message().unwrap_or_default()))?;
         generator.note(&act, &result);
         steps.push((result, generator.model.lines(act.process)));

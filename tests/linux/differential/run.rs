@@ -46,8 +46,8 @@ pub fn perform(start: &Start, acts: &[Act]) -> std::result::Result<Ours, Failed>
     let mut steps = Vec::with_capacity(acts.len());
     for act in acts {
         let result = model.perform(act)?;
-        model
-            .audit(act.process)
+        start
+            .is_sound(&model, act.process)
             .map_err(|failed| format!("after {act}: {}", failed.message().unwrap_or_default()))?;
         steps.push((result, model.lines(act.process)));
     }
