@@ -60,7 +60,12 @@ impl AddressSpace {
     /// as a copy, and the guards. Pages of backings it finds there.
     fn copy_pages(&self, child: &AddressSpace) -> CallResult<()> {
         let frames = self.system.frames();
-        for vma in child.vmas.iter().filter(|vma| !vma.flags.contains(VmFlags::WIPEONFORK)) {
+        // Linux's `vma_needs_copy`: what was never written to is not looked at.
+        let needed = |vma: &&Vma| {
+            let kept = vma.anon().is_some() || vma.flags.contains(VmFlags::MAYBE_GUARD);
+            kept && !vma.flags.contains(VmFlags::WIPEONFORK)
+        };
+        for vma in child.vmas.iter().filter(needed) {
             for leaf in self.table.cursor(vma.range()) {
                 let entry = leaf.entry;
                 if !entry.is_guard() && entry.owner() != Owner::Process {
