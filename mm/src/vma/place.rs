@@ -143,13 +143,15 @@ fn huge_aligned(
     request: &PlaceRequest,
     pgoff: u64,
 ) -> Option<VirtAddr> {
-    let offset = pgoff.checked_mul(PAGE_SIZE)?;
-    let end = offset.checked_add(request.len)?;
-    let first_huge = offset.checked_next_multiple_of(TABLE_SPAN)?;
-    if end.checked_sub(first_huge).is_none_or(|room| room < TABLE_SPAN) {
+    // Offsets are signed in Linux, and wrap: what does not fit a file is refused only later.
+    let offset = pgoff.wrapping_mul(PAGE_SIZE);
+    let end = offset.wrapping_add(request.len);
+    let first_huge = (offset.wrapping_sub(1) | (TABLE_SPAN - 1)).wrapping_add(1);
+    if end.cast_signed() <= first_huge.cast_signed() || end.wrapping_sub(first_huge) < TABLE_SPAN {
         return None;
     }
     let padded = PlaceRequest { len: request.len.checked_add(TABLE_SPAN)?, ..*request };
+    offset.checked_add(padded.len)?;
     let base = search(tree, layout, &padded)?;
     if base == request.hint {
         // The program's own choice, with room to spare.

@@ -395,8 +395,11 @@ impl Generator {
         if !files.is_empty() && self.chance(25) {
             fd = self.pick(&files);
             offset = self.below(6) * PAGE;
-            if self.chance(2) {
-                offset = self.odd(offset);
+            match self.below(100) {
+                0 => offset = self.odd(offset),
+                1 => offset = (1 << 63) - self.below(40) * PAGE,
+                2 => offset = u64::MAX - 4095,
+                _ => {}
             }
         } else {
             flags |= 0x20;
@@ -449,8 +452,9 @@ impl Generator {
             5..=8 => M::Munlock { addr, len },
             _ if self.model.is_watching(self.process) => M::Munlockall,
             _ if self.chance(50) => M::Munlockall,
-            // Locking everything would lock the player's own memory, all of it: MCL_FUTURE only.
-            _ => M::Mlockall { flags: self.pick(&[2, 2, 6, 4, 0, 8]) },
+            // Locking everything at once would bring in the player's own memory, all of it.
+            // Or what comes, or each page once it is touched.
+            _ => M::Mlockall { flags: self.pick(&[2, 2, 6, 4, 0, 8, 5, 7]) },
         }
     }
 
@@ -517,15 +521,20 @@ impl Generator {
                 }
                 Deed::Call(M::Prctl { option, args, name: None })
             }
-            15 if self.chance(30) => {
-                let resource = self.pick(&[2, 3, 8, 9]);
+            15 if self.chance(60) => {
+                let resource = self.pick(&[2, 3, 8, 8, 8, 9, 99]);
                 let current = match resource {
                     3 => 1 + self.below(64),
-                    8 => self.below(64),
+                    8 => self.pick(&[0, 0, 1, 2, 8, 30]),
                     _ => 1 + self.below(200),
                 } * PAGE;
                 let current = if resource == 9 { current + (9 << 20) } else { current };
                 let maximum = if resource == 8 { 8 << 20 } else { u64::MAX };
+                let (current, maximum) = match self.below(12) {
+                    0 => (maximum, current),
+                    1 if resource == 8 => (current, u64::MAX),
+                    _ => (current, maximum),
+                };
                 let new = Pointee::Shown(Limit { current, maximum });
                 Deed::Call(M::Prlimit { pid: 0, resource, new, old: Pointee::Unread(addr) })
             }
@@ -546,9 +555,9 @@ impl Generator {
                 }
                 Some(_) => return None,
             },
-            22 if self.chance(20) => {
-                Deed::DropCapabilities(self.dropped[process] | 1 << self.pick(&[14, 17, 23]))
-            }
+            22 if self.chance(60) => Deed::DropCapabilities(
+                self.dropped[process] | 1 << self.pick(&[14, 14, 14, 17, 23]),
+            ),
             23 => {
                 let ranges = Pointee::Shown(vec![IoVec { base: addr, len }]);
                 let advice = self.pick(&[4, 10, 2, 99]);
