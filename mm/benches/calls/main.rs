@@ -32,7 +32,7 @@ fn main() -> ExitCode {
     let done = match arguments[..] {
         ["host", vmas] => vmas.parse().map_err(Into::into).and_then(host::serve),
         ["ours", figure, vmas, calls] => ours_only(figure, vmas, calls),
-        _ => tables(if arguments.contains(&"--bench") { 30 } else { 1 }),
+        _ => tables(if arguments.contains(&"--bench") { 20 } else { 1 }),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
