@@ -1,7 +1,7 @@
 //! What a VMA costs in memory, whatever made it: everything that the allocator gave out is counted, the
 //! set's nodes and spare room too.
 
-#![allow(clippy::unwrap_used, reason = "a test and its helpers")]
+#![allow(clippy::unwrap_used, reason = "a test is a crate of its own")]
 
 use std::sync::Arc;
 
