@@ -13,6 +13,7 @@ pub mod backing;
 pub mod calls;
 pub mod error;
 pub mod failure;
+pub mod hooks;
 pub mod inspect;
 pub mod paging;
 pub mod phys;

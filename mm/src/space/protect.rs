@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use super::AddressSpace;
 use crate::addr::{PageRange, VirtAddr, page_align};
 use crate::error::{CallResult, Errno};
+use crate::hooks::Invalidation;
 use crate::paging::{Access, Entry, FlushBatch, Owner};
 use crate::vma::{Prot, VmFlags, Vma};
 
@@ -15,7 +16,7 @@ impl AddressSpace {
     /// # Errors
     /// In this order: `EINVAL` both `PROT_GROWS` flags, address unaligned; `ENOMEM` the length wraps;
     /// `EINVAL` unknown bits; `ENOMEM` nothing mapped; `EINVAL` `PROT_GROWSDOWN` on a VMA that does not
-    /// grow; then for each VMA `EACCES` what its backing or MDWE forbids, `EPERM` sealed, `ENOMEM`
+    /// grow; then for each VMA `EACCES` what its backing or MDWE forbids, the guardian's veto, `EPERM` sealed, `ENOMEM`
     /// limits. Source: mprotect(2), Linux's `mm/mprotect.c`.
     pub fn mprotect(&mut self, addr: VirtAddr, len: u64, prot: Prot) -> CallResult<()> {
         let grows = prot & (Prot::GROWSDOWN | Prot::GROWSUP);
@@ -104,6 +105,7 @@ impl AddressSpace {
             {
                 return Err(Errno::EACCES.into());
             }
+            self.system.ask(|guardian| guardian.may_protect(vma, asked, prot))?;
             if vma.flags.contains(VmFlags::SEALED) {
                 return Err(Errno::EPERM.into());
             }
@@ -138,7 +140,9 @@ impl AddressSpace {
                 return Err(errno.into());
             }
         };
-        self.change_pages(range, flags, batch);
+        self.invalidate(range, Invalidation::Protection, |space| {
+            space.change_pages(range, flags, batch);
+        });
         if old.contains(VmFlags::ACCOUNT) && !flags.contains(VmFlags::ACCOUNT) {
             self.system.uncommit(range.pages());
         }
@@ -148,7 +152,11 @@ impl AddressSpace {
             // Locked memory shall not fault when it is written.
             let _ = self.populate_part(vma, range)?;
         }
-        self.system.observer.protected(range);
+        if let Some(observer) = self.system.observer()
+            && let Some(vma) = self.vmas.find_exact(range.start())
+        {
+            observer.mapped(vma);
+        }
         Ok(end)
     }
 

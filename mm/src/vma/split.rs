@@ -1,7 +1,7 @@
 //! Cutting VMAs at an address (Linux's `split_vma`), and changing a part of one (`vma_modify`).
 
 use super::area::Vma;
-use super::merge::merge_existing;
+use super::merge::{Merge, merge_existing};
 use super::tree::Tree;
 use crate::addr::{PageRange, VirtAddr};
 use crate::error::Errno;
@@ -29,15 +29,20 @@ pub fn split_at(tree: &mut Tree<Vma>, addr: VirtAddr) -> Result<(), Errno> {
 
 /// Gives `changed.range()`, a part of one existing VMA, the attributes of `changed`: merged with the
 /// neighbours that are then the same memory, or else cut out (Linux's `vma_modify`). Returns where the
-/// VMA ends that the range is part of then. The tree must have room for two more ([`Tree::reserve`]).
+/// VMA ends that the range is part of then, and how it was merged, if it was. The tree must have room for
+/// two more ([`Tree::reserve`]).
 ///
 /// # Errors
 /// `ENOMEM` when it would have to be cut and there are `max_map_count` VMAs already; `EINVAL` where the
 /// backing forbids the cut. As in Linux the cut at the range's start may have been made then.
-pub fn modify(tree: &mut Tree<Vma>, changed: Vma, max_map_count: usize) -> Result<VirtAddr, Errno> {
+pub fn modify(
+    tree: &mut Tree<Vma>,
+    changed: Vma,
+    max_map_count: usize,
+) -> Result<(VirtAddr, Option<Merge>), Errno> {
     let range = changed.range();
     if let Some(merged) = merge_existing(tree, &changed) {
-        return Ok(merged.end());
+        return Ok((merged.range.end(), Some(merged.how)));
     }
     let middle = tree.find_exact(range.start()).ok_or(Errno::ENOMEM)?;
     let whole = middle.range();
@@ -72,5 +77,5 @@ pub fn modify(tree: &mut Tree<Vma>, changed: Vma, max_map_count: usize) -> Resul
             tree.update(range.start(), |vma| *vma = changed);
         }
     }
-    Ok(range.end())
+    Ok((range.end(), None))
 }
