@@ -1,6 +1,8 @@
 //! What a VMA costs in memory, whatever made it: everything that the allocator gave out is counted, the
 //! set's nodes and spare room too.
 
+#![allow(clippy::unwrap_used, reason = "a test is a crate of its own")]
+
 use std::sync::Arc;
 
 use mm::addr::{PAGE_SIZE, VirtAddr};

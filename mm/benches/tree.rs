@@ -1,14 +1,19 @@
-//! How fast the VMA tree is beside the standard library's ordered map: lookups, gap searches and
-//! edits at 10, 1,000 and 65,530 spans (Linux's default `vm.max_map_count`).
+//! What the VMA tree is worth: the same work by the tree and by the standard library's ordered map, at 10,
+//! 1,000 and 65,530 spans (Linux's default `vm.max_map_count`). A map knows no gaps, so it has to look at
+//! one after another.
 //!
-//! `cargo bench -p mmvisor-mm --bench tree`
+//! `cargo bench -p mmvisor-mm --bench tree`. Started otherwise it goes through everything once.
+
+#[path = "../../vmm/benches/figures/rounds.rs"]
+mod rounds;
 
 use std::collections::BTreeMap;
 use std::hint::black_box;
+use std::process::ExitCode;
 
-use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use mm::addr::{PAGE_SIZE, PageRange, VirtAddr};
 use mm::vma::tree::{Span, Tree};
+use rounds::{Outcome, Spent, alternate};
 
 const SPANS: [u64; 3] = [10, 1_000, 65_530];
 
@@ -77,98 +82,173 @@ fn map(spans: u64) -> BTreeMap<VirtAddr, Area> {
     areas(spans).into_iter().map(|area| (area.range.end(), area)).collect()
 }
 
-fn find(c: &mut Criterion) {
-    let mut group = c.benchmark_group("find at random");
-    for spans in SPANS {
-        let (tree, map, addresses) = (tree(spans), map(spans), addresses(spans));
-        let mut next = addresses.iter().cycle();
-        group.bench_function(BenchmarkId::new("tree", spans), |b| {
-            b.iter(|| next.next().and_then(|&addr| tree.find(addr)).map(|area| area.range));
-        });
-        let mut next = addresses.iter().cycle();
-        group.bench_function(BenchmarkId::new("BTreeMap", spans), |b| {
-            b.iter(|| {
-                let above = |&addr: &VirtAddr| map.range(addr.offset(1)..).next();
-                next.next().and_then(above).map(|(_, area)| area.range)
-            });
-        });
+fn main() -> ExitCode {
+    let rounds = if std::env::args().any(|argument| argument == "--bench") { 20 } else { 1 };
+    match (Figures { rounds }).print() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("no figures: {error}");
+            ExitCode::FAILURE
+        }
     }
 }
 
-/// Only the gap below everything is wide enough: what is fragmented is all passed over.
-fn highest_gap(c: &mut Criterion) {
-    let mut group = c.benchmark_group("highest gap, only the far end fits");
-    for spans in SPANS {
+/// How the figures are taken.
+struct Figures {
+    rounds: u32,
+}
+
+impl Figures {
+    fn print(&self) -> Outcome<()> {
+        println!("the VMA tree beside BTreeMap; medians of {} rounds in turn;", self.rounds);
+        println!("ratios are of processor time, BTreeMap's by the tree's");
+        println!(
+            "{:<36} {:>6} {:>10} {:>10} {:>22} {:>8}",
+            "", "spans", "tree", "BTreeMap", "ratio (min-max)", "by wall"
+        );
+        for spans in SPANS {
+            self.find(spans)?;
+        }
+        for spans in SPANS {
+            self.highest_gap(spans)?;
+        }
+        for spans in SPANS {
+            self.insert_remove(spans)?;
+        }
+        for spans in SPANS {
+            self.build(spans)?;
+        }
+        Ok(())
+    }
+
+    /// Prints how long both take for one of `times`.
+    fn row(
+        &self,
+        name: &str,
+        spans: u64,
+        times: u64,
+        mut tree: impl FnMut(),
+        mut map: impl FnMut(),
+    ) -> Outcome<()> {
+        let spent = |what: &mut dyn FnMut()| {
+            Spent::on(|| {
+                what();
+                Ok(())
+            })
+        };
+        let pair = alternate(self.rounds, || spent(&mut tree), || spent(&mut map))?;
+        #[expect(clippy::cast_precision_loss, reason = "at most a million")]
+        let each = |seconds: f64| seconds * 1e9 / times as f64;
+        let ratio = pair.processor;
+        println!(
+            "{name:<36} {spans:>6} {:>7.0} ns {:>7.0} ns {:>22} {:>8.1}",
+            each(pair.floor.median),
+            each(pair.subject.median),
+            format!("{:.1} ({:.1}-{:.1})", ratio.median, ratio.least, ratio.most),
+            pair.ratio.median,
+        );
+        Ok(())
+    }
+
+    fn find(&self, spans: u64) -> Outcome<()> {
+        let (tree, map, addresses) = (tree(spans), map(spans), addresses(spans));
+        self.row(
+            "find at random",
+            spans,
+            addresses.len() as u64,
+            || {
+                for &addr in &addresses {
+                    black_box(tree.find(addr).map(|area| area.range));
+                }
+            },
+            || {
+                for &addr in &addresses {
+                    let above = map.range(addr.offset(1)..).next();
+                    black_box(above.map(|(_, area)| area.range));
+                }
+            },
+        )
+    }
+
+    /// Only the gap below everything is wide enough: what is fragmented is all passed over.
+    fn highest_gap(&self, spans: u64) -> Outcome<()> {
         let (tree, map) = (tree(spans), map(spans));
         let high = tree.highest_end();
         let len = 100 * PAGE_SIZE;
-        group.bench_function(BenchmarkId::new("tree", spans), |b| {
-            b.iter(|| tree.highest_gap(black_box(len), VirtAddr::new(PAGE_SIZE), high));
-        });
-        group.bench_function(BenchmarkId::new("BTreeMap", spans), |b| {
-            b.iter(|| {
-                let mut top = high.get();
-                for area in map.values().rev() {
-                    if top - area.range.end().get() >= black_box(len) {
-                        break;
-                    }
-                    top = area.range.start().get();
+        let times = 1_000_000 / (spans + 100);
+        self.row(
+            "highest gap, only the far end fits",
+            spans,
+            times,
+            || {
+                for _ in 0..times {
+                    black_box(tree.highest_gap(black_box(len), VirtAddr::new(PAGE_SIZE), high));
                 }
-                VirtAddr::new(top - len)
-            });
-        });
+            },
+            || {
+                for _ in 0..times {
+                    let mut top = high.get();
+                    for area in map.values().rev() {
+                        if top - area.range.end().get() >= black_box(len) {
+                            break;
+                        }
+                        top = area.range.start().get();
+                    }
+                    black_box(VirtAddr::new(top - len));
+                }
+            },
+        )
     }
-}
 
-/// One page into a random gap, and out again.
-fn insert_remove(c: &mut Criterion) {
-    let mut group = c.benchmark_group("insert and remove at random");
-    for spans in SPANS {
+    /// One page into a random gap, and out again.
+    fn insert_remove(&self, spans: u64) -> Outcome<()> {
         let (mut tree, mut map, addresses) = (tree(spans), map(spans), addresses(spans));
         let new = |addr: &VirtAddr| area(addr.get() / PAGE_SIZE + 2, 1);
-        let mut next = addresses.iter().cycle().map(new);
-        group.bench_function(BenchmarkId::new("tree", spans), |b| {
-            b.iter(|| {
-                let area = next.next()?;
-                tree.insert(area).ok()?;
-                tree.remove(area.range.start())
-            });
-        });
-        let mut next = addresses.iter().cycle().map(new);
-        group.bench_function(BenchmarkId::new("BTreeMap", spans), |b| {
-            b.iter(|| {
-                let area = next.next()?;
-                map.insert(area.range.end(), area);
-                map.remove(&area.range.end())
-            });
-        });
+        self.row(
+            "insert and remove at random",
+            spans,
+            addresses.len() as u64,
+            || {
+                for area in addresses.iter().map(new) {
+                    black_box(tree.insert(area).is_ok());
+                    black_box(tree.remove(area.range.start()));
+                }
+            },
+            || {
+                for area in addresses.iter().map(new) {
+                    map.insert(area.range.end(), area);
+                    black_box(map.remove(&area.range.end()));
+                }
+            },
+        )
+    }
+
+    /// From nothing to all spans, downwards as mmap places them; time for one.
+    fn build(&self, spans: u64) -> Outcome<()> {
+        let again = (10_000 / spans).max(1);
+        self.row(
+            "build downwards, one",
+            spans,
+            again * spans,
+            || {
+                for _ in 0..again {
+                    let mut tree = Tree::new();
+                    for index in (0..spans).rev() {
+                        black_box(tree.insert(area(place(index), 2)).is_ok());
+                    }
+                    black_box(tree);
+                }
+            },
+            || {
+                for _ in 0..again {
+                    let mut map = BTreeMap::new();
+                    for index in (0..spans).rev() {
+                        let area = area(place(index), 2);
+                        map.insert(area.range.end(), area);
+                    }
+                    black_box(map);
+                }
+            },
+        )
     }
 }
-
-/// From nothing to all spans, downwards as mmap places them; time for one.
-fn build(c: &mut Criterion) {
-    let mut group = c.benchmark_group("build downwards");
-    for spans in SPANS {
-        group.throughput(criterion::Throughput::Elements(spans));
-        group.bench_function(BenchmarkId::new("tree", spans), |b| {
-            b.iter(|| {
-                let mut tree = Tree::new();
-                (0..spans).rev().for_each(|index| {
-                    black_box(tree.insert(area(place(index), 2)).is_ok());
-                });
-                tree
-            });
-        });
-        group.bench_function(BenchmarkId::new("BTreeMap", spans), |b| {
-            b.iter(|| {
-                let areas = (0..spans).rev().map(|index| area(place(index), 2));
-                let mut map = BTreeMap::new();
-                map.extend(areas.map(|area| (area.range.end(), area)));
-                map
-            });
-        });
-    }
-}
-
-criterion_group!(benches, find, highest_gap, insert_remove, build);
-criterion_main!(benches);

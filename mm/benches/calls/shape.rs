@@ -77,6 +77,12 @@ impl Places {
     }
 }
 
+/// Calls in a round: with many VMAs so many that the caches, which the other side's round has filled, are
+/// warm for most of them.
+fn many(vmas: u64) -> u64 {
+    vmas.clamp(5_000, 40_000)
+}
+
 macro_rules! figures {
     ($($(#[$doc:meta])+ $figure:ident = $name:literal, $calls:expr;)+) => {
         /// What is done over and over.
@@ -107,16 +113,16 @@ figures! {
     /// A system call that does nothing: what every call of the kernel's pays for being one.
     Empty = "getppid", |_| 5_000;
     /// One page into a random hole and out again.
-    Map = "mmap+munmap", |_| 5_000;
+    Map = "mmap+munmap", many;
     /// A random VMA's middle page read-only, which cuts it in three, and writable again, which makes
     /// it one.
-    Protect = "mprotect", |_| 5_000;
+    Protect = "mprotect", many;
     /// Which VMA is at a random address. The kernel has no call that does only that. Its nearest is
     /// `msync(MS_ASYNC)` of one page: it checks its arguments, takes the lock shared, looks the VMA up,
     /// and is done. (mincore(2) walks page tables and allocates; PROCMAP_QUERY copies names.)
-    Find = "find", |_| 20_000;
+    Find = "find", |vmas| 4 * many(vmas);
     /// `msync(MS_ASYNC)` of one page, on both sides.
-    Sync = "msync", |_| 20_000;
+    Sync = "msync", |vmas| 4 * many(vmas);
     /// Memory without a hint, and away again.
     Place = "place", |_| 5_000;
     /// The heap one page larger, and smaller again.

@@ -34,22 +34,8 @@ impl AddressSpace {
         if !(Prot::READ | Prot::WRITE | Prot::EXEC | Prot::SEM).contains(access) {
             return Err(Errno::EINVAL.into());
         }
-        let first = self.vmas.find(addr).filter(|vma| vma.range().start() < end);
-        let first = first.ok_or(Errno::ENOMEM)?;
-        let start = if grows == Prot::GROWSDOWN {
-            if !first.flags.contains(VmFlags::GROWSDOWN) {
-                return Err(Errno::EINVAL.into());
-            }
-            first.range().start()
-        } else if first.range().start() > addr {
-            return Err(Errno::ENOMEM.into());
-        } else {
-            addr
-        };
-        if grows == Prot::GROWSUP {
-            // No x86 VMA grows upwards.
-            return Err(Errno::EINVAL.into());
-        }
+        // Without them, whether anything is mapped at `addr` shows with the first VMA.
+        let start = if grows.is_empty() { addr } else { self.grown_start(addr, end, grows)? };
         if !self.rule(Rule::PartialEffect) && !self.is_mapped(start, end) {
             return Err(Errno::ENOMEM.into());
         }
@@ -57,6 +43,23 @@ impl AddressSpace {
         let result = self.protect_each(start, end, access, &mut batch);
         self.finish(batch)?;
         result
+    }
+
+    /// Where a range begins that is to go on to the end of a VMA that grows.
+    fn grown_start(&self, addr: VirtAddr, end: VirtAddr, grows: Prot) -> Result<VirtAddr, Errno> {
+        let first = self.vmas.find(addr).filter(|vma| vma.range().start() < end);
+        let first = first.ok_or(Errno::ENOMEM)?;
+        if grows == Prot::GROWSDOWN {
+            if !first.flags.contains(VmFlags::GROWSDOWN) {
+                return Err(Errno::EINVAL);
+            }
+            return Ok(first.range().start());
+        }
+        if first.range().start() > addr {
+            return Err(Errno::ENOMEM);
+        }
+        // No x86 VMA grows upwards.
+        Err(Errno::EINVAL)
     }
 
     /// pkey_mprotect(2). This machine has no protection keys: the only key is -1, "as mprotect".

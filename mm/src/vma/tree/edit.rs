@@ -64,7 +64,9 @@ impl<V: Span> Tree<V> {
             );
             self.settle_after(&path, row.end);
         }
-        self.mend(&path);
+        if self.leaves[step.node].len() < Leaf::MIN {
+            self.mend(&path);
+        }
         value
     }
 
@@ -151,7 +153,9 @@ impl<V: Span> Tree<V> {
         let upper = leaf.remove(next);
         leaf.set(step.at(), joined.end(), start);
         self.len -= 1;
-        self.mend(&path);
+        if self.leaves[step.node].len() < Leaf::MIN {
+            self.mend(&path);
+        }
         self.values.take(upper.to).into_value()
     }
 

@@ -86,6 +86,8 @@ pub struct Tree<V> {
     len: usize,
     /// The end of the last span; zero without one.
     top: VirtAddr,
+    /// A number of spans for which there are inner nodes enough, however few rows each has.
+    inners_suffice: usize,
     /// What [`reserve`](Tree::reserve) may not grow beyond, in bytes.
     memory_limit: usize,
 }
@@ -102,6 +104,7 @@ impl<V: Span> Tree<V> {
             height: 0,
             len: 0,
             top: VirtAddr::ZERO,
+            inners_suffice: 0,
             memory_limit: usize::MAX,
         }
     }

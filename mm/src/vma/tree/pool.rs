@@ -39,6 +39,11 @@ impl<T: Vacant> Pool<T> {
         self.slots.len() - self.vacancies
     }
 
+    /// How many more fit without an allocation.
+    pub(super) fn spare(&self) -> usize {
+        self.slots.capacity() - self.slots.len() + self.vacancies
+    }
+
     /// Bytes taken from the allocator.
     pub(super) fn bytes(&self) -> usize {
         self.slots.capacity() * size_of::<T>()
@@ -64,8 +69,7 @@ impl<T: Vacant> Pool<T> {
     /// memory, which counts at a hundred bytes a VMA. At least a kibibyte, so that small sets do not
     /// grow at each step.
     fn growth_for(&self, additional: usize) -> usize {
-        let spare = self.slots.capacity() - self.slots.len() + self.vacancies;
-        match additional.saturating_sub(spare) {
+        match additional.saturating_sub(self.spare()) {
             0 => 0,
             short => short.max(self.slots.capacity() / 4).max(1024 / size_of::<T>().max(1)),
         }

@@ -35,7 +35,7 @@ pub enum ReserveError {
 }
 
 impl<V: Span> Tree<V> {
-    /// After it, that many calls of [`insert`](Tree::insert) do not allocate, whatever nodes they
+    /// After it, that many calls of [`insert`](Tree::insert) or [`cut`](Tree::cut) do not allocate, whatever nodes they
     /// split, and whatever is removed in between. `remove` and `update` never allocate.
     ///
     /// # Errors
@@ -45,13 +45,34 @@ impl<V: Span> Tree<V> {
         if total > MAX_SPANS {
             return Err(ReserveError::TooMany { spans });
         }
-        let (leaves, inners) = self.nodes_for(spans, total);
+        let leaves = spans.min(most_leaves(total).saturating_sub(self.leaves.in_use()));
+        let enough = total <= self.inners_suffice
+            && self.values.spare() >= spans
+            && self.leaves.spare() >= leaves;
+        if enough {
+            return Ok(());
+        }
+        let inners = self.inners_for(spans, total);
         let growth = self.values.bytes_to_reserve(spans)
             + self.leaves.bytes_to_reserve(leaves)
             + self.inners.bytes_to_reserve(inners);
-        if growth == 0 {
-            return Ok(());
+        if growth > 0 {
+            self.grow(spans, leaves, inners, growth)?;
         }
+        if self.inners.in_use() + self.inners.spare() >= most_inners(total) {
+            self.inners_suffice = total;
+        }
+        Ok(())
+    }
+
+    /// Takes memory for so many spans and nodes, `growth` bytes in all.
+    fn grow(
+        &mut self,
+        spans: usize,
+        leaves: usize,
+        inners: usize,
+        growth: usize,
+    ) -> Result<(), ReserveError> {
         if self.memory_bytes().saturating_add(growth) > self.memory_limit {
             return Err(ReserveError::Limit { spans, limit: self.memory_limit });
         }
@@ -74,21 +95,27 @@ impl<V: Span> Tree<V> {
         self.values.bytes() + self.leaves.bytes() + self.inners.bytes()
     }
 
-    /// The most leaves and inner nodes that `spans` insertions can add: each splits at most one node
-    /// of each level; and in the end all nodes but the root have their fewest rows or more.
-    fn nodes_for(&self, spans: usize, total: usize) -> (usize, usize) {
-        let most_leaves = (total / Leaf::MIN).max(1);
-        let mut most_inners = 0;
-        let mut level = most_leaves;
-        while level > 1 {
-            level = (level / Inner::MIN).max(1);
-            most_inners += level;
-        }
+    /// The most inner nodes that `spans` insertions can add, with which there are `total`: each splits
+    /// at most one node of each level; and there are never more than [`most_inners`].
+    fn inners_for(&self, spans: usize, total: usize) -> usize {
         // A root that splits adds itself and the root above it; a new root then has room for long.
         let splits = spans.saturating_mul(self.height + 2);
-        (
-            spans.min(most_leaves.saturating_sub(self.leaves.in_use())),
-            splits.min(most_inners.saturating_sub(self.inners.in_use())),
-        )
+        splits.min(most_inners(total).saturating_sub(self.inners.in_use()))
     }
+}
+
+/// The most leaves for so many spans: all but the root have their fewest rows or more.
+fn most_leaves(spans: usize) -> usize {
+    (spans / Leaf::MIN).max(1)
+}
+
+/// The most inner nodes for so many spans.
+fn most_inners(spans: usize) -> usize {
+    let mut inners = 0;
+    let mut level = most_leaves(spans);
+    while level > 1 {
+        level = (level / Inner::MIN).max(1);
+        inners += level;
+    }
+    inners
 }
