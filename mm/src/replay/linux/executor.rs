@@ -322,12 +322,6 @@ impl Linux {
     }
 }
 
-/// An argument of 32 bits: the upper half of the register does not count.
-fn low_half(word: u64) -> u32 {
-    let [a, b, c, d, ..] = word.to_le_bytes();
-    u32::from_le_bytes([a, b, c, d])
-}
-
 /// What a trace calls the outcome of an access.
 fn touched(result: Result<u8, AccessError>) -> Result<Reply<Touched>, LinuxError> {
     Ok(Reply::Is(match result {
