@@ -156,6 +156,7 @@ impl<E: Executor> Engine<'_, E> {
             }
             Call::Memory(call) => {
                 self.make_room(at, call, outcome, events)?;
+                self.before_freeing(at, call, outcome, events)?;
                 self.memory(at, call, outcome, events)
             }
             Call::File(call) => self.file(at.task, call, outcome),

@@ -14,7 +14,7 @@ use std::collections::VecDeque;
 
 use super::tasks::Space;
 use super::{AddressMode, Answer, Engine, Executor, Place, Reply};
-use crate::addr::VirtAddr;
+use crate::addr::{VirtAddr, page_align};
 use crate::replay::calls::{Call, MemoryCall, Outcome};
 use crate::replay::trace::{Action, Event, Reader, TraceError};
 
@@ -22,6 +22,9 @@ use crate::replay::trace::{Action, Event, Reader, TraceError};
 const FAR: usize = 64;
 /// `MAP_FIXED` and `MAP_FIXED_NOREPLACE`.
 const FIXED: u64 = 0x10 | 0x10_0000;
+/// `MREMAP_MAYMOVE`, `MREMAP_FIXED`.
+const MREMAP_MAYMOVE: u64 = 1;
+const MREMAP_FIXED: u64 = 2;
 
 /// The events to come; some may be taken before their turn.
 pub(super) struct Events<'a> {
@@ -81,7 +84,9 @@ impl<E: Executor> Engine<'_, E> {
         recorded: Outcome,
         events: &mut Events<'_>,
     ) -> Result<(), E::Error> {
-        let Some((start, len)) = chosen(call, recorded) else { return Ok(()) };
+        let Some(Chosen { fresh: (start, len), .. }) = Chosen::of(call, recorded) else {
+            return Ok(());
+        };
         while self.tasks.space(at.task).is_some_and(|space| is_taken(space, start, len)) {
             let under_way = events.under_way(at.line).into_iter();
             let freed = under_way.into_iter().find(|(_, event)| {
@@ -100,7 +105,28 @@ impl<E: Executor> Engine<'_, E> {
         Ok(())
     }
 
-    /// Where a map is not where the trace has it, tries whether maps that were under way came before it;
+    /// Before a call that frees addresses: maps that were under way when it returned, and that are now
+    /// where the trace has them, came first. If they did not, it makes no difference.
+    pub(super) fn before_freeing(
+        &mut self,
+        at: Place,
+        call: &MemoryCall,
+        recorded: Outcome,
+        events: &mut Events<'_>,
+    ) -> Result<(), E::Error> {
+        let frees = matches!(call, MemoryCall::Munmap { .. } | MemoryCall::Mremap { .. });
+        let succeeded = matches!(recorded, Outcome::Value(_));
+        if self.addresses == AddressMode::Relocated || !frees || !succeeded {
+            return Ok(());
+        }
+        while let Some((index, event)) = self.fits_first(at, events)? {
+            events.take(index);
+            self.event(&event, events)?;
+        }
+        Ok(())
+    }
+
+    /// Where a map is not where the trace has it, tries whether others that were under way came before it;
     /// `answer` is then what it answers after them.
     pub(super) fn in_another_order(
         &mut self,
@@ -113,11 +139,11 @@ impl<E: Executor> Engine<'_, E> {
         if self.addresses == AddressMode::Relocated {
             return Ok(());
         }
-        let Some((wanted, len)) = chosen(call, recorded) else { return Ok(()) };
+        let Some(wanted) = Chosen::of(call, recorded) else { return Ok(()) };
         while let Ok(got) = answer.result
-            && got != wanted
+            && got != wanted.address
         {
-            self.undo(at, got, len)?;
+            self.undo(at, call, got)?;
             let first = self.fits_first(at, events)?;
             if let Some((index, event)) = &first {
                 events.take(*index);
@@ -143,7 +169,7 @@ impl<E: Executor> Engine<'_, E> {
             let Action::Call { call: Call::Memory(call), outcome } = &event.action else {
                 continue;
             };
-            let Some((wanted, len)) = chosen(call, *outcome) else { continue };
+            let Some(wanted) = Chosen::of(call, *outcome) else { continue };
             if !self.is_beside(at, &event) {
                 continue;
             }
@@ -152,17 +178,36 @@ impl<E: Executor> Engine<'_, E> {
             else {
                 continue;
             };
-            self.undo(at, got, len)?;
-            if got == wanted {
+            self.undo(at, call, got)?;
+            if got == wanted.address {
                 return Ok(Some((index, event)));
             }
         }
         Ok(None)
     }
 
-    fn undo(&mut self, at: Place, start: u64, len: u64) -> Result<(), E::Error> {
-        let munmap = MemoryCall::Munmap { addr: VirtAddr::new(start), len };
-        self.executor.call(at.task, &munmap, Outcome::Value(0)).map(|_| ())
+    /// Takes back a map, or a move or growth of one, that got this address.
+    fn undo(&mut self, at: Place, call: &MemoryCall, got: u64) -> Result<(), E::Error> {
+        let steps = match *call {
+            MemoryCall::Mremap { addr, old_len, new_len, .. } => {
+                let old_len = page_align(old_len).unwrap_or(old_len);
+                let grown = new_len.saturating_sub(old_len);
+                let back = (got != addr.get()).then(|| MemoryCall::Mremap {
+                    addr: VirtAddr::new(got),
+                    old_len,
+                    new_len: old_len,
+                    flags: MREMAP_MAYMOVE | MREMAP_FIXED,
+                    new_addr: addr,
+                });
+                vec![Some(munmap(got.wrapping_add(old_len), grown)), back]
+            }
+            MemoryCall::Mmap { len, .. } => vec![Some(munmap(got, len))],
+            _ => vec![],
+        };
+        for step in steps.into_iter().flatten() {
+            self.executor.call(at.task, &step, Outcome::Value(0))?;
+        }
+        Ok(())
     }
 
     /// Whether an event is of another task in the same address space.
@@ -172,14 +217,37 @@ impl<E: Executor> Engine<'_, E> {
     }
 }
 
-/// The address that the kernel chose for a map, and its length in bytes.
-fn chosen(call: &MemoryCall, recorded: Outcome) -> Option<(u64, u64)> {
-    match (call, recorded) {
-        (MemoryCall::Mmap { len, flags, .. }, Outcome::Value(start)) if flags & FIXED == 0 => {
-            Some((start, *len))
-        }
-        _ => None,
+/// What the kernel chose for a call.
+struct Chosen {
+    /// The address that the call answered.
+    address: u64,
+    /// The addresses that were free before, with their length in bytes.
+    fresh: (u64, u64),
+}
+
+impl Chosen {
+    /// Of a map, or of one that grows in its place or elsewhere.
+    fn of(call: &MemoryCall, recorded: Outcome) -> Option<Self> {
+        let Outcome::Value(address) = recorded else { return None };
+        let fresh = match *call {
+            MemoryCall::Mmap { len, flags, .. } if flags & FIXED == 0 => (address, len),
+            MemoryCall::Mremap { addr, old_len, new_len, flags: MREMAP_MAYMOVE, .. }
+                if 0 < old_len && old_len < new_len =>
+            {
+                if address == addr.get() {
+                    (address.checked_add(old_len)?, new_len - old_len)
+                } else {
+                    (address, new_len)
+                }
+            }
+            _ => return None,
+        };
+        Some(Chosen { address, fresh })
     }
+}
+
+fn munmap(start: u64, len: u64) -> MemoryCall {
+    MemoryCall::Munmap { addr: VirtAddr::new(start), len }
 }
 
 /// Whether the trace has told of something in a range.
