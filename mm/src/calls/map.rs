@@ -19,7 +19,9 @@ pub(super) fn mmap(c: &Call<'_>) -> CallResult<u64> {
     let file = if flags.contains(MapFlags::ANONYMOUS) {
         None
     } else {
-        space.look().system().observer.descriptor_mapped(c.int(4), flags);
+        if let Some(observer) = space.look().system().observer() {
+            observer.descriptor_mapped(c.int(4), flags);
+        }
         Some(c.caller.file(c.int(4))?)
     };
     let prot = Prot::from_bits_retain(prot);
@@ -30,7 +32,9 @@ pub(super) fn mmap(c: &Call<'_>) -> CallResult<u64> {
 /// munmap(2).
 pub(super) fn munmap(c: &Call<'_>) -> CallResult<u64> {
     let mut space = c.caller.space().change();
-    space.system().observer.unmap_called(c.address(0));
+    if let Some(observer) = space.system().observer() {
+        observer.unmap_called(c.address(0));
+    }
     done(space.munmap(c.address(0), c.args[1]))
 }
 

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use super::AddressSpace;
 use crate::addr::{PAGE_SHIFT, PageRange, VirtAddr, page_align};
-use crate::backing::{Backing, FileMode, HugePool, SharedMemory};
+use crate::backing::{Backing, FileMode, HugePool, Placement, SharedMemory};
 use crate::error::{CallResult, Errno};
 use crate::paging::FlushBatch;
+use crate::rules::Rule;
 use crate::vma::limits::Capabilities;
 use crate::vma::merge::{Origin, insert_merged};
 use crate::vma::place::{PlaceRequest, PlaceSource, get_unmapped_area};
@@ -47,7 +48,7 @@ impl AddressSpace {
     /// `MAP_POPULATE` or `MAP_LOCKED`.
     ///
     /// # Errors
-    /// In this order: `EINVAL` length 0 or offset unaligned; `ENOMEM` length overflows; `EOVERFLOW`
+    /// In this order: `EINVAL` offset unaligned; the guardian's veto; `EINVAL` length 0; `ENOMEM` length overflows; `EOVERFLOW`
     /// offset; `ENOMEM` too many VMAs, no room; `EINVAL` fixed address unaligned; `EPERM` below
     /// `mmap_min_addr`; `EEXIST` with `MAP_FIXED_NOREPLACE`; `EPERM`, `EAGAIN` locking; what the file
     /// forbids (`EOVERFLOW`, `EOPNOTSUPP`, `EACCES`, `EPERM`, `ENODEV`); `EINVAL` the type, or growing
@@ -55,7 +56,7 @@ impl AddressSpace {
     /// `ENOMEM` `RLIMIT_AS`, `RLIMIT_DATA`, the commit limit.
     /// Source: mmap(2), Linux's `mm/mmap.c` and `mm/vma.c`.
     pub fn mmap(&mut self, request: &MapRequest) -> CallResult<VirtAddr> {
-        if !request.offset.is_multiple_of(1 << PAGE_SHIFT) || request.len == 0 {
+        if !request.offset.is_multiple_of(1 << PAGE_SHIFT) {
             return Err(Errno::EINVAL.into());
         }
         let mut request = request.clone();
@@ -72,6 +73,10 @@ impl AddressSpace {
                 return Err(Errno::EINVAL.into());
             }
             request.file = Some(Arc::new(HugePool::new(size)));
+        }
+        self.system.ask(|guardian| guardian.may_map(&request))?;
+        if request.len == 0 {
+            return Err(Errno::EINVAL.into());
         }
         if self.modes.read_implies_exec()
             && request.prot.contains(Prot::READ)
@@ -124,7 +129,12 @@ impl AddressSpace {
             return Err(Errno::EAGAIN.into());
         }
         match &request.file {
-            Some(file) => vm = check_file(&**file, vm, request, pgoff, len)?,
+            Some(file) => {
+                let validated = MapFlags::LEGACY | file.validated_flags();
+                let all = !self.rule(Rule::Validate);
+                let known = if all { MapFlags::from_bits_retain(u64::MAX) } else { validated };
+                vm = check_file(&**file, vm, request, known, pgoff, len)?;
+            }
             None => {
                 vm = check_anonymous(vm, flags)?;
                 pgoff = addr.get() >> PAGE_SHIFT;
@@ -141,7 +151,7 @@ impl AddressSpace {
             vma.flags = file.check_map(vm)?;
             vma.backing = Some(Arc::clone(file));
             vma.pgoff = pgoff;
-        } else if vm.contains(VmFlags::SHARED) {
+        } else if vm.contains(VmFlags::SHARED) && self.rule(Rule::SharedObject) {
             let frames = Arc::clone(self.system.frames());
             let object = SharedMemory::new(frames, pages, self.system.new_inode());
             vma.backing = Some(Arc::new(object));
@@ -162,6 +172,9 @@ impl AddressSpace {
         let source = match file {
             Some(file) => PlaceSource::File(file.placement(), pgoff),
             None if flags.bits() & 1 != 0 => PlaceSource::SharedAnonymous,
+            None if !self.rule(Rule::HugeAlignment) => {
+                PlaceSource::File(Placement::Anywhere, pgoff)
+            }
             None => PlaceSource::Anonymous,
         };
         let min_addr = VirtAddr::new(self.system.sysctl.mmap_min_addr());
@@ -170,7 +183,7 @@ impl AddressSpace {
         if addr < min_addr && !self.limits.may(Capabilities::SYS_RAWIO) {
             return Err(Errno::EPERM);
         }
-        self.system.guardian.may_use_address(addr)?;
+        self.system.ask(|guardian| guardian.may_use_address(addr))?;
         Ok(addr)
     }
 
@@ -188,7 +201,6 @@ impl AddressSpace {
     pub(super) fn map_region(&mut self, mut vma: Vma) -> CallResult<()> {
         let range = vma.range();
         self.reserve(3)?;
-        self.system.guardian.may_map(&vma)?;
         let old = self.gather(range)?;
         if !self.may_expand(vma.flags, range.pages() - old.pages) {
             return Err(Errno::ENOMEM.into());
@@ -222,16 +234,32 @@ impl AddressSpace {
             };
         }
         self.account.add(vma.flags, range.pages());
-        self.system.observer.mapped(&vma);
         let unlocked =
             vma.flags.contains(VmFlags::LOCKED) && vma.flags.intersects(VmFlags::UNLOCKABLE);
-        let (start, merged) = insert_merged(&mut self.vmas, vma, Origin::New);
+        let apart = vma.backing.is_some() && !self.rule(Rule::FileOffset);
+        let (start, merged) = if apart {
+            let _ = self.vmas.insert(vma);
+            (range.start(), None)
+        } else {
+            insert_merged(&mut self.vmas, vma, Origin::New)
+        };
         self.counters.merges.count(merged);
         if unlocked {
             // Only now, as Linux does: what is mapped beside it later finds other flags.
             self.change_flags(start, |flags| flags.difference(VmFlags::LOCKED_MASK));
         }
+        self.tell_mapped(start);
         Ok(())
+    }
+
+    /// Tells that memory was mapped, which is part of the VMA at `start` now.
+    pub(super) fn tell_mapped(&self, start: VirtAddr) {
+        let Some(observer) = self.system.observer() else { return };
+        let Some(vma) = self.vmas.find_exact(start) else { return };
+        observer.mapped(vma);
+        if vma.backing.is_some() {
+            observer.file_mapped(vma);
+        }
     }
 
     /// Changes a VMA's flags behind the back of merging, and counts it as what it is then.
@@ -276,6 +304,7 @@ fn check_file(
     file: &dyn Backing,
     mut vm: VmFlags,
     request: &MapRequest,
+    known: MapFlags,
     pgoff: u64,
     len: u64,
 ) -> Result<VmFlags, Errno> {
@@ -286,9 +315,7 @@ fn check_file(
     let kind = request.flags.map_type();
     match kind {
         Some(MapType::Shared | MapType::SharedValidate) => {
-            let unknown =
-                !request.flags.difference(MapFlags::LEGACY | file.validated_flags()).is_empty();
-            if kind == Some(MapType::SharedValidate) && unknown {
+            if kind == Some(MapType::SharedValidate) && !known.contains(request.flags) {
                 return Err(Errno::EOPNOTSUPP);
             }
             let writable = mode.contains(FileMode::WRITE);

@@ -3,9 +3,12 @@
 use std::sync::atomic::Ordering;
 
 use super::AddressSpace;
+use super::range::{CallRange, Coverage};
 use crate::addr::{PageRange, VirtAddr, page_align};
 use crate::error::{CallResult, Errno};
+use crate::hooks::Invalidation;
 use crate::paging::{Access, Entry, FlushBatch, Owner};
+use crate::rules::Rule;
 use crate::vma::{Prot, VmFlags, Vma};
 
 impl AddressSpace {
@@ -15,7 +18,7 @@ impl AddressSpace {
     /// # Errors
     /// In this order: `EINVAL` both `PROT_GROWS` flags, address unaligned; `ENOMEM` the length wraps;
     /// `EINVAL` unknown bits; `ENOMEM` nothing mapped; `EINVAL` `PROT_GROWSDOWN` on a VMA that does not
-    /// grow; then for each VMA `EACCES` what its backing or MDWE forbids, `EPERM` sealed, `ENOMEM`
+    /// grow; then for each VMA `EACCES` what its backing or MDWE forbids, the guardian's veto, `EPERM` sealed, `ENOMEM`
     /// limits. Source: mprotect(2), Linux's `mm/mprotect.c`.
     pub fn mprotect(&mut self, addr: VirtAddr, len: u64, prot: Prot) -> CallResult<()> {
         let grows = prot & (Prot::GROWSDOWN | Prot::GROWSUP);
@@ -47,6 +50,9 @@ impl AddressSpace {
             // No x86 VMA grows upwards.
             return Err(Errno::EINVAL.into());
         }
+        if !self.rule(Rule::PartialEffect) && !self.is_mapped(start, end) {
+            return Err(Errno::ENOMEM.into());
+        }
         let mut batch = FlushBatch::new();
         let result = self.protect_each(start, end, access, &mut batch);
         self.finish(batch)?;
@@ -76,6 +82,11 @@ impl AddressSpace {
         Err(Errno::EINVAL.into())
     }
 
+    fn is_mapped(&self, start: VirtAddr, end: VirtAddr) -> bool {
+        let range = CallRange::of_pages(start, end.bytes_from(start)).ok().flatten();
+        range.is_none_or(|range| self.coverage(range) == Coverage::Whole)
+    }
+
     /// VMA by VMA, until the end, a hole, or a refusal.
     fn protect_each(
         &mut self,
@@ -101,6 +112,7 @@ impl AddressSpace {
             {
                 return Err(Errno::EACCES.into());
             }
+            self.system.ask(|guardian| guardian.may_protect(vma, asked, prot))?;
             if vma.flags.contains(VmFlags::SEALED) {
                 return Err(Errno::EPERM.into());
             }
@@ -135,7 +147,9 @@ impl AddressSpace {
                 return Err(errno.into());
             }
         };
-        self.change_pages(range, flags, batch);
+        self.invalidate(range, Invalidation::Protection, |space| {
+            space.change_pages(range, flags, batch);
+        });
         if old.contains(VmFlags::ACCOUNT) && !flags.contains(VmFlags::ACCOUNT) {
             self.system.uncommit(range.pages());
         }
@@ -145,7 +159,11 @@ impl AddressSpace {
             // Locked memory shall not fault when it is written.
             let _ = self.populate_part(vma, range)?;
         }
-        self.system.observer.protected(range);
+        if let Some(observer) = self.system.observer()
+            && let Some(vma) = self.vmas.find_exact(range.start())
+        {
+            observer.mapped(vma);
+        }
         Ok(end)
     }
 
@@ -165,7 +183,10 @@ impl AddressSpace {
                 self.commit(pages)?;
                 return Ok(flags | VmFlags::ACCOUNT);
             }
-        } else if vma.flags.contains(VmFlags::ACCOUNT) && vma.is_anonymous() && vma.anon().is_none()
+        } else if vma.flags.contains(VmFlags::ACCOUNT)
+            && vma.is_anonymous()
+            && vma.anon().is_none()
+            && self.rule(Rule::Uncharge)
         {
             return Ok(flags.difference(VmFlags::ACCOUNT));
         }

@@ -6,7 +6,9 @@ use super::AddressSpace;
 use super::remap::{MOVE_SPARE, Remap, RemapFlags};
 use crate::addr::{PAGE_SHIFT, PageRange, TABLE_SPAN, VirtAddr};
 use crate::error::{CallResult, Errno};
+use crate::hooks::Invalidation;
 use crate::paging::{Entry, FlushBatch};
+use crate::rules::Rule;
 use crate::vma::VmFlags;
 use crate::vma::merge::{Origin, insert_merged};
 
@@ -30,7 +32,11 @@ impl AddressSpace {
         let flags = vma.flags;
         let mut moved = vma.clone();
         moved.pgoff = vma.page_index(remap.addr);
-        let moved = moved.moved(target);
+        let pgoff = moved.pgoff;
+        let mut moved = moved.moved(target);
+        if !self.rule(Rule::MovedOffset) {
+            moved.pgoff = pgoff;
+        }
         let keeps = remap.flags.contains(RemapFlags::DONTUNMAP);
         let charge = if keeps { remap.new_len } else { remap.growth() } >> PAGE_SHIFT;
         self.reserve(3)?;
@@ -45,8 +51,10 @@ impl AddressSpace {
             self.commit(charge + cut)?;
             self.system.uncommit(cut);
         }
+        // While both are mapped the process has no more than before.
+        let peak = self.account.peak;
         self.account.add(flags, target.pages());
-        self.system.observer.mapped(&moved);
+        self.account.peak = peak;
         let (merged, how) = insert_merged(&mut self.vmas, moved, Origin::Moved);
         self.counters.merges.count(how);
         // Nobody asked to hear of moves: the whole VMA that it is part of now is watched no longer
@@ -58,16 +66,20 @@ impl AddressSpace {
         });
         if let Some(old) = old {
             let mut batch = FlushBatch::new();
-            self.move_pages(old, target.start(), &mut batch);
-            if keeps {
+            self.invalidate(old, Invalidation::Unmap, |space| {
+                space.move_pages(old, target.start(), &mut batch);
+            });
+            if keeps && self.rule(Rule::EmptySource) {
                 self.empty_source(old, merged);
-            } else {
+            } else if !keeps {
                 // What was promised for the source is promised for the target now.
                 self.gather(old)?;
+                self.tell_files_unmapped(old);
                 self.remove_vmas(old);
             }
             self.finish(batch)?;
         }
+        self.account.peak = peak.max(self.account.total);
         Ok(target.start())
     }
 

@@ -79,6 +79,10 @@ pub fn exec(
     space.map_stack(VirtAddr::TASK_END, stack.bytes.len() as u64, layout.stack.into())?;
     space.set_start_stack(stack.start);
     space.set_start_brk(layout.start_brk);
+    space.set_code(layout.start_code..layout.end_code);
+    space.set_data(layout.start_data..layout.end_data);
+    space.set_strings(stack.arg_start..stack.arg_end, stack.env_start..stack.env_end);
+    space.set_auxv(stack.auxv.iter().flat_map(|&(key, value)| [key, value]).collect());
     let space = SharedSpace::new(space);
     clear_tails(&space, &layout)?;
     space.write(stack.start, &stack.bytes)?;
