@@ -309,7 +309,7 @@ mod tests {
             }
         }
 
-        let elf = Image::open(Path::new(path)).unwrap().elf;
+        let elf = Image::open_any(Path::new(path)).unwrap().elf;
         let start = match elf.placement() {
             Placement::Fixed(start) => start,
             Placement::Anywhere { alignment, .. } => {
@@ -354,6 +354,11 @@ mod tests {
         } else {
             eprintln!("skipped: there is no static /bin/busybox on this machine");
         }
+    }
+
+    #[test]
+    fn a_program_with_an_interpreter_is_laid_out_as_the_host_kernel_does() {
+        compare_with_host("/bin/cat", &[]);
     }
 
     #[test]

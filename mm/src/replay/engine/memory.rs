@@ -1,6 +1,7 @@
 //! A memory call of the trace: its addresses translated, performed, and compared.
 
 use super::addresses::Part;
+use super::order::Events;
 use super::tasks::Known;
 use super::{AddressMode, Answer, Engine, Executor, Output, Place, Reply, Sides};
 use crate::addr::{VirtAddr, page_align};
@@ -40,6 +41,7 @@ impl<E: Executor> Engine<'_, E> {
         at: Place,
         call: &MemoryCall,
         recorded: Outcome,
+        events: &mut Events<'_>,
     ) -> Result<(), E::Error> {
         let plan = match recorded {
             Outcome::Unknown => Plan::Skip,
@@ -58,6 +60,9 @@ impl<E: Executor> Engine<'_, E> {
                     return Ok(());
                 }
             }
+        }
+        if let ([step], [answer]) = (&steps[..], &mut answers[..]) {
+            self.in_another_order(at, step, recorded, answer, events)?;
         }
         let failed = answers.iter().find(|answer| answer.result.is_err());
         let Some(answer) = failed.or(answers.first()) else { return Ok(()) };

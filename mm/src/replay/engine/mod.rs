@@ -3,6 +3,7 @@
 //! ```text
 //!             ┌ tasks      which process a line is about
 //!   Reader ──>│ memory     a call: addresses translated, run, compared ──┐
+//!             │ order      which of two calls at once came first         │
 //!             │ checks     an @ line                                     ├──> Executor
 //!             └ this file  processes: begin, fork, exec, end ────────────┘
 //! ```
@@ -14,17 +15,18 @@ mod addresses;
 mod checks;
 mod executor;
 mod memory;
+mod order;
 mod report;
 mod tasks;
 #[cfg(test)]
 mod tests;
 
 use std::collections::HashMap;
-use std::iter::Peekable;
 
 pub use executor::{Answer, Cloned, Executor, Output, Program, Reply, Sharing, Task};
 pub use report::{Mismatch, ReplayError, Report, Summary};
 
+use self::order::Events;
 use self::tasks::{Known, Returns, Space, Tasks, Who};
 use super::calls::{Call, Extent, FileCall, Outcome, Pointee, ProcessCall, Text};
 use super::trace::{Action, Directive, Event, MapLine, Reader, TraceError};
@@ -54,7 +56,7 @@ pub fn replay<E: Executor>(
         start: Start::Open,
         shm_sizes: HashMap::new(),
     };
-    let ended = engine.run(trace.peekable()).err();
+    let ended = engine.run(Events::new(trace)).err();
     Report { summary: engine.summary, ended }
 }
 
@@ -85,8 +87,6 @@ struct Engine<'a, E: Executor> {
     /// Lengths of shared-memory segments, by identifier.
     shm_sizes: HashMap<i32, u64>,
 }
-
-type Events<'a> = Peekable<Reader<'a>>;
 
 impl<E: Executor> Engine<'_, E> {
     fn run(&mut self, mut events: Events<'_>) -> Result<(), ReplayError<E::Error>> {
@@ -154,7 +154,11 @@ impl<E: Executor> Engine<'_, E> {
                 self.summary.skipped += 1;
                 Ok(())
             }
-            Call::Memory(call) => self.memory(at, call, outcome),
+            Call::Memory(call) => {
+                self.make_room(at, call, outcome, events)?;
+                self.before_freeing(at, call, outcome, events)?;
+                self.memory(at, call, outcome, events)
+            }
             Call::File(call) => self.file(at.task, call, outcome),
             Call::Process(call) => self.process(event, at.task, call, outcome, events),
         }

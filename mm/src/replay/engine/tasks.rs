@@ -189,6 +189,11 @@ impl Tasks {
         self.spaces.get_mut(self.space_of.get(&task)?)
     }
 
+    /// Whether two tasks have one address space.
+    pub(super) fn share_space(&self, one: Task, other: Task) -> bool {
+        self.space_of.get(&one) == self.space_of.get(&other)
+    }
+
     /// The task has ended.
     pub(super) fn remove(&mut self, task: Task) {
         let space = self.space_of.remove(&task);

@@ -185,3 +185,76 @@ fn a_file_of_the_starting_state_is_as_long_as_its_maps_say() {
                  @touch 0x402000 x = ok\n";
     assert_eq!(exact(trace), "0 calls, 1 checks, 0 mismatches, 0 skipped, 0 assumed");
 }
+
+const THREAD: &str =
+    "12 clone(child_stack=0x1000, flags=CLONE_VM|CLONE_FILES|CLONE_THREAD|CLONE_SIGHAND) = 13\n";
+const ANONYMOUS: &str = "PROT_READ|PROT_WRITE, MAP_PRIVATE|MAP_ANONYMOUS, -1, 0";
+
+#[test]
+fn of_two_maps_at_once_the_addresses_tell_which_came_first() {
+    let trace = format!(
+        "{THREAD}12 mmap(NULL, 8192, {ANONYMOUS} <unfinished ...>\n\
+         13 mmap(NULL, 4096, {ANONYMOUS} <unfinished ...>\n\
+         12 <... mmap resumed>) = 0x7ffff7ffc000\n\
+         13 <... mmap resumed>) = 0x7ffff7ffe000\n\
+         13 mmap(NULL, 4096, {ANONYMOUS}) = 0x7ffff7ffb000\n"
+    );
+    assert_eq!(exact(&trace), "4 calls, 3 checks, 0 mismatches, 0 skipped, 0 assumed");
+}
+
+#[test]
+fn of_two_maps_that_grow_at_once_the_addresses_tell_which_came_first() {
+    let map = |at| format!("12 mmap(NULL, 4096, {ANONYMOUS}) = {at}\n");
+    let trace = THREAD.to_owned()
+        + &map("0x7ffff7ffe000")
+        + &map("0x7ffff7ffd000")
+        + &map("0x7ffff7ffc000")
+        + "12 mremap(0x7ffff7ffc000, 4096, 8192, MREMAP_MAYMOVE <unfinished ...>\n\
+           13 mremap(0x7ffff7ffd000, 4096, 8192, MREMAP_MAYMOVE <unfinished ...>\n\
+           12 <... mremap resumed>) = 0x7ffff7ffc000\n\
+           13 <... mremap resumed>) = 0x7ffff7ffa000\n\
+           12 munmap(0x7ffff7ffa000, 20480) = 0\n";
+    assert_eq!(exact(&trace), "7 calls, 6 checks, 0 mismatches, 0 skipped, 0 assumed");
+}
+
+#[test]
+fn what_a_call_under_way_has_freed_can_be_mapped_again_before_it_returns() {
+    let trace = format!(
+        "{THREAD}12 mmap(NULL, 4096, {ANONYMOUS}) = 0x7ffff7ffe000\n\
+         12 munmap(0x7ffff7ffe000, 4096 <unfinished ...>\n\
+         13 mmap(NULL, 4096, {ANONYMOUS}) = 0x7ffff7ffe000\n\
+         12 <... munmap resumed>) = 0\n\
+         13 mprotect(0x7ffff7ffe000, 4096, PROT_READ) = 0\n"
+    );
+    for addresses in [AddressMode::Exact, AddressMode::Relocated] {
+        let summary = good(&trace, addresses);
+        assert_eq!(summary, "5 calls, 4 checks, 0 mismatches, 0 skipped, 0 assumed");
+    }
+}
+
+#[test]
+fn a_map_under_way_may_come_before_what_was_freed_meanwhile() {
+    let trace = format!(
+        "{THREAD}12 mmap(NULL, 4096, {ANONYMOUS}) = 0x7ffff7ffe000\n\
+         12 mmap(NULL, 4096, {ANONYMOUS} <unfinished ...>\n\
+         13 munmap(0x7ffff7ffe000, 4096) = 0\n\
+         12 <... mmap resumed>) = 0x7ffff7ffd000\n\
+         12 mmap(NULL, 4096, {ANONYMOUS}) = 0x7ffff7ffe000\n"
+    );
+    assert_eq!(exact(&trace), "5 calls, 4 checks, 0 mismatches, 0 skipped, 0 assumed");
+}
+
+#[test]
+fn calls_that_were_not_at_once_are_in_the_order_of_the_trace() {
+    for (thread, beside) in [(THREAD, "13"), ("", "12")] {
+        let trace = format!(
+            "{thread}12 mmap(NULL, 8192, {ANONYMOUS}) = 0x7ffff7ffc000\n\
+             {beside} mmap(NULL, 4096, {ANONYMOUS}) = 0x7ffff7ffe000\n"
+        );
+        let mut mismatches = 0;
+        let mut note = |_| mismatches += 1;
+        let mut linux = Linux::new(4096);
+        replay(Reader::new(trace.as_bytes()), &mut linux, AddressMode::Exact, &mut note);
+        assert_eq!(mismatches, 2);
+    }
+}

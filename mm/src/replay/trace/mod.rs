@@ -38,6 +38,8 @@ use super::calls::{Call, Outcome, ProcessCall};
 pub struct Event {
     /// The line, counted from 1; for a call in two halves, the second.
     pub line: usize,
+    /// The line it began on: that of a call's first half, else `line`.
+    pub begun: usize,
     /// The process or thread; none in a trace of a single one.
     pub pid: Option<u32>,
     /// What happened.

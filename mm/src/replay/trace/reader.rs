@@ -14,9 +14,16 @@ pub struct Reader<'a> {
     rest: &'a [u8],
     line: usize,
     /// The first halves of calls, by process.
-    halves: HashMap<Option<u32>, String>,
+    halves: HashMap<Option<u32>, Half>,
     /// The beginning of a line that a message of strace's own was printed into.
     broken: Option<String>,
+}
+
+/// The first half of a call.
+#[derive(Debug)]
+struct Half {
+    line: usize,
+    text: String,
 }
 
 impl<'a> Reader<'a> {
@@ -45,7 +52,7 @@ impl<'a> Reader<'a> {
         if text.is_empty() || text.starts_with('#') {
             return Ok(None);
         }
-        let event = |line, action| Ok(Some(Event { line, pid, action }));
+        let event = |line, action| Ok(Some(Event { line, begun: line, pid, action }));
         if let Some(directive) = text.strip_prefix('@') {
             let first = self.line;
             let action = Action::Directive(self.directive(directive)?);
@@ -65,19 +72,20 @@ impl<'a> Reader<'a> {
             return event(self.line, action);
         }
         let joined;
-        let text = match text.strip_prefix("<... ") {
+        let (text, begun) = match text.strip_prefix("<... ") {
             Some(second) => {
                 joined = self.join(pid, second)?;
-                joined.as_str()
+                (joined.text.as_str(), joined.line)
             }
-            None => text,
+            None => (text, self.line),
         };
         if let Some(half) = text.strip_suffix(UNFINISHED) {
             let half = half.trim_end();
             parse_call::name(half)?;
-            self.halves.insert(pid, half.to_owned());
+            self.halves.insert(pid, Half { line: begun, text: half.to_owned() });
             return Ok(parse_call::begun(half).map(|call| Event {
                 line: self.line,
+                begun,
                 pid,
                 action: Action::Begun(call),
             }));
@@ -91,7 +99,8 @@ impl<'a> Reader<'a> {
             }
             None => {
                 self.halves.remove(&pid);
-                event(self.line, parse_call::call(text)?)
+                let action = parse_call::call(text)?;
+                Ok(Some(Event { line: self.line, begun, pid, action }))
             }
         }
     }
@@ -117,10 +126,11 @@ impl<'a> Reader<'a> {
     }
 
     /// Joins the two halves of a call. `second` is `munmap resumed>) = 0`.
-    fn join(&mut self, pid: Option<u32>, second: &str) -> Result<String, Problem> {
+    fn join(&mut self, pid: Option<u32>, second: &str) -> Result<Half, Problem> {
         let no_event = || Problem::NoEvent(shortened(second));
         let (name, tail) = second.split_once(" resumed>").ok_or_else(no_event)?;
-        let begins = |half: &String| half.split_once('(').is_some_and(|(first, _)| first == name);
+        let begins =
+            |half: &Half| half.text.split_once('(').is_some_and(|(first, _)| first == name);
         let mut keys = self.halves.iter().filter(|(_, half)| begins(half)).map(|(key, _)| *key);
         // strace to a terminal prints no pid while there is a single process, so that a half may have
         // one and the other not.
@@ -131,7 +141,7 @@ impl<'a> Reader<'a> {
         };
         let half = key.and_then(|key| self.halves.remove(&key));
         let half = half.ok_or_else(|| Problem::NotBegun(shortened(name)))?;
-        Ok(half + tail)
+        Ok(Half { text: half.text + tail, ..half })
     }
 
     fn directive(&mut self, text: &str) -> Result<Directive, Problem> {

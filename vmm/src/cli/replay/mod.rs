@@ -28,12 +28,12 @@ const UNREADABLE: u8 = 2;
 /// Arguments of `mmvisor replay`.
 #[derive(Debug, clap::Args)]
 #[command(
-    long_about = "Replays the memory calls of a trace, which is what strace prints or `mmvisor run \
-                  --record` writes, and compares every result with Linux's. Exits with 0 if all are \
-                  equal, with 1 if one is not, with 2 if the trace could not be read.",
-    after_long_help = "A trace of any program:\n  strace -f -y -o t.trace -e trace=%memory,%process,\
-                       prlimit64,setrlimit,prctl,personality,openat,close,dup,dup2,dup3,fcntl,ftruncate,\
-                       memfd_create,shmat,shmdt,shmget PROGRAM\n  mmvisor replay --relocate t.trace"
+    after_long_help = "A trace is what strace prints, of any program, or what `mmvisor run --record` \
+                       writes:\n\n  strace -f -y -o t.trace -e trace=%memory,%process,prlimit64,setrlimit,\
+                       prctl,personality,openat,close,dup,dup2,dup3,fcntl,ftruncate,memfd_create,shmat,\
+                       shmdt,shmget PROGRAM\n  mmvisor replay --relocate t.trace\n\n\
+                       Exits with 0 if every result is Linux's, with 1 if one is not, with 2 if the trace \
+                       could not be read."
 )]
 pub(super) struct Args {
     /// Maps the trace's addresses to our own: for a run with randomized addresses, the default of Linux.

@@ -360,6 +360,7 @@ pub(in crate::replay) fn event() -> impl Strategy<Value = Event> {
     ]);
     (prop::option::of(any::<u32>()), action).prop_map(|(pid, action)| Event {
         line: 1,
+        begun: 1,
         pid,
         action,
     })
