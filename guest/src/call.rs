@@ -39,6 +39,10 @@ pub mod number {
     pub const WRITEV: u64 = 20;
     /// mremap(2)
     pub const MREMAP: u64 = 25;
+    /// msync(2)
+    pub const MSYNC: u64 = 26;
+    /// mincore(2)
+    pub const MINCORE: u64 = 27;
     /// madvise(2)
     pub const MADVISE: u64 = 28;
     /// dup2(2)
@@ -63,6 +67,8 @@ pub mod number {
     pub const UNAME: u64 = 63;
     /// fcntl(2)
     pub const FCNTL: u64 = 72;
+    /// getrlimit(2)
+    pub const GETRLIMIT: u64 = 97;
     /// getppid(2)
     pub const GETPPID: u64 = 110;
     /// rt_sigtimedwait(2)
@@ -71,26 +77,54 @@ pub mod number {
     pub const SIGALTSTACK: u64 = 131;
     /// personality(2)
     pub const PERSONALITY: u64 = 135;
+    /// mlock(2)
+    pub const MLOCK: u64 = 149;
+    /// munlock(2)
+    pub const MUNLOCK: u64 = 150;
+    /// mlockall(2)
+    pub const MLOCKALL: u64 = 151;
+    /// munlockall(2)
+    pub const MUNLOCKALL: u64 = 152;
     /// prctl(2)
     pub const PRCTL: u64 = 157;
     /// arch_prctl(2)
     pub const ARCH_PRCTL: u64 = 158;
+    /// setrlimit(2)
+    pub const SETRLIMIT: u64 = 160;
     /// futex(2)
     pub const FUTEX: u64 = 202;
+    /// remap_file_pages(2)
+    pub const REMAP_FILE_PAGES: u64 = 216;
     /// clock_gettime(2)
     pub const CLOCK_GETTIME: u64 = 228;
     /// exit_group(2)
     pub const EXIT_GROUP: u64 = 231;
+    /// mbind(2)
+    pub const MBIND: u64 = 237;
+    /// set_mempolicy(2)
+    pub const SET_MEMPOLICY: u64 = 238;
+    /// get_mempolicy(2)
+    pub const GET_MEMPOLICY: u64 = 239;
     /// prlimit(2)
     pub const PRLIMIT64: u64 = 302;
     /// getrandom(2)
     pub const GETRANDOM: u64 = 318;
     /// execveat(2)
     pub const EXECVEAT: u64 = 322;
+    /// userfaultfd(2)
+    pub const USERFAULTFD: u64 = 323;
+    /// mlock2(2)
+    pub const MLOCK2: u64 = 325;
+    /// pkey_mprotect(2)
+    pub const PKEY_MPROTECT: u64 = 329;
     /// clone3(2)
     pub const CLONE3: u64 = 435;
     /// close_range(2)
     pub const CLOSE_RANGE: u64 = 436;
+    /// process_madvise(2)
+    pub const PROCESS_MADVISE: u64 = 440;
+    /// mseal(2)
+    pub const MSEAL: u64 = 462;
 }
 
 /// The largest error number; results from `-MAX_ERRNO` to -1 are errors (Linux's `IS_ERR_VALUE`).

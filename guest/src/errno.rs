@@ -34,7 +34,9 @@ names! {
     ENOMEM = 12, "Out of memory, or no such mapping";
     EACCES = 13, "Permission denied";
     EFAULT = 14, "Bad address";
+    EBUSY = 16, "In use";
     EEXIST = 17, "Already there";
+    ENODEV = 19, "No such device";
     EINVAL = 22, "Invalid argument";
     ENAMETOOLONG = 36, "Name too long";
     ENOSYS = 38, "No such call";

@@ -30,6 +30,13 @@ pub const fn index(number: u64) -> usize {
     number as usize
 }
 
+/// The lower half of a word: what counts of an `unsigned int` that came in a register.
+#[must_use]
+#[allow(clippy::cast_possible_truncation, reason = "it is what this is for")]
+pub const fn low_half(word: u64) -> u32 {
+    word as u32
+}
+
 /// A virtual address of the guest, in bytes, of any alignment.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct VirtAddr(u64);

@@ -10,8 +10,10 @@
 
 pub mod addr;
 pub mod backing;
+pub mod calls;
 pub mod error;
 pub mod failure;
+pub mod hooks;
 pub mod inspect;
 pub mod paging;
 pub mod phys;

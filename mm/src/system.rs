@@ -1,66 +1,15 @@
 //! What all address spaces of one machine share: memory, frames, the flush sink and the hooks.
 
-use std::fmt::Debug;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use crate::addr::{PageRange, VirtAddr};
 use crate::error::{Broken, Errno};
 use crate::failure::FailPoint;
-use crate::paging::{AccessKind, FlushBatch, FlushSink, KernelHalf};
+use crate::hooks::{Guardian, Observer};
+use crate::paging::{FlushBatch, FlushSink, KernelHalf};
 use crate::phys::{Frames, PhysMemory};
 use crate::sysctl::Sysctl;
-use crate::vma::{AnonId, Lineage, Vma};
-
-/// Is told what happens to address spaces (in Linux: perf events, uprobes, mmu notifiers, the munmap
-/// profile). It cannot refuse anything.
-pub trait Observer: Debug + Send + Sync {
-    /// A mapping was made or grew; `vma` is what was asked for, before merging.
-    fn mapped(&self, _vma: &Vma) {}
-    /// Whatever was in the range is gone.
-    fn unmapped(&self, _range: PageRange) {}
-    /// The range's permissions changed.
-    fn protected(&self, _range: PageRange) {}
-    /// A page was brought in for an access at the address.
-    fn faulted(&self, _addr: VirtAddr, _kind: AccessKind) {}
-    /// The address space is about to go.
-    fn released(&self) {}
-}
-
-/// May veto what a program asks for (in Linux: the security modules and the commit limit). A veto is
-/// the call's errno, and nothing has changed.
-pub trait Guardian: Debug + Send + Sync {
-    /// Before a mapping is made (`security_mmap_file`).
-    ///
-    /// # Errors
-    /// The errno that the call shall return.
-    fn may_map(&self, _vma: &Vma) -> Result<(), Errno> {
-        Ok(())
-    }
-
-    /// Before an address is used (`security_mmap_addr`).
-    ///
-    /// # Errors
-    /// The errno that the call shall return.
-    fn may_use_address(&self, _addr: VirtAddr) -> Result<(), Errno> {
-        Ok(())
-    }
-
-    /// Before `pages` more are promised (`security_vm_enough_memory`).
-    ///
-    /// # Errors
-    /// The errno that the call shall return; Linux says `ENOMEM`.
-    fn may_commit(&self, _pages: u64) -> Result<(), Errno> {
-        Ok(())
-    }
-}
-
-/// Observes nothing and allows everything.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct NoHooks;
-
-impl Observer for NoHooks {}
-impl Guardian for NoHooks {}
+use crate::vma::{AnonId, Lineage};
 
 /// What all address spaces of one machine share.
 #[derive(Debug)]
@@ -68,10 +17,8 @@ pub struct System {
     frames: Arc<Frames>,
     sink: Box<dyn FlushSink>,
     kernel: KernelHalf,
-    /// Is told what happens.
-    pub observer: Box<dyn Observer>,
-    /// May veto.
-    pub guardian: Box<dyn Guardian>,
+    observer: Option<Box<dyn Observer>>,
+    guardian: Option<Box<dyn Guardian>>,
     /// The machine's settings.
     pub sysctl: Sysctl,
     /// Allocations of room for VMAs in an address space (Linux's `vm_area_cachep` and the maple tree's
@@ -93,14 +40,40 @@ impl System {
             frames,
             sink,
             kernel,
-            observer: Box::new(NoHooks),
-            guardian: Box::new(NoHooks),
+            observer: None,
+            guardian: None,
             sysctl: Sysctl::default(),
             vma_failures: FailPoint::default(),
             committed: AtomicU64::new(0),
             next_anon: AtomicU32::new(1),
             next_inode: AtomicU64::new(1),
         }
+    }
+
+    /// Sets who is told what happens to the machine's address spaces.
+    pub fn set_observer(&mut self, observer: Box<dyn Observer>) {
+        self.observer = Some(observer);
+    }
+
+    /// Sets who may veto what programs ask for.
+    pub fn set_guardian(&mut self, guardian: Box<dyn Guardian>) {
+        self.guardian = Some(guardian);
+    }
+
+    /// Who is told what happens, if anyone.
+    pub(crate) fn observer(&self) -> Option<&dyn Observer> {
+        self.observer.as_deref()
+    }
+
+    /// Asks whoever may veto.
+    ///
+    /// # Errors
+    /// The veto.
+    pub(crate) fn ask(
+        &self,
+        may: impl FnOnce(&dyn Guardian) -> Result<(), Errno>,
+    ) -> Result<(), Errno> {
+        self.guardian.as_deref().map_or(Ok(()), may)
     }
 
     /// The frame table.
@@ -145,7 +118,7 @@ impl System {
     /// # Errors
     /// The guardian's veto; `ENOMEM` when the overcommit mode forbids it.
     pub(crate) fn commit(&self, pages: u64, mapped: u64) -> Result<(), Errno> {
-        self.guardian.may_commit(pages)?;
+        self.ask(|guardian| guardian.may_commit(pages))?;
         let before = self.committed.fetch_add(pages, Ordering::Relaxed);
         if self.sysctl.allows(before.saturating_add(pages), pages, mapped) {
             return Ok(());

@@ -41,6 +41,18 @@ fn payloads() -> Vec<Case> {
         Case::new("hello", payload("hello"), &["some", "arguments"]).natively(),
         Case::new("tour", payload("tour"), &[]),
         Case::new("faults", payload("faults"), &[]),
+        Case::new("calls", payload("calls"), &[]),
+        Case::new("calls-traced", payload("calls"), &[])
+            .option("--trace")
+            .says("mremap(0x100000000000, 8192, 4096, 0) = 0x100000000000")
+            .says("madvise(0x100000001000, 8192, MADV_GUARD_INSTALL) = 0")
+            .says(", 2, MADV_RANDOM, 0) = 4096")
+            .says("mseal(0x100000000000, 8192, 0) = 0")
+            .says("= -1 EPERM (Operation not permitted)")
+            .says("mbind(0x100000000000, 4096, MPOL_BIND, [0x00000000000001], 64, 0) = 0")
+            .says("prctl(PR_SET_MDWE, PR_MDWE_REFUSE_EXEC_GAIN, 0, 0, 0) = 0")
+            .says("prlimit64(0, RLIMIT_AS, NULL, {rlim_cur=RLIM64_INFINITY, ")
+            .says("@touch 0x100000001000 r = SEGV_MAPERR"),
         Case::new("forger", payload("forger"), &["all"]),
     ];
     for seed in 1..=8 {
@@ -141,6 +153,7 @@ fn c_programs() -> Vec<Case> {
 fn without_flush() -> Vec<Case> {
     vec![
         Case::new("faults-without-flush", payload("faults"), &[]).without_flush(),
+        Case::new("calls-without-flush", payload("calls"), &[]).without_flush(),
         Case::new("stress-without-flush", payload("stress"), &["1", "400"]).without_flush(),
         Case::command("doctor-without-flush", &["doctor", "--json"])
             .without_flush()

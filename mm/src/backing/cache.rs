@@ -13,12 +13,14 @@ use crate::phys::{Contents, FrameKind, Frames};
 #[derive(Debug)]
 pub(super) struct PageCache {
     frames: Arc<Frames>,
+    kind: FrameKind,
     pages: Mutex<BTreeMap<u64, Frame>>,
 }
 
 impl PageCache {
-    pub(super) fn new(frames: Arc<Frames>) -> Self {
-        PageCache { frames, pages: Mutex::default() }
+    /// An empty one, whose frames will be of this kind.
+    pub(super) fn new(frames: Arc<Frames>, kind: FrameKind) -> Self {
+        PageCache { frames, kind, pages: Mutex::default() }
     }
 
     /// The frame of the page, with a reference for the caller; made and filled if it is not there.
@@ -34,7 +36,7 @@ impl PageCache {
         let frame = match pages.get(&index) {
             Some(&frame) => frame,
             None => {
-                let frame = frames.alloc(FrameKind::Cached, contents)?;
+                let frame = frames.alloc(self.kind, contents)?;
                 if let Err(error) = fill(frames, frame) {
                     frames.put(frame)?;
                     return Err(error);

@@ -8,7 +8,7 @@ use super::cache::PageCache;
 use super::{Backing, BackingError, BackingName, Placement};
 use crate::addr::{Frame, PAGE_BYTES, PAGE_SIZE};
 use crate::error::Errno;
-use crate::phys::{Contents, Frames};
+use crate::phys::{Contents, FrameKind, Frames};
 use crate::vma::{MapFlags, VmFlags};
 
 /// Bytes at offsets.
@@ -33,7 +33,7 @@ pub struct FileBacking<S> {
 impl<S: FileSource> FileBacking<S> {
     /// A file that `/proc/PID/maps` calls `name`.
     pub fn new(frames: Arc<Frames>, source: S, name: BackingName) -> Self {
-        FileBacking { source, name, cache: PageCache::new(frames) }
+        FileBacking { source, name, cache: PageCache::new(frames, FrameKind::Cached) }
     }
 }
 

@@ -30,6 +30,27 @@ impl OpenFile {
     }
 }
 
+impl OpenFile {
+    /// An open of something in which there is nothing to map: a stream, a directory, a userfaultfd.
+    #[must_use]
+    pub fn unmappable(mode: FileMode) -> Self {
+        OpenFile::new(Arc::new(Unmappable), mode | FileMode::UNMAPPABLE)
+    }
+}
+
+#[derive(Debug)]
+struct Unmappable;
+
+impl Backing for Unmappable {
+    fn page(&self, _: u64) -> Result<Frame, BackingError> {
+        Err(BackingError::NoPage)
+    }
+
+    fn name(&self) -> BackingName {
+        BackingName::default()
+    }
+}
+
 impl Backing for OpenFile {
     fn page(&self, index: u64) -> Result<Frame, BackingError> {
         self.object.page(index)

@@ -11,7 +11,7 @@ use super::cache::PageCache;
 use super::{Backing, BackingError, BackingName, Placement};
 use crate::addr::Frame;
 use crate::error::Errno;
-use crate::phys::{Contents, Frames};
+use crate::phys::{Contents, FrameKind, Frames};
 use crate::vma::VmFlags;
 
 bitflags! {
@@ -67,7 +67,7 @@ impl SharedMemory {
             pages: AtomicU64::new(pages),
             seals: AtomicU32::new(0),
             name,
-            cache: PageCache::new(frames),
+            cache: PageCache::new(frames, FrameKind::Shared),
         }
     }
 

@@ -3,7 +3,7 @@
 
 use crate::addr::{PageRange, VirtAddr};
 use crate::paging::Owner;
-use crate::space::AddressSpace;
+use crate::space::{AddressSpace, PageClass};
 use crate::vma::account::Account;
 use crate::vma::merge::continues;
 use crate::vma::{Lineage, VmFlags};
@@ -52,7 +52,7 @@ pub fn unmerged(space: &AddressSpace) -> Option<(PageRange, PageRange)> {
 
 fn audit_entries(space: &AddressSpace) -> Result<(), String> {
     let Some(all) = PageRange::new(VirtAddr::ZERO, VirtAddr::TASK_END) else { return Ok(()) };
-    let (mut own, mut backed) = (0, 0);
+    let (mut own, mut file, mut shared) = (0, 0, 0);
     for leaf in space.table().cursor(all) {
         let (addr, entry) = (leaf.addr, leaf.entry);
         let vma = space.vmas().find_exact(addr);
@@ -79,18 +79,16 @@ fn audit_entries(space: &AddressSpace) -> Result<(), String> {
         let frame = entry.frame().ok_or_else(|| format!("{addr} names no frame: {entry:?}"))?;
         let frames = space.system().frames();
         check(frames.references(frame) > 0, || format!("{addr} names the free {frame:?}"))?;
-        match entry.owner() {
-            Owner::Process => own += 1,
-            Owner::Backing => backed += 1,
+        match PageClass::of(entry.owner(), frame, frames) {
+            PageClass::Own => own += 1,
+            PageClass::File => file += 1,
+            PageClass::Shared => shared += 1,
         }
     }
     let resident = &space.counters().resident;
-    check(resident.own() == own && resident.backed() == backed, || {
-        format!(
-            "resident {} own and {} backed pages, entries say {own} and {backed}",
-            resident.own(),
-            resident.backed()
-        )
+    let counted = [PageClass::Own, PageClass::File, PageClass::Shared].map(|c| resident.of(c));
+    check(counted == [own, file, shared], || {
+        format!("resident pages {counted:?}, entries say {:?}", [own, file, shared])
     })?;
     Ok(())
 }

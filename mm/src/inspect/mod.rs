@@ -1,7 +1,12 @@
-//! What can be seen of an address space: `/proc/PID/maps`, and the audit of its invariants.
+//! What can be seen of an address space: `/proc/PID/maps`, smaps' flags, the memory lines of
+//! `/proc/PID/status`, and the audit of its invariants.
 
 mod audit;
 mod maps;
+mod smaps;
+mod status;
 
 pub use audit::{audit, unmerged};
 pub use maps::{MapsLine, maps, maps_text};
+pub use smaps::VmFlagsLine;
+pub use status::{MemoryStatus, status};

@@ -41,6 +41,8 @@ pub enum FrameKind {
     Anonymous,
     /// A page that belongs to a backing: a private mapping copies it before writing.
     Cached,
+    /// The same, of shared memory: it is counted apart (Linux's `folio_test_swapbacked`).
+    Shared,
     /// A page table, or another frame that no program may map.
     Table,
 }
@@ -116,7 +118,7 @@ enum Presence {
 impl From<FrameKind> for BlockKind {
     fn from(kind: FrameKind) -> Self {
         match kind {
-            FrameKind::Anonymous | FrameKind::Cached => BlockKind::Pages,
+            FrameKind::Anonymous | FrameKind::Cached | FrameKind::Shared => BlockKind::Pages,
             FrameKind::Table => BlockKind::Tables,
         }
     }

@@ -6,7 +6,9 @@ pub mod engine;
 pub mod linux;
 pub mod names;
 mod software;
+mod start;
 pub mod text;
 pub mod trace;
 
 pub use software::{CountingSink, SoftwareMachine};
+pub use start::{all_vmas, starting_state};

@@ -68,10 +68,23 @@ impl SoftwareMachine {
     /// # Errors
     /// [`AllocError`] when that is not enough for a root table.
     pub fn new(frames: u64, limits: Limits) -> Result<Self, AllocError> {
+        SoftwareMachine::prepared(frames, limits, |_| {})
+    }
+
+    /// The same, on a system that `prepare` has set up.
+    ///
+    /// # Errors
+    /// [`AllocError`] when the frames are not enough for a root table.
+    pub fn prepared(
+        frames: u64,
+        limits: Limits,
+        prepare: impl FnOnce(&mut System),
+    ) -> Result<Self, AllocError> {
         let frames = Arc::new(Frames::new(Arc::new(SoftwareMemory::new(frames))));
         let sink = Arc::new(CountingSink::default());
-        let system =
+        let mut system =
             System::new(Arc::clone(&frames), Box::new(Arc::clone(&sink)), KernelHalf::default());
+        prepare(&mut system);
         let space = SharedSpace::new(AddressSpace::new(Arc::new(system), limits)?);
         Ok(SoftwareMachine { space, sink, frames })
     }

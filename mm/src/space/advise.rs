@@ -177,8 +177,8 @@ fn advised(vma: &Vma, advice: Advice) -> Result<VmFlags, Errno> {
     let sequential = VmFlags::SEQ_READ;
     Ok(match advice {
         Advice::Normal => flags - random - sequential,
-        Advice::Sequential => flags - random | sequential,
-        Advice::Random => flags - sequential | random,
+        Advice::Sequential => (flags - random) | sequential,
+        Advice::Random => (flags - sequential) | random,
         Advice::DontFork => flags | VmFlags::DONTCOPY,
         Advice::DoFork if flags.contains(VmFlags::IO) => return Err(Errno::EINVAL),
         Advice::DoFork => flags - VmFlags::DONTCOPY,
@@ -205,8 +205,8 @@ fn advised(vma: &Vma, advice: Advice) -> Result<VmFlags, Errno> {
             if flags.intersects(unfit) { flags } else { flags | VmFlags::MERGEABLE }
         }
         Advice::Unmergeable => flags - VmFlags::MERGEABLE,
-        Advice::HugePage => flags - VmFlags::NOHUGEPAGE | VmFlags::HUGEPAGE,
-        Advice::NoHugePage => flags - VmFlags::HUGEPAGE | VmFlags::NOHUGEPAGE,
+        Advice::HugePage => (flags - VmFlags::NOHUGEPAGE) | VmFlags::HUGEPAGE,
+        Advice::NoHugePage => (flags - VmFlags::HUGEPAGE) | VmFlags::NOHUGEPAGE,
         _ => flags,
     })
 }

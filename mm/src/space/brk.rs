@@ -1,11 +1,11 @@
 //! brk(2): Linux's `brk` system call and `do_brk_flags`.
 
 use super::AddressSpace;
-use crate::addr::{PAGE_SIZE, PageRange, TASK_SIZE, VirtAddr};
+use crate::addr::{PAGE_SIZE, PageRange, VirtAddr};
 use crate::error::{Broken, CallError, CallResult, Errno};
 use crate::vma::merge::{Origin, merge_left};
 use crate::vma::place::start_gap;
-use crate::vma::{VmFlags, Vma};
+use crate::vma::{MapFlags, VmFlags, Vma};
 
 impl AddressSpace {
     /// Says where the heap begins, empty so far; done once, when a program is loaded.
@@ -71,9 +71,7 @@ impl AddressSpace {
     }
 
     fn grow_heap(&mut self, range: PageRange) -> CallResult<()> {
-        if range.end().get() > TASK_SIZE {
-            return Err(Errno::ENOMEM.into());
-        }
+        self.place(None, range.start(), range.len(), 0, MapFlags::FIXED)?;
         if !self.may_lock(self.modes.default_flags, range.len()) {
             return Err(Errno::EAGAIN.into());
         }
@@ -90,14 +88,16 @@ impl AddressSpace {
         self.commit(range.pages())?;
         let vma = Vma::anonymous(range, flags);
         self.account.add(flags, range.pages());
-        self.system.observer.mapped(&vma);
         // The heap grows only itself: it takes in neither what lies below its start, such as the
         // program's own zeros, nor what lies above.
         let before = self.vmas.prev(range.start());
         let heap = before.is_some_and(|prev| prev.range().end() > self.layout.start_brk);
-        if !heap || merge_left(&mut self.vmas, &vma, Origin::New).is_none() {
+        let merged = if heap { merge_left(&mut self.vmas, &vma, Origin::New) } else { None };
+        self.counters.merges.count(merged.map(|merged| merged.how));
+        if merged.is_none() {
             let _ = self.vmas.insert(vma);
         }
+        self.tell_mapped(range.start());
         Ok(())
     }
 }

@@ -10,7 +10,7 @@ use crate::error::{CallResult, Errno};
 use crate::vma::{VmFlags, Vma};
 
 /// `READ_IMPLIES_EXEC` of personality(2).
-const READ_IMPLIES_EXEC: u32 = 0x0040_0000;
+pub(super) const READ_IMPLIES_EXEC: u32 = 0x0040_0000;
 
 /// Whether memory may be writable and executable (`PR_SET_MDWE`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -154,78 +154,6 @@ impl AddressSpace {
             changed.name.clone_from(&name);
             space.modify(changed, old).map_err(super::advise::later)
         })
-    }
-
-    /// `prctl(PR_SET_MM, field, addr)`: moves one of the fields that say where the program's parts
-    /// are.
-    ///
-    /// # Errors
-    /// In this order: `EPERM` without `CAP_SYS_RESOURCE`; `EINVAL` an address outside the user half
-    /// (or below `mmap_min_addr`), an unknown field, nothing mapped at the address or not with the
-    /// permission that the field needs, fields out of order, a heap past `RLIMIT_DATA`.
-    /// Source: PR_SET_MM(2const), Linux's `prctl_set_mm`, `validate_prctl_map_addr`.
-    pub fn set_mm(&mut self, field: u64, addr: VirtAddr) -> CallResult<()> {
-        use crate::vma::limits::Capabilities;
-        if !self.limits.may(Capabilities::SYS_RESOURCE) {
-            return Err(Errno::EPERM.into());
-        }
-        let min = self.system.sysctl.mmap_min_addr();
-        if addr >= VirtAddr::TASK_END || addr.get() < min {
-            return Err(Errno::EINVAL.into());
-        }
-        let mut layout = self.layout.clone();
-        let place = match field {
-            1 => &mut layout.start_code,
-            2 => &mut layout.end_code,
-            3 => &mut layout.start_data,
-            4 => &mut layout.end_data,
-            5 => &mut layout.start_stack,
-            6 => &mut layout.start_brk,
-            7 => &mut layout.brk,
-            8 => &mut layout.arg_start,
-            9 => &mut layout.arg_end,
-            10 => &mut layout.env_start,
-            11 => &mut layout.env_end,
-            _ => return Err(Errno::EINVAL.into()),
-        };
-        *place = addr;
-        let must_be_mapped = matches!(field, 5 | 8..=11);
-        self.check_layout(&layout)?;
-        if must_be_mapped && self.vmas.find(addr).is_none() {
-            return Err(Errno::EFAULT.into());
-        }
-        self.layout = layout;
-        Ok(())
-    }
-
-    /// Linux's `validate_prctl_map_addr`.
-    fn check_layout(&self, layout: &super::Layout) -> Result<(), Errno> {
-        let inside = |addr: VirtAddr| {
-            let min = self.system.sysctl.mmap_min_addr();
-            addr >= VirtAddr::new(min) && addr < VirtAddr::TASK_END
-        };
-        let all = [
-            layout.start_code,
-            layout.end_code,
-            layout.start_data,
-            layout.end_data,
-            layout.start_brk,
-            layout.brk,
-            layout.start_stack,
-            layout.arg_start,
-            layout.arg_end,
-            layout.env_start,
-            layout.env_end,
-        ];
-        let in_order = layout.start_code < layout.end_code
-            && layout.start_data <= layout.end_data
-            && layout.start_brk <= layout.brk
-            && layout.arg_start <= layout.arg_end
-            && layout.env_start <= layout.env_end;
-        let data = layout.end_data.get().saturating_sub(layout.start_data.get());
-        let heap = layout.brk.get().saturating_sub(layout.start_brk.get());
-        let fits = data.saturating_add(heap) <= self.limits.data.soft;
-        if all.into_iter().all(inside) && in_order && fits { Ok(()) } else { Err(Errno::EINVAL) }
     }
 }
 

@@ -2,8 +2,10 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::addr::{PAGE_SIZE, VirtAddr};
+use crate::addr::{Frame, PAGE_SIZE, VirtAddr};
 use crate::paging::Owner;
+use crate::phys::{FrameKind, Frames};
+use crate::vma::merge::Merge;
 
 /// Counters of one address space. Changed under the shared lock, so all of them are atomics.
 #[derive(Debug, Default)]
@@ -12,43 +14,96 @@ pub struct Counters {
     pub resident: Resident,
     /// Faults resolved, by what they needed.
     pub faults: FaultCount,
+    /// VMAs merged.
+    pub merges: MergeCount,
+    /// Pages that stay where they are for somebody outside (Linux's `pinned_vm`): who pins them counts
+    /// them.
+    pub pinned: AtomicU64,
+}
+
+/// How often VMAs were merged, by how.
+#[derive(Debug, Default)]
+pub struct MergeCount([AtomicU64; Merge::ALL.len()]);
+
+impl MergeCount {
+    pub(super) fn count(&self, merge: Option<Merge>) {
+        if let Some(merge) = merge {
+            self.0[merge as usize].fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// How often there was such a merge.
+    #[must_use]
+    pub fn of(&self, merge: Merge) -> u64 {
+        self.0[merge as usize].load(Ordering::Relaxed)
+    }
 }
 
 /// Pages that entries name (Linux's `rss_stat`), in pages.
 #[derive(Debug, Default)]
 pub struct Resident {
     own: AtomicU64,
-    backed: AtomicU64,
+    file: AtomicU64,
+    shared: AtomicU64,
     peak: AtomicU64,
 }
 
+/// What a resident page counts as.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PageClass {
+    /// The process's own (`MM_ANONPAGES`).
+    Own,
+    /// A file's (`MM_FILEPAGES`).
+    File,
+    /// Shared memory's (`MM_SHMEMPAGES`).
+    Shared,
+}
+
+impl PageClass {
+    /// What the page of an entry counts as.
+    pub(crate) fn of(owner: Owner, frame: Frame, frames: &Frames) -> Self {
+        match owner {
+            Owner::Process => PageClass::Own,
+            Owner::Backing if frames.kind(frame) == Some(FrameKind::Shared) => PageClass::Shared,
+            Owner::Backing => PageClass::File,
+        }
+    }
+}
+
 impl Resident {
-    pub(super) fn add(&self, owner: Owner) {
-        self.of(owner).fetch_add(1, Ordering::Relaxed);
+    pub(super) fn add(&self, class: PageClass) {
+        self.counter(class).fetch_add(1, Ordering::Relaxed);
         self.peak.fetch_max(self.total(), Ordering::Relaxed);
     }
 
-    pub(super) fn remove(&self, owner: Owner) {
-        self.of(owner).fetch_sub(1, Ordering::Relaxed);
+    pub(super) fn remove(&self, class: PageClass) {
+        self.counter(class).fetch_sub(1, Ordering::Relaxed);
     }
 
-    fn of(&self, owner: Owner) -> &AtomicU64 {
-        match owner {
-            Owner::Process => &self.own,
-            Owner::Backing => &self.backed,
+    fn counter(&self, class: PageClass) -> &AtomicU64 {
+        match class {
+            PageClass::Own => &self.own,
+            PageClass::File => &self.file,
+            PageClass::Shared => &self.shared,
         }
+    }
+
+    /// Pages of this class.
+    #[must_use]
+    pub fn of(&self, class: PageClass) -> u64 {
+        self.counter(class).load(Ordering::Relaxed)
     }
 
     /// Anonymous pages and private copies (`MM_ANONPAGES`).
     #[must_use]
     pub fn own(&self) -> u64 {
-        self.own.load(Ordering::Relaxed)
+        self.of(PageClass::Own)
     }
 
     /// Pages of backings (`MM_FILEPAGES` and `MM_SHMEMPAGES`).
     #[must_use]
     pub fn backed(&self) -> u64 {
-        self.backed.load(Ordering::Relaxed)
+        self.of(PageClass::File) + self.of(PageClass::Shared)
     }
 
     /// All of them.

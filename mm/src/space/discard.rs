@@ -7,6 +7,7 @@ use super::AddressSpace;
 use super::advise::{Advice, Kind};
 use crate::addr::{PAGE_BYTES, PageRange, TABLE_SPAN, VirtAddr};
 use crate::error::{CallResult, Errno};
+use crate::hooks::Invalidation;
 use crate::paging::{Entry, FlushBatch};
 use crate::vma::{VmFlags, Vma};
 
@@ -64,9 +65,11 @@ impl AddressSpace {
 
     /// Drops the pages of a range but not its guards: anonymous memory reads as zeros afterwards.
     fn discard(&self, range: PageRange, batch: &mut FlushBatch) {
-        for leaf in self.table.cursor(range).filter(|leaf| !leaf.entry.is_guard()) {
-            self.drop_entry(leaf.slot, batch);
-        }
+        self.invalidate(range, Invalidation::Clear, |space| {
+            for leaf in space.table.cursor(range).filter(|leaf| !leaf.entry.is_guard()) {
+                space.drop_entry(leaf.slot, batch);
+            }
+        });
     }
 
     /// `MADV_REMOVE`: the pages of the object itself.
@@ -93,11 +96,14 @@ impl AddressSpace {
             self.table.ensure(VirtAddr::new(tables.max(part.start().get())))?;
             tables += TABLE_SPAN;
         }
-        for page in (part.start().get()..part.end().get()).step_by(PAGE_BYTES).map(VirtAddr::new) {
-            let Some(slot) = self.table.slot(page) else { continue };
-            self.drop_entry(slot, batch);
-            slot.store(Entry::GUARD.raw(), Ordering::Release);
-        }
+        let pages = (part.start().get()..part.end().get()).step_by(PAGE_BYTES).map(VirtAddr::new);
+        self.invalidate(part, Invalidation::Clear, |space| {
+            for page in pages {
+                let Some(slot) = space.table.slot(page) else { continue };
+                space.drop_entry(slot, batch);
+                slot.store(Entry::GUARD.raw(), Ordering::Release);
+            }
+        });
         Ok(())
     }
 }

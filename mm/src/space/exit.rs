@@ -15,7 +15,9 @@ impl AddressSpace {
     /// [`Broken`] when the flush fails: the frames are then never used again.
     pub fn exit(self) -> Result<(), Broken> {
         let system = Arc::clone(&self.system);
-        system.observer.released();
+        if let Some(observer) = system.observer() {
+            observer.released();
+        }
         let promised = self.vmas.iter().filter(|vma| vma.flags.contains(VmFlags::ACCOUNT));
         system.uncommit(promised.map(|vma| vma.range().pages()).sum());
         let mut batch = FlushBatch::new();

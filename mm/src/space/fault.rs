@@ -16,11 +16,12 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::AddressSpace;
 use super::protect::entry_access;
-use crate::addr::{Frame, PAGE_BYTES, PAGE_SIZE, TABLE_SPAN, VirtAddr, index};
+use super::{AddressSpace, PageClass};
+use crate::addr::{Frame, PAGE_BYTES, PAGE_SIZE, PageRange, TABLE_SPAN, VirtAddr, index};
 use crate::backing::{Backing, BackingError};
 use crate::error::{AccessError, Fault};
+use crate::hooks::Invalidation;
 use crate::paging::{Access, AccessKind, Entry, FlushBatch, Owner, Touch};
 use crate::phys::{AllocError, Contents, FrameKind};
 use crate::vma::merge::may_share;
@@ -72,7 +73,9 @@ impl AddressSpace {
             (Some(backing), None) => self.backed_fault(&at, &**backing, words)?,
             (_, Some(frame)) => self.raise(&at, entry, frame)?,
         }
-        self.system.observer.faulted(addr, kind);
+        if let Some(observer) = self.system.observer() {
+            observer.faulted(addr, kind);
+        }
         Ok(Resolved::Done)
     }
 
@@ -198,14 +201,20 @@ impl AddressSpace {
     fn replace_by_copy(&self, at: &At<'_>, old: Entry, frame: Frame) -> Result<(), AccessError> {
         self.prepare_anon(at.vma);
         let copy = self.copy_page(at, frame)?;
-        let swapped =
-            at.slot.compare_exchange(old.raw(), copy.raw(), Ordering::AcqRel, Ordering::Relaxed);
+        let swap = |_: &Self| {
+            at.slot.compare_exchange(old.raw(), copy.raw(), Ordering::AcqRel, Ordering::Relaxed)
+        };
+        let swapped = match PageRange::from_len(at.page, PAGE_SIZE) {
+            Some(page) => self.invalidate(page, Invalidation::Clear, swap),
+            None => swap(self),
+        };
         if swapped.is_err() {
             // The accessed bit or another fault came first: this one comes again.
             return Ok(copy.frame().map_or(Ok(()), |copy| self.system.frames().put(copy))?);
         }
-        self.counters.resident.remove(Owner::Backing);
-        self.counters.resident.add(Owner::Process);
+        let class = PageClass::of(Owner::Backing, frame, self.system.frames());
+        self.counters.resident.remove(class);
+        self.counters.resident.add(PageClass::Own);
         self.counters.faults.copied.fetch_add(1, Ordering::Relaxed);
         let mut batch = FlushBatch::new();
         if old.is_accessed() {
@@ -242,13 +251,12 @@ impl AddressSpace {
 
     /// Installs an entry where nothing is; if something came first, gives the frame back.
     fn install(&self, slot: &AtomicU64, entry: Entry) -> Result<(), AccessError> {
+        let Some(frame) = entry.frame() else { return Ok(()) };
+        // Told before it is there: from then on another vCPU may take it away again.
+        let class = PageClass::of(entry.owner(), frame, self.system.frames());
         match slot.compare_exchange(0, entry.raw(), Ordering::AcqRel, Ordering::Relaxed) {
-            Ok(_) => self.counters.resident.add(entry.owner()),
-            Err(_) => {
-                if let Some(frame) = entry.frame() {
-                    self.system.frames().put(frame)?;
-                }
-            }
+            Ok(_) => self.counters.resident.add(class),
+            Err(_) => self.system.frames().put(frame)?,
         }
         Ok(())
     }

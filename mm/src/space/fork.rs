@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::{AddressSpace, Ahead, Counters};
+use super::{AddressSpace, Ahead, Counters, PageClass};
 use crate::addr::PAGE_SIZE;
 use crate::error::{CallResult, Errno};
 use crate::paging::{Entry, Owner, PageTable, Touch};
@@ -72,12 +72,12 @@ impl AddressSpace {
                     Some(frame) => {
                         let copy = frames.alloc(FrameKind::Anonymous, Contents::Any)?;
                         frames.memory().copy(frame, copy);
-                        child.counters.resident.add(Owner::Process);
+                        child.counters.resident.add(PageClass::Own);
                         Entry::leaf(copy, Owner::Process, entry.access(), touch)
                     }
                     None => entry,
                 };
-                let at = crate::addr::index(leaf.addr.get() / PAGE_SIZE & 511);
+                let at = crate::addr::index((leaf.addr.get() / PAGE_SIZE) & 511);
                 words[at].store(copy.raw(), Ordering::Release);
             }
         }

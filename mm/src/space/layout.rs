@@ -1,4 +1,6 @@
-//! Where things are in an address space, and `PR_SET_MM` of prctl(2), which says so.
+//! Where things are in an address space. `PR_SET_MM` of prctl(2), which moves them, is in `space/fields`.
+
+use std::ops::Range;
 
 use super::AddressSpace;
 use crate::addr::{PageRange, VirtAddr};
@@ -60,6 +62,22 @@ impl Layout {
 }
 
 impl AddressSpace {
+    /// Says where the program's code is (`start_code`, `end_code`).
+    pub fn set_code(&mut self, code: Range<VirtAddr>) {
+        (self.layout.start_code, self.layout.end_code) = (code.start, code.end);
+    }
+
+    /// Says where the program's data is (`start_data`, `end_data`): `RLIMIT_DATA` counts it with the heap.
+    pub fn set_data(&mut self, data: Range<VirtAddr>) {
+        (self.layout.start_data, self.layout.end_data) = (data.start, data.end);
+    }
+
+    /// Says where the strings of the program's arguments and of its environment are.
+    pub fn set_strings(&mut self, arguments: Range<VirtAddr>, environment: Range<VirtAddr>) {
+        (self.layout.arg_start, self.layout.arg_end) = (arguments.start, arguments.end);
+        (self.layout.env_start, self.layout.env_end) = (environment.start, environment.end);
+    }
+
     /// Says where placement from the top down begins.
     pub fn set_mmap_base(&mut self, addr: VirtAddr) {
         self.layout.place.mmap_base = addr;

@@ -47,7 +47,7 @@ impl AddressSpace {
     /// `MAP_POPULATE` or `MAP_LOCKED`.
     ///
     /// # Errors
-    /// In this order: `EINVAL` length 0 or offset unaligned; `ENOMEM` length overflows; `EOVERFLOW`
+    /// In this order: `EINVAL` offset unaligned; the guardian's veto; `EINVAL` length 0; `ENOMEM` length overflows; `EOVERFLOW`
     /// offset; `ENOMEM` too many VMAs, no room; `EINVAL` fixed address unaligned; `EPERM` below
     /// `mmap_min_addr`; `EEXIST` with `MAP_FIXED_NOREPLACE`; `EPERM`, `EAGAIN` locking; what the file
     /// forbids (`EOVERFLOW`, `EOPNOTSUPP`, `EACCES`, `EPERM`, `ENODEV`); `EINVAL` the type, or growing
@@ -55,7 +55,7 @@ impl AddressSpace {
     /// `ENOMEM` `RLIMIT_AS`, `RLIMIT_DATA`, the commit limit.
     /// Source: mmap(2), Linux's `mm/mmap.c` and `mm/vma.c`.
     pub fn mmap(&mut self, request: &MapRequest) -> CallResult<VirtAddr> {
-        if !request.offset.is_multiple_of(1 << PAGE_SHIFT) || request.len == 0 {
+        if !request.offset.is_multiple_of(1 << PAGE_SHIFT) {
             return Err(Errno::EINVAL.into());
         }
         let mut request = request.clone();
@@ -72,6 +72,10 @@ impl AddressSpace {
                 return Err(Errno::EINVAL.into());
             }
             request.file = Some(Arc::new(HugePool::new(size)));
+        }
+        self.system.ask(|guardian| guardian.may_map(&request))?;
+        if request.len == 0 {
+            return Err(Errno::EINVAL.into());
         }
         if self.modes.read_implies_exec()
             && request.prot.contains(Prot::READ)
@@ -170,7 +174,7 @@ impl AddressSpace {
         if addr < min_addr && !self.limits.may(Capabilities::SYS_RAWIO) {
             return Err(Errno::EPERM);
         }
-        self.system.guardian.may_use_address(addr)?;
+        self.system.ask(|guardian| guardian.may_use_address(addr))?;
         Ok(addr)
     }
 
@@ -188,7 +192,6 @@ impl AddressSpace {
     pub(super) fn map_region(&mut self, mut vma: Vma) -> CallResult<()> {
         let range = vma.range();
         self.reserve(3)?;
-        self.system.guardian.may_map(&vma)?;
         let old = self.gather(range)?;
         if !self.may_expand(vma.flags, range.pages() - old.pages) {
             return Err(Errno::ENOMEM.into());
@@ -222,15 +225,26 @@ impl AddressSpace {
             };
         }
         self.account.add(vma.flags, range.pages());
-        self.system.observer.mapped(&vma);
         let unlocked =
             vma.flags.contains(VmFlags::LOCKED) && vma.flags.intersects(VmFlags::UNLOCKABLE);
-        let start = insert_merged(&mut self.vmas, vma, Origin::New);
+        let (start, merged) = insert_merged(&mut self.vmas, vma, Origin::New);
+        self.counters.merges.count(merged);
         if unlocked {
             // Only now, as Linux does: what is mapped beside it later finds other flags.
             self.change_flags(start, |flags| flags.difference(VmFlags::LOCKED_MASK));
         }
+        self.tell_mapped(start);
         Ok(())
+    }
+
+    /// Tells that memory was mapped, which is part of the VMA at `start` now.
+    pub(super) fn tell_mapped(&self, start: VirtAddr) {
+        let Some(observer) = self.system.observer() else { return };
+        let Some(vma) = self.vmas.find_exact(start) else { return };
+        observer.mapped(vma);
+        if vma.backing.is_some() {
+            observer.file_mapped(vma);
+        }
     }
 
     /// Changes a VMA's flags behind the back of merging, and counts it as what it is then.

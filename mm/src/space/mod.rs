@@ -16,8 +16,10 @@ mod brk;
 mod control;
 mod counters;
 mod discard;
+mod exec;
 mod exit;
 mod fault;
+mod fields;
 mod fork;
 mod layout;
 mod lock;
@@ -43,8 +45,9 @@ mod tests;
 
 pub use advise::Advice;
 pub use control::{Mdwe, Modes};
-pub use counters::{Counters, FaultCount, Resident};
+pub use counters::{Counters, FaultCount, PageClass, Resident};
 pub use fault::Resolved;
+pub use fields::{AUXV_WORDS, LayoutField, NewLayout};
 pub use layout::Layout;
 pub use map::MapRequest;
 pub use remap::RemapRequest;
@@ -214,7 +217,8 @@ impl AddressSpace {
         let (flags, pages) = (changed.flags, changed.range().pages());
         let max = self.max_map_count();
         self.reserve(2)?;
-        let end = modify(&mut self.vmas, changed, max)?;
+        let (end, merged) = modify(&mut self.vmas, changed, max)?;
+        self.counters.merges.count(merged);
         self.account.remove(old, pages);
         self.account.add(flags, pages);
         Ok(end)
@@ -247,7 +251,8 @@ impl AddressSpace {
             batch.lowered(frame);
         }
         batch.put_later(frame);
-        self.counters.resident.remove(entry.owner());
+        let class = PageClass::of(entry.owner(), frame, self.system.frames());
+        self.counters.resident.remove(class);
     }
 
     /// Ends an operation: flushes, frees, and now and then returns empty tables.

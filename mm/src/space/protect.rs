@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use super::AddressSpace;
 use crate::addr::{PageRange, VirtAddr, page_align};
 use crate::error::{CallResult, Errno};
+use crate::hooks::Invalidation;
 use crate::paging::{Access, Entry, FlushBatch, Owner};
 use crate::vma::{Prot, VmFlags, Vma};
 
@@ -15,7 +16,7 @@ impl AddressSpace {
     /// # Errors
     /// In this order: `EINVAL` both `PROT_GROWS` flags, address unaligned; `ENOMEM` the length wraps;
     /// `EINVAL` unknown bits; `ENOMEM` nothing mapped; `EINVAL` `PROT_GROWSDOWN` on a VMA that does not
-    /// grow; then for each VMA `EACCES` what its backing or MDWE forbids, `EPERM` sealed, `ENOMEM`
+    /// grow; then for each VMA `EACCES` what its backing or MDWE forbids, the guardian's veto, `EPERM` sealed, `ENOMEM`
     /// limits. Source: mprotect(2), Linux's `mm/mprotect.c`.
     pub fn mprotect(&mut self, addr: VirtAddr, len: u64, prot: Prot) -> CallResult<()> {
         let grows = prot & (Prot::GROWSDOWN | Prot::GROWSUP);
@@ -101,26 +102,33 @@ impl AddressSpace {
             {
                 return Err(Errno::EACCES.into());
             }
+            self.system.ask(|guardian| guardian.may_protect(vma, asked, prot))?;
             if vma.flags.contains(VmFlags::SEALED) {
                 return Err(Errno::EPERM.into());
             }
-            at = if flags == vma.flags { stop } else { self.protect_one(range, flags, batch)? };
+            at = if flags == vma.flags {
+                stop
+            } else {
+                let part = vma.part(range);
+                self.protect_one(part, flags, batch)?
+            };
         }
         Ok(())
     }
 
-    /// A part of one VMA (`mprotect_fixup`). Returns where the VMA ends that it is part of then.
+    /// Gives a part of one VMA these flags (`mprotect_fixup`). Returns where the VMA ends that it is
+    /// part of then.
     fn protect_one(
         &mut self,
-        range: PageRange,
+        mut part: Vma,
         flags: VmFlags,
         batch: &mut FlushBatch,
     ) -> CallResult<VirtAddr> {
-        let vma = self.vmas.find_exact(range.start()).ok_or(Errno::ENOMEM)?;
-        let old = vma.flags;
-        let flags = self.charge_protect(vma, flags, range)?;
+        let (old, range) = (part.flags, part.range());
+        let flags = self.charge_protect(&part, flags, range)?;
         let charged = flags.contains(VmFlags::ACCOUNT) && !old.contains(VmFlags::ACCOUNT);
-        let end = match self.modify_flags(range, flags) {
+        part.flags = flags;
+        let end = match self.modify(part, old) {
             Ok(end) => end,
             Err(errno) => {
                 if charged {
@@ -129,7 +137,9 @@ impl AddressSpace {
                 return Err(errno.into());
             }
         };
-        self.change_pages(range, flags, batch);
+        self.invalidate(range, Invalidation::Protection, |space| {
+            space.change_pages(range, flags, batch);
+        });
         if old.contains(VmFlags::ACCOUNT) && !flags.contains(VmFlags::ACCOUNT) {
             self.system.uncommit(range.pages());
         }
@@ -139,7 +149,11 @@ impl AddressSpace {
             // Locked memory shall not fault when it is written.
             let _ = self.populate_part(vma, range)?;
         }
-        self.system.observer.protected(range);
+        if let Some(observer) = self.system.observer()
+            && let Some(vma) = self.vmas.find_exact(range.start())
+        {
+            observer.mapped(vma);
+        }
         Ok(end)
     }
 
@@ -168,9 +182,14 @@ impl AddressSpace {
 
     /// Gives the pages that are there their new permission.
     fn change_pages(&self, range: PageRange, flags: VmFlags, batch: &mut FlushBatch) {
+        let leaves = self.table.cursor(range).filter(|leaf| !leaf.entry.is_guard());
+        let mut leaves = leaves.peekable();
+        if leaves.peek().is_none() {
+            return;
+        }
         let vma = self.vmas.find_exact(range.start());
         let written = vma.is_some_and(|vma| vma.anon().is_some());
-        for leaf in self.table.cursor(range).filter(|leaf| !leaf.entry.is_guard()) {
+        for leaf in leaves {
             let mut access = entry_access(flags, leaf.entry.owner());
             if !written && leaf.entry.owner() == Owner::Process {
                 // Only read so far: the first write is to fault, and gives the memory its identity.

@@ -6,6 +6,7 @@ use super::AddressSpace;
 use super::remap::{MOVE_SPARE, Remap, RemapFlags};
 use crate::addr::{PAGE_SHIFT, PageRange, TABLE_SPAN, VirtAddr};
 use crate::error::{CallResult, Errno};
+use crate::hooks::Invalidation;
 use crate::paging::{Entry, FlushBatch};
 use crate::vma::VmFlags;
 use crate::vma::merge::{Origin, insert_merged};
@@ -40,11 +41,17 @@ impl AddressSpace {
             self.ensure_tables(old, target.start())?;
         }
         if flags.contains(VmFlags::ACCOUNT) {
-            self.commit(charge)?;
+            // Linux asks for what was cut off as well, and even keeps it; here the asking is enough.
+            let cut = remap.cut >> PAGE_SHIFT;
+            self.commit(charge + cut)?;
+            self.system.uncommit(cut);
         }
+        // While both are mapped the process has no more than before.
+        let peak = self.account.peak;
         self.account.add(flags, target.pages());
-        self.system.observer.mapped(&moved);
-        let merged = insert_merged(&mut self.vmas, moved, Origin::Moved);
+        self.account.peak = peak;
+        let (merged, how) = insert_merged(&mut self.vmas, moved, Origin::Moved);
+        self.counters.merges.count(how);
         // Nobody asked to hear of moves: the whole VMA that it is part of now is watched no longer
         // (`mremap_userfaultfd_prep`).
         self.vmas.update(merged, |vma| {
@@ -54,16 +61,20 @@ impl AddressSpace {
         });
         if let Some(old) = old {
             let mut batch = FlushBatch::new();
-            self.move_pages(old, target.start(), &mut batch);
+            self.invalidate(old, Invalidation::Unmap, |space| {
+                space.move_pages(old, target.start(), &mut batch);
+            });
             if keeps {
                 self.empty_source(old, merged);
             } else {
                 // What was promised for the source is promised for the target now.
                 self.gather(old)?;
+                self.tell_files_unmapped(old);
                 self.remove_vmas(old);
             }
             self.finish(batch)?;
         }
+        self.account.peak = peak.max(self.account.total);
         Ok(target.start())
     }
 

@@ -53,6 +53,8 @@ pub(super) struct Remap {
     pub(super) new_len: u64,
     pub(super) flags: RemapFlags,
     pub(super) new_addr: VirtAddr,
+    /// How many bytes were cut off already.
+    pub(super) cut: u64,
 }
 
 /// How many VMAs below the limit a move stays while it is under way.
@@ -116,6 +118,7 @@ impl AddressSpace {
             new_len: page_align(request.new_len).unwrap_or(0),
             flags,
             new_addr: request.new_addr,
+            cut: 0,
         };
         let Remap { addr, old_len, new_len, new_addr, .. } = remap;
         if !addr.is_page_aligned() || new_len == 0 || new_len > TASK_SIZE {
@@ -225,6 +228,7 @@ impl AddressSpace {
             let rest = remap.old_len - remap.new_len;
             self.munmap(remap.addr.offset(remap.new_len), rest)?;
             remap.old_len = remap.new_len;
+            remap.cut = rest;
         }
         let vma = self.vmas.find_exact(remap.addr).ok_or(Errno::EFAULT)?;
         if remap.flags.contains(RemapFlags::DONTUNMAP)
@@ -280,14 +284,15 @@ impl AddressSpace {
             self.commit(more.pages())?;
         }
         // The new part goes on where the VMA ends: as a VMA of its own it merges with it.
-        if merge_new(&mut self.vmas, &tail, Origin::Extension).is_none() {
+        let merged = merge_new(&mut self.vmas, &tail, Origin::Extension);
+        self.counters.merges.count(merged.map(|merged| merged.how));
+        if merged.is_none() {
             if flags.contains(VmFlags::ACCOUNT) {
                 self.system.uncommit(more.pages());
             }
             return Err(Errno::ENOMEM.into());
         }
         self.account.add(flags, more.pages());
-        self.system.observer.mapped(&tail);
         Ok(true)
     }
 

@@ -90,6 +90,7 @@ impl AddressSpace {
             let _ = self.vmas.insert(vma);
             self.account.add(flags, grown);
             self.counters.faults.stack_growth.fetch_add(1, Ordering::Relaxed);
+            self.tell_mapped(new.start());
         }
         Ok(())
     }

@@ -3,6 +3,7 @@
 use super::AddressSpace;
 use crate::addr::{PageRange, TASK_SIZE, VirtAddr, page_align};
 use crate::error::{CallResult, Errno};
+use crate::hooks::Invalidation;
 use crate::paging::FlushBatch;
 use crate::vma::VmFlags;
 use crate::vma::split::split_at;
@@ -67,6 +68,7 @@ impl AddressSpace {
             split_at(&mut self.vmas, range.start())?;
         }
         let mut gathered = Gathered::default();
+        let mut end = range.end();
         for vma in self.vmas.range(range) {
             if vma.flags.contains(VmFlags::SEALED) {
                 return Err(Errno::EPERM);
@@ -76,25 +78,61 @@ impl AddressSpace {
             if vma.flags.contains(VmFlags::ACCOUNT) {
                 gathered.committed += pages;
             }
+            end = vma.range().end();
         }
-        split_at(&mut self.vmas, range.end())?;
+        if end > range.end() {
+            split_at(&mut self.vmas, range.end())?;
+        }
         Ok(gathered)
     }
 
     /// Removes VMAs and pages of a range whose ends are VMA boundaries.
     pub(super) fn remove_gathered(&mut self, range: PageRange, batch: &mut FlushBatch) {
-        self.zap(range, batch);
+        self.invalidate(range, Invalidation::Unmap, |space| {
+            space.tell_files_unmapped(range);
+            space.zap(range, batch);
+        });
         self.remove_vmas(range);
+    }
+
+    /// Tells that the files' memory in a range is being unmapped, whose ends are VMA boundaries.
+    pub(super) fn tell_files_unmapped(&self, range: PageRange) {
+        let Some(observer) = self.system.observer() else { return };
+        for vma in self.vmas.range(range).filter(|vma| vma.backing.is_some()) {
+            observer.file_unmapped(vma, vma.range());
+        }
+    }
+
+    /// Changes entries of a range so that translations become invalid, and tells so before and after.
+    pub(super) fn invalidate<T>(
+        &self,
+        range: PageRange,
+        why: Invalidation,
+        change: impl FnOnce(&Self) -> T,
+    ) -> T {
+        let observer = self.system.observer();
+        if let Some(observer) = observer {
+            observer.invalidating(range, why);
+        }
+        let changed = change(self);
+        if let Some(observer) = observer {
+            observer.invalidated(range, why);
+        }
+        changed
     }
 
     /// Removes the VMAs of a range whose ends are VMA boundaries, and whose pages are gone already.
     pub(super) fn remove_vmas(&mut self, range: PageRange) {
-        while let Some(vma) = self.vmas.find_intersection(range) {
-            let start = vma.range().start();
+        let mut rest = Some(range);
+        while let Some(vma) = rest.and_then(|rest| self.vmas.find_intersection(rest)) {
+            let (start, end) = (vma.range().start(), vma.range().end());
             if let Some(vma) = self.vmas.remove(start) {
                 self.account.remove(vma.flags, vma.range().pages());
             }
+            rest = PageRange::new(end, range.end());
         }
-        self.system.observer.unmapped(range);
+        if let Some(observer) = self.system.observer() {
+            observer.unmapped(range);
+        }
     }
 }

@@ -7,8 +7,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::flags::VmFlags;
 use super::policy::Policy;
 use super::tree::Span;
-use crate::addr::{PAGE_SHIFT, PageRange, VirtAddr};
+use crate::addr::{PAGE_SHIFT, PageRange, VirtAddr, low_half};
 use crate::backing::Backing;
+use crate::error::Errno;
 
 /// Which anonymous memory a VMA's written pages belong to (Linux's `anon_vma`). Two VMAs merge only
 /// if they agree, or one of them was never written to.
@@ -51,7 +52,7 @@ impl AnonId {
 
     fn from_word(word: u64) -> Option<Self> {
         let lineage = if word >> 32 == 0 { Lineage::Own } else { Lineage::Inherited };
-        AnonId::new(word as u32, lineage)
+        AnonId::new(low_half(word), lineage)
     }
 }
 
@@ -80,8 +81,29 @@ pub struct Vma {
 /// A userfaultfd as VMAs feel it: two VMAs registered with different ones do not merge.
 #[derive(Debug, Default)]
 pub struct Userfault {
-    /// `UFFD_FEATURE_*` that were agreed on.
-    pub features: u64,
+    /// `UFFD_FEATURE_*` that were agreed on, and [`Self::INITIALIZED`] once they were.
+    features: AtomicU64,
+}
+
+impl Userfault {
+    /// `UFFD_FEATURE_INITIALIZED`, a bit that no feature has.
+    const INITIALIZED: u64 = 1 << 31;
+
+    /// Agrees on features (`UFFDIO_API`).
+    ///
+    /// # Errors
+    /// `EINVAL` the second time.
+    pub fn initialize(&self, features: u64) -> Result<(), Errno> {
+        let agreed = features | Self::INITIALIZED;
+        let first = self.features.compare_exchange(0, agreed, Ordering::Relaxed, Ordering::Relaxed);
+        first.map(|_| ()).map_err(|_| Errno::EINVAL)
+    }
+
+    /// Whether features were agreed on.
+    #[must_use]
+    pub fn is_initialized(&self) -> bool {
+        self.features.load(Ordering::Relaxed) != 0
+    }
 }
 
 impl Vma {

@@ -104,10 +104,11 @@ pub fn get_unmapped_area(
     }
     let addr = if request.flags.contains(MapFlags::FIXED) {
         // The last page of all addresses is where Linux's functions return errors.
-        match request.hint.get().wrapping_neg() {
-            error @ 1..4096 => return Err(Errno::from_raw(error as i32)),
-            _ => request.hint,
+        let error = request.hint.get().wrapping_neg();
+        if let (1..4096, Ok(error)) = (error, i32::try_from(error)) {
+            return Err(Errno::from_raw(error));
         }
+        request.hint
     } else {
         let huge = match request.source {
             PlaceSource::Anonymous

@@ -13,8 +13,8 @@ use mm::paging::AccessKind;
 use mm::replay::engine::Task;
 use mm::replay::linux::{ByteAccess, Linux, ObjectKind};
 use mm::replay::trace::{AnonOrigin, Hidden, MapLine, Span, VmFlagNames};
-use mm::vma::Userfault;
 use mm::vma::limits::Capabilities;
+use mm::vma::{Userfault, VmFlags};
 
 use super::act::{Act, Deed, Open};
 use crate::oracle::Oracle;
@@ -317,7 +317,9 @@ impl Model {
         let end = addr.saturating_add(len);
         space.vmas().iter().any(|vma| {
             let range = vma.range();
-            vma.userfault.is_some() && range.start().get() < end && range.end().get() > addr
+            // A touch below a stack makes it longer.
+            let is_above = !vma.flags.contains(VmFlags::GROWSDOWN) && range.start().get() >= end;
+            vma.userfault.is_some() && !is_above && range.end().get() > addr
         })
     }
 

@@ -2,12 +2,12 @@
 
 use std::fmt;
 
-use guest::script::Op;
+use guest::script::{Ending, Op};
 use libtest_mimic::Failed;
 
 use super::act::Act;
 use super::model::{Line, Model, Result, Start};
-use crate::oracle::Oracle;
+use crate::oracle::{Oracle, OracleError};
 use crate::script::{Answer, Script};
 
 const TASK_END: u64 = 0x7fff_ffff_f000;
@@ -73,7 +73,22 @@ pub fn compare(
             (flags, script.step(*process, Op::Status))
         })
         .collect();
-    let answers = oracle.run(&script)?;
+    let answers = match oracle.run(&script) {
+        Ok(answers) => answers,
+        // Not shrunk: each try would wait as long.
+        Err(error @ OracleError::Stopped { ending: Ending::Late, .. }) => {
+            let OracleError::Stopped { step, .. } = &error else { return Err(error.into()) };
+            let at = steps.partition_point(|&(first, _)| first <= *step as usize);
+            let listing: String = acts[..at].iter().map(|act| format!("\n{act}")).collect();
+            return Err(format!("{error}{listing}").into());
+        }
+        Err(error @ OracleError::Stopped { .. }) => {
+            let OracleError::Stopped { step, .. } = &error else { return Err(error.into()) };
+            let act = steps.partition_point(|&(first, _)| first <= *step as usize).max(1) - 1;
+            return Ok(Some(Difference { act, what: error.to_string() }));
+        }
+        Err(error) => return Err(error.into()),
+    };
     for (at, (&(result, maps), (our_result, our_lines))) in
         steps.iter().zip(&ours.steps).enumerate()
     {

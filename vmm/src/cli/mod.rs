@@ -5,6 +5,7 @@
 
 mod doctor;
 mod nested;
+mod replay;
 mod report;
 mod run;
 mod size;
@@ -28,6 +29,8 @@ struct Cli {
 enum Command {
     /// Runs a static Linux program or a payload in a guest.
     Run(run::Args),
+    /// Replays a trace of memory calls and compares every result.
+    Replay(replay::Args),
     /// Says whether mmvisor can work here, and what it costs.
     Doctor(doctor::Args),
     /// The machine emulated with a KVM of its own.
@@ -54,6 +57,7 @@ pub fn main() -> ExitCode {
     };
     match cli.command {
         Command::Run(args) => run::run(&args),
+        Command::Replay(args) => replay::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Nested(args) => nested::run(args),
     }

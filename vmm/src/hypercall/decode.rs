@@ -117,6 +117,8 @@ impl Line {
             | Arg::NamesOut
             | Arg::PairOut
             | Arg::PathOut
+            | Arg::NodesOut
+            | Arg::PolicyOut
             | Arg::ResidentOut => true,
             Arg::ArchValue => matches!(self.call.args[0], 0x1003 | 0x1004),
             _ => false,
@@ -171,6 +173,18 @@ impl Line {
                 Stage::Returned(len) => or_address(structs::vector(value, next, len, read)),
                 Stage::Entered | Stage::Failed => text::address(value),
             },
+            Arg::RangesIn => or_address(structs::ranges(value, next, read)),
+            Arg::NodesIn => or_address(structs::nodes(value, next, read)),
+            Arg::NodesOut if matches!(stage, Stage::Returned(_)) => {
+                or_address(structs::nodes(value, next, read))
+            }
+            Arg::NodesOut => text::address(value),
+            Arg::PolicyOut => written(structs::policy),
+            Arg::Persona if low(value) == low(u64::MAX) => text::hex(low(value)),
+            Arg::Persona => flags::PERSONALITY.text(low(value)),
+            Arg::PrctlTail => return prctl_tail(args, index, read),
+            Arg::RequestTail if low(previous) & 0xff00 == 0xaa00 => text::address(value),
+            Arg::RequestTail => text::hex(value),
             Arg::LimitIn => or_address(structs::limit(value, read)),
             Arg::LimitOut => written(structs::limit),
             Arg::ActionIn => or_address(structs::action(value, read)),
@@ -270,6 +284,23 @@ fn fcntl_value(command: u64, value: u64) -> Option<String> {
         c::F_DUPFD | c::F_DUPFD_CLOEXEC | c::F_SETPIPE_SZ | c::F_SETOWN => int(value).to_string(),
         c::F_SETFD if value == 1 => "FD_CLOEXEC".to_owned(),
         c::F_SETFL => flags::OPEN.text(low(value)),
+        _ => text::hex(value),
+    })
+}
+
+/// `prctl`'s arguments after the option.
+fn prctl_tail(args: &[u64; 6], index: usize, read: Reader<'_>) -> Option<String> {
+    use nix::libc as c;
+    let value = args[index];
+    Some(match (int(args[0]), index) {
+        (c::PR_SET_NAME, 1) => text::text(value, read),
+        (c::PR_SET_NAME | c::PR_GET_NAME, _) if index > 1 => return None,
+        (c::PR_SET_VMA, 1) => flags::PR_SET_VMA.text(value),
+        (c::PR_SET_VMA, 2) => text::address(value),
+        (c::PR_SET_VMA, 3) => value.to_string(),
+        (c::PR_SET_VMA, 4) => text::text(value, read),
+        (c::PR_SET_MM, 1) => flags::PR_SET_MM.text(value),
+        (c::PR_SET_MDWE, 1) => flags::PR_MDWE.text(value),
         _ => text::hex(value),
     })
 }

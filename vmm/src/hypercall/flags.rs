@@ -93,12 +93,26 @@ pub(crate) const SA: FlagSet = FlagSet {
     aliases: &[],
 };
 
-/// `ioctl` requests of terminals and pipes.
+/// Flags of which there are none yet.
+pub(crate) const NONE: FlagSet = FlagSet { prefix: "", zero: None, names: &[], aliases: &[] };
+
+/// `ioctl` requests of terminals, pipes and userfaultfds.
 pub(crate) const IOCTL: ChoiceSet = ChoiceSet {
     prefix: "",
-    names: names![
-        TCGETS, TCSETS, TCSETSW, TCSETSF, TIOCGWINSZ, TIOCSWINSZ, TIOCGPGRP, TIOCSPGRP, FIONREAD,
-        FIONBIO
+    names: &[
+        (c::TCGETS, "TCGETS"),
+        (c::TCSETS, "TCSETS"),
+        (c::TCSETSW, "TCSETSW"),
+        (c::TCSETSF, "TCSETSF"),
+        (c::TIOCGWINSZ, "TIOCGWINSZ"),
+        (c::TIOCSWINSZ, "TIOCSWINSZ"),
+        (c::TIOCGPGRP, "TIOCGPGRP"),
+        (c::TIOCSPGRP, "TIOCSPGRP"),
+        (c::FIONREAD, "FIONREAD"),
+        (c::FIONBIO, "FIONBIO"),
+        (0xc018_aa3f, "UFFDIO_API"),
+        (0xc020_aa00, "UFFDIO_REGISTER"),
+        (0x8010_aa01, "UFFDIO_UNREGISTER"),
     ],
 };
 

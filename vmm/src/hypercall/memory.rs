@@ -1,55 +1,50 @@
-//! The memory calls: arguments decoded, [`mm::space`] does the work.
+//! The memory calls: [`mm::calls`] serves them, this is what it needs of a process.
 
+use std::sync::{Arc, PoisonError};
+
+use mm::backing::Backing;
+use mm::calls::Caller;
 use mm::error::Errno;
-use mm::space::{MapRequest, RemapRequest};
-use mm::vma::{MapFlags, Prot};
+use mm::space::SharedSpace;
+use mm::vma::Userfault;
+use mm::vma::policy::Policy;
 
 use super::{Context, Served};
+use crate::task::Process;
 
-/// mmap(2). Of descriptors only the standard streams exist, and none of them can be mapped.
-pub(super) fn mmap(c: &mut Context<'_>) -> Served {
-    let [_, len, prot, flags, _, offset] = c.args;
-    let flags = MapFlags::from_bits_retain(flags);
-    if !flags.contains(MapFlags::ANONYMOUS) {
-        if offset % mm::addr::PAGE_SIZE != 0 {
-            return Err(Errno::EINVAL.into());
-        }
-        c.process.streams.get(c.int(4))?;
-        return Err(if len == 0 { Errno::EINVAL } else { Errno::ENODEV }.into());
+impl Caller for Process {
+    fn space(&self) -> &SharedSpace {
+        &self.space
     }
-    let prot = Prot::from_bits_retain(prot);
-    let request = MapRequest { addr: c.address(0), len, prot, flags, file: None, offset };
-    Ok(c.process.space.change().mmap(&request)?.get())
+
+    fn pid(&self) -> i32 {
+        self.identity.pid
+    }
+
+    fn file(&self, fd: i32) -> Result<Arc<dyn Backing>, Errno> {
+        self.streams.file(fd)
+    }
+
+    fn install(&self, uffd: Arc<Userfault>, flags: i32) -> Result<i32, Errno> {
+        self.streams.install(uffd, flags)
+    }
+
+    fn policy(&self) -> Option<Policy> {
+        *self.policy.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set_policy(&self, policy: Option<Policy>) {
+        *self.policy.lock().unwrap_or_else(PoisonError::into_inner) = policy;
+    }
 }
 
-/// munmap(2).
-pub(super) fn munmap(c: &mut Context<'_>) -> Served {
-    c.process.space.change().munmap(c.address(0), c.args[1])?;
-    Ok(0)
-}
-
-/// mprotect(2).
-pub(super) fn mprotect(c: &mut Context<'_>) -> Served {
-    let prot = Prot::from_bits_retain(c.args[2]);
-    c.process.space.change().mprotect(c.address(0), c.args[1], prot)?;
-    Ok(0)
-}
-
-/// mremap(2).
-pub(super) fn mremap(c: &mut Context<'_>) -> Served {
-    let [_, old_len, new_len, flags, ..] = c.args;
-    let request =
-        RemapRequest { addr: c.address(0), old_len, new_len, flags, new_addr: c.address(4) };
-    Ok(c.process.space.change().mremap(&request)?.get())
-}
-
-/// brk(2).
-pub(super) fn brk(c: &mut Context<'_>) -> Served {
-    Ok(c.process.space.change().brk(c.address(0))?.get())
-}
-
-/// madvise(2).
-pub(super) fn madvise(c: &mut Context<'_>) -> Served {
-    c.process.space.change().madvise(c.address(0), c.args[1], c.int(2))?;
-    Ok(0)
+/// Any memory call; `ENOSYS` for a call that is not one.
+pub(super) fn serve(c: &mut Context<'_>) -> Served {
+    match mm::calls::serve(c.process, c.number, c.args) {
+        Some(result) => Ok(result?),
+        None => {
+            log::debug!("call {} is not served", c.number);
+            Err(Errno::ENOSYS.into())
+        }
+    }
 }

@@ -105,6 +105,7 @@ type Served = Result<u64, Stop>;
 
 /// Who calls, and with what.
 struct Context<'a> {
+    number: u64,
     args: [u64; 6],
     process: &'a Process,
     vcpu: &'a mut Vcpu,
@@ -115,11 +116,8 @@ struct Context<'a> {
 /// # Errors
 /// [`Broken`] when the machine must stop.
 pub fn serve(call: &Call, process: &Process, vcpu: &mut Vcpu) -> Result<Answer, Broken> {
-    let Some(handler) = handler(call.number) else {
-        log::debug!("call {} is not served", call.number);
-        return Ok(Answer::Error(Errno::ENOSYS));
-    };
-    let mut context = Context { args: call.args, process, vcpu };
+    let handler = handler(call.number).unwrap_or(memory::serve);
+    let mut context = Context { number: call.number, args: call.args, process, vcpu };
     match handler(&mut context) {
         Ok(value) => Ok(Answer::Value(value)),
         Err(Stop::Errno(errno)) => Ok(Answer::Error(errno)),
@@ -131,7 +129,7 @@ pub fn serve(call: &Call, process: &Process, vcpu: &mut Vcpu) -> Result<Answer, 
 
 type Handler = fn(&mut Context<'_>) -> Served;
 
-/// The dispatcher: which calls are served, and by whom.
+/// The dispatcher: which calls are served here, and by whom. The others may be memory calls.
 fn handler(number: u64) -> Option<Handler> {
     use guest::abi;
     let own = match number {
@@ -143,13 +141,6 @@ fn handler(number: u64) -> Option<Handler> {
         return own;
     }
     Some(match libc::c_long::try_from(number).ok()? {
-        libc::SYS_mmap => memory::mmap,
-        libc::SYS_munmap => memory::munmap,
-        libc::SYS_mprotect => memory::mprotect,
-        libc::SYS_mremap => memory::mremap,
-        libc::SYS_brk => memory::brk,
-        libc::SYS_madvise => memory::madvise,
-
         libc::SYS_read => streams::read,
         libc::SYS_write => streams::write,
         libc::SYS_readv => streams::readv,
@@ -176,9 +167,6 @@ fn handler(number: u64) -> Option<Handler> {
         libc::SYS_set_tid_address => process::set_tid_address,
         libc::SYS_set_robust_list => process::set_robust_list,
         libc::SYS_prctl => process::prctl,
-        libc::SYS_prlimit64 => process::prlimit64,
-        libc::SYS_getrlimit => process::getrlimit,
-        libc::SYS_setrlimit => process::setrlimit,
         libc::SYS_sched_yield => process::sched_yield,
         libc::SYS_getrusage => process::getrusage,
 

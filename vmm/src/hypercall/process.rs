@@ -1,8 +1,6 @@
 //! Calls about the process and its task.
 
-use mm::addr::VirtAddr;
 use mm::error::Errno;
-use mm::vma::limits::{Limit, Limits, UNLIMITED};
 use nix::libc;
 
 use super::{Context, Served, Stop};
@@ -13,8 +11,6 @@ const ARCH_SET_FS: i32 = 0x1002;
 const ARCH_GET_FS: i32 = 0x1003;
 const ARCH_GET_GS: i32 = 0x1004;
 
-/// How many limits there are (`RLIM_NLIMITS`).
-const RESOURCES: u32 = 16;
 /// Bytes of a `struct robust_list_head`.
 const ROBUST_LIST_HEAD: u64 = 24;
 
@@ -46,7 +42,7 @@ pub(super) fn set_robust_list(c: &mut Context<'_>) -> Served {
     if c.args[1] == ROBUST_LIST_HEAD { Ok(0) } else { Err(Errno::EINVAL.into()) }
 }
 
-/// prctl(2): the process's name.
+/// prctl(2): the process's name; the other options are about memory.
 pub(super) fn prctl(c: &mut Context<'_>) -> Served {
     let name = || c.process.identity.name.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     match c.int(0) {
@@ -67,81 +63,8 @@ pub(super) fn prctl(c: &mut Context<'_>) -> Served {
             c.write_bytes(c.address(1), &now)?;
             Ok(0)
         }
-        _ => Err(Errno::EINVAL.into()),
+        _ => super::memory::serve(c),
     }
-}
-
-/// prlimit64(2), for the process itself.
-pub(super) fn prlimit64(c: &mut Context<'_>) -> Served {
-    let pid = c.int(0);
-    if pid != 0 && pid != c.process.identity.pid {
-        return Err(Errno::ESRCH.into());
-    }
-    let resource = c.int(1).cast_unsigned();
-    if resource >= RESOURCES {
-        return Err(Errno::EINVAL.into());
-    }
-    let new = match c.address(2) {
-        VirtAddr::ZERO => None,
-        at => Some(c.read_words::<2>(at)?),
-    };
-    let old = limit(c.process.space.look().limits(), resource);
-    if let Some(new) = new {
-        set_limit(c, resource, new)?;
-    }
-    if c.address(3) != VirtAddr::ZERO {
-        c.write_words(c.address(3), &old)?;
-    }
-    Ok(0)
-}
-
-/// getrlimit(2).
-pub(super) fn getrlimit(c: &mut Context<'_>) -> Served {
-    c.args = [0, c.args[0], 0, c.args[1], 0, 0];
-    prlimit64(c)
-}
-
-/// setrlimit(2).
-pub(super) fn setrlimit(c: &mut Context<'_>) -> Served {
-    c.args = [0, c.args[0], c.args[1], 0, 0, 0];
-    prlimit64(c)
-}
-
-/// The soft and hard value of a limit.
-fn limit(limits: &Limits, resource: u32) -> [u64; 2] {
-    let both = |limit: Limit| [limit.soft, limit.hard];
-    match resource {
-        libc::RLIMIT_STACK => both(limits.stack),
-        libc::RLIMIT_DATA => both(limits.data),
-        libc::RLIMIT_AS => both(limits.address_space),
-        libc::RLIMIT_MEMLOCK => both(limits.memlock),
-        libc::RLIMIT_CORE => [0, UNLIMITED],
-        libc::RLIMIT_NOFILE => [1024, 4096],
-        libc::RLIMIT_MSGQUEUE => [819_200, 819_200],
-        libc::RLIMIT_NICE | libc::RLIMIT_RTPRIO => [0, 0],
-        _ => [UNLIMITED, UNLIMITED],
-    }
-}
-
-/// Raising a hard limit takes `CAP_SYS_RESOURCE`, which the program does not have.
-fn set_limit(c: &Context<'_>, resource: u32, [soft, hard]: [u64; 2]) -> Result<(), Stop> {
-    if soft > hard {
-        return Err(Errno::EINVAL.into());
-    }
-    let mut space = c.process.space.change();
-    let limits = space.limits_mut();
-    if hard > limit(limits, resource)[1] {
-        return Err(Errno::EPERM.into());
-    }
-    let new = Limit { soft, hard };
-    match resource {
-        libc::RLIMIT_STACK => limits.stack = new,
-        libc::RLIMIT_DATA => limits.data = new,
-        libc::RLIMIT_AS => limits.address_space = new,
-        libc::RLIMIT_MEMLOCK => limits.memlock = new,
-        _ => {}
-    }
-    Ok(())
 }
 
 /// sched_yield(2).

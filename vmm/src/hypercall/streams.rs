@@ -1,13 +1,15 @@
-//! Descriptors. A program has the host's standard streams and no files: every path is unknown to it,
-//! except `/proc/self/exe` as a link.
+//! Descriptors. A program has the host's standard streams, userfaultfds, and no files: every path is
+//! unknown to it, except `/proc/self/exe` as a link.
 
 use std::collections::BTreeMap;
 use std::os::fd::BorrowedFd;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use mm::addr::VirtAddr;
+use mm::backing::{Backing, FileMode, OpenFile};
 use mm::error::Errno;
+use mm::vma::Userfault;
 use nix::libc;
 use rustix::event::{PollFd, PollFlags, Timespec, poll as host_poll};
 use rustix::io::Errno as HostErrno;
@@ -45,9 +47,18 @@ impl Stream {
     }
 }
 
-#[derive(Clone, Copy, Debug)]
+/// What a descriptor stands for.
+#[derive(Clone, Debug)]
+enum Object {
+    /// A stream.
+    Stream(Stream),
+    /// A userfaultfd.
+    Userfault(Arc<Userfault>),
+}
+
+#[derive(Clone, Debug)]
 struct Descriptor {
-    stream: Stream,
+    object: Object,
     /// `FD_CLOEXEC`.
     flags: i32,
 }
@@ -60,7 +71,8 @@ impl Default for Streams {
     /// 0, 1 and 2.
     fn default() -> Self {
         let streams = [Stream::Input, Stream::Output, Stream::Error];
-        let table = (0..).zip(streams.map(|stream| Descriptor { stream, flags: 0 }));
+        let open = |stream| Descriptor { object: Object::Stream(stream), flags: 0 };
+        let table = (0..).zip(streams.map(open));
         Streams(Mutex::new(table.collect()))
     }
 }
@@ -73,20 +85,68 @@ impl Streams {
     /// The stream behind a descriptor.
     ///
     /// # Errors
-    /// `EBADF` if it is not open.
+    /// `EBADF` if it is not open, `EINVAL` if there is no stream behind it.
     pub fn get(&self, fd: i32) -> Result<Stream, Errno> {
-        self.lock().get(&fd).map(|descriptor| descriptor.stream).ok_or(Errno::EBADF)
+        match self.object(fd)? {
+            Object::Stream(stream) => Ok(stream),
+            Object::Userfault(_) => Err(Errno::EINVAL),
+        }
     }
 
-    /// A second descriptor for the stream of `fd`: the lowest free one from `least` on.
+    fn object(&self, fd: i32) -> Result<Object, Errno> {
+        self.lock().get(&fd).map(|descriptor| descriptor.object.clone()).ok_or(Errno::EBADF)
+    }
+
+    /// The userfaultfd behind a descriptor; `None` if there is something else.
+    pub(super) fn userfault(&self, fd: i32) -> Option<Arc<Userfault>> {
+        match self.object(fd) {
+            Ok(Object::Userfault(uffd)) => Some(uffd),
+            _ => None,
+        }
+    }
+
+    /// What mmap(2) is to map. There is nothing in a stream to map, but how it was opened is looked at
+    /// before that.
+    ///
+    /// # Errors
+    /// `EBADF` if the descriptor is not open.
+    pub(super) fn file(&self, fd: i32) -> Result<Arc<dyn Backing>, Errno> {
+        let mode = match self.object(fd)? {
+            Object::Stream(stream) => match rustix::fs::fcntl_getfl(stream.host()) {
+                Ok(flags) => match flags & rustix::fs::OFlags::ACCMODE {
+                    rustix::fs::OFlags::RDONLY => FileMode::READ,
+                    rustix::fs::OFlags::WRONLY => FileMode::WRITE,
+                    _ => FileMode::READ | FileMode::WRITE,
+                },
+                Err(_) => FileMode::empty(),
+            },
+            Object::Userfault(_) => FileMode::READ | FileMode::WRITE,
+        };
+        Ok(Arc::new(OpenFile::unmappable(mode)))
+    }
+
+    /// The lowest free descriptor, made to stand for a userfaultfd; `flags` are userfaultfd(2)'s.
+    ///
+    /// # Errors
+    /// `EMFILE`: there is none.
+    pub(super) fn install(&self, uffd: Arc<Userfault>, flags: i32) -> Result<i32, Errno> {
+        let flags = if flags & libc::O_CLOEXEC == 0 { 0 } else { libc::FD_CLOEXEC };
+        self.insert(Object::Userfault(uffd), 0, flags)
+    }
+
+    /// A second descriptor for what `fd` stands for: the lowest free one from `least` on.
     fn duplicate(&self, fd: i32, least: i32, flags: i32) -> Result<i32, Errno> {
-        let mut table = self.lock();
-        let stream = table.get(&fd).ok_or(Errno::EBADF)?.stream;
+        let object = self.object(fd)?;
         if !(0..DESCRIPTORS).contains(&least) {
             return Err(Errno::EINVAL);
         }
+        self.insert(object, least, flags)
+    }
+
+    fn insert(&self, object: Object, least: i32, flags: i32) -> Result<i32, Errno> {
+        let mut table = self.lock();
         let free = (least..DESCRIPTORS).find(|fd| !table.contains_key(fd)).ok_or(Errno::EMFILE)?;
-        table.insert(free, Descriptor { stream, flags });
+        table.insert(free, Descriptor { object, flags });
         Ok(free)
     }
 }
@@ -283,8 +343,13 @@ fn stat_into(c: &Context<'_>, stream: Stream, to: VirtAddr) -> Served {
     Ok(0)
 }
 
-/// ioctl(2): what a program asks to find out whether a stream is a terminal.
+/// ioctl(2): what a program asks to find out whether a stream is a terminal, and what it tells a
+/// userfaultfd.
 pub(super) fn ioctl(c: &mut Context<'_>) -> Served {
+    if let Some(uffd) = c.process.streams.userfault(c.int(0)) {
+        let request = u64::from(c.int(1).cast_unsigned());
+        return Ok(mm::calls::userfault_ioctl(c.process, &uffd, request, c.address(2))?);
+    }
     let stream = c.process.streams.get(c.int(0))?;
     match u64::from(c.int(1).cast_unsigned()) {
         libc::TCGETS => {
@@ -316,7 +381,7 @@ pub(super) fn ioctl(c: &mut Context<'_>) -> Served {
 pub(super) fn fcntl(c: &mut Context<'_>) -> Served {
     let fd = c.int(0);
     let streams = &c.process.streams;
-    let stream = streams.get(fd)?;
+    streams.object(fd)?;
     match c.int(1) {
         libc::F_DUPFD => Ok(descriptor(streams.duplicate(fd, c.int(2), 0)?)),
         libc::F_DUPFD_CLOEXEC => {
@@ -329,7 +394,7 @@ pub(super) fn fcntl(c: &mut Context<'_>) -> Served {
             }
             Ok(0)
         }
-        libc::F_GETFL => Ok(u64::from(rustix::fs::fcntl_getfl(stream.host())?.bits())),
+        libc::F_GETFL => Ok(u64::from(rustix::fs::fcntl_getfl(streams.get(fd)?.host())?.bits())),
         // The stream is the host's: other programs share its flags.
         libc::F_SETFL => Ok(0),
         _ => Err(Errno::EINVAL.into()),
@@ -344,7 +409,7 @@ pub(super) fn dup(c: &mut Context<'_>) -> Served {
 /// dup2(2).
 pub(super) fn dup2(c: &mut Context<'_>) -> Served {
     if c.int(0) == c.int(1) {
-        c.process.streams.get(c.int(0))?;
+        c.process.streams.object(c.int(0))?;
         return Ok(descriptor(c.int(0)));
     }
     c.args[2] = 0;
@@ -360,9 +425,9 @@ pub(super) fn dup3(c: &mut Context<'_>) -> Served {
     if !(0..DESCRIPTORS).contains(&to) {
         return Err(Errno::EBADF.into());
     }
-    let stream = c.process.streams.get(from)?;
+    let object = c.process.streams.object(from)?;
     let flags = if flags == 0 { 0 } else { libc::FD_CLOEXEC };
-    c.process.streams.lock().insert(to, Descriptor { stream, flags });
+    c.process.streams.lock().insert(to, Descriptor { object, flags });
     Ok(descriptor(to))
 }
 

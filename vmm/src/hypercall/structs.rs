@@ -151,3 +151,37 @@ pub(crate) fn vector(at: u64, count: u64, filled: u64, read: Reader<'_>) -> Opti
     }
     Some(format!("[{}]", elements.join(", ")))
 }
+
+/// `struct iovec[count]`, of which the addresses alone count.
+pub(crate) fn ranges(at: u64, count: u64, read: Reader<'_>) -> Option<String> {
+    let mut elements = Vec::new();
+    for index in 0..count.min(SHOWN) {
+        let [base, len] = words(at.checked_add(index * 16)?, read)?;
+        elements.push(format!("{{iov_base={}, iov_len={len}}}", text::address(base)));
+    }
+    if count > SHOWN {
+        elements.push("...".to_owned());
+    }
+    Some(format!("[{}]", elements.join(", ")))
+}
+
+/// A mask of NUMA nodes that is said to have `maxnode` bits, of which the kernel looks at one fewer.
+pub(crate) fn nodes(at: u64, maxnode: u64, read: Reader<'_>) -> Option<String> {
+    let count = maxnode.saturating_sub(1).div_ceil(64);
+    let mut elements = Vec::new();
+    for index in 0..count.min(SHOWN) {
+        let [word] = words(at.checked_add(index * 8)?, read)?;
+        elements.push(format!("{word:#016x}"));
+    }
+    if count > SHOWN {
+        elements.push("...".to_owned());
+    }
+    (at != 0).then(|| format!("[{}]", elements.join(", ")))
+}
+
+/// A memory policy's mode, an `int`.
+pub(crate) fn policy(at: u64, read: Reader<'_>) -> Option<String> {
+    let mode = block(at, 4, read)?;
+    let mode = u32::from_le_bytes(mode.try_into().ok()?);
+    Some(format!("[{}]", flags::MPOL.text(u64::from(mode))))
+}

@@ -66,6 +66,20 @@ pub(crate) enum Arg {
     VectorIn,
     /// `struct iovec[]` whose bytes the call writes; the next argument is how many.
     VectorOut,
+    /// `struct iovec[]` whose addresses alone count; the next argument is how many.
+    RangesIn,
+    /// A mask of NUMA nodes, passed; the next argument is its length in bits, plus one.
+    NodesIn,
+    /// A mask of NUMA nodes, written; likewise.
+    NodesOut,
+    /// A memory policy's mode, written as an `int`.
+    PolicyOut,
+    /// `personality`'s argument: flags, or all bits to ask.
+    Persona,
+    /// `prctl`'s second to fifth argument, of which the option decides what they are.
+    PrctlTail,
+    /// `ioctl`'s argument: an address for the requests of a userfaultfd.
+    RequestTail,
     /// `struct rlimit`, passed.
     LimitIn,
     /// `struct rlimit`, written.
@@ -153,7 +167,8 @@ fn arguments(call: Sysno) -> Option<&'static [Arg]> {
 
 fn memory(call: Sysno) -> Option<&'static [Arg]> {
     use Arg::{
-        Address, Choice, Fd, FixedAddress, Flags, Flags64, Hex, Int, ResidentOut, Size, Text,
+        Address, Choice, Fd, FixedAddress, Flags, Flags64, Hex, Int, NodesIn, NodesOut, Persona,
+        PolicyOut, PrctlTail, RangesIn, ResidentOut, Size, Text,
     };
     Some(match call {
         Sysno::mmap => &[Address, Size, Flags64(&flags::PROT), Flags(&flags::MAP), Fd, Hex],
@@ -172,8 +187,15 @@ fn memory(call: Sysno) -> Option<&'static [Arg]> {
         Sysno::remap_file_pages => {
             &[Address, Size, Flags64(&flags::PROT), Size, Flags(&flags::MAP)]
         }
-        Sysno::personality => &[Hex],
-        Sysno::prctl => &[Choice(&flags::PR), Hex, Hex, Hex, Hex],
+        Sysno::process_madvise => &[Int, RangesIn, Size, Choice(&flags::MADV), Flags(&flags::NONE)],
+        Sysno::mbind => {
+            &[Address, Size, Flags64(&flags::MPOL), NodesIn, Size, Flags(&flags::MPOL_MF)]
+        }
+        Sysno::set_mempolicy => &[Flags(&flags::MPOL), NodesIn, Size],
+        Sysno::get_mempolicy => &[PolicyOut, NodesOut, Size, Address, Flags64(&flags::MPOL_F)],
+        Sysno::personality => &[Persona],
+        Sysno::prctl => &[Choice(&flags::PR), PrctlTail, PrctlTail, PrctlTail, PrctlTail],
+        Sysno::userfaultfd => &[Flags(&flags::UFFD)],
         Sysno::memfd_create => &[Text, Flags(&flags::MFD)],
         _ => return None,
     })
@@ -181,8 +203,8 @@ fn memory(call: Sysno) -> Option<&'static [Arg]> {
 
 fn files(call: Sysno) -> Option<&'static [Arg]> {
     use Arg::{
-        Address, BytesIn, BytesOut, Choice, CreateMode, DirFd, FcntlValue, Fd, Flags, Hex, Int,
-        Long, Mode, PairOut, Path, PathOut, Request, Size, StatOut, VectorIn, VectorOut,
+        Address, BytesIn, BytesOut, Choice, CreateMode, DirFd, FcntlValue, Fd, Flags, Int, Long,
+        Mode, PairOut, Path, PathOut, Request, RequestTail, Size, StatOut, VectorIn, VectorOut,
     };
     Some(match call {
         Sysno::read => &[Fd, BytesOut, Size],
@@ -206,7 +228,7 @@ fn files(call: Sysno) -> Option<&'static [Arg]> {
         Sysno::access => &[Path, Flags(&flags::ACCESS)],
         Sysno::faccessat => &[DirFd, Path, Flags(&flags::ACCESS)],
         Sysno::faccessat2 => &[DirFd, Path, Flags(&flags::ACCESS), Flags(&flags::AT)],
-        Sysno::ioctl => &[Fd, Request, Hex],
+        Sysno::ioctl => &[Fd, Request, RequestTail],
         Sysno::fcntl => &[Fd, Choice(&flags::FCNTL), FcntlValue],
         Sysno::readlink => &[Path, BytesOut, Size],
         Sysno::readlinkat => &[DirFd, Path, BytesOut, Size],

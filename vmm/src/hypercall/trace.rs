@@ -1,4 +1,5 @@
 //! `--trace`: each hypercall as strace prints it, each fault as an `@touch` line of the trace format.
+//! `--record`: the same after the starting state, so that it can be replayed.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -6,8 +7,9 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use mm::addr::VirtAddr;
-use mm::error::{AccessError, Fault};
+use mm::error::{AccessError, Errno, Fault};
 use mm::paging::AccessKind;
+use mm::replay::{all_vmas, starting_state};
 use mm::space::SharedSpace;
 
 use super::Answer;
@@ -23,11 +25,27 @@ pub enum TraceTarget<'a> {
     Stderr,
     /// To a file, which is replaced.
     File(&'a Path),
+    /// To a file, which is replaced, in such a way that it can be replayed.
+    Recording(&'a Path),
 }
 
 /// Writes a trace. A write that fails ends the trace, not the program.
 #[derive(Debug)]
-pub struct Tracer(Option<Mutex<Output>>);
+pub struct Tracer {
+    /// None where nothing is traced.
+    output: Option<Mutex<Output>>,
+    purpose: Purpose,
+}
+
+/// What a trace is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Purpose {
+    /// To be read by a person: everything is in it.
+    Reading,
+    /// To be replayed: it begins with the starting state, and calls that mmvisor does not serve, though
+    /// Linux does, are comments.
+    Replay,
+}
 
 #[derive(Debug)]
 enum Output {
@@ -42,18 +60,29 @@ impl Tracer {
     /// # Errors
     /// The host's, when the file cannot be made.
     pub fn new(target: &TraceTarget<'_>) -> io::Result<Self> {
-        let output = match target {
-            TraceTarget::Off => return Ok(Tracer(None)),
-            TraceTarget::Stderr => Output::Stderr,
-            TraceTarget::File(path) => Output::File(BufWriter::new(File::create(path)?)),
+        let create = |path| File::create(path).map(|file| Output::File(BufWriter::new(file)));
+        let (output, purpose) = match target {
+            TraceTarget::Off => (None, Purpose::Reading),
+            TraceTarget::Stderr => (Some(Output::Stderr), Purpose::Reading),
+            TraceTarget::File(path) => (Some(create(path)?), Purpose::Reading),
+            TraceTarget::Recording(path) => (Some(create(path)?), Purpose::Replay),
         };
-        Ok(Tracer(Some(Mutex::new(output))))
+        Ok(Tracer { output: output.map(Mutex::new), purpose })
+    }
+
+    /// Begins the trace of a program that is loaded and has not run yet.
+    pub fn begin(&self, space: &SharedSpace) {
+        if self.purpose == Purpose::Replay {
+            for line in starting_state(&space.look()) {
+                self.print(&line.to_string());
+            }
+        }
     }
 
     /// Notes that a call begins; what its arguments point to is read now.
     #[must_use]
     pub fn enter(&self, call: Call, space: &SharedSpace) -> Option<Line> {
-        self.0.as_ref()?;
+        self.output.as_ref()?;
         Some(Line::enter(call, &|addr, bytes| space.read(addr, bytes).is_ok()))
     }
 
@@ -65,12 +94,16 @@ impl Tracer {
             Some(rax) => line.leave(rax, &read),
             None => line.never_returns(&read),
         };
-        self.print(&text);
+        if self.purpose == Purpose::Replay && *answer == Answer::Error(Errno::ENOSYS) {
+            self.print(&format!("# not served: {text}"));
+        } else {
+            self.print(&text);
+        }
     }
 
     /// Prints a fault and what became of it.
     pub fn fault(&self, addr: VirtAddr, kind: AccessKind, resolved: &Result<(), AccessError>) {
-        if self.0.is_none() {
+        if self.output.is_none() {
             return;
         }
         let kind = match kind {
@@ -88,10 +121,13 @@ impl Tracer {
         self.print(&format!("@touch {addr} {kind} = {result}"));
     }
 
-    /// Prints how the program ended, and closes the trace.
-    pub fn end(&self, end: &End) {
-        if self.0.is_none() {
+    /// Prints how the program ended, for a replay after the VMAs that it had, and closes the trace.
+    pub fn end(&self, end: &End, space: &SharedSpace) {
+        if self.output.is_none() {
             return;
+        }
+        if self.purpose == Purpose::Replay {
+            self.print(&all_vmas(&space.look()).to_string());
         }
         match end {
             End::Exited(status) => self.print(&format!("+++ exited with {status} +++")),
@@ -118,7 +154,7 @@ impl Tracer {
     }
 
     fn with_output(&self, write: impl FnOnce(&mut Output) -> io::Result<()>) {
-        let Some(output) = &self.0 else { return };
+        let Some(output) = &self.output else { return };
         let mut output = output.lock().unwrap_or_else(PoisonError::into_inner);
         if let Err(error) = write(&mut output) {
             log::warn!("the trace ends here: {error}");

@@ -4,7 +4,7 @@
 use std::io;
 
 use linux_loader::elf as abi;
-use mm::addr::{PAGE_SIZE, PageRange, VirtAddr};
+use mm::addr::{PAGE_SIZE, PageRange, TASK_SIZE, VirtAddr};
 use nix::sys::mman::ProtFlags;
 use vm_memory::ByteValued;
 
@@ -14,6 +14,9 @@ use super::{LoadError, StackAccess, machine};
 const HEADER_SIZE: u64 = 64;
 /// Bytes of an ELF64 program header.
 const PROGRAM_HEADER_SIZE: u16 = 56;
+/// Where a position-independent program with an interpreter goes when ASLR is off, if its alignment is a
+/// page: two thirds of the user half (`ELF_ET_DYN_BASE`).
+const DYN_BASE: u64 = TASK_SIZE / 3 * 2;
 /// The longest interpreter path that is read (`PATH_MAX`).
 const PATH_MAX: u64 = 4096;
 /// How much of a script's first line Linux looks at (`BINPRM_BUF_SIZE`).
@@ -54,7 +57,8 @@ impl Segment {
 /// Where a program can go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Placement {
-    /// At its link address only (`ET_EXEC`): [`Elf::at`] with this.
+    /// Here only: its link address (`ET_EXEC`), or, of a position-independent program with an
+    /// interpreter, where Linux loads those when ASLR is off. [`Elf::at`] with this.
     Fixed(VirtAddr),
     /// Anywhere (static PIE: `ET_DYN` without `PT_INTERP`).
     ///
@@ -81,6 +85,7 @@ pub struct Elf {
     program_headers: u64,
     header_count: u16,
     stack: StackAccess,
+    interpreter: Option<String>,
 }
 
 impl Elf {
@@ -94,11 +99,32 @@ impl Elf {
     ) -> Result<Self, LoadError> {
         let header = read_header(len, &mut read_at)?;
         let table = read_table(&header, len, &mut read_at)?;
-        if let Some(interp) = table.iter().find(|p| p.p_type == abi::PT_INTERP) {
-            let interpreter = read_interpreter(interp, len, &mut read_at)?;
-            return Err(LoadError::Dynamic { interpreter });
+        match read_interpreter(&table, len, &mut read_at)? {
+            Some(interpreter) => Err(LoadError::Dynamic { interpreter }),
+            None => Elf::of(&header, &table, None, len),
         }
+    }
 
+    /// Checks a file that may ask for an interpreter; otherwise [`Elf::parse`].
+    ///
+    /// # Errors
+    /// As [`Elf::parse`], but for [`LoadError::Dynamic`].
+    pub fn parse_any(
+        len: u64,
+        mut read_at: impl FnMut(u64, &mut [u8]) -> io::Result<()>,
+    ) -> Result<Self, LoadError> {
+        let header = read_header(len, &mut read_at)?;
+        let table = read_table(&header, len, &mut read_at)?;
+        let interpreter = read_interpreter(&table, len, &mut read_at)?;
+        Elf::of(&header, &table, interpreter, len)
+    }
+
+    fn of(
+        header: &abi::Elf64_Ehdr,
+        table: &[abi::Elf64_Phdr],
+        interpreter: Option<String>,
+        len: u64,
+    ) -> Result<Self, LoadError> {
         let mut segments = Vec::new();
         for (index, entry) in table.iter().enumerate() {
             // An empty one maps nothing.
@@ -129,7 +155,11 @@ impl Elf {
         let start = first.pages.start();
         let placement = if header.e_type == abi::ET_DYN {
             let size = last.pages.end().bytes_from(start);
-            Placement::Anywhere { size, alignment: largest_alignment(&table) }
+            let alignment = largest_alignment(table);
+            match interpreter {
+                Some(_) => Placement::Fixed(VirtAddr::new(DYN_BASE - DYN_BASE % alignment)),
+                None => Placement::Anywhere { size, alignment },
+            }
         } else if start.get() < LoadError::MIN_ADDRESS {
             return Err(LoadError::TooLow { index: first.index, start: start.get() });
         } else {
@@ -140,12 +170,13 @@ impl Elf {
             return Err(LoadError::EntryOutside(header.e_entry));
         }
         Ok(Elf {
-            program_headers: header_address(&table, header.e_phoff),
+            program_headers: header_address(table, header.e_phoff),
             segments,
             placement,
             entry: header.e_entry,
             header_count: header.e_phnum,
-            stack: stack_access(&table),
+            stack: stack_access(table),
+            interpreter,
         })
     }
 
@@ -192,6 +223,12 @@ impl Elf {
     #[must_use]
     pub fn header_count(&self) -> u16 {
         self.header_count
+    }
+
+    /// The path in `PT_INTERP`, escaped, since it is shown on a terminal.
+    #[must_use]
+    pub fn interpreter(&self) -> Option<&str> {
+        self.interpreter.as_deref()
     }
 
     /// What `PT_GNU_STACK` says.
@@ -268,20 +305,21 @@ fn read_table(
     (0..u64::from(header.e_phnum)).map(|i| read_value(header.e_phoff + i * size, read_at)).collect()
 }
 
-/// The path in `PT_INTERP`, as far as the file has it; escaped, since it is shown on a terminal.
+/// The path in `PT_INTERP`, as far as the file has it; none where there is no such header.
 fn read_interpreter(
-    entry: &abi::Elf64_Phdr,
+    table: &[abi::Elf64_Phdr],
     len: u64,
     read_at: &mut impl FnMut(u64, &mut [u8]) -> io::Result<()>,
-) -> Result<String, LoadError> {
+) -> Result<Option<String>, LoadError> {
+    let Some(entry) = table.iter().find(|p| p.p_type == abi::PT_INTERP) else { return Ok(None) };
     let size = entry.p_filesz.min(PATH_MAX).min(len.saturating_sub(entry.p_offset));
     if size == 0 {
-        return Ok("not in the file".to_owned());
+        return Ok(Some("not in the file".to_owned()));
     }
     let mut path = vec![0; usize::try_from(size).unwrap_or(0)];
     read_at(entry.p_offset, &mut path).map_err(LoadError::Read)?;
     let path = path.split(|&b| b == 0).next().unwrap_or_default();
-    Ok(path.escape_ascii().to_string())
+    Ok(Some(path.escape_ascii().to_string()))
 }
 
 /// One `PT_LOAD` that is not empty.

@@ -49,6 +49,21 @@ impl Image {
     /// to execute or to read it (Linux can run a file it may not read; here its bytes must be read).
     /// Then those of [`Image::from_file`].
     pub fn open(path: &Path) -> Result<Self, LoadError> {
+        Self::from_file(Self::open_program(path)?)
+    }
+
+    /// Opens and checks the program at `path`, which may ask for an interpreter.
+    ///
+    /// # Errors
+    /// As [`Image::open`], but for [`LoadError::Dynamic`].
+    pub fn open_any(path: &Path) -> Result<Self, LoadError> {
+        let file = Self::open_program(path)?;
+        let len = file.metadata().map_err(LoadError::Read)?.len();
+        let elf = Elf::parse_any(len, |offset, bytes| file.read_exact_at(bytes, offset))?;
+        Ok(Image { file, elf })
+    }
+
+    fn open_program(path: &Path) -> Result<Arc<File>, LoadError> {
         // Without O_NONBLOCK the open of a FIFO would wait for a writer.
         let file = OpenOptions::new()
             .read(true)
@@ -57,7 +72,7 @@ impl Image {
             .map_err(LoadError::from_open)?;
         Self::check_kind(&file)?;
         access(path, AccessFlags::X_OK).map_err(|_| LoadError::NotExecutable)?;
-        Self::from_file(Arc::new(file))
+        Ok(Arc::new(file))
     }
 
     /// Checks an open file.

@@ -12,6 +12,7 @@ use mm::backing::{Backing, BackingName, FileBacking, FileSource};
 use mm::error::{AccessError, CallError};
 use mm::phys::AllocError;
 use mm::space::{AddressSpace, Exec, MapRequest, SharedSpace};
+use mm::system::System;
 use mm::vma::limits::Limits;
 use mm::vma::{MapFlags, MapType, Prot};
 use nix::sys::mman::ProtFlags;
@@ -65,11 +66,7 @@ pub fn exec(
 ) -> Result<Loaded, ExecError> {
     let limits = Limits::default();
     let mut space = AddressSpace::new(Arc::clone(machine.system()), limits)?;
-    let backing = backing(machine, image, path)?;
-    let layout = place(&space, image, &backing)?;
-    for mapping in &layout.mappings {
-        map(&mut space, mapping, &backing)?;
-    }
+    let layout = map_image(&mut space, image, path)?;
     let execfn = argv.first().cloned().unwrap_or_default();
     let stack = InitialStack::build(&StackInputs {
         top: VirtAddr::TASK_END,
@@ -79,19 +76,54 @@ pub fn exec(
         envp,
         aux: aux(&layout)?,
     })?;
-    let exec = match layout.stack {
-        StackAccess::ReadWrite => Exec::Forbidden,
-        StackAccess::Executable => Exec::Allowed,
-    };
-    space.map_stack(VirtAddr::TASK_END, stack.bytes.len() as u64, exec)?;
+    space.map_stack(VirtAddr::TASK_END, stack.bytes.len() as u64, layout.stack.into())?;
     space.set_start_stack(stack.start);
     space.set_start_brk(layout.start_brk);
+    space.set_code(layout.start_code..layout.end_code);
+    space.set_data(layout.start_data..layout.end_data);
+    space.set_strings(stack.arg_start..stack.arg_end, stack.env_start..stack.env_end);
+    space.set_auxv(stack.auxv.iter().flat_map(|&(key, value)| [key, value]).collect());
     let space = SharedSpace::new(space);
-    for mapping in &layout.mappings {
-        clear_tail(&space, mapping)?;
-    }
+    clear_tails(&space, &layout)?;
     space.write(stack.start, &stack.bytes)?;
     Ok(Loaded { space, entry: layout.entry, stack: stack.start })
+}
+
+/// Maps a program, or a program's interpreter, at its place. What [`clear_tails`] clears is not yet.
+///
+/// # Errors
+/// [`ExecError::Load`], [`ExecError::Map`]; some of it may be mapped then.
+pub(crate) fn map_image(
+    space: &mut AddressSpace,
+    image: &Image,
+    path: &Path,
+) -> Result<Layout, ExecError> {
+    let backing = backing(space.system(), image, path)?;
+    let layout = place(space, image, &backing)?;
+    for mapping in &layout.mappings {
+        map(space, mapping, &backing)?;
+    }
+    Ok(layout)
+}
+
+/// Clears what follows each segment's bytes in its last file page.
+///
+/// # Errors
+/// [`ExecError::Fill`].
+pub(crate) fn clear_tails(space: &SharedSpace, layout: &Layout) -> Result<(), ExecError> {
+    for mapping in &layout.mappings {
+        clear_tail(space, mapping)?;
+    }
+    Ok(())
+}
+
+impl From<StackAccess> for Exec {
+    fn from(access: StackAccess) -> Self {
+        match access {
+            StackAccess::ReadWrite => Exec::Forbidden,
+            StackAccess::Executable => Exec::Allowed,
+        }
+    }
 }
 
 /// Decides where the program goes.
@@ -148,7 +180,7 @@ fn aux(layout: &Layout) -> Result<Aux, ExecError> {
     Ok(Aux::of(layout, hwcap as u64, hwcap2 as u64, random))
 }
 
-fn backing(machine: &Machine, image: &Image, path: &Path) -> Result<Arc<dyn Backing>, ExecError> {
+fn backing(system: &System, image: &Image, path: &Path) -> Result<Arc<dyn Backing>, ExecError> {
     let metadata = image.file.metadata().map_err(LoadError::Read)?;
     let device = metadata.dev();
     let name = BackingName {
@@ -157,7 +189,7 @@ fn backing(machine: &Machine, image: &Image, path: &Path) -> Result<Arc<dyn Back
         inode: metadata.ino(),
         path: path.display().to_string(),
     };
-    let frames = Arc::clone(machine.system().frames());
+    let frames = Arc::clone(system.frames());
     Ok(Arc::new(FileBacking::new(frames, HostFile(Arc::clone(&image.file)), name)))
 }
 

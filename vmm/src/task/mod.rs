@@ -8,6 +8,7 @@ mod signal;
 mod stats;
 
 pub use exec::{ExecError, Loaded, exec};
+pub(crate) use exec::{clear_tails, map_image};
 pub use process::{Identity, Process, SignalAction};
 pub use run::{End, Task, TaskError, Timing};
 pub use signal::{Code, Death, Place, Signalled};

@@ -4,6 +4,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use mm::space::SharedSpace;
+use mm::vma::policy::Policy;
 
 use crate::hypercall::Streams;
 
@@ -47,6 +48,8 @@ pub struct Process {
     pub identity: Identity,
     /// What it wants done about signals; kept for it to ask, delivered in a later version.
     pub actions: Mutex<[SignalAction; SIGNALS]>,
+    /// From which nodes it wants its pages (set_mempolicy(2)); `None` for the default.
+    pub policy: Mutex<Option<Policy>>,
     signal_mask: AtomicU64,
     recovery: AtomicU64,
 }
@@ -60,6 +63,7 @@ impl Process {
             streams,
             identity,
             actions: Mutex::new([SignalAction::default(); SIGNALS]),
+            policy: Mutex::new(None),
             signal_mask: AtomicU64::new(0),
             recovery: AtomicU64::new(0),
         }

@@ -125,7 +125,7 @@ impl Task {
         match self.serve(exit)? {
             Next::Run => Ok(None),
             Next::End(end) => {
-                self.tracer.end(&end);
+                self.tracer.end(&end, &self.process.space);
                 Ok(Some(end))
             }
         }

@@ -7,6 +7,7 @@ use crate::addr::{VirtAddr, page_align};
 use crate::error::Errno;
 use crate::replay::calls::{Call, Extent, IoVec, MemoryCall, Outcome, Pointee};
 use crate::replay::text;
+use crate::replay::trace::Setting;
 
 /// `MAP_FIXED` and `MAP_FIXED_NOREPLACE`.
 const FIXED: u64 = 0x10 | 0x10_0000;
@@ -45,7 +46,7 @@ impl<E: Executor> Engine<'_, E> {
             _ => self.plan(at, call, recorded)?,
         };
         let Plan::Run(steps, expect) = plan else {
-            self.summary.skipped += 1;
+            self.skip(at.line, || Call::Memory(call.clone()).to_string());
             return Ok(());
         };
         let mut answers = Vec::with_capacity(steps.len());
@@ -53,7 +54,7 @@ impl<E: Executor> Engine<'_, E> {
             match self.executor.call(at.task, step, recorded)? {
                 Reply::Is(answer) => answers.push(answer),
                 Reply::Unsupported => {
-                    self.summary.skipped += 1;
+                    self.skip(at.line, || Call::Memory(call.clone()).to_string());
                     return Ok(());
                 }
             }
@@ -97,6 +98,9 @@ impl<E: Executor> Engine<'_, E> {
     fn plan(&mut self, at: Place, call: &MemoryCall, recorded: Outcome) -> Result<Plan, E::Error> {
         use MemoryCall as M;
         let known = self.tasks.space(at.task).map_or(Known::All, |space| space.known);
+        if let (Known::Partly, M::Brk { .. }, Outcome::Value(value)) = (known, call, recorded) {
+            self.assume_heap(at, value)?;
+        }
         let same = match call {
             M::Userfaultfd { .. } | M::Shmget { .. } => Expect::Success,
             _ => Expect::Same,
@@ -155,6 +159,21 @@ impl<E: Executor> Engine<'_, E> {
         Ok(())
     }
 
+    /// Where the heap of a program that was not loaded begins, its first brk says. Translated, any place
+    /// will do.
+    fn assume_heap(&mut self, at: Place, start: u64) -> Result<(), E::Error> {
+        let Some(space) = self.tasks.space(at.task) else { return Ok(()) };
+        if self.addresses == AddressMode::Relocated || space.addresses.heap.is_some() {
+            return Ok(());
+        }
+        let start = VirtAddr::new(start);
+        let setting = Setting::Brk { start, current: start };
+        if let Reply::Is(()) = self.executor.configure(at.task, &setting)? {
+            self.summary.assumed += 1;
+        }
+        Ok(())
+    }
+
     /// The call with addresses of ours; `None` where the trace does not explain them.
     fn translated(
         &mut self,
@@ -164,7 +183,8 @@ impl<E: Executor> Engine<'_, E> {
         same: Expect,
     ) -> Option<Plan> {
         use MemoryCall as M;
-        let map = &self.tasks.space(at.task)?.addresses;
+        let space = self.tasks.space(at.task)?;
+        let map = &space.addresses;
         let value = match recorded {
             Outcome::Value(value) => Some(value),
             Outcome::Failed(_) | Outcome::Unknown => None,
@@ -173,6 +193,11 @@ impl<E: Executor> Engine<'_, E> {
         let near = |addr: VirtAddr| VirtAddr::new(map.translate(addr.get()).unwrap_or(addr.get()));
         let one = |call| Plan::Run(vec![call], same);
         Some(match call {
+            // In parts, some would succeed.
+            M::Mmap { addr, len, flags, .. } if flags & FIXED != 0 && value.is_none() => {
+                let ours = space.whole(addr.get(), page_align(*len)?)?;
+                one(with_address(call, VirtAddr::new(ours))?)
+            }
             M::Mmap { addr, len, flags, .. } if flags & FIXED != 0 => {
                 let mut steps = Vec::new();
                 for part in map.parts(addr.get(), page_align(*len)?) {
@@ -210,9 +235,9 @@ impl<E: Executor> Engine<'_, E> {
                 Plan::Run(vec![M::Brk { addr: VirtAddr::new(ours) }], expect)
             }
             M::Mremap { addr, old_len, new_len, flags, new_addr } => {
-                let addr = VirtAddr::new(map.whole(addr.get(), *old_len)?);
+                let addr = VirtAddr::new(space.whole(addr.get(), *old_len)?);
                 let fixed = flags & MREMAP_FIXED != 0;
-                let target = match map.whole(new_addr.get(), *new_len) {
+                let target = match space.whole(new_addr.get(), *new_len) {
                     Some(ours) => ours,
                     None if fixed && !map.is_free(new_addr.get(), *new_len) => return None,
                     None => new_addr.get(),
@@ -258,10 +283,12 @@ impl<E: Executor> Engine<'_, E> {
         len: u64,
         value: Option<u64>,
     ) -> Option<Plan> {
-        let map = &self.tasks.space(at.task)?.addresses;
+        let space = self.tasks.space(at.task)?;
+        let map = &space.addresses;
         let expect = Expect::Same;
         if value.is_none() || len == 0 {
-            let ours = VirtAddr::new(map.whole(addr.get(), len)?);
+            // What it has done before it failed is done here too.
+            let ours = VirtAddr::new(space.whole(addr.get(), len)?);
             return Some(Plan::Run(vec![with_address(call, ours)?], expect));
         }
         let parts = map.parts(addr.get(), page_align(len)?);
@@ -280,7 +307,12 @@ impl<E: Executor> Engine<'_, E> {
             let step = with_address(call, VirtAddr::new(ours))?;
             steps.push(if is_one { step } else { with_length(&step, part.len)? });
         }
-        (!steps.is_empty()).then_some(Plan::Run(steps, expect))
+        if steps.is_empty() {
+            // Of nothing: it must succeed all the same.
+            let ours = VirtAddr::new(space.whole(addr.get(), len)?);
+            steps.push(with_address(call, ours)?);
+        }
+        Some(Plan::Run(steps, expect))
     }
 
     /// Notes what a successful call has mapped or unmapped.
@@ -428,10 +460,15 @@ fn written(call: &MemoryCall, output: &Output) -> Option<Sides> {
             // What was not asked for, or is not shown, is not compared.
             let mode = mode.shown().copied().filter(|_| our_mode.is_some());
             let nodes = nodes.shown().filter(|_| our_nodes.is_some());
-            let expected = (mode, nodes.cloned());
+            // A bitmap may be longer than there are nodes.
+            let set = |words: &Vec<u64>| {
+                let len = words.iter().rposition(|word| *word != 0).map_or(0, |last| last + 1);
+                words[..len].to_vec()
+            };
+            let expected = (mode, nodes.map(set));
             let got = (
                 our_mode.filter(|_| mode.is_some()),
-                our_nodes.clone().filter(|_| nodes.is_some()),
+                our_nodes.as_ref().filter(|_| nodes.is_some()).map(set),
             );
             Sides::of(&expected, &got, |(mode, nodes)| format!("mode {mode:?}, nodes {nodes:x?}"))
         }

@@ -1,27 +1,20 @@
-//! A memory call's arguments, handed to the address space: what the system-call entry does in Linux.
+//! A memory call of a trace: made with its registers, as the program made it ([`crate::calls`]).
 
+use std::cell::Cell;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::files::Files;
+use super::recorded::{RecordedMemory, Registers, registers};
 use super::{Linux, Task};
-use crate::addr::{TASK_SIZE, VirtAddr};
-use crate::error::{Broken, CallError, CallResult, Errno};
-use crate::replay::calls::{IoVec, Limit as RecordedLimit, MemoryCall, Pointee};
-use crate::space::{MapRequest, RemapRequest};
-use crate::vma::limits::{Capabilities, Limit};
-use crate::vma::{MapFlags, Prot};
-
-/// `RLIMIT_DATA`, `RLIMIT_STACK`, `RLIMIT_MEMLOCK`, `RLIMIT_AS`.
-const DATA: u64 = 2;
-const STACK: u64 = 3;
-const MEMLOCK: u64 = 8;
-const ADDRESS_SPACE: u64 = 9;
-/// `PIDFD_SELF_THREAD`, `PIDFD_SELF_THREAD_GROUP`.
-const PIDFD_SELF: [i32; 2] = [-10000, -10001];
-/// Resources are numbered below.
-const RESOURCES: u64 = 16;
-
-/// `UIO_MAXIOV`.
-const MAX_RANGES: usize = 1024;
-/// `MAX_RW_COUNT`.
-const MAX_TRANSFER: u64 = 0x7fff_f000;
+use crate::addr::VirtAddr;
+use crate::backing::{Backing, FileMode, OpenFile};
+use crate::calls::{self, Caller};
+use crate::error::{AccessError, Broken, CallError, Errno};
+use crate::replay::calls::{Limit as RecordedLimit, MemoryCall, Pointee};
+use crate::space::SharedSpace;
+use crate::vma::Userfault;
+use crate::vma::limits::Resource;
+use crate::vma::policy::Policy;
 
 /// What a call answers beside its value.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,230 +32,127 @@ pub enum Written {
 /// The result of a call that is modelled; `None` for one that is not.
 pub(super) type Answered = Option<(Result<u64, Errno>, Written)>;
 
+/// A traced process, whose pointers lead to what was recorded.
+struct Recorded {
+    space: Arc<SharedSpace>,
+    files: Arc<Mutex<Files>>,
+    policy: Cell<Option<Policy>>,
+    memory: RecordedMemory,
+}
+
+impl Recorded {
+    fn files(&self) -> std::sync::MutexGuard<'_, Files> {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Caller for Recorded {
+    fn space(&self) -> &SharedSpace {
+        &self.space
+    }
+
+    fn pid(&self) -> i32 {
+        0
+    }
+
+    fn read(&self, from: VirtAddr, into: &mut [u8]) -> Result<(), AccessError> {
+        self.memory.read(from, into)
+    }
+
+    fn write(&self, to: VirtAddr, bytes: &[u8]) -> Result<(), AccessError> {
+        self.memory.write(to, bytes);
+        Ok(())
+    }
+
+    fn file(&self, fd: i32) -> Result<Arc<dyn Backing>, Errno> {
+        self.files().to_map(fd)
+    }
+
+    fn install(&self, _: Arc<Userfault>, _: i32) -> Result<i32, Errno> {
+        let mut files = self.files();
+        let fd = files.lowest_free();
+        files.set(fd, Arc::new(OpenFile::unmappable(FileMode::READ | FileMode::WRITE)));
+        Ok(fd)
+    }
+
+    fn policy(&self) -> Option<Policy> {
+        self.policy.get()
+    }
+
+    fn set_policy(&self, policy: Option<Policy>) {
+        self.policy.set(policy);
+    }
+}
+
 impl Linux {
     /// Performs a memory call.
     ///
     /// # Errors
     /// [`Broken`] only: what the program gets is in the answer.
     pub fn call(&mut self, task: Task, call: &MemoryCall) -> Result<Answered, Broken> {
-        match self.try_call(task, call) {
-            Ok(answer) => Ok(answer.map(|(value, written)| (Ok(value), written))),
+        let Some(Registers { number, args, memory }) =
+            registers(call).filter(|_| !is_of_something_else(call))
+        else {
+            return Ok(None);
+        };
+        let process = self.process(task)?;
+        let caller = Recorded {
+            space: Arc::clone(&process.space),
+            files: Arc::clone(&process.files),
+            policy: Cell::new(process.policy),
+            memory,
+        };
+        let Some(result) = calls::serve(&caller, number, args) else { return Ok(None) };
+        if let Some(process) = self.processes.get_mut(&task) {
+            process.policy = caller.policy.get();
+        }
+        match result {
+            Ok(value) => Ok(Some((Ok(value), written(call, &caller.memory)))),
             Err(CallError::Errno(errno)) => Ok(Some((Err(errno), Written::Nothing))),
             Err(CallError::Broken(broken)) => Err(broken),
         }
     }
-
-    fn try_call(&mut self, task: Task, call: &MemoryCall) -> CallResult<Option<(u64, Written)>> {
-        use MemoryCall as M;
-        let space = self.space(task)?;
-        let mut space = space.change();
-        let done = |result: CallResult<()>| result.map(|()| 0);
-        let value = match *call {
-            M::Mmap { addr, len, prot, flags, fd, offset } => {
-                let flags = MapFlags::from_bits_retain(flags);
-                let file = if flags.contains(MapFlags::ANONYMOUS) {
-                    None
-                } else {
-                    Some(self.files(task)?.to_map(fd)?)
-                };
-                let prot = Prot::from_bits_retain(prot);
-                space.mmap(&MapRequest { addr, len, prot, flags, file, offset })?.get()
-            }
-            M::Munmap { addr, len } => done(space.munmap(addr, len))?,
-            M::Mprotect { addr, len, prot } => {
-                done(space.mprotect(addr, len, Prot::from_bits_retain(prot)))?
-            }
-            M::PkeyMprotect { addr, len, prot, pkey } => {
-                done(space.pkey_mprotect(addr, len, Prot::from_bits_retain(prot), pkey))?
-            }
-            M::Mremap { addr, old_len, new_len, flags, new_addr } => {
-                space.mremap(&RemapRequest { addr, old_len, new_len, flags, new_addr })?.get()
-            }
-            M::Brk { addr } => space.brk(addr)?.get(),
-            M::RemapFilePages { addr, len, prot, pgoff, flags } => {
-                done(space.remap_file_pages(addr, len, prot, pgoff, flags))?
-            }
-            M::Madvise { addr, len, advice } => done(space.madvise(addr, len, int(advice)))?,
-            M::ProcessMadvise { pidfd, ref ranges, advice, flags, .. } => {
-                drop(space);
-                return self.process_madvise(task, pidfd, ranges, advice, flags).map(Some);
-            }
-            M::Mlock { addr, len } => done(space.mlock2(addr, len, 0))?,
-            M::Mlock2 { addr, len, flags } => done(space.mlock2(addr, len, flags))?,
-            M::Munlock { addr, len } => done(space.munlock(addr, len))?,
-            M::Mlockall { flags } => done(space.mlockall(flags))?,
-            M::Munlockall => {
-                space.munlockall();
-                0
-            }
-            M::Mseal { addr, len, flags } => done(space.mseal(addr, len, flags))?,
-            M::Msync { addr, len, flags } => done(space.msync(addr, len, flags))?,
-            M::Mincore { addr, len, .. } => {
-                let pages = space.mincore(addr, len)?;
-                return Ok(Some((0, Written::Resident(pages))));
-            }
-            M::Mbind { addr, len, mode, ref nodes, flags, .. } => {
-                done(space.mbind(addr, len, mode, mask(nodes), flags))?
-            }
-            M::Prctl { option, args, ref name } => {
-                return prctl(&mut space, option, args, name.as_ref().map(|text| &text.bytes[..]));
-            }
-            M::Prlimit { resource, ref new, ref old, .. } => {
-                return set_limit(&mut space, resource, new, *old != Pointee::Null).map(Some);
-            }
-            M::Setrlimit { resource, ref new } => {
-                return set_limit(&mut space, resource, new, false).map(Some);
-            }
-            M::Getrlimit { resource, .. } => {
-                return set_limit(&mut space, resource, &Pointee::Null, true).map(Some);
-            }
-            M::Personality { persona } => {
-                let persona = persona as u32;
-                let before = space.modes().personality;
-                if persona != u32::MAX {
-                    space.modes_mut().personality = persona;
-                }
-                u64::from(before)
-            }
-            M::Userfaultfd { .. } => {
-                drop(space);
-                return Ok(Some((self.new_userfault(task)?, Written::Nothing)));
-            }
-            M::SetMempolicy { mode, ref nodes, .. } => {
-                drop(space);
-                return self.set_policy(task, mode, mask(nodes)).map(Some);
-            }
-            M::GetMempolicy { ref mode, ref nodes, addr, flags, .. } => {
-                let wanted = (*mode != Pointee::Null, *nodes != Pointee::Null);
-                drop(space);
-                return self.get_policy(task, wanted, addr, flags);
-            }
-            M::Shmget { .. } | M::Shmat { .. } | M::Shmdt { .. } | M::Shmctl { .. } => {
-                return Ok(None);
-            }
-        };
-        Ok(Some((value, Written::Nothing)))
-    }
-
-    /// process_madvise(2) on the caller itself.
-    fn process_madvise(
-        &mut self,
-        task: Task,
-        pidfd: i32,
-        ranges: &Pointee<Vec<IoVec>>,
-        advice: u64,
-        flags: u64,
-    ) -> CallResult<(u64, Written)> {
-        if flags != 0 {
-            return Err(Errno::EINVAL.into());
-        }
-        let ranges = import(ranges.shown().map(Vec::as_slice).unwrap_or_default())?;
-        if !PIDFD_SELF.contains(&pidfd) {
-            return Err(Errno::EBADF.into());
-        }
-        let space = self.space(task)?;
-        let mut space = space.change();
-        let (mut done, mut left) = (0, ranges.iter().map(|range| range.len).sum::<u64>());
-        for range in ranges {
-            // With nothing left to do, even the advice is not looked at.
-            if left == 0 {
-                break;
-            }
-            left -= range.len;
-            match space.madvise(range.base, range.len, int(advice)) {
-                Ok(()) => done += range.len,
-                Err(_) if done > 0 => break,
-                Err(error) => return Err(error),
-            }
-        }
-        Ok((done, Written::Nothing))
-    }
 }
 
-/// Checks a list of ranges (Linux's `import_iovec`). A range alone is cut short at what one call can
-/// transfer; in a list, what is over is left out at its end.
-fn import(ranges: &[IoVec]) -> Result<Vec<IoVec>, Errno> {
-    let mut left = MAX_TRANSFER;
-    let mut imported = Vec::with_capacity(ranges.len());
-    if ranges.len() > MAX_RANGES || ranges.iter().any(|range| range.len > i64::MAX as u64) {
-        return Err(Errno::EINVAL);
-    }
-    for &IoVec { base, len } in ranges {
-        let checked = if ranges.len() == 1 { len.min(left) } else { len };
-        if base.get().saturating_add(checked) > TASK_SIZE {
-            return Err(Errno::EFAULT);
+/// Whether a call is about another process (pids are not known here), or sets or asks for a limit that
+/// memory does not depend on, as far as it is not refused.
+fn is_of_something_else(call: &MemoryCall) -> bool {
+    use MemoryCall as M;
+    let refused =
+        |new: &Pointee<RecordedLimit>| new.shown().is_some_and(|new| new.current > new.maximum);
+    let (resource, refused) = match call {
+        M::Prlimit { pid, .. } if *pid != 0 => return true,
+        M::Prlimit { resource, new, .. } | M::Setrlimit { resource, new } => {
+            (*resource, refused(new))
         }
-        let len = len.min(left);
-        left -= len;
-        imported.push(IoVec { base, len });
-    }
-    Ok(imported)
-}
-
-/// An `int` argument: the upper half of the register does not count.
-fn int(word: u64) -> i32 {
-    word as i32
-}
-
-/// A node mask's first word; no machine here has more nodes.
-pub(super) fn mask(nodes: &Pointee<Vec<u64>>) -> u64 {
-    nodes.shown().and_then(|words| words.first().copied()).unwrap_or(0)
-}
-
-fn prctl(
-    space: &mut crate::space::AddressSpace,
-    option: u64,
-    args: [u64; 4],
-    name: Option<&[u8]>,
-) -> CallResult<Option<(u64, Written)>> {
-    const PR_SET_MM: u64 = 35;
-    const PR_SET_THP_DISABLE: u64 = 41;
-    const PR_GET_THP_DISABLE: u64 = 42;
-    const PR_SET_MDWE: u64 = 65;
-    const PR_GET_MDWE: u64 = 66;
-    const PR_SET_VMA: u64 = 0x5356_4d41;
-    let [a, b, c, d] = args;
-    let value = match option {
-        PR_SET_MM => space.set_mm(a, VirtAddr::new(b)).map(|()| 0)?,
-        PR_SET_THP_DISABLE => space.set_thp_disable(a, b, [c, d]).map(|()| 0)?,
-        PR_GET_THP_DISABLE if args == [0; 4] => space.modes().thp_disabled,
-        PR_SET_MDWE => space.set_mdwe(a, [b, c, d]).map(|()| 0)?,
-        PR_GET_MDWE => space.mdwe(args)?,
-        PR_SET_VMA if a == 0 => space.set_name(VirtAddr::new(b), c, name).map(|()| 0)?,
-        _ => return Err(Errno::EINVAL.into()),
+        M::Getrlimit { resource, .. } => (*resource, false),
+        _ => return false,
     };
-    Ok(Some((value, Written::Nothing)))
+    let of_memory =
+        [Resource::Data, Resource::Stack, Resource::LockedMemory, Resource::AddressSpace];
+    Resource::from_number(resource).is_some_and(|known| !of_memory.contains(&known)) && !refused
 }
 
-/// prlimit64(2) on the caller itself (Linux's `do_prlimit`).
-fn set_limit(
-    space: &mut crate::space::AddressSpace,
-    resource: u64,
-    new: &Pointee<RecordedLimit>,
-    wants_old: bool,
-) -> CallResult<(u64, Written)> {
-    if resource >= RESOURCES {
-        return Err(Errno::EINVAL.into());
-    }
-    let may_raise = space.limits().may(Capabilities::SYS_RESOURCE);
-    let limits = space.limits_mut();
-    let mut other = Limit::NONE;
-    let limit = match resource {
-        DATA => &mut limits.data,
-        STACK => &mut limits.stack,
-        MEMLOCK => &mut limits.memlock,
-        ADDRESS_SPACE => &mut limits.address_space,
-        _ => &mut other,
+/// What a call that succeeded has written.
+fn written(call: &MemoryCall, memory: &RecordedMemory) -> Written {
+    use MemoryCall as M;
+    let words = |bytes: Vec<u8>| -> Vec<u64> {
+        let word =
+            |bytes: &[u8]| bytes.iter().rev().fold(0, |word, &byte| word << 8 | u64::from(byte));
+        bytes.chunks(8).map(word).collect()
     };
-    let old = RecordedLimit { current: limit.soft, maximum: limit.hard };
-    if let Some(new) = new.shown() {
-        if new.current > new.maximum {
-            return Err(Errno::EINVAL.into());
+    let limit = |index| match memory.written(index).map(words).as_deref() {
+        Some(&[current, maximum]) => Written::Limit(RecordedLimit { current, maximum }),
+        _ => Written::Nothing,
+    };
+    match call {
+        M::Mincore { .. } => Written::Resident(memory.written(2).unwrap_or_default()),
+        M::Prlimit { .. } => limit(3),
+        M::Getrlimit { .. } => limit(1),
+        M::GetMempolicy { .. } => {
+            let mode = memory.written(0).map(words).and_then(|words| words.first().copied());
+            Written::Policy(mode, memory.written(1).map(words))
         }
-        if new.maximum > limit.hard && !may_raise {
-            return Err(Errno::EPERM.into());
-        }
-        *limit = Limit { soft: new.current, hard: new.maximum };
+        _ => Written::Nothing,
     }
-    Ok((0, if wants_old { Written::Limit(old) } else { Written::Nothing }))
 }

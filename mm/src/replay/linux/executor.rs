@@ -1,11 +1,12 @@
 //! The software machine as an executor of traces.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use super::dispatch::Written;
-use super::object::ObjectKind;
+use super::exec::Loaded;
+use super::object::{LONG_ENOUGH, ObjectKind};
 use super::{ByteAccess, Linux};
-use crate::addr::{PAGE_SIZE, VirtAddr};
+use crate::addr::{PAGE_SIZE, VirtAddr, low_half};
 use crate::backing::{FileMode, Seals};
 use crate::error::{AccessError, Broken, CallError, Errno, Fault};
 use crate::inspect;
@@ -14,12 +15,16 @@ use crate::phys::AllocError;
 use crate::replay::calls::{FileCall, MemoryCall, Outcome};
 use crate::replay::engine::{Answer, Cloned, Executor, Output, Program, Reply, Sharing, Task};
 use crate::replay::trace::{
-    self, FileKind, Held, Hidden, MapLine, OpenMode, Rss, Setting, Span, Touched, UffdChange,
-    VmFlagNames,
+    self, FileKind, Held, MapLine, OpenMode, Rss, Setting, Touched, UffdChange, VmFlagNames,
 };
 use crate::sysctl::Overcommit;
 use crate::vma::Userfault;
 use crate::vma::limits::Capabilities;
+
+/// Commands of fcntl(2).
+const F_DUPFD: u64 = 0;
+const F_DUPFD_CLOEXEC: u64 = 1030;
+const F_ADD_SEALS: u64 = 1033;
 
 /// Why the software machine cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -55,7 +60,7 @@ impl Executor for Linux {
 
     fn spawn(&mut self, parent: Task, child: Task, cloned: Cloned) -> Result<(), LinuxError> {
         if cloned.space == Sharing::Shared {
-            return Ok(self.share(parent, child)?);
+            return Ok(self.share(parent, child, cloned.files)?);
         }
         match self.fork(parent, child) {
             Ok(()) => Ok(()),
@@ -65,14 +70,17 @@ impl Executor for Linux {
     }
 
     fn exec(&mut self, task: Task, program: Program<'_>) -> Result<Reply<()>, LinuxError> {
-        self.end(task)?;
-        self.start(task)?;
+        self.begin_program(task)??;
         match program {
             Program::Mapped(lines) => {
                 Executor::import(self, task, lines)?;
+                self.set_executable(task, lines);
                 Ok(Reply::Is(()))
             }
-            Program::File { .. } => Ok(Reply::Unsupported),
+            Program::File { path, .. } => Ok(match self.load_program(task, path)? {
+                Loaded::Whole => Reply::Is(()),
+                Loaded::Nothing => Reply::Unsupported,
+            }),
         }
     }
 
@@ -116,9 +124,17 @@ impl Executor for Linux {
                     1 => FileMode::WRITE,
                     _ => FileMode::READ | FileMode::WRITE,
                 };
-                self.open(task, fd, ObjectKind::File, u64::MAX >> 12, mode, Seals::empty())?;
+                self.open(task, fd, ObjectKind::File, LONG_ENOUGH, mode, Seals::empty())?;
             }
-            FileCall::Ftruncate { .. } | FileCall::Fcntl { .. } => return Ok(Reply::Unsupported),
+            FileCall::Fcntl { fd: old, command: F_DUPFD | F_DUPFD_CLOEXEC, .. } => {
+                self.dup(task, old, fd)?;
+            }
+            FileCall::Fcntl { fd, command: F_ADD_SEALS, value } => {
+                self.files(task)?.seal(fd, Seals::from_bits_truncate(low_half(value)));
+            }
+            // It only asks.
+            FileCall::Fcntl { .. } => {}
+            FileCall::Ftruncate { fd, len } => return Ok(self.files(task)?.truncate(fd, len)),
         }
         Ok(Reply::Is(()))
     }
@@ -149,7 +165,7 @@ impl Executor for Linux {
                 };
                 space.limits_mut().capabilities.set(capability, *held == Held::Yes);
             }
-            Setting::Personality(value) => space.modes_mut().personality = *value as u32,
+            Setting::Personality(value) => space.modes_mut().personality = low_half(*value),
             Setting::MmapBase(base) => space.set_mmap_base(*base),
             Setting::Brk { start, current } => space.set_brk(*start, *current),
             Setting::Thp(_) => return Ok(Reply::Unsupported),
@@ -200,16 +216,7 @@ impl Executor for Linux {
     fn maps(&mut self, task: Task) -> Result<Reply<Vec<MapLine>>, LinuxError> {
         let space = self.space(task)?;
         let space = space.look();
-        let lines = inspect::maps(&space).map(|line| MapLine {
-            span: Span { start: line.range.start(), end: line.range.end() },
-            permissions: line.permissions(),
-            offset: line.offset,
-            device: (line.name.major, line.name.minor),
-            inode: line.name.inode,
-            name: line.name.path,
-            hidden: Hidden::default(),
-        });
-        Ok(Reply::Is(lines.collect()))
+        Ok(Reply::Is(inspect::maps(&space).map(MapLine::of).collect()))
     }
 
     fn vm_flags(
@@ -249,8 +256,11 @@ impl Executor for Linux {
 
 impl Linux {
     /// A task in the address space of another (`CLONE_VM`).
-    fn share(&mut self, parent: Task, child: Task) -> Result<(), Broken> {
-        let process = self.process(parent)?.clone();
+    fn share(&mut self, parent: Task, child: Task, files: Sharing) -> Result<(), Broken> {
+        let mut process = self.process(parent)?.clone();
+        if files == Sharing::Copied {
+            process.files = Arc::new(Mutex::new(self.files(parent)?.clone()));
+        }
         self.processes.insert(child, process);
         Ok(())
     }
@@ -284,7 +294,7 @@ impl Linux {
                     FileKind::File => ObjectKind::File,
                     FileKind::Dir | FileKind::Device | FileKind::Pipe => ObjectKind::Unmappable,
                 };
-                let seals = Seals::from_bits_truncate(seals as u32);
+                let seals = Seals::from_bits_truncate(low_half(seals));
                 self.open(task, fd, kind, pages, mode_of(mode), seals)
             }
         }

@@ -3,32 +3,49 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::object::unmappable;
-use crate::backing::{Backing, FileMode, OpenFile};
+use crate::addr::PAGE_SIZE;
+use crate::backing::{Backing, FileMode, OpenFile, Seals, SharedMemory};
 use crate::error::Errno;
+use crate::replay::engine::Reply;
 
-/// The descriptors of a process, and the open file behind each.
+/// An open file.
 #[derive(Clone, Debug)]
-pub(super) struct Files(BTreeMap<i32, Arc<OpenFile>>);
+pub(super) struct Descriptor {
+    /// The open: what maps of it are the same memory.
+    pub(super) file: Arc<OpenFile>,
+    /// What is behind a memfd, which can be sealed and change its length.
+    pub(super) memfd: Option<Arc<SharedMemory>>,
+}
+
+impl From<Arc<OpenFile>> for Descriptor {
+    fn from(file: Arc<OpenFile>) -> Self {
+        Descriptor { file, memfd: None }
+    }
+}
+
+/// The descriptors of a process.
+#[derive(Clone, Debug)]
+pub(super) struct Files(BTreeMap<i32, Descriptor>);
 
 impl Default for Files {
     /// The three standard streams, as a terminal has them: open for both.
     fn default() -> Self {
-        let stream = unmappable(FileMode::READ | FileMode::WRITE);
-        Files((0..3).map(|fd| (fd, Arc::clone(&stream))).collect())
+        let stream = OpenFile::unmappable(FileMode::READ | FileMode::WRITE);
+        let stream = Descriptor::from(Arc::new(stream));
+        Files((0..3).map(|fd| (fd, stream.clone())).collect())
     }
 }
 
 impl Files {
     /// The file that mmap(2) shall map.
     pub(super) fn to_map(&self, fd: i32) -> Result<Arc<dyn Backing>, Errno> {
-        let file = self.0.get(&fd).ok_or(Errno::EBADF)?;
-        Ok(Arc::clone(file) as Arc<dyn Backing>)
+        let descriptor = self.0.get(&fd).ok_or(Errno::EBADF)?;
+        Ok(Arc::clone(&descriptor.file) as Arc<dyn Backing>)
     }
 
     /// Makes `fd` stand for something.
-    pub(super) fn set(&mut self, fd: i32, file: Arc<OpenFile>) {
-        self.0.insert(fd, file);
+    pub(super) fn set(&mut self, fd: i32, descriptor: impl Into<Descriptor>) {
+        self.0.insert(fd, descriptor.into());
     }
 
     /// Closes `fd`.
@@ -43,16 +60,38 @@ impl Files {
 
     /// Another descriptor of the same open file.
     pub(super) fn dup(&mut self, old: i32, new: i32) {
-        if let Some(file) = self.0.get(&old).cloned() {
-            self.0.insert(new, file);
+        if let Some(descriptor) = self.0.get(&old).cloned() {
+            self.0.insert(new, descriptor);
         }
     }
 
     /// A new open of the object behind a descriptor.
     pub(super) fn reopen(&mut self, old: i32, new: i32, mode: FileMode) {
-        if let Some(file) = self.0.get(&old) {
-            let again = OpenFile::new(Arc::clone(file.object()), mode);
-            self.0.insert(new, Arc::new(again));
+        if let Some(Descriptor { file, memfd }) = self.0.get(&old).cloned() {
+            let file = Arc::new(OpenFile::new(Arc::clone(file.object()), mode));
+            self.0.insert(new, Descriptor { file, memfd });
         }
+    }
+
+    /// Seals a memfd (`F_ADD_SEALS`, which has succeeded).
+    pub(super) fn seal(&self, fd: i32, seals: Seals) {
+        if let Some(memory) = self.memfd(fd) {
+            let _ = memory.add_seals(seals);
+        }
+    }
+
+    /// Gives a memfd another length, in bytes (ftruncate(2), which has succeeded). Files have any. What
+    /// a memfd loses is not taken from those who map it: that is not supported.
+    pub(super) fn truncate(&self, fd: i32, len: u64) -> Reply<()> {
+        let Some(memory) = self.memfd(fd) else { return Reply::Is(()) };
+        let pages = len.div_ceil(PAGE_SIZE);
+        if pages < memory.pages() || memory.set_pages(pages).is_err() {
+            return Reply::Unsupported;
+        }
+        Reply::Is(())
+    }
+
+    fn memfd(&self, fd: i32) -> Option<&SharedMemory> {
+        self.0.get(&fd)?.memfd.as_deref()
     }
 }

@@ -3,18 +3,37 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::object::{LONG_ENOUGH, ObjectKind};
 use super::{Linux, Task};
 use crate::addr::{Frame, PAGE_SHIFT, PageRange, VirtAddr};
-use crate::backing::{
-    Backing, BackingError, BackingName, FileMode, OpenFile, Placement, SharedMemory,
-};
+use crate::backing::{Backing, BackingError, BackingName, FileMode, OpenFile, Placement};
 use crate::error::{Broken, CallResult, Errno};
 use crate::replay::trace::{AnonOrigin, MapLine};
 use crate::vma::{AnonId, Lineage, VmFlags, Vma};
 
 /// The kernel's own pages in a program, such as the vDSO.
 #[derive(Debug)]
-struct Special(BackingName);
+pub(super) struct Special(BackingName);
+
+impl Special {
+    const NAMES: [&str; 3] = ["[vdso]", "[vvar]", "[vvar_vclock]"];
+
+    pub(super) fn new(name: BackingName) -> Self {
+        Special(name)
+    }
+
+    /// The flags of the pages with this name (Linux's `map_vdso`).
+    pub(super) fn flags(name: &str) -> VmFlags {
+        match name {
+            "[vdso]" => VmFlags::READ | VmFlags::EXEC | VmFlags::MAY | VmFlags::DONTEXPAND,
+            _ => {
+                let may = VmFlags::MAY - VmFlags::MAYWRITE - VmFlags::MAYEXEC;
+                let kernel = VmFlags::IO | VmFlags::DONTEXPAND | VmFlags::DONTDUMP;
+                VmFlags::READ | may | kernel | VmFlags::PFNMAP
+            }
+        }
+    }
+}
 
 impl Backing for Special {
     fn page(&self, _: u64) -> Result<Frame, BackingError> {
@@ -85,7 +104,7 @@ impl Linux {
             None => flags_of(line),
         };
         let mut vma = Vma::anonymous(range, flags);
-        if let Some(backing) = self.backing_of(line, range, known) {
+        if let Some(backing) = self.backing_of(line, known) {
             vma.backing = Some(backing);
             vma.pgoff = line.offset >> PAGE_SHIFT;
         }
@@ -108,36 +127,43 @@ impl Linux {
         Ok(vma)
     }
 
-    fn backing_of(
-        &self,
-        line: &MapLine,
-        range: PageRange,
-        known: &mut Known,
-    ) -> Option<Arc<dyn Backing>> {
+    fn backing_of(&self, line: &MapLine, known: &mut Known) -> Option<Arc<dyn Backing>> {
         let name = BackingName {
             major: line.device.0,
             minor: line.device.1,
             inode: line.inode,
             path: line.name.clone(),
         };
-        if matches!(line.name.as_str(), "[vdso]" | "[vvar]" | "[vvar_vclock]") {
-            return Some(Arc::new(Special(name)));
+        if Special::NAMES.contains(&line.name.as_str()) {
+            return Some(Arc::new(Special::new(name)));
         }
         if line.inode == 0 && line.device == (0, 0) {
             return None;
         }
-        let pages = (line.offset >> PAGE_SHIFT).saturating_add(range.pages());
         let file = known.files.entry((line.device, line.inode)).or_insert_with(|| {
-            let frames = Arc::clone(self.system.frames());
-            let object = Arc::new(SharedMemory::file(frames, pages, name));
+            let kind = kind_of(&name.path);
+            let object = self.object(kind, LONG_ENOUGH, name);
             Arc::new(OpenFile::new(object, FileMode::READ | FileMode::WRITE))
         });
         Some(Arc::clone(file))
     }
 }
 
+/// What kind of object has this path.
+fn kind_of(path: &str) -> ObjectKind {
+    let shared_memory = ["/memfd:", "/dev/zero (deleted)", "/dev/shm/", "/SYSV"];
+    if shared_memory.iter().any(|prefix| path.starts_with(prefix)) {
+        ObjectKind::Memfd
+    } else {
+        ObjectKind::File
+    }
+}
+
 /// The flags that a line without a list of them stands for.
 fn flags_of(line: &MapLine) -> VmFlags {
+    if Special::NAMES.contains(&line.name.as_str()) {
+        return Special::flags(&line.name);
+    }
     let [read, write, execute, share] = line.permissions;
     let mut flags = VmFlags::MAY;
     flags.set(VmFlags::READ, read == b'r');
@@ -146,13 +172,5 @@ fn flags_of(line: &MapLine) -> VmFlags {
     let shared = share == b's';
     flags.set(VmFlags::SHARED | VmFlags::MAYSHARE, shared);
     flags.set(VmFlags::ACCOUNT, !shared && write == b'w');
-    match line.name.as_str() {
-        "[stack]" => flags | VmFlags::GROWSDOWN,
-        "[vdso]" => flags | VmFlags::DONTEXPAND,
-        "[vvar]" | "[vvar_vclock]" => {
-            let kernel = VmFlags::IO | VmFlags::DONTEXPAND | VmFlags::DONTDUMP | VmFlags::PFNMAP;
-            flags - VmFlags::MAYWRITE - VmFlags::MAYEXEC | kernel
-        }
-        _ => flags,
-    }
+    if line.name == "[stack]" { flags | VmFlags::GROWSDOWN } else { flags }
 }

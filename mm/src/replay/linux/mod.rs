@@ -9,14 +9,18 @@
 //! ```
 
 mod dispatch;
+mod exec;
 mod executor;
 mod files;
 mod import;
-mod numa;
 mod object;
+mod recorded;
+#[cfg(test)]
+mod tests;
 mod userfault;
 
 pub use dispatch::Written;
+pub use exec::Loader;
 pub use executor::LinuxError;
 pub use object::ObjectKind;
 
@@ -42,6 +46,8 @@ pub struct Linux {
     system: Arc<System>,
     sink: Arc<CountingSink>,
     processes: BTreeMap<Task, Process>,
+    /// What can be executed; without it, nothing.
+    loader: Option<Box<dyn Loader>>,
 }
 
 #[derive(Clone, Debug)]
@@ -51,6 +57,8 @@ struct Process {
     policy: Option<Policy>,
     /// The one userfaultfd of `@uffd` lines.
     uffd: Arc<Userfault>,
+    /// The file that was executed last, if it was loaded.
+    executable: Option<Vec<u8>>,
 }
 
 impl Process {
@@ -66,7 +74,7 @@ impl Linux {
         let frames = Arc::new(Frames::new(Arc::new(SoftwareMemory::new(frames))));
         let sink = Arc::new(CountingSink::default());
         let system = System::new(frames, Box::new(Arc::clone(&sink)), KernelHalf::default());
-        Linux { system: Arc::new(system), sink, processes: BTreeMap::new() }
+        Linux { system: Arc::new(system), sink, processes: BTreeMap::new(), loader: None }
     }
 
     /// What all its processes share.
@@ -88,8 +96,14 @@ impl Linux {
     pub fn start(&mut self, task: Task) -> Result<(), AllocError> {
         let space = AddressSpace::new(Arc::clone(&self.system), Limits::default())?;
         let space = Arc::new(SharedSpace::new(space));
-        let files = Arc::default();
-        self.processes.insert(task, Process { space, files, policy: None, uffd: Arc::default() });
+        let process = Process {
+            space,
+            files: Arc::default(),
+            policy: None,
+            uffd: Arc::default(),
+            executable: None,
+        };
+        self.processes.insert(task, process);
         Ok(())
     }
 
@@ -106,6 +120,7 @@ impl Linux {
             files: Arc::new(Mutex::new(files)),
             policy: process.policy,
             uffd: Arc::default(),
+            executable: process.executable.clone(),
         };
         self.processes.insert(child, process);
         Ok(())

@@ -3,8 +3,9 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::files::Descriptor;
 use super::{Linux, Task};
-use crate::addr::Frame;
+use crate::addr::{Frame, PAGE_SHIFT};
 use crate::backing::{
     Backing, BackingError, BackingName, FileMode, OpenFile, Placement, Seals, SharedMemory, no_sync,
 };
@@ -21,6 +22,9 @@ pub enum ObjectKind {
     /// Something that cannot be mapped.
     Unmappable,
 }
+
+/// The length, in pages, of an object whose length is not known.
+pub(super) const LONG_ENOUGH: u64 = u64::MAX >> PAGE_SHIFT;
 
 /// A regular file in memory.
 #[derive(Debug)]
@@ -56,26 +60,21 @@ impl Backing for RegularFile {
     }
 }
 
-/// A stream, a directory, a userfaultfd: there is nothing in it to map.
-#[derive(Debug)]
-struct Unmappable;
-
-impl Backing for Unmappable {
-    fn page(&self, _: u64) -> Result<Frame, BackingError> {
-        Err(BackingError::NoPage)
-    }
-
-    fn name(&self) -> BackingName {
-        BackingName::default()
-    }
-}
-
-/// An open of something that cannot be mapped.
-pub(super) fn unmappable(mode: FileMode) -> Arc<OpenFile> {
-    Arc::new(OpenFile::new(Arc::new(Unmappable), mode | FileMode::UNMAPPABLE))
-}
-
 impl Linux {
+    /// An object of so many pages.
+    pub(super) fn object(
+        &self,
+        kind: ObjectKind,
+        pages: u64,
+        name: BackingName,
+    ) -> Arc<dyn Backing> {
+        let memory = SharedMemory::file(Arc::clone(self.system.frames()), pages, name);
+        match kind {
+            ObjectKind::Memfd | ObjectKind::Unmappable => Arc::new(memory),
+            ObjectKind::File => Arc::new(RegularFile(memory)),
+        }
+    }
+
     /// Makes `fd` refer to a new object of so many pages.
     ///
     /// # Errors
@@ -89,25 +88,25 @@ impl Linux {
         mode: FileMode,
         seals: Seals,
     ) -> Result<(), Broken> {
-        let memory = |path: &dyn Fn(u64) -> String| {
-            let inode = self.system.new_inode();
-            let name = BackingName { major: 0, minor: 1, inode, path: path(inode) };
-            let memory = SharedMemory::file(Arc::clone(self.system.frames()), pages, name);
-            let _ = memory.add_seals(seals);
-            memory
-        };
-        let file = match kind {
-            ObjectKind::Memfd => {
-                let memory = memory(&|_| "/memfd:trace (deleted)".to_owned());
-                Arc::new(OpenFile::new(Arc::new(memory), mode))
+        let path = match kind {
+            ObjectKind::Unmappable => {
+                self.files(task)?.set(fd, Arc::new(OpenFile::unmappable(mode)));
+                return Ok(());
             }
-            ObjectKind::File => {
-                let file = RegularFile(memory(&|inode| format!("/trace/{inode}")));
-                Arc::new(OpenFile::new(Arc::new(file), mode))
-            }
-            ObjectKind::Unmappable => unmappable(mode),
+            ObjectKind::Memfd => "/memfd:trace (deleted)".to_owned(),
+            ObjectKind::File => format!("/trace/{fd}"),
         };
-        self.files(task)?.set(fd, file);
+        let name = BackingName { major: 0, minor: 1, inode: self.system.new_inode(), path };
+        let memory = SharedMemory::file(Arc::clone(self.system.frames()), pages, name);
+        let _ = memory.add_seals(seals);
+        let open = |object: Arc<dyn Backing>| Arc::new(OpenFile::new(object, mode));
+        let descriptor = if kind == ObjectKind::Memfd {
+            let memory = Arc::new(memory);
+            Descriptor { file: open(Arc::clone(&memory) as _), memfd: Some(memory) }
+        } else {
+            open(Arc::new(RegularFile(memory))).into()
+        };
+        self.files(task)?.set(fd, descriptor);
         Ok(())
     }
 

@@ -84,6 +84,77 @@ impl<V: Span> Tree<V> {
         fits
     }
 
+    /// Cuts the span that starts at `start` in two: `change` makes it end where `upper`, its other
+    /// part, starts. Cheaper than [`update`](Self::update) and [`insert`](Self::insert): no gap
+    /// changes, so nothing but one leaf does. Room is made, and reserved, as for an insertion.
+    ///
+    /// ```text
+    ///     before   ├── gap ──┤ span            ├── gap ──┤
+    ///     after    ├── gap ──┤ span  │ upper   ├── gap ──┤
+    /// ```
+    ///
+    /// # Errors
+    /// Gives `upper` back if it is no upper part of a span that starts at `start`, or `change` does
+    /// not end that one where it begins (or it would be the 2^31st).
+    pub fn cut(&mut self, start: VirtAddr, upper: V, change: impl FnOnce(&mut V)) -> Result<(), V> {
+        let Some((mut path, to)) = self.path_to_start(start) else { return Err(upper) };
+        let cut = upper.range();
+        let ends_alike = self.leaves[path.leaf().node].end(path.leaf().at()) == cut.end();
+        let lower = PageRange::new(start, cut.start());
+        if !ends_alike || lower.is_none() || self.len >= MAX_SPANS {
+            return Err(upper);
+        }
+        let Some(value) = self.values.get_mut(to).and_then(Slot::value_mut) else {
+            return Err(upper);
+        };
+        change(value);
+        if Some(value.range()) != lower {
+            debug_assert!(false, "{} is not cut at {}", value.range(), cut.start());
+            return Err(upper);
+        }
+        while self.leaves[path.leaf().node].is_full() {
+            self.relieve(&path);
+            path = self.path_to(start);
+        }
+        let to = self.values.put(Slot::Taken(upper));
+        let step = path.leaf();
+        let leaf = &mut self.leaves[step.node];
+        leaf.set(step.at(), cut.start(), start);
+        leaf.insert(step.at() + 1, Row { end: cut.end(), detail: cut.start(), to });
+        self.len += 1;
+        Ok(())
+    }
+
+    /// Takes out the span that starts where the one at `start` ends, whose place that takes: `change`
+    /// makes it reach as far. What [`cut`](Self::cut) did, undone. `None`, and nothing has happened, if
+    /// there are no two such spans.
+    pub fn absorb(&mut self, start: VirtAddr, change: impl FnOnce(&mut V)) -> Option<V> {
+        let (path, to) = self.path_to_start(start)?;
+        let step = path.leaf();
+        let (leaf, next) = (&self.leaves[step.node], step.at() + 1);
+        let border = leaf.end(step.at());
+        if next == leaf.len() {
+            // It is in the next leaf, and so is the gap before it, of no bytes.
+            let upper = self.remove(border)?;
+            self.update(start, change);
+            return Some(upper);
+        }
+        let joined =
+            PageRange::new(start, leaf.end(next)).filter(|_| leaf.start(next) == border)?;
+        let value = self.values.get_mut(to).and_then(Slot::value_mut)?;
+        change(value);
+        if value.range() != joined {
+            debug_assert!(false, "{} does not reach to {}", value.range(), joined.end());
+            return None;
+        }
+        let leaf = &mut self.leaves[step.node];
+        let upper = leaf.remove(next);
+        leaf.set(step.at(), joined.end(), start);
+        self.len -= 1;
+        self.mend(&path);
+        self.values.take(upper.to).into_value()
+    }
+
     /// The way to the span that starts at `start`, and its value's index.
     fn path_to_start(&self, start: VirtAddr) -> Option<(Path, u32)> {
         if start >= self.top {
@@ -168,9 +239,16 @@ impl<V: Span> Tree<V> {
         if (leaf.start(step.at()), old_end) == (range.start(), range.end()) {
             return;
         }
+        let old = leaf.wider_beside(step.at(), step.floor);
         leaf.set(step.at(), range.end(), range.start());
+        let new = leaf.wider_beside(step.at(), step.floor);
         let is_last = step.at() + 1 == leaf.len();
-        self.carry_up(path, |leaf, _| leaf.widest(step.floor));
+        self.carry_up(path, |leaf, stored| match () {
+            () if new >= stored => new,
+            // Neither of the two gaps was the widest, nor is.
+            () if old < stored => stored,
+            () => leaf.widest(step.floor),
+        });
         if is_last && old_end != range.end() {
             self.settle_after(path, range.end());
         }

@@ -160,6 +160,19 @@ impl<V: Span> Tree<V> {
         self.find_prev(start).1
     }
 
+    /// The span that ends where `range` starts, and the one that starts where it ends; `range` is free,
+    /// or a part of one span. One descent finds both.
+    #[must_use]
+    pub fn touching(&self, range: PageRange) -> (Option<&V>, Option<&V>) {
+        let Some(spot) = self.locate(range.start()) else {
+            return (self.last().filter(|_| self.top == range.start()), None);
+        };
+        let left = self.before(spot).filter(|&spot| self.end(spot) == range.start());
+        let right = if self.start(spot) <= range.start() { self.after(spot) } else { Some(spot) };
+        let right = right.filter(|&spot| self.start(spot) == range.end());
+        (left.and_then(|spot| self.value(spot)), right.and_then(|spot| self.value(spot)))
+    }
+
     /// The span that starts at `start`.
     #[must_use]
     pub fn get(&self, start: VirtAddr) -> Option<&V> {

@@ -106,10 +106,8 @@ impl<D: Copy + Default, const N: usize> Node<D, N> {
     #[inline]
     pub(super) fn seek(&self, addr: VirtAddr) -> usize {
         let passed = |end: &VirtAddr| usize::from(*end <= addr);
-        let mut group = 0;
-        for closing in 0..N / 8 {
-            group += 8 * passed(&self.ends[8 * closing + 7]);
-        }
+        let group =
+            8 * (0..N / 8).map(|closing| passed(&self.ends[8 * closing + 7])).sum::<usize>();
         group + self.ends[group..][..7].iter().map(passed).sum::<usize>()
     }
 
@@ -221,6 +219,15 @@ impl<D: Copy + Default, const N: usize> Node<D, N> {
 impl Leaf {
     pub(super) fn start(&self, at: usize) -> VirtAddr {
         self.detail[at]
+    }
+
+    /// The wider of the gaps before and after row `at`, in bytes, as far as they belong to this leaf.
+    pub(super) fn wider_beside(&self, at: usize, floor: VirtAddr) -> u64 {
+        let before = self.start(at).bytes_from(self.floor(at, floor));
+        if at + 1 == self.len() {
+            return before;
+        }
+        before.max(self.start(at + 1).bytes_from(self.end(at)))
     }
 
     /// The widest of the gaps before each row, in bytes; the first of them starts at `floor`.

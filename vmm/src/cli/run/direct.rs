@@ -34,6 +34,7 @@ pub(super) fn run(args: &Args, program: Program, machine: &Machine) -> Result<u8
         .map_err(|source| RunError::Exec { path: name.clone(), source })?;
     let process = Process::new(loaded.space, Streams::default(), identity(&name, &path));
     let process = Arc::new(process);
+    tracer.begin(&process.space);
     let timing = if args.stats.is_some() { Timing::On } else { Timing::Off };
     let vcpu = machine.take_vcpu()?;
     let mut task =
@@ -72,13 +73,14 @@ fn take_apart(machine: &Machine, task: Task, process: Arc<Process>) -> Result<()
 }
 
 fn tracer(args: &Args) -> Result<Tracer, RunError> {
-    let target = match &args.trace {
-        None => TraceTarget::Off,
-        Some(None) => TraceTarget::Stderr,
-        Some(Some(path)) => TraceTarget::File(path),
+    let target = match (&args.record, &args.trace) {
+        (Some(path), _) => TraceTarget::Recording(path),
+        (None, None) => TraceTarget::Off,
+        (None, Some(None)) => TraceTarget::Stderr,
+        (None, Some(Some(path))) => TraceTarget::File(path),
     };
     Tracer::new(&target).map_err(|source| RunError::Trace {
-        path: args.trace.clone().flatten().unwrap_or_default(),
+        path: args.trace_file().map(Path::to_owned).unwrap_or_default(),
         source,
     })
 }

@@ -37,6 +37,9 @@ pub(super) struct Args {
     /// Prints each hypercall and fault, to standard error or to a file.
     #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true)]
     trace: Option<Option<PathBuf>>,
+    /// Writes a trace that `mmvisor replay` reads: the starting state, then each hypercall and fault.
+    #[arg(long, value_name = "FILE", conflicts_with = "trace")]
+    record: Option<PathBuf>,
     /// Prints at the end what /proc/PID/maps would have said, to standard error.
     #[arg(long)]
     maps: bool,
@@ -54,6 +57,14 @@ pub(super) struct Args {
     // One list, because clap would swallow a `--` between two.
     #[arg(value_name = "PROGRAM [ARGS]", required = true, trailing_var_arg = true)]
     command: Vec<OsString>,
+}
+
+impl Args {
+    /// The file that a trace goes to, of either kind.
+    fn trace_file(&self) -> Option<&Path> {
+        let trace = self.trace.as_ref().and_then(Option::as_deref);
+        self.record.as_deref().or(trace)
+    }
 }
 
 /// Where to run.

@@ -29,12 +29,12 @@ const HANDED_ON: [&str; 4] =
 pub(super) fn run(args: &Args, program: &Program, has: u64, why: &str) -> Result<u8, RunError> {
     let memory = args.mem.map_or(DEFAULT_MEMORY.min(has / 2), Size::bytes);
     let machine = Machine::new(Kind::Npt).room_for_guest(memory).file(&program.file, &program.path);
-    let mut side: Box<dyn Write> = match &args.trace {
-        Some(Some(path)) => {
-            let refuse = |source| RunError::Trace { path: path.clone(), source };
+    let mut side: Box<dyn Write> = match args.trace_file() {
+        Some(path) => {
+            let refuse = |source| RunError::Trace { path: path.to_owned(), source };
             Box::new(TraceFile(File::create(path).map_err(refuse)?))
         }
-        Some(None) | None => Box::new(io::sink()),
+        None => Box::new(io::sink()),
     };
     // A closed standard input is an empty one.
     let mut job = Job::new(command(args, &program.name, &program.path, memory))
@@ -60,7 +60,8 @@ pub(super) fn run(args: &Args, program: &Program, has: u64, why: &str) -> Result
 /// is to take itself to have been called by `name`.
 fn command(args: &Args, name: &Path, path: &Path, memory: u64) -> Vec<OsString> {
     // Each option is named, so that a new one cannot be forgotten here.
-    let Args { mem: _, env, trace, maps, stats, machine: _, invoked_as: _, command: typed } = args;
+    let Args { mem: _, env, trace, record, maps, stats, machine: _, invoked_as: _, command: typed } =
+        args;
     let mut command: Vec<OsString> = vec![GUEST_EXECUTABLE.into(), "run".into()];
     command.extend(named("--machine", &Where::Kvm));
     command.push(option("--mem", memory.to_string()));
@@ -69,6 +70,7 @@ fn command(args: &Args, name: &Path, path: &Path, memory: u64) -> Vec<OsString> 
         None => "--trace".into(),
         Some(_) => option("--trace", SIDE_OUTPUT),
     }));
+    command.extend(record.as_ref().map(|_| option("--record", SIDE_OUTPUT)));
     command.extend(maps.then(|| "--maps".into()));
     command.extend(stats.as_ref().and_then(|format| named("--stats", format)));
     command.push(option("--invoked-as", name));
@@ -156,7 +158,10 @@ mod tests {
     fn a_traces_file_is_on_this_side_and_what_was_not_asked_for_is_not_handed_on() {
         let args = inside(&["--trace=/tmp/trace", "program"]);
         assert_eq!(args.trace, Some(Some(SIDE_OUTPUT.into())));
+        assert_eq!(args.record, None);
         assert!(!args.maps && args.stats.is_none() && args.env.is_empty());
+        let args = inside(&["--record", "/tmp/trace", "program"]);
+        assert_eq!((args.record, args.trace), (Some(SIDE_OUTPUT.into()), None));
     }
 
     #[test]

@@ -163,6 +163,60 @@ fn structures_are_shown_as_strace_does() {
 }
 
 #[test]
+fn policies_ranges_names_and_layouts_are_shown_as_strace_does() {
+    let at = 0x7000;
+    let mask = Memory::words(at, &[1, 0]);
+    assert_eq!(
+        mask.line(c::SYS_mbind, [0x1000, 4096, 0x8002, at, 64, 2], 0),
+        "mbind(0x1000, 4096, MPOL_BIND|MPOL_F_STATIC_NODES, [0x00000000000001], 64, MPOL_MF_MOVE) = 0"
+    );
+    assert_eq!(
+        mask.line(c::SYS_set_mempolicy, [0x63, at, 64, 0, 0, 0], -22),
+        "set_mempolicy(0x63 /* MPOL_??? */, [0x00000000000001], 64) = -1 EINVAL (Invalid argument)"
+    );
+    assert_eq!(
+        mask.line(c::SYS_get_mempolicy, [at, at, 65, 0x1000, 2, 0], 0),
+        "get_mempolicy([MPOL_PREFERRED], [0x00000000000001], 65, 0x1000, MPOL_F_ADDR) = 0"
+    );
+    assert_eq!(
+        mask.line(c::SYS_get_mempolicy, [at, 0, 0, 0, 0, 0], -14),
+        "get_mempolicy(0x7000, NULL, 0, NULL, 0) = -1 EFAULT (Bad address)"
+    );
+    let ranges = Memory::words(at, &[0x1000, 4096, 0x3000, 8192]);
+    assert_eq!(
+        ranges.line(c::SYS_process_madvise, [u64::MAX - 9999, at, 2, 20, 0, 0], 12288),
+        "process_madvise(-10000, [{iov_base=0x1000, iov_len=4096}, {iov_base=0x3000, \
+         iov_len=8192}], 2, MADV_COLD, 0) = 12288"
+    );
+    let name = nothing().and(at, b"hello\0");
+    assert_eq!(
+        name.line(c::SYS_prctl, [0x5356_4d41, 0, 0x1000, 4096, at, 0], 0),
+        r#"prctl(PR_SET_VMA, PR_SET_VMA_ANON_NAME, 0x1000, 4096, "hello") = 0"#
+    );
+    let line = |number, args, result| nothing().line(number, args, result);
+    assert_eq!(
+        line(c::SYS_prctl, [35, 7, 0x1000, 0, 0, 0], -1),
+        "prctl(PR_SET_MM, PR_SET_MM_BRK, 0x1000, 0, 0) = -1 EPERM (Operation not permitted)"
+    );
+    assert_eq!(
+        line(c::SYS_personality, [0xffff_ffff, 0, 0, 0, 0, 0], 0),
+        "personality(0xffffffff) = 0"
+    );
+    assert_eq!(
+        line(c::SYS_personality, [0x44_0000, 0, 0, 0, 0, 0], 0x4_0000),
+        "personality(PER_LINUX|ADDR_NO_RANDOMIZE|READ_IMPLIES_EXEC) = 0x40000"
+    );
+    assert_eq!(
+        line(c::SYS_userfaultfd, [0o2_000_001, 0, 0, 0, 0, 0], 4),
+        "userfaultfd(UFFD_USER_MODE_ONLY|O_CLOEXEC) = 4"
+    );
+    assert_eq!(
+        line(c::SYS_ioctl, [4, 0xc020_aa00, 0x7000, 0, 0, 0], 0),
+        "ioctl(4, UFFDIO_REGISTER, 0x7000) = 0"
+    );
+}
+
+#[test]
 fn at_entry_everything_up_to_the_first_written_argument_is_known() {
     let call = |number, args| Line::enter(Call { number, args }, &unreadable);
     assert_eq!(call(0, [3, 0x7000, 5, 0, 0, 0]).entered(), "read(3");

@@ -15,10 +15,11 @@ use super::super::files::{Bytes, file_of};
 use super::super::*;
 use crate::backing::{Backing, BackingName, FileBacking, SharedMemory};
 use crate::failure::FailPoint;
+use crate::hooks::Guardian;
 use crate::paging::KernelHalf;
 use crate::phys::{Frames, SoftwareMemory};
 use crate::replay::CountingSink;
-use crate::system::{Guardian, System};
+use crate::system::System;
 use crate::vma::{MapType, Userfault};
 
 /// What an operation may be refused.
@@ -65,7 +66,7 @@ fn unless(refused: bool, kind: Kind) -> Result<(), Errno> {
 struct Veto(Arc<Vetoes>);
 
 impl Guardian for Veto {
-    fn may_map(&self, _: &Vma) -> Result<(), Errno> {
+    fn may_map(&self, _: &MapRequest) -> Result<(), Errno> {
         unless(self.0.maps.refuses(), Kind::Map)
     }
 
@@ -94,7 +95,7 @@ impl Fixture {
         let mut system =
             System::new(Arc::clone(&frames), Box::new(Arc::clone(&sink)), KernelHalf::default());
         let vetoes = Arc::new(Vetoes::default());
-        system.guardian = Box::new(Veto(Arc::clone(&vetoes)));
+        system.set_guardian(Box::new(Veto(Arc::clone(&vetoes))));
         let space = AddressSpace::new(Arc::new(system), Limits::default()).unwrap();
         let m = SoftwareMachine { space: SharedSpace::new(space), sink, frames };
         let name = BackingName { inode: 9, path: "/memfd:x".to_owned(), ..Default::default() };

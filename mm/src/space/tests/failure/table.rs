@@ -206,11 +206,15 @@ fn heap() -> Vec<Case> {
     };
     let stays = [(Told::Value(page(603).get()), Leaves::Same)];
     vec![
-        case("brk that grows", brk(610)).on(Kind::Vmas, &stays).on(Kind::Promise, &stays),
+        case("brk that grows", brk(610))
+            .on(Kind::Vmas, &stays)
+            .on(Kind::Address, &stays)
+            .on(Kind::Promise, &stays),
         case("brk that shrinks", brk(601)).on(Kind::Vmas, &stays),
         case("brk after MCL_FUTURE", brk(610))
             .after(lock_future)
             .on(Kind::Vmas, &stays)
+            .on(Kind::Address, &stays)
             .on(Kind::Promise, &stays)
             .without_pages(),
         case("the stack of a program", |f| {

@@ -23,6 +23,10 @@ enum Operation {
     Remove { near: u64 },
     /// New bounds for the span at or after a page, moved by up to so many pages as far as there is room.
     Update { near: u64, down: u64, up: u64, shrink: Shrink },
+    /// The span at or after a page, cut so many pages after its start.
+    Cut { near: u64, after: u64 },
+    /// The span at or after a page and the next, one if they touch.
+    Absorb { near: u64 },
     /// Spans of one page with one page between them, upwards: splits nodes.
     Fill { start: u64, count: u64 },
     /// The same, downwards, as mmap places them.
@@ -48,6 +52,8 @@ fn operation() -> impl Strategy<Value = Operation> {
         6 => near.clone().prop_map(|near| Operation::Remove { near }),
         6 => (near.clone(), 0..4_u64, 0..4_u64, shrink)
             .prop_map(|(near, down, up, shrink)| Operation::Update { near, down, up, shrink }),
+        6 => (near.clone(), 1..5_u64).prop_map(|(near, after)| Operation::Cut { near, after }),
+        4 => near.clone().prop_map(|near| Operation::Absorb { near }),
         2 => (near.clone(), 1..FILL).prop_map(|(start, count)| Operation::Fill { start, count }),
         2 => (near.clone(), 1..FILL).prop_map(|(end, count)| Operation::FillDown { end, count }),
         2 => (near.clone(), 1..SPACE / 3).prop_map(|(start, len)| Operation::Drain { start, len }),
@@ -110,6 +116,27 @@ impl Pair {
         );
     }
 
+    fn cut(&mut self, start: u64, at: u64) {
+        let Some(&(end, lower)) = self.model.get(&start) else { return };
+        self.tags += 1;
+        let upper = Tagged { range: pages(at, end.max(at + 1)), tag: self.tags };
+        let result = self.tree.cut(page(start), upper, |span| span.range = pages(start, at));
+        if at < end {
+            self.model.insert(start, (at, lower));
+            self.model.insert(at, (end, self.tags));
+        }
+        assert_eq!(result, if at < end { Ok(()) } else { Err(upper) });
+    }
+
+    fn absorb(&mut self, start: u64) {
+        let Some(&(border, tag)) = self.model.get(&start) else { return };
+        let upper = self.model.remove(&border).map(|upper| tagged((&border, &upper)));
+        let end = upper.map_or(page(border), |upper| upper.range.end());
+        self.model.insert(start, (end.get() / PAGE_SIZE, tag));
+        let joined = PageRange::new(page(start), end).unwrap();
+        assert_eq!(self.tree.absorb(page(start), |span| span.range = joined), upper);
+    }
+
     fn starts_in(&self, start: u64, len: u64) -> Vec<u64> {
         self.model.range(start..start + len).map(|(&start, _)| start).collect()
     }
@@ -128,6 +155,16 @@ impl Pair {
             Operation::Update { near, down, up, shrink } => {
                 if let Some(start) = self.at_or_after(near) {
                     self.update(start, down, up, shrink);
+                }
+            }
+            Operation::Cut { near, after } => {
+                if let Some(start) = self.at_or_after(near) {
+                    self.cut(start, start + after);
+                }
+            }
+            Operation::Absorb { near } => {
+                if let Some(start) = self.at_or_after(near) {
+                    self.absorb(start);
                 }
             }
             Operation::Fill { start, count } => {
@@ -159,6 +196,16 @@ impl Pair {
         assert_eq!(tree.find_prev(low), (find.as_ref(), prev.as_ref()));
         assert_eq!(tree.prev(low).copied(), prev);
         assert_eq!(tree.get(low).copied(), self.model.get_key_value(&start).map(tagged));
+        let touching = (
+            self.spans().find(|span| span.range.end() == range.start()),
+            self.spans().find(|span| span.range.start() == range.end()),
+        );
+        let mut meets = self.overlapping(start, end);
+        let only = meets.next().is_none_or(|span| span.range.covers(range));
+        if only && meets.next().is_none() {
+            let found = tree.touching(range);
+            assert_eq!((found.0.copied(), found.1.copied()), touching);
+        }
         assert_eq!(tree.find_intersection(range).copied(), self.overlapping(start, end).next());
         assert_eq!(
             (tree.first().copied(), tree.last().copied()),

@@ -1,0 +1,35 @@
+//! The calls that lock memory in place or seal it.
+
+use super::{Call, done};
+use crate::error::CallResult;
+
+/// mlock(2).
+pub(super) fn mlock(c: &Call<'_>) -> CallResult<u64> {
+    done(c.caller.space().change().mlock2(c.address(0), c.args[1], 0))
+}
+
+/// mlock2(2).
+pub(super) fn mlock2(c: &Call<'_>) -> CallResult<u64> {
+    done(c.caller.space().change().mlock2(c.address(0), c.args[1], c.word(2)))
+}
+
+/// munlock(2).
+pub(super) fn munlock(c: &Call<'_>) -> CallResult<u64> {
+    done(c.caller.space().change().munlock(c.address(0), c.args[1]))
+}
+
+/// mlockall(2).
+pub(super) fn mlockall(c: &Call<'_>) -> CallResult<u64> {
+    done(c.caller.space().change().mlockall(c.word(0)))
+}
+
+/// munlockall(2).
+pub(super) fn munlockall(c: &Call<'_>) -> CallResult<u64> {
+    c.caller.space().change().munlockall();
+    Ok(0)
+}
+
+/// mseal(2).
+pub(super) fn mseal(c: &Call<'_>) -> CallResult<u64> {
+    done(c.caller.space().change().mseal(c.address(0), c.args[1], c.args[2]))
+}

@@ -1,0 +1,70 @@
+//! The calls that place, move, protect and remove mappings (Linux's `mm/mmap.c`, `mm/mprotect.c`,
+//! `mm/mremap.c`).
+
+use super::{Call, done};
+use crate::addr::PAGE_SIZE;
+use crate::error::{CallResult, Errno};
+use crate::space::{MapRequest, RemapRequest};
+use crate::vma::{MapFlags, Prot};
+
+/// mmap(2): Linux's `sys_mmap` and `ksys_mmap_pgoff`. The offset is looked at before the descriptor, and
+/// the descriptor before everything else.
+pub(super) fn mmap(c: &Call<'_>) -> CallResult<u64> {
+    let [_, len, prot, flags, _, offset] = c.args;
+    if !offset.is_multiple_of(PAGE_SIZE) {
+        return Err(Errno::EINVAL.into());
+    }
+    let flags = MapFlags::from_bits_retain(flags);
+    let space = c.caller.space();
+    let file = if flags.contains(MapFlags::ANONYMOUS) {
+        None
+    } else {
+        if let Some(observer) = space.look().system().observer() {
+            observer.descriptor_mapped(c.int(4), flags);
+        }
+        Some(c.caller.file(c.int(4))?)
+    };
+    let prot = Prot::from_bits_retain(prot);
+    let request = MapRequest { addr: c.address(0), len, prot, flags, file, offset };
+    Ok(space.change().mmap(&request)?.get())
+}
+
+/// munmap(2).
+pub(super) fn munmap(c: &Call<'_>) -> CallResult<u64> {
+    let mut space = c.caller.space().change();
+    if let Some(observer) = space.system().observer() {
+        observer.unmap_called(c.address(0));
+    }
+    done(space.munmap(c.address(0), c.args[1]))
+}
+
+/// mprotect(2).
+pub(super) fn mprotect(c: &Call<'_>) -> CallResult<u64> {
+    let prot = Prot::from_bits_retain(c.args[2]);
+    done(c.caller.space().change().mprotect(c.address(0), c.args[1], prot))
+}
+
+/// pkey_mprotect(2).
+pub(super) fn pkey_mprotect(c: &Call<'_>) -> CallResult<u64> {
+    let prot = Prot::from_bits_retain(c.args[2]);
+    done(c.caller.space().change().pkey_mprotect(c.address(0), c.args[1], prot, c.int(3)))
+}
+
+/// mremap(2).
+pub(super) fn mremap(c: &Call<'_>) -> CallResult<u64> {
+    let [_, old_len, new_len, flags, ..] = c.args;
+    let request =
+        RemapRequest { addr: c.address(0), old_len, new_len, flags, new_addr: c.address(4) };
+    Ok(c.caller.space().change().mremap(&request)?.get())
+}
+
+/// brk(2).
+pub(super) fn brk(c: &Call<'_>) -> CallResult<u64> {
+    Ok(c.caller.space().change().brk(c.address(0))?.get())
+}
+
+/// remap_file_pages(2).
+pub(super) fn remap_file_pages(c: &Call<'_>) -> CallResult<u64> {
+    let [_, len, prot, pgoff, flags, _] = c.args;
+    done(c.caller.space().change().remap_file_pages(c.address(0), len, prot, pgoff, flags))
+}
