@@ -6,7 +6,7 @@ use proptest::prelude::*;
 mod raw_calls;
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2000))]
+    #![proptest_config(ProptestConfig::with_cases(1000))]
     #[test]
     fn no_words_that_a_program_can_pass_break_the_memory_manager(
         bytes in proptest::collection::vec(any::<u8>(), 0..1500),

@@ -8,27 +8,51 @@
 #![allow(clippy::unwrap_used, reason = "what fails here is to end the run")]
 #![allow(clippy::cast_possible_truncation, reason = "any bits are a number to pass")]
 
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use mm::addr::{PAGE_SIZE, TASK_SIZE, VirtAddr};
-use mm::backing::{FileMode, Seals};
-use mm::error::{AccessError, CallError};
+use mm::backing::{Backing, BackingName, FileMode, OpenFile, Seals, SharedMemory};
+use mm::calls::{Caller, serve, userfault_ioctl};
+use mm::error::{AccessError, CallError, CallResult, Errno};
 use mm::inspect::{audit, maps_text};
-use mm::paging::AccessKind;
-use mm::replay::calls::{Extent, IoVec, Limit, MemoryCall, Pointee, Residency, Text};
-use mm::replay::engine::Task;
-use mm::replay::linux::{ByteAccess, Linux, ObjectKind};
+use mm::paging::{AccessKind, KernelHalf};
+use mm::phys::{Frames, SoftwareMemory};
+use mm::replay::CountingSink;
+use mm::space::{AddressSpace, SharedSpace};
 use mm::sysctl::Overcommit;
-use mm::vma::VmFlags;
+use mm::system::System;
+use mm::vma::limits::Limits;
+use mm::vma::policy::Policy;
+use mm::vma::{Userfault, VmFlags};
 
 /// Where most addresses lie.
 const BASE: u64 = 0x1_0000_0000;
+/// Pages that are mapped from the start, for what pointers lead to: the first of the window at [`BASE`].
+const SCRATCH: u64 = 4;
 /// Frames of the machine: few enough to run out of.
 const FRAMES: u64 = 2048;
 /// The most steps of one run.
 const STEPS: usize = 96;
 /// The most processes at one time.
-const TASKS: u32 = 3;
-/// The longest range that mincore(2) is asked about: it answers with a byte a page.
-const MINCORE_MOST: u64 = 1 << 32;
+const PROCESSES: usize = 3;
+
+/// The numbers of the memory calls on x86-64, those that do most several times.
+const NUMBERS: [u64; 40] = [
+    9, 9, 9, 9, 9, 9, // mmap
+    10, 10, 10, 329, // mprotect, pkey_mprotect
+    11, 11, 12, // munmap, brk
+    25, 25, 25, 25, // mremap
+    28, 28, 28, 440, // madvise, process_madvise
+    26, 27, // msync, mincore
+    149, 325, 150, 151, 152, // mlock, mlock2, munlock, mlockall, munlockall
+    462, 216, // mseal, remap_file_pages
+    237, 237, 238, 239, // mbind, set_mempolicy, get_mempolicy
+    157, 157, 135, // prctl, personality
+    302, 160, // prlimit64, setrlimit
+    323, // userfaultfd
+];
 
 /// Numbers at which arithmetic goes wrong.
 const EXTREMES: [u64; 16] = [
@@ -85,125 +109,31 @@ impl Words<'_> {
         self.word().map(VirtAddr::new)
     }
 
-    fn int(&mut self) -> Option<i32> {
-        self.word().map(|word| word as i32)
-    }
-
-    fn pointee<T>(&mut self, content: impl FnOnce(&mut Self) -> Option<T>) -> Option<Pointee<T>> {
-        Some(match self.byte()? % 4 {
-            0 => Pointee::Null,
-            1 => Pointee::Unread(self.addr()?),
-            _ => Pointee::Shown(content(self)?),
-        })
-    }
-
-    fn nodes(&mut self) -> Option<Pointee<Vec<u64>>> {
-        self.pointee(|words| Some(vec![words.word()?]))
-    }
-
-    fn limit(&mut self) -> Option<Pointee<Limit>> {
-        self.pointee(|words| Some(Limit { current: words.word()?, maximum: words.word()? }))
-    }
-
-    fn name(&mut self) -> Option<Option<Text>> {
-        let len = usize::from(self.byte()? % 96);
-        if len == 95 {
-            return Some(None);
-        }
-        let bytes = (0..len).map_while(|_| self.byte()).collect();
-        Some(Some(Text { bytes, extent: Extent::Whole }))
-    }
-
-    fn call(&mut self) -> Option<MemoryCall> {
-        use MemoryCall as M;
-        let (addr, len) = (self.addr(), self.word());
+    /// A descriptor: mostly one that could be open.
+    fn fd(&mut self) -> Option<u64> {
         let choice = self.byte()?;
-        let (addr, len) = (addr?, len?);
-        Some(match choice % 40 {
-            0..8 => M::Mmap {
-                addr,
-                len,
-                prot: self.word()?,
-                flags: self.map_flags()?,
-                fd: i32::from(self.byte()? % 8) - 1,
-                offset: self.word()?,
-            },
-            8..10 => M::Munmap { addr, len },
-            10..13 => M::Mprotect { addr, len, prot: self.word()? },
-            13 => M::PkeyMprotect { addr, len, prot: self.word()?, pkey: self.int()? },
-            14..18 => M::Mremap {
-                addr,
-                old_len: len,
-                new_len: self.word()?,
-                flags: self.word()?,
-                new_addr: self.addr()?,
-            },
-            18 => M::Brk { addr },
-            19 => M::RemapFilePages {
-                addr,
-                len,
-                prot: self.word()?,
-                pgoff: self.word()?,
-                flags: self.word()?,
-            },
-            20..24 => M::Madvise { addr, len, advice: self.advice()? },
-            24 => M::ProcessMadvise {
-                pidfd: -10000 - i32::from(self.byte()? % 3),
-                ranges: self.pointee(|words| {
-                    let other = IoVec { base: words.addr()?, len: words.word()? };
-                    Some(vec![IoVec { base: addr, len }, other])
-                })?,
-                count: 2,
-                advice: self.advice()?,
-                flags: u64::from(self.byte()? % 8 / 7),
-            },
-            25 => M::Mlock { addr, len },
-            26 => M::Mlock2 { addr, len, flags: self.word()? },
-            27 => M::Munlock { addr, len },
-            28 => M::Mlockall { flags: self.word()? },
-            29 => M::Munlockall,
-            30 => M::Mseal { addr, len, flags: u64::from(self.byte()? % 8 / 7) },
-            31 => M::Msync { addr, len, flags: self.word()? },
-            32 => M::Mincore {
-                addr,
-                len: len.min(MINCORE_MOST),
-                vec: Pointee::Shown(Residency { pages: Vec::new(), extent: Extent::Whole }),
-            },
-            33 => M::Mbind {
-                addr,
-                len,
-                mode: self.word()?,
-                nodes: self.nodes()?,
-                maxnode: self.word()?,
-                flags: self.word()?,
-            },
-            34 => {
-                M::SetMempolicy { mode: self.word()?, nodes: self.nodes()?, maxnode: self.word()? }
-            }
-            35 => M::GetMempolicy {
-                mode: self.pointee(Self::word)?,
-                nodes: self.nodes()?,
-                maxnode: self.word()?,
-                addr,
-                flags: self.word()?,
-            },
-            36 => M::Prctl {
-                option: self.prctl()?,
-                args: [self.word()?, addr.get(), len, self.word()?],
-                name: self.name()?,
-            },
-            37 => M::Prlimit {
-                pid: 0,
-                resource: u64::from(self.byte()? % 17),
-                new: self.limit()?,
-                old: self.limit()?,
-            },
-            38 => M::Personality { persona: self.word()? },
-            _ => M::Userfaultfd { flags: self.word()? },
-        })
+        if choice < 240 { Some(u64::from(choice % 8)) } else { self.word() }
     }
 
-    /// mmap's flags: half of the time a type and some others, else anything.
+    /// A call's number and its registers.
+    fn call(&mut self) -> Option<(u64, [u64; 6])> {
+        let number = NUMBERS[usize::from(self.byte()?) % NUMBERS.len()];
+        let mut args = [0; 6];
+        for arg in &mut args {
+            *arg = self.word()?;
+        }
+        match number {
+            9 => (args[3], args[4]) = (self.map_flags()?, self.fd()?),
+            28 => args[2] = self.advice()?,
+            440 => (args[0], args[3], args[4]) = (0_u64.wrapping_sub(10_000), self.advice()?, 0),
+            157 => args[0] = self.prctl()?,
+            302 => args[0] = 0,
+            _ => {}
+        }
+        Some((number, args))
+    }
+
+    /// mmap's flags: mostly a type and some others, else anything.
     fn map_flags(&mut self) -> Option<u64> {
         const FIXED: u64 = 0x10;
         const ANONYMOUS: u64 = 0x20;
@@ -233,18 +163,68 @@ impl Words<'_> {
     }
 }
 
+/// A process: what its calls need.
+struct Process {
+    space: SharedSpace,
+    files: RefCell<BTreeMap<i32, Arc<dyn Backing>>>,
+    uffds: RefCell<BTreeMap<i32, Arc<Userfault>>>,
+    policy: Cell<Option<Policy>>,
+}
+
+impl Caller for Process {
+    fn space(&self) -> &SharedSpace {
+        &self.space
+    }
+
+    fn pid(&self) -> i32 {
+        1
+    }
+
+    fn file(&self, fd: i32) -> Result<Arc<dyn Backing>, Errno> {
+        self.files.borrow().get(&fd).cloned().ok_or(Errno::EBADF)
+    }
+
+    fn install(&self, uffd: Arc<Userfault>, _flags: i32) -> Result<i32, Errno> {
+        let fd = 8 + self.uffds.borrow().len() as i32;
+        self.uffds.borrow_mut().insert(fd, uffd);
+        Ok(fd)
+    }
+
+    fn policy(&self) -> Option<Policy> {
+        self.policy.get()
+    }
+
+    fn set_policy(&self, policy: Option<Policy>) {
+        self.policy.set(policy);
+    }
+}
+
+/// Whatever is not broken is an answer.
+fn answered<T>(result: CallResult<T>) -> Option<T> {
+    match result {
+        Ok(value) => Some(value),
+        Err(CallError::Errno(_)) => None,
+        Err(CallError::Broken(broken)) => panic!("{broken}"),
+    }
+}
+
+/// Whatever is not broken is a signal.
+fn touched(result: Result<(), AccessError>) {
+    if let Err(AccessError::Broken(broken)) = result {
+        panic!("{broken}");
+    }
+}
+
 /// The machine and its processes.
 struct Run {
-    linux: Linux,
-    tasks: Vec<Task>,
-    next: u32,
+    system: Arc<System>,
+    processes: Vec<Process>,
 }
 
 /// Runs a program.
 pub(crate) fn run(bytes: &[u8]) {
     let mut words = Words(bytes);
-    let mut run = Run { linux: Linux::new(FRAMES), tasks: vec![Task(0)], next: 1 };
-    run.linux.start(Task(0)).unwrap();
+    let mut run = Run::new();
     for _ in 0..STEPS {
         if run.step(&mut words).is_none() {
             break;
@@ -255,79 +235,73 @@ pub(crate) fn run(bytes: &[u8]) {
 }
 
 impl Run {
+    fn new() -> Self {
+        let frames = Arc::new(Frames::new(Arc::new(SoftwareMemory::new(FRAMES))));
+        let sink = Box::new(Arc::new(CountingSink::default()));
+        let system = Arc::new(System::new(frames, sink, KernelHalf::default()));
+        let space = AddressSpace::new(Arc::clone(&system), Limits::default()).unwrap();
+        let first = Process {
+            space: SharedSpace::new(space),
+            files: RefCell::default(),
+            uffds: RefCell::default(),
+            policy: Cell::new(None),
+        };
+        let scratch = [BASE, SCRATCH * PAGE_SIZE, 3, 0x32, 0, 0];
+        answered(serve(&first, 9, scratch).unwrap()).unwrap();
+        Run { system, processes: vec![first] }
+    }
+
     fn step(&mut self, words: &mut Words<'_>) -> Option<()> {
         let choice = words.byte()?;
-        let task = self.tasks[usize::from(choice / 16) % self.tasks.len()];
+        let at = usize::from(choice / 16) % self.processes.len();
+        let process = &self.processes[at];
         match choice % 16 {
             0..8 => {
-                let call = words.call()?;
-                let answer = self.linux.call(task, &call);
-                answer.unwrap_or_else(|broken| panic!("{call:?}: {broken}"));
+                let (number, args) = words.call()?;
+                let _ = answered(serve(process, number, args)?);
             }
-            8..13 => self.touch(task, words)?,
-            13 => self.open(task, words)?,
-            14 => self.process(task, words)?,
-            _ => self.settings(task, words)?,
-        }
-        Some(())
-    }
-
-    fn touch(&mut self, task: Task, words: &mut Words<'_>) -> Option<()> {
-        let kind = match words.byte()? % 4 {
-            0 => AccessKind::Read,
-            1 => AccessKind::Execute,
-            _ => AccessKind::Write,
-        };
-        let touched = self.linux.access(task, words.addr()?, ByteAccess::Touch(kind));
-        if let Err(AccessError::Broken(broken)) = touched {
-            panic!("{broken}");
-        }
-        Some(())
-    }
-
-    fn open(&mut self, task: Task, words: &mut Words<'_>) -> Option<()> {
-        let (choice, fd) = (words.byte()?, i32::from(words.byte()? % 8));
-        let mode = FileMode::from_bits_truncate(u32::from(choice / 8));
-        match choice % 8 {
-            0 => self.linux.close(task, fd),
-            1 => self.linux.dup(task, fd, i32::from(words.byte()? % 8)),
-            2 => self.linux.reopen(task, fd, i32::from(words.byte()? % 8), mode),
-            kind => {
-                let kind = match kind {
-                    3..6 => ObjectKind::Memfd,
-                    6 => ObjectKind::File,
-                    _ => ObjectKind::Unmappable,
-                };
-                let (pages, seals) = (words.word()?, u32::from(words.byte()?));
-                let seals = Seals::from_bits_truncate(if seals < 64 { seals } else { 0 });
-                self.linux.open(task, fd, kind, pages, mode, seals)
+            8..11 => touch(process, words)?,
+            11 => {
+                let word = words.word()?;
+                let at = BASE + u64::from(words.byte()?) * 8;
+                touched(process.space.write(VirtAddr::new(at), &word.to_le_bytes()));
             }
-        }
-        .unwrap();
-        Some(())
-    }
-
-    fn process(&mut self, task: Task, words: &mut Words<'_>) -> Option<()> {
-        let choice = words.byte()?;
-        if choice % 3 > 0 && (self.tasks.len() as u32) < TASKS {
-            let child = Task(self.next);
-            match self.linux.fork(task, child) {
-                Ok(()) => {
-                    self.tasks.push(child);
-                    self.next += 1;
+            12 => open(&self.system, process, words)?,
+            13 => {
+                let fd = i32::from(words.byte()? % 4) + 8;
+                let uffd = process.uffds.borrow().get(&fd).cloned();
+                let request = [0xc018_aa3f, 0xc020_aa00, 0xc020_aa00, 0x8010_aa01];
+                let request = request[usize::from(words.byte()? % 4)];
+                let argument = words.addr()?;
+                if let Some(uffd) = uffd {
+                    let _ = answered(userfault_ioctl(process, &uffd, request, argument));
                 }
-                Err(CallError::Errno(_)) => {}
-                Err(CallError::Broken(broken)) => panic!("{broken}"),
             }
-        } else if choice % 3 == 0 && self.tasks.len() > 1 {
-            self.linux.end(task).unwrap();
-            self.tasks.retain(|&other| other != task);
+            14 => self.fork_or_end(at, words)?,
+            _ => self.settings(at, words)?,
         }
         Some(())
     }
 
-    fn settings(&mut self, task: Task, words: &mut Words<'_>) -> Option<()> {
-        let sysctl = &self.linux.system().sysctl;
+    fn fork_or_end(&mut self, at: usize, words: &mut Words<'_>) -> Option<()> {
+        let ends = words.byte()? % 3 == 0;
+        if ends && self.processes.len() > 1 {
+            self.processes.swap_remove(at).space.exit().unwrap();
+        } else if !ends && self.processes.len() < PROCESSES {
+            let parent = &self.processes[at];
+            let child = answered(parent.space.change().fork()).map(|space| Process {
+                space: SharedSpace::new(space),
+                files: parent.files.clone(),
+                uffds: RefCell::default(),
+                policy: parent.policy.clone(),
+            });
+            self.processes.extend(child);
+        }
+        Some(())
+    }
+
+    fn settings(&self, at: usize, words: &mut Words<'_>) -> Option<()> {
+        let sysctl = &self.system.sysctl;
         match words.byte()? % 8 {
             0 => sysctl.set_overcommit(Overcommit::Guess),
             1 => sysctl.set_overcommit(Overcommit::Always),
@@ -336,11 +310,8 @@ impl Run {
             4 => sysctl.set_max_map_count(u64::from(words.byte()?)),
             5 => sysctl.set_mmap_min_addr(words.word()?),
             6 => sysctl.set_total_pages(words.word()?),
-            _ => {
-                let space = self.linux.space(task).unwrap();
-                // Printing it is to look at all of it.
-                std::hint::black_box(maps_text(&space.look()));
-            }
+            // Printing it is to look at all of it.
+            _ => drop(std::hint::black_box(maps_text(&self.processes[at].space.look()))),
         }
         Some(())
     }
@@ -348,24 +319,56 @@ impl Run {
     /// Every space is sound, and what is promised is what they are charged for.
     fn check(&self) {
         let mut promised = 0;
-        for &task in &self.tasks {
-            let space = self.linux.space(task).unwrap();
-            let space = space.look();
+        for process in &self.processes {
+            let space = process.space.look();
             audit(&space).unwrap();
             let charged = space.vmas().iter().filter(|vma| vma.flags.contains(VmFlags::ACCOUNT));
             promised += charged.map(|vma| vma.range().pages()).sum::<u64>();
         }
-        assert_eq!(self.linux.system().committed(), promised);
+        assert_eq!(self.system.committed(), promised);
     }
 
     /// Ends all processes: nothing may be left.
-    fn end(mut self) {
-        for task in std::mem::take(&mut self.tasks) {
-            self.linux.end(task).unwrap();
+    fn end(self) {
+        for process in self.processes {
+            process.space.exit().unwrap();
         }
-        let system = self.linux.system();
-        let stats = system.frames().stats();
+        let stats = self.system.frames().stats();
         assert_eq!((stats.pages, stats.tables), (0, 0), "frames are left");
-        assert_eq!(system.committed(), 0, "promises are left");
+        assert_eq!(self.system.committed(), 0, "promises are left");
     }
+}
+
+fn touch(process: &Process, words: &mut Words<'_>) -> Option<()> {
+    let space = &process.space;
+    let (kind, addr) = (words.byte()? % 4, words.addr()?);
+    touched(match kind {
+        0 => space.read(addr, &mut [0]),
+        1 => space.fault(addr, AccessKind::Execute),
+        2 => space.fault(addr, AccessKind::Write),
+        _ => space.write(addr, &[kind]),
+    });
+    Some(())
+}
+
+/// Makes a descriptor stand for something, or for nothing.
+fn open(system: &System, process: &Process, words: &mut Words<'_>) -> Option<()> {
+    let (choice, fd) = (words.byte()?, i32::from(words.byte()? % 8));
+    let mode = FileMode::from_bits_truncate(u32::from(choice / 8));
+    let mut files = process.files.borrow_mut();
+    match choice % 8 {
+        0 => drop(files.remove(&fd)),
+        1 => {
+            let same = files.get(&i32::from(words.byte()? % 8)).cloned();
+            files.extend(same.map(|same| (fd, same)));
+        }
+        _ => {
+            let (pages, seals) = (words.word()?, u32::from(words.byte()?));
+            let name = BackingName { inode: 1, path: "/memfd:x".to_owned(), ..Default::default() };
+            let memory = SharedMemory::file(Arc::clone(system.frames()), pages, name);
+            let _ = memory.add_seals(Seals::from_bits_truncate(if seals < 64 { seals } else { 0 }));
+            files.insert(fd, Arc::new(OpenFile::new(Arc::new(memory), mode)));
+        }
+    }
+    Some(())
 }
