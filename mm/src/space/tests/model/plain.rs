@@ -151,7 +151,7 @@ impl Plain {
 
     fn set_locked(&mut self, pages: Range<u64>, lock: VmFlags) -> Answer {
         self.each(pages, |page| {
-            page.flags = page.flags.difference(VmFlags::LOCKED_MASK) | lock;
+            page.flags = (page.flags - VmFlags::LOCKED_MASK) | lock;
             Ok(())
         })
     }
@@ -174,7 +174,7 @@ impl Plain {
     /// mlockall(2) and munlockall(2).
     pub(super) fn lock_all(&mut self, lock: VmFlags) {
         for page in self.pages.values_mut() {
-            page.flags = page.flags.difference(VmFlags::LOCKED_MASK) | lock;
+            page.flags = (page.flags - VmFlags::LOCKED_MASK) | lock;
         }
     }
 
