@@ -5,7 +5,7 @@ CARGO ?= cargo
 PROFILE := release
 BIN := target/$(PROFILE)
 
-.PHONY: run test linker deps nested-setup build bench check clean
+.PHONY: run test linker deps nested-setup build bench check fuzz-mm miri clean
 
 ## Runs the tour: a payload that maps, touches, protects, splits, merges and unmaps memory.
 run: build
@@ -33,6 +33,23 @@ build: linker
 ## Figures, as ratios to a floor measured in the same run.
 bench: deps
 	$(CARGO) bench --workspace
+
+## The memory manager under libFuzzer, for FUZZ_SECONDS; `make test` runs the same target on random
+## bytes. Needs a nightly toolchain and cargo-fuzz.
+FUZZ_SECONDS ?= 60
+fuzz-mm:
+	@cargo +nightly --version >/dev/null 2>&1 || { echo "libFuzzer needs a nightly toolchain: rustup toolchain install nightly" >&2; exit 1; }
+	@cargo fuzz --version >/dev/null 2>&1 || { echo "cargo fuzz is not here: cargo install cargo-fuzz" >&2; exit 1; }
+	cd mm && cargo +nightly fuzz run --sanitizer none raw_calls -- -max_len=2048 -max_total_time=$(FUZZ_SECONDS)
+
+## The parts of the memory manager that need no host, under Miri: minutes.
+MIRI_TESTS ?= vma:: paging:: phys:: failure:: space::tests::
+miri:
+	@if cargo +nightly miri --version >/dev/null 2>&1; then \
+	    MIRIFLAGS=-Zmiri-disable-isolation cargo +nightly miri test --package mmvisor-mm --lib -- $(MIRI_TESTS); \
+	else \
+	    echo "Miri is not run: there is no nightly toolchain with it (rustup +nightly component add miri)."; \
+	fi
 
 ## What .ci/run checks beside the tests.
 check: linker

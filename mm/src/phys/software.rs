@@ -1,17 +1,22 @@
 //! Guest memory in ordinary memory: what the tests and the software executor run on.
 
+use std::ops::Range;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{BLOCK_FRAMES, PhysMemory, Words};
-use crate::addr::{Frame, FrameRun, GuestPhysAddr, index};
+use crate::addr::{Frame, FrameRun, GuestPhysAddr, PAGE_BYTES, index};
 use crate::error::Broken;
 
-/// Guest memory in ordinary memory. A block of 2 MiB exists once it is first touched.
+/// Guest memory in ordinary memory. A frame exists once it is first touched: a machine that does little
+/// is made and ended in no time.
 #[derive(Debug)]
 pub struct SoftwareMemory {
-    blocks: Box<[OnceLock<Box<[Words]>>]>,
+    blocks: Box<[OnceLock<Block>]>,
 }
+
+/// The frames of a block of 2 MiB.
+type Block = Box<[OnceLock<Box<Words>>]>;
 
 impl SoftwareMemory {
     /// Memory of `frames` frames, rounded down to blocks of 2 MiB, all zeros.
@@ -21,11 +26,35 @@ impl SoftwareMemory {
         SoftwareMemory { blocks }
     }
 
-    /// The word that holds the byte at `addr`, and the byte's place in it.
-    fn word(&self, addr: GuestPhysAddr) -> (&AtomicU64, usize) {
-        let words = self.words(addr.frame());
-        (&words[index(addr.page_offset() / 8)], index(addr.get() % 8))
+    /// Where a frame is, or will be.
+    fn slot(&self, frame: Frame) -> &OnceLock<Box<Words>> {
+        let number = frame.number();
+        let block = self.blocks[index(number / BLOCK_FRAMES)]
+            .get_or_init(|| (0..BLOCK_FRAMES).map(|_| OnceLock::new()).collect());
+        &block[index(number % BLOCK_FRAMES)]
     }
+
+    /// Cuts `len` bytes from `at` on at the ends of frames.
+    fn pieces(&self, at: GuestPhysAddr, len: usize) -> impl Iterator<Item = Piece<'_>> {
+        let mut done = 0;
+        std::iter::from_fn(move || {
+            let addr = GuestPhysAddr::new(at.get() + done as u64);
+            let first = index(addr.page_offset());
+            let count = (PAGE_BYTES - first).min(len - done);
+            let bytes = done..done + count;
+            done += count;
+            (count > 0).then(|| Piece { words: self.words(addr.frame()), first, bytes })
+        })
+    }
+}
+
+/// Bytes in one frame.
+struct Piece<'a> {
+    words: &'a Words,
+    /// The place of the first one in the frame.
+    first: usize,
+    /// Which of all bytes these are.
+    bytes: Range<usize>,
 }
 
 impl PhysMemory for SoftwareMemory {
@@ -38,31 +67,29 @@ impl PhysMemory for SoftwareMemory {
     }
 
     fn words(&self, frame: Frame) -> &Words {
-        let number = frame.number();
-        let block = self.blocks[index(number / BLOCK_FRAMES)].get_or_init(|| {
-            (0..BLOCK_FRAMES).map(|_| [const { AtomicU64::new(0) }; 512]).collect()
-        });
-        &block[index(number % BLOCK_FRAMES)]
+        self.slot(frame).get_or_init(|| Box::new([const { AtomicU64::new(0) }; 512]))
     }
 
     fn read(&self, from: GuestPhysAddr, into: &mut [u8]) {
-        for (addr, byte) in (from.get()..).zip(into) {
-            let (word, place) = self.word(GuestPhysAddr::new(addr));
-            *byte = word.load(Ordering::Relaxed).to_le_bytes()[place];
+        for Piece { words, first, bytes } in self.pieces(from, into.len()) {
+            for (place, byte) in (first..).zip(&mut into[bytes]) {
+                *byte = words[place / 8].load(Ordering::Relaxed).to_le_bytes()[place % 8];
+            }
         }
     }
 
-    fn write(&self, to: GuestPhysAddr, bytes: &[u8]) {
-        for (addr, &byte) in (to.get()..).zip(bytes) {
-            let (word, place) = self.word(GuestPhysAddr::new(addr));
-            let shift = place * 8;
-            word.fetch_and(!(0xff << shift), Ordering::Relaxed);
-            word.fetch_or(u64::from(byte) << shift, Ordering::Relaxed);
+    fn write(&self, to: GuestPhysAddr, from: &[u8]) {
+        for Piece { words, first, bytes } in self.pieces(to, from.len()) {
+            for (place, &byte) in (first..).zip(&from[bytes]) {
+                let (word, shift) = (&words[place / 8], place % 8 * 8);
+                word.fetch_and(!(0xff << shift), Ordering::Relaxed);
+                word.fetch_or(u64::from(byte) << shift, Ordering::Relaxed);
+            }
         }
     }
 
     fn zero(&self, frame: Frame) {
-        for word in self.words(frame) {
+        for word in self.slot(frame).get().into_iter().flat_map(|words| words.iter()) {
             word.store(0, Ordering::Relaxed);
         }
     }

@@ -20,6 +20,7 @@ fn frame_zero_is_never_handed_out() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "thousands of frames take minutes")]
 fn pages_taken_one_after_another_lie_side_by_side_with_tables_in_between() {
     let frames = frames(4);
     let first = frames.alloc(FrameKind::Anonymous, Contents::Any).unwrap();
@@ -63,6 +64,7 @@ impl PhysMemory for Populated {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "thousands of frames take minutes")]
 fn whole_blocks_are_made_present_once_a_program_is_no_longer_small() {
     // Tables, the first few pages, and two blocks of present pages.
     let memory = Arc::new(Populated(SoftwareMemory::new(4 * BLOCK_FRAMES), AtomicU64::new(0)));
@@ -110,6 +112,7 @@ fn a_frame_given_up_twice_is_an_error_and_not_a_panic() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "thousands of frames take minutes")]
 fn empty_blocks_go_back_to_the_host_except_a_few() {
     let frames = frames(16);
     let mut runs = Vec::new();
@@ -125,6 +128,7 @@ fn empty_blocks_go_back_to_the_host_except_a_few() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "thousands of frames take minutes")]
 fn tables_take_from_a_page_block_when_nothing_else_is_left() {
     let frames = frames(1);
     frames.alloc(FrameKind::Anonymous, Contents::Any).unwrap();
@@ -134,6 +138,7 @@ fn tables_take_from_a_page_block_when_nothing_else_is_left() {
 
 proptest! {
     #[test]
+    #[cfg_attr(miri, ignore = "thousands of frames take minutes")]
     fn no_frame_is_handed_out_twice_and_counts_hold(
         steps in proptest::collection::vec((0..3u8, 1..70u64, any::<proptest::sample::Index>()), 1..200),
     ) {

@@ -55,6 +55,7 @@ fn pages_brought_in_ahead_are_as_touched_as_the_page_that_faulted() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "hundreds of pages take minutes")]
 fn without_memory_a_touch_is_out_of_memory_and_a_later_one_works_again() {
     let m = SoftwareMachine::new(512, Limits::default()).unwrap();
     map_at(&m, 0, 600, RW).unwrap();
@@ -83,6 +84,7 @@ fn the_hosts_own_accesses_cross_pages_and_stop_at_a_hole() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "hundreds of pages take minutes")]
 fn emptied_tables_do_not_pile_up() {
     let m = machine();
     for i in 0..2000u64 {
@@ -96,6 +98,7 @@ fn emptied_tables_do_not_pile_up() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "hundreds of pages take minutes")]
 fn nothing_is_in_use_after_exit() {
     let m = machine();
     map_at(&m, 0, 600, RW).unwrap();

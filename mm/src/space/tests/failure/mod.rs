@@ -238,6 +238,7 @@ fn each(before: &Snapshot, after: &Snapshot, left: &Snapshot) -> Result<(), Stri
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "a thousand spaces take hours")]
 fn every_operation_survives_the_failure_of_every_allocation_it_makes() {
     let mut wrong = Vec::new();
     let mut failures = 0;

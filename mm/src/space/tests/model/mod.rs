@@ -288,7 +288,7 @@ fn check_bytes(m: &SoftwareMachine, model: &Plain) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1000))]
+    #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 2 } else { 1000 }))]
     #[test]
     fn random_calls_leave_every_page_as_the_model_has_it(
         steps in proptest::collection::vec(step(), 1..120),
