@@ -2,7 +2,8 @@
 # Installs what a fresh Debian machine lacks beside cargo. Does nothing where all is there.
 #
 #   install-deps.sh build   what cargo needs to link
-#   install-deps.sh         that, and what the tests need: compilers for C programs, and busybox
+#   install-deps.sh         that, and what the tests need: compilers for C programs, busybox, and strace
+#                           with programs to trace
 set -eu
 
 missing=
@@ -17,6 +18,11 @@ if [ "${1:-}" != build ]; then
     need libc6-dev /usr/lib/x86_64-linux-gnu/libc.a
     need musl-tools musl-gcc
     need busybox-static /bin/busybox
+    need strace strace
+    need lua5.4 lua5.4
+    need nodejs node
+    need python3-minimal /usr/bin/python3
+    need sqlite3 sqlite3
     # The package busybox has a dynamic one at the same place.
     if [ -e /bin/busybox ] && ldd /bin/busybox >/dev/null 2>&1; then
         missing="$missing busybox-static"

@@ -92,7 +92,9 @@ impl AddressSpace {
         // program's own zeros, nor what lies above.
         let before = self.vmas.prev(range.start());
         let heap = before.is_some_and(|prev| prev.range().end() > self.layout.start_brk);
-        if !heap || merge_left(&mut self.vmas, &vma, Origin::New).is_none() {
+        let merged = if heap { merge_left(&mut self.vmas, &vma, Origin::New) } else { None };
+        self.counters.merges.count(merged.map(|merged| merged.how));
+        if merged.is_none() {
             let _ = self.vmas.insert(vma);
         }
         self.tell_mapped(range.start());

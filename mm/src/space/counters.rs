@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::addr::{Frame, PAGE_SIZE, VirtAddr};
 use crate::paging::Owner;
 use crate::phys::{FrameKind, Frames};
+use crate::vma::merge::Merge;
 
 /// Counters of one address space. Changed under the shared lock, so all of them are atomics.
 #[derive(Debug, Default)]
@@ -13,9 +14,29 @@ pub struct Counters {
     pub resident: Resident,
     /// Faults resolved, by what they needed.
     pub faults: FaultCount,
+    /// VMAs merged.
+    pub merges: MergeCount,
     /// Pages that stay where they are for somebody outside (Linux's `pinned_vm`): who pins them counts
     /// them.
     pub pinned: AtomicU64,
+}
+
+/// How often VMAs were merged, by how.
+#[derive(Debug, Default)]
+pub struct MergeCount([AtomicU64; Merge::ALL.len()]);
+
+impl MergeCount {
+    pub(super) fn count(&self, merge: Option<Merge>) {
+        if let Some(merge) = merge {
+            self.0[merge as usize].fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// How often there was such a merge.
+    #[must_use]
+    pub fn of(&self, merge: Merge) -> u64 {
+        self.0[merge as usize].load(Ordering::Relaxed)
+    }
 }
 
 /// Pages that entries name (Linux's `rss_stat`), in pages.

@@ -227,7 +227,8 @@ impl AddressSpace {
         self.account.add(vma.flags, range.pages());
         let unlocked =
             vma.flags.contains(VmFlags::LOCKED) && vma.flags.intersects(VmFlags::UNLOCKABLE);
-        let start = insert_merged(&mut self.vmas, vma, Origin::New);
+        let (start, merged) = insert_merged(&mut self.vmas, vma, Origin::New);
+        self.counters.merges.count(merged);
         if unlocked {
             // Only now, as Linux does: what is mapped beside it later finds other flags.
             self.change_flags(start, |flags| flags.difference(VmFlags::LOCKED_MASK));

@@ -219,7 +219,8 @@ impl AddressSpace {
         let (flags, pages) = (changed.flags, changed.range().pages());
         let max = self.max_map_count();
         self.reserve(2)?;
-        let end = modify(&mut self.vmas, changed, max)?;
+        let (end, merged) = modify(&mut self.vmas, changed, max)?;
+        self.counters.merges.count(merged);
         self.account.remove(old, pages);
         self.account.add(flags, pages);
         Ok(end)

@@ -50,7 +50,8 @@ impl AddressSpace {
         let peak = self.account.peak;
         self.account.add(flags, target.pages());
         self.account.peak = peak;
-        let merged = insert_merged(&mut self.vmas, moved, Origin::Moved);
+        let (merged, how) = insert_merged(&mut self.vmas, moved, Origin::Moved);
+        self.counters.merges.count(how);
         // Nobody asked to hear of moves: the whole VMA that it is part of now is watched no longer
         // (`mremap_userfaultfd_prep`).
         self.vmas.update(merged, |vma| {

@@ -284,7 +284,9 @@ impl AddressSpace {
             self.commit(more.pages())?;
         }
         // The new part goes on where the VMA ends: as a VMA of its own it merges with it.
-        if merge_new(&mut self.vmas, &tail, Origin::Extension).is_none() {
+        let merged = merge_new(&mut self.vmas, &tail, Origin::Extension);
+        self.counters.merges.count(merged.map(|merged| merged.how));
+        if merged.is_none() {
             if flags.contains(VmFlags::ACCOUNT) {
                 self.system.uncommit(more.pages());
             }

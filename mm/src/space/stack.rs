@@ -80,6 +80,10 @@ impl AddressSpace {
         if refuse {
             return Err(refused.into());
         }
+        if !flags.contains(VmFlags::ACCOUNT) {
+            // Linux asks all the same, and forgets about it: nobody would ever take this promise back.
+            self.system.uncommit(grown);
+        }
         // The key of the tree is the start, so a VMA that grows down is taken out and put back.
         if let Some(mut vma) = self.vmas.remove(old.start()) {
             vma.resize(new);

@@ -17,7 +17,11 @@
 //!
 //! Merging never fails and never allocates: it makes VMAs fewer, or moves a border.
 
+mod outcome;
+
 use std::sync::Arc;
+
+pub use outcome::{Merge, Merged};
 
 use super::area::{AnonId, Lineage, Vma};
 use super::flags::VmFlags;
@@ -117,23 +121,23 @@ fn may_vanish(vma: &Vma) -> bool {
 }
 
 /// Inserts a VMA into the hole it fits in, as one with its neighbours where they are the same memory.
-/// Returns the start of the VMA it is now part of.
+/// Returns the start of the VMA it is now part of, and how it was merged, if it was.
 ///
 /// The tree must have room for one more ([`Tree::reserve`]).
-pub fn insert_merged(tree: &mut Tree<Vma>, vma: Vma, origin: Origin) -> VirtAddr {
+pub fn insert_merged(tree: &mut Tree<Vma>, vma: Vma, origin: Origin) -> (VirtAddr, Option<Merge>) {
     match merge_new(tree, &vma, origin) {
-        Some(start) => start,
+        Some(Merged { range, how }) => (range.start(), Some(how)),
         None => {
             let start = vma.range().start();
             let _ = tree.insert(vma);
-            start
+            (start, None)
         }
     }
 }
 
 /// Makes a hole part of its neighbours, if `vma`, which would fill it, is the same memory (Linux's
-/// `vma_merge_new_range`). Returns the start of the VMA that has grown.
-pub fn merge_new(tree: &mut Tree<Vma>, vma: &Vma, origin: Origin) -> Option<VirtAddr> {
+/// `vma_merge_new_range`). Returns the VMA that has grown.
+pub fn merge_new(tree: &mut Tree<Vma>, vma: &Vma, origin: Origin) -> Option<Merged> {
     if vma.flags.intersects(VmFlags::SPECIAL) {
         return None;
     }
@@ -150,34 +154,38 @@ pub fn merge_new(tree: &mut Tree<Vma>, vma: &Vma, origin: Origin) -> Option<Virt
     let left = left.map(Vma::range);
     let right = right.map(|right| (right.range(), right.anon(), right.flags));
     let (anon, flags) = (vma.anon(), vma.flags);
-    match (sides, left, right) {
+    let (range, how) = match (sides, left, right) {
         (Sides::Both, Some(left), Some((right, right_anon, right_flags))) => {
             tree.remove(right.start());
-            let sticky = flags | right_flags;
-            grow(tree, left, left.start(), right.end(), right_anon.or(anon), sticky)
+            let (anon, sticky) = (right_anon.or(anon), flags | right_flags);
+            (grow(tree, left, left.start(), right.end(), anon, sticky)?, Merge::NewBoth)
         }
-        (Sides::Left, Some(left), _) => grow(tree, left, left.start(), range.end(), anon, flags),
+        (Sides::Left, Some(left), _) => {
+            (grow(tree, left, left.start(), range.end(), anon, flags)?, Merge::NewLeft)
+        }
         (Sides::Right, _, Some((right, ..))) => {
-            grow(tree, right, range.start(), right.end(), anon, flags)
+            (grow(tree, right, range.start(), right.end(), anon, flags)?, Merge::NewRight)
         }
-        _ => None,
-    }
+        _ => return None,
+    };
+    Some(Merged { range, how })
 }
 
 /// [`merge_new`] with the VMA before it only (Linux's `just_expand`).
-pub fn merge_left(tree: &mut Tree<Vma>, vma: &Vma, origin: Origin) -> Option<VirtAddr> {
+pub fn merge_left(tree: &mut Tree<Vma>, vma: &Vma, origin: Origin) -> Option<Merged> {
     let range = vma.range();
     let left = tree
         .prev(range.start())
         .filter(|prev| continues(prev, vma) && identities_agree(prev, vma.anon(), origin))?
         .range();
-    grow(tree, left, left.start(), range.end(), vma.anon(), vma.flags)
+    let range = grow(tree, left, left.start(), range.end(), vma.anon(), vma.flags)?;
+    Some(Merged { range, how: Merge::NewLeft })
 }
 
 /// Makes `changed`, a part (or the whole) of an existing VMA as it is to be, one with the neighbours
-/// that are then the same memory (Linux's `vma_merge_existing_range`). Returns the start of the VMA it
-/// is part of; `None`, and nothing has happened, if there is no such neighbour.
-pub fn merge_existing(tree: &mut Tree<Vma>, changed: &Vma) -> Option<VirtAddr> {
+/// that are then the same memory (Linux's `vma_merge_existing_range`). Returns the VMA it is part
+/// of; `None`, and nothing has happened, if there is no such neighbour.
+pub fn merge_existing(tree: &mut Tree<Vma>, changed: &Vma) -> Option<Merged> {
     let range = changed.range();
     let middle = tree.find_exact(range.start())?;
     let whole = middle.range();
@@ -203,26 +211,29 @@ pub fn merge_existing(tree: &mut Tree<Vma>, changed: &Vma) -> Option<VirtAddr> {
     let left = left.map(Vma::range);
     let right = right.map(|right| (right.range(), right.anon(), right.flags));
     let flags = changed.flags;
-    match (sides, left, right) {
+    let (range, how) = match (sides, left, right) {
         (Sides::Both, Some(left), Some((right, right_anon, right_flags))) => {
             // The left one takes in the middle, then the right.
-            for end in [whole.end(), right.end()] {
-                let grown = PageRange::new(left.start(), end)?;
-                tree.absorb(left.start(), |vma| vma.resize(grown));
-            }
             let sticky = flags | right_flags;
-            grow(tree, left, left.start(), right.end(), right_anon.or(anon), sticky)
+            absorb(tree, left, whole.end(), None, sticky)?;
+            let anon = right_anon.or(anon);
+            (absorb(tree, left, right.end(), anon, sticky)?, Merge::WholeBoth)
+        }
+        (Sides::Left, Some(left), _) if to_end => {
+            (absorb(tree, left, range.end(), anon, flags)?, Merge::WholeLeft)
         }
         (Sides::Left, Some(left), _) => {
             give_up(tree, whole, PageRange::new(range.end(), whole.end()));
-            grow(tree, left, left.start(), range.end(), anon, flags)
+            (grow(tree, left, left.start(), range.end(), anon, flags)?, Merge::PartLeft)
         }
         (Sides::Right, _, Some((right, ..))) => {
+            let how = if from_start { Merge::WholeRight } else { Merge::PartRight };
             give_up(tree, whole, PageRange::new(whole.start(), range.start()));
-            grow(tree, right, range.start(), right.end(), anon, flags)
+            (grow(tree, right, range.start(), right.end(), anon, flags)?, how)
         }
-        _ => None,
-    }
+        _ => return None,
+    };
+    Some(Merged { range, how })
 }
 
 /// Leaves the VMA at `whole` only `rest`.
@@ -246,16 +257,30 @@ fn grow(
     end: VirtAddr,
     anon: Option<AnonId>,
     sticky: VmFlags,
-) -> Option<VirtAddr> {
+) -> Option<PageRange> {
     let range = PageRange::new(start, end)?;
-    tree.update(old.start(), |vma| {
-        vma.resize(range);
-        vma.flags |= sticky & VmFlags::STICKY;
-        if let Some(id) = anon {
-            vma.adopt_anon(id);
-        }
-    });
-    Some(start)
+    tree.update(old.start(), |vma| extend(vma, range, anon, sticky));
+    Some(range)
+}
+
+/// [`grow`] up to the end of the next VMA, which touches the one at `old` and vanishes in it.
+fn absorb(
+    tree: &mut Tree<Vma>,
+    old: PageRange,
+    end: VirtAddr,
+    anon: Option<AnonId>,
+    sticky: VmFlags,
+) -> Option<PageRange> {
+    let range = PageRange::new(old.start(), end)?;
+    tree.absorb(old.start(), |vma| extend(vma, range, anon, sticky)).map(|_| range)
+}
+
+fn extend(vma: &mut Vma, range: PageRange, anon: Option<AnonId>, sticky: VmFlags) {
+    vma.resize(range);
+    vma.flags |= sticky & VmFlags::STICKY;
+    if let Some(id) = anon {
+        vma.adopt_anon(id);
+    }
 }
 
 #[cfg(test)]

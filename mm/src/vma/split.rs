@@ -1,7 +1,7 @@
 //! Cutting VMAs at an address (Linux's `split_vma`), and changing a part of one (`vma_modify`).
 
 use super::area::Vma;
-use super::merge::merge_existing;
+use super::merge::{Merge, merge_existing};
 use super::tree::Tree;
 use crate::addr::{PageRange, VirtAddr};
 use crate::error::Errno;
@@ -29,32 +29,53 @@ pub fn split_at(tree: &mut Tree<Vma>, addr: VirtAddr) -> Result<(), Errno> {
 
 /// Gives `changed.range()`, a part of one existing VMA, the attributes of `changed`: merged with the
 /// neighbours that are then the same memory, or else cut out (Linux's `vma_modify`). Returns where the
-/// VMA ends that the range is part of then. The tree must have room for two more ([`Tree::reserve`]).
+/// VMA ends that the range is part of then, and how it was merged, if it was. The tree must have room for
+/// two more ([`Tree::reserve`]).
 ///
 /// # Errors
-/// `ENOMEM` when it would have to be cut and there are `max_map_count` VMAs already; as in Linux the cut
-/// at the range's start may have been made then.
-pub fn modify(tree: &mut Tree<Vma>, changed: Vma, max_map_count: usize) -> Result<VirtAddr, Errno> {
+/// `ENOMEM` when it would have to be cut and there are `max_map_count` VMAs already; `EINVAL` where the
+/// backing forbids the cut. As in Linux the cut at the range's start may have been made then.
+pub fn modify(
+    tree: &mut Tree<Vma>,
+    changed: Vma,
+    max_map_count: usize,
+) -> Result<(VirtAddr, Option<Merge>), Errno> {
     let range = changed.range();
-    if let Some(start) = merge_existing(tree, &changed) {
-        return Ok(tree.get(start).map_or(range.end(), |vma| vma.range().end()));
+    if let Some(merged) = merge_existing(tree, &changed) {
+        return Ok((merged.range.end(), Some(merged.how)));
     }
-    let whole = tree.find_exact(range.start()).map_or(range, Vma::range);
-    for border in [range.start(), range.end()] {
-        if whole.start() < border && border < whole.end() {
-            if tree.len() >= max_map_count {
-                return Err(Errno::ENOMEM);
-            }
-            split_at(tree, border)?;
+    let middle = tree.find_exact(range.start()).ok_or(Errno::ENOMEM)?;
+    let whole = middle.range();
+    let lower = PageRange::new(whole.start(), range.start());
+    let upper = PageRange::new(range.end(), whole.end()).map(|upper| middle.part(upper));
+    let may_cut = |addr, vmas| match &middle.backing {
+        _ if vmas >= max_map_count => Err(Errno::ENOMEM),
+        Some(backing) => backing.may_split(addr),
+        None => Ok(()),
+    };
+    if lower.is_some() {
+        may_cut(range.start(), tree.len())?;
+    }
+    if upper.is_some()
+        && let Err(errno) = may_cut(range.end(), tree.len() + usize::from(lower.is_some()))
+    {
+        split_at(tree, range.start())?;
+        return Err(errno);
+    }
+    // A fault may have given it an identity since `changed` was made.
+    if let Some(id) = middle.anon() {
+        changed.adopt_anon(id);
+    }
+    if let (Some(upper), Some(rest)) = (upper, PageRange::new(whole.start(), range.end())) {
+        let _ = tree.cut(whole.start(), upper, |vma| vma.resize(rest));
+    }
+    match lower {
+        Some(lower) => {
+            let _ = tree.cut(whole.start(), changed, |vma| vma.resize(lower));
+        }
+        None => {
+            tree.update(range.start(), |vma| *vma = changed);
         }
     }
-    tree.update(range.start(), |vma| {
-        let anon = vma.anon();
-        *vma = changed;
-        // A fault may have given it an identity since `changed` was made.
-        if let Some(id) = anon {
-            vma.adopt_anon(id);
-        }
-    });
-    Ok(range.end())
+    Ok((range.end(), None))
 }

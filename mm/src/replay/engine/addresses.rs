@@ -136,6 +136,22 @@ impl Addresses {
         }
     }
 
+    /// The one place with us of a whole range, holes included: what is free in the trace is taken at the
+    /// same address, if nothing of ours that the trace knows is there.
+    ///
+    /// ```text
+    ///   trace   |  hole  |-- A --|  hole  |      A is with us where it is in the trace:
+    ///   ours    |        |-- A --|        |      so is the range
+    /// ```
+    pub(super) fn whole_with_holes(&self, start: u64, len: u64) -> Option<u64> {
+        let mut parts = self.parts(start, len.max(1)).into_iter().map(|part| {
+            let same = || self.is_free(part.start, part.len).then_some(part.start);
+            Some(part.ours.or_else(same)?.wrapping_sub(part.start))
+        });
+        let distance = parts.next()??;
+        parts.all(|other| other == Some(distance)).then(|| start.wrapping_add(distance))
+    }
+
     /// Whether nothing of ours that the trace knows is in a range of ours.
     pub(super) fn is_free(&self, ours: u64, len: u64) -> bool {
         let end = ours.saturating_add(len);
@@ -200,6 +216,19 @@ mod tests {
         map.map(0x2000, 0x1000, 0xb000);
         assert_eq!(map.parts(0x1000, 0x2000), [part(0x1000, 0x2000, Some(0xa000))]);
         assert_eq!(map.whole(0x1800, 0x1000), Some(0xa800));
+    }
+
+    #[test]
+    fn a_range_with_holes_is_in_one_place_if_all_that_is_in_it_is_where_it_was() {
+        let mut map = Addresses::default();
+        map.map(0x2000, 0x1000, 0x2000);
+        map.map(0x5000, 0x1000, 0x9000);
+        assert_eq!(map.whole_with_holes(0x1000, 0x3000), Some(0x1000));
+        assert_eq!(map.whole_with_holes(0x5800, 0x100), Some(0x9800));
+        // A hole beside what is elsewhere; a hole where we have something.
+        assert_eq!(map.whole_with_holes(0x4000, 0x2000), None);
+        assert_eq!(map.whole_with_holes(0x8000, 0x2000), None);
+        assert_eq!(map.whole_with_holes(u64::MAX, 2), None);
     }
 
     #[test]

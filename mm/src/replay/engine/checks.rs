@@ -61,7 +61,7 @@ impl<E: Executor> Engine<'_, E> {
         };
         match sides {
             Reply::Is(sides) => self.compare(at.line, || checked(line), sides),
-            Reply::Unsupported => self.summary.skipped += 1,
+            Reply::Unsupported => self.skip(at.line, || checked(line)),
         }
         Ok(())
     }
@@ -87,7 +87,7 @@ impl<E: Executor> Engine<'_, E> {
         if self.addresses == AddressMode::Exact {
             return Some(addr);
         }
-        self.tasks.space(at.task)?.addresses.translate(addr.get()).map(VirtAddr::new)
+        self.tasks.space(at.task)?.whole(addr.get(), 1).map(VirtAddr::new)
     }
 
     /// All VMAs, or those in the range: their addresses, permissions and offset. Relocated VMAs have

@@ -46,7 +46,7 @@ impl<E: Executor> Engine<'_, E> {
             _ => self.plan(at, call, recorded)?,
         };
         let Plan::Run(steps, expect) = plan else {
-            self.summary.skipped += 1;
+            self.skip(at.line, || Call::Memory(call.clone()).to_string());
             return Ok(());
         };
         let mut answers = Vec::with_capacity(steps.len());
@@ -54,7 +54,7 @@ impl<E: Executor> Engine<'_, E> {
             match self.executor.call(at.task, step, recorded)? {
                 Reply::Is(answer) => answers.push(answer),
                 Reply::Unsupported => {
-                    self.summary.skipped += 1;
+                    self.skip(at.line, || Call::Memory(call.clone()).to_string());
                     return Ok(());
                 }
             }
@@ -183,7 +183,8 @@ impl<E: Executor> Engine<'_, E> {
         same: Expect,
     ) -> Option<Plan> {
         use MemoryCall as M;
-        let map = &self.tasks.space(at.task)?.addresses;
+        let space = self.tasks.space(at.task)?;
+        let map = &space.addresses;
         let value = match recorded {
             Outcome::Value(value) => Some(value),
             Outcome::Failed(_) | Outcome::Unknown => None,
@@ -192,6 +193,11 @@ impl<E: Executor> Engine<'_, E> {
         let near = |addr: VirtAddr| VirtAddr::new(map.translate(addr.get()).unwrap_or(addr.get()));
         let one = |call| Plan::Run(vec![call], same);
         Some(match call {
+            // In parts, some would succeed.
+            M::Mmap { addr, len, flags, .. } if flags & FIXED != 0 && value.is_none() => {
+                let ours = space.whole(addr.get(), page_align(*len)?)?;
+                one(with_address(call, VirtAddr::new(ours))?)
+            }
             M::Mmap { addr, len, flags, .. } if flags & FIXED != 0 => {
                 let mut steps = Vec::new();
                 for part in map.parts(addr.get(), page_align(*len)?) {
@@ -229,9 +235,9 @@ impl<E: Executor> Engine<'_, E> {
                 Plan::Run(vec![M::Brk { addr: VirtAddr::new(ours) }], expect)
             }
             M::Mremap { addr, old_len, new_len, flags, new_addr } => {
-                let addr = VirtAddr::new(map.whole(addr.get(), *old_len)?);
+                let addr = VirtAddr::new(space.whole(addr.get(), *old_len)?);
                 let fixed = flags & MREMAP_FIXED != 0;
-                let target = match map.whole(new_addr.get(), *new_len) {
+                let target = match space.whole(new_addr.get(), *new_len) {
                     Some(ours) => ours,
                     None if fixed && !map.is_free(new_addr.get(), *new_len) => return None,
                     None => new_addr.get(),
@@ -277,10 +283,12 @@ impl<E: Executor> Engine<'_, E> {
         len: u64,
         value: Option<u64>,
     ) -> Option<Plan> {
-        let map = &self.tasks.space(at.task)?.addresses;
+        let space = self.tasks.space(at.task)?;
+        let map = &space.addresses;
         let expect = Expect::Same;
         if value.is_none() || len == 0 {
-            let ours = VirtAddr::new(map.whole(addr.get(), len)?);
+            // What it has done before it failed is done here too.
+            let ours = VirtAddr::new(space.whole(addr.get(), len)?);
             return Some(Plan::Run(vec![with_address(call, ours)?], expect));
         }
         let parts = map.parts(addr.get(), page_align(len)?);
@@ -299,7 +307,12 @@ impl<E: Executor> Engine<'_, E> {
             let step = with_address(call, VirtAddr::new(ours))?;
             steps.push(if is_one { step } else { with_length(&step, part.len)? });
         }
-        (!steps.is_empty()).then_some(Plan::Run(steps, expect))
+        if steps.is_empty() {
+            // Of nothing: it must succeed all the same.
+            let ours = VirtAddr::new(space.whole(addr.get(), len)?);
+            steps.push(with_address(call, ours)?);
+        }
+        Some(Plan::Run(steps, expect))
     }
 
     /// Notes what a successful call has mapped or unmapped.
@@ -447,10 +460,15 @@ fn written(call: &MemoryCall, output: &Output) -> Option<Sides> {
             // What was not asked for, or is not shown, is not compared.
             let mode = mode.shown().copied().filter(|_| our_mode.is_some());
             let nodes = nodes.shown().filter(|_| our_nodes.is_some());
-            let expected = (mode, nodes.cloned());
+            // A bitmap may be longer than there are nodes.
+            let set = |words: &Vec<u64>| {
+                let len = words.iter().rposition(|word| *word != 0).map_or(0, |last| last + 1);
+                words[..len].to_vec()
+            };
+            let expected = (mode, nodes.map(set));
             let got = (
                 our_mode.filter(|_| mode.is_some()),
-                our_nodes.clone().filter(|_| nodes.is_some()),
+                our_nodes.as_ref().filter(|_| nodes.is_some()).map(set),
             );
             Sides::of(&expected, &got, |(mode, nodes)| format!("mode {mode:?}, nodes {nodes:x?}"))
         }

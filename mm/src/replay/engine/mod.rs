@@ -274,6 +274,14 @@ impl<E: Executor> Engine<'_, E> {
         }
     }
 
+    /// Counts what is left out.
+    fn skip(&mut self, line: usize, call: impl FnOnce() -> String) {
+        self.summary.skipped += 1;
+        if log::log_enabled!(log::Level::Debug) {
+            log::debug!("line {line}: skipped: {}", call());
+        }
+    }
+
     /// Counts a comparison, and tells it if it failed.
     fn compare(&mut self, line: usize, call: impl FnOnce() -> String, sides: Sides) {
         self.summary.checks += 1;

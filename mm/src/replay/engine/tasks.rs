@@ -31,6 +31,15 @@ impl Space {
     pub(super) fn new(known: Known) -> Self {
         Space { addresses: Addresses::default(), known }
     }
+
+    /// The one place with us of a range; holes are in their place only where all is known.
+    pub(super) fn whole(&self, start: u64, len: u64) -> Option<u64> {
+        let whole = self.addresses.whole(start, len);
+        match self.known {
+            Known::All => whole.or_else(|| self.addresses.whole_with_holes(start, len)),
+            Known::Partly => whole,
+        }
+    }
 }
 
 /// A call that makes a task and has not returned yet.

@@ -10,6 +10,7 @@ use crate::backing::{Backing, BackingName};
 use crate::error::{Broken, CallError, CallResult};
 use crate::phys::AllocError;
 use crate::replay::calls::{Extent, Text};
+use crate::replay::trace::MapLine;
 use crate::space::{AddressSpace, SharedSpace};
 use crate::vma::Vma;
 
@@ -61,6 +62,14 @@ impl Linux {
         self.end(task)?;
         self.processes.insert(task, Process { space, files, uffd: Arc::default(), ..old });
         Ok(Ok(()))
+    }
+
+    /// Takes the file that is mapped lowest for the program: Linux puts it there.
+    pub(super) fn set_executable(&mut self, task: Task, maps: &[MapLine]) {
+        let program = maps.iter().find(|line| line.inode != 0);
+        if let Some(process) = self.processes.get_mut(&task) {
+            process.executable = program.map(|line| line.name.clone().into_bytes());
+        }
     }
 
     /// Loads a program into the task's empty address space.

@@ -74,6 +74,7 @@ impl Executor for Linux {
         match program {
             Program::Mapped(lines) => {
                 Executor::import(self, task, lines)?;
+                self.set_executable(task, lines);
                 Ok(Reply::Is(()))
             }
             Program::File { path, .. } => Ok(match self.load_program(task, path)? {

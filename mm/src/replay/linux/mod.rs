@@ -15,6 +15,8 @@ mod files;
 mod import;
 mod object;
 mod recorded;
+#[cfg(test)]
+mod tests;
 mod userfault;
 
 pub use dispatch::Written;

@@ -79,3 +79,14 @@ fn the_stack_grows_while_256_pages_stay_free_below_it() {
     assert_eq!(fault_of(m.load(too_deep)), Fault::NotMapped(too_deep));
     audit(&m.space.look()).unwrap();
 }
+
+#[test]
+fn a_growing_map_that_is_not_charged_grows_without_a_promise() {
+    let m = machine();
+    let grows = MapFlags::FIXED | MapFlags::GROWSDOWN;
+    let request = MapRequest::anonymous(page(300), PAGE_SIZE, Prot::READ, grows);
+    m.space.change().mmap(&request).unwrap();
+    m.load(page(299)).unwrap();
+    let space = m.space.look();
+    assert_eq!((space.account().total, space.system().committed()), (2, 0));
+}

@@ -106,10 +106,8 @@ impl<D: Copy + Default, const N: usize> Node<D, N> {
     #[inline]
     pub(super) fn seek(&self, addr: VirtAddr) -> usize {
         let passed = |end: &VirtAddr| usize::from(*end <= addr);
-        let mut group = 0;
-        for closing in 0..N / 8 {
-            group += 8 * passed(&self.ends[8 * closing + 7]);
-        }
+        let group =
+            8 * (0..N / 8).map(|closing| passed(&self.ends[8 * closing + 7])).sum::<usize>();
         group + self.ends[group..][..7].iter().map(passed).sum::<usize>()
     }
 

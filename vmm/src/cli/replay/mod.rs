@@ -19,9 +19,9 @@ use mm::replay::trace::Reader;
 use self::programs::Programs;
 use super::{FAILED, complain};
 
-/// Frames of 4 KiB that the replayed processes have together: 16 GiB, which cost something only once they
+/// Frames of 4 KiB that the replayed processes have together: 4 GiB, which cost something only once they
 /// are used.
-const FRAMES: u64 = 4 << 20;
+const FRAMES: u64 = 1 << 20;
 /// The trace could not be read, or not to its end.
 const UNREADABLE: u8 = 2;
 

@@ -69,7 +69,8 @@ pub(super) struct Args {
 impl Args {
     /// The file that a trace goes to, of either kind.
     fn trace_file(&self) -> Option<&Path> {
-        self.record.as_deref().or(self.trace.as_ref()?.as_deref())
+        let trace = self.trace.as_ref().and_then(Option::as_deref);
+        self.record.as_deref().or(trace)
     }
 }
 

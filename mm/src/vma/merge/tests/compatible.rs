@@ -99,6 +99,14 @@ fn maps_of_one_open_file_merge_where_the_pages_go_on() {
 }
 
 #[test]
+fn maps_of_one_open_file_with_a_hole_between_do_not_merge() {
+    let mut three = hooked("[AA]....[AA]", Hook::None);
+    three[1].pgoff = three[0].pgoff + three[0].range().pages();
+    let (right, left) = (three.remove(1), three.remove(0));
+    assert!(!continues(&left, &right) && !may_share(&left, &right));
+}
+
+#[test]
 fn maps_of_two_opens_do_not_merge() {
     assert!(!merge(|left, right| {
         (left.backing, right.backing) = (Some(file(Hook::None)), Some(file(Hook::None)));

@@ -84,7 +84,7 @@ fn mapping(before: &str, new: &str, after: &str) {
 #[track_caller]
 fn changing(before: &str, change: &str, after: &str) {
     let mut tree = tree(vmas(before));
-    let end = modify(&mut tree, vma(change), usize::MAX).unwrap();
+    let (end, _) = modify(&mut tree, vma(change), usize::MAX).unwrap();
     assert_eq!(drawn(&tree, before.len()), after, "\n{before}\n{change}\n");
     let changed = tree.find_exact(vma(change).range().start()).unwrap();
     assert_eq!(changed.range().end(), end, "modify says where the VMA ends");
