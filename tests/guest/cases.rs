@@ -139,6 +139,23 @@ fn c_programs() -> Vec<Case> {
         cases
             .push(Case::new(format!("{name}-40"), program, &["40"]).natively().only(Where::Nested));
     }
+    // Where its stack, its heap and itself are.
+    let pie = || Case::new("", c_program("alloc", "gcc", &["-static-pie"]), &["40"]).natively();
+    cases.push(
+        Case { name: "aslr-seed".to_owned(), ..pie() }
+            .option("--aslr=7")
+            .option("--maps")
+            .says("7fffeeccf000-")
+            .says("555577f21000-")
+            .says("-7f98338e2000 "),
+    );
+    cases.push(Case { name: "aslr".to_owned(), ..pie() }.option("--aslr"));
+    cases.push(
+        Case { name: "compat-layout".to_owned(), ..pie() }
+            .option("--compat-layout")
+            .option("--maps")
+            .says("2aaaaaaab000-"),
+    );
     // As the example's own first lines say.
     for (name, flags) in
         [("example-bare", ["-static", "-nostdlib"].as_slice()), ("example-libc", &["-static"])]
