@@ -47,7 +47,7 @@ fn payloads() -> Vec<Case> {
             .says("mremap(0x100000000000, 8192, 4096, 0) = 0x100000000000")
             .says("madvise(0x100000001000, 8192, MADV_GUARD_INSTALL) = 0")
             .says(", 2, MADV_RANDOM, 0) = 4096")
-            .says("mseal(0x100000000000, 8192, 0) = 0")
+            .says("mseal(0x100000200000, 8192, 0) = 0")
             .says("= -1 EPERM (Operation not permitted)")
             .says("mbind(0x100000000000, 4096, MPOL_BIND, [0x00000000000001], 64, 0) = 0")
             .says("prctl(PR_SET_MDWE, PR_MDWE_REFUSE_EXEC_GAIN, 0, 0, 0) = 0")
