@@ -18,6 +18,7 @@ pub mod inspect;
 pub mod paging;
 pub mod phys;
 pub mod replay;
+pub mod rules;
 pub mod space;
 pub mod sysctl;
 pub mod system;

@@ -29,6 +29,7 @@ pub struct Sysctl {
     max_map_count: AtomicU64,
     mmap_min_addr: AtomicU64,
     total_pages: AtomicU64,
+    fault_ahead: AtomicU64,
 }
 
 impl Default for Sysctl {
@@ -39,6 +40,7 @@ impl Default for Sysctl {
             max_map_count: AtomicU64::new(65530),
             mmap_min_addr: AtomicU64::new(PAGE_SIZE),
             total_pages: AtomicU64::new(u64::MAX >> 12),
+            fault_ahead: AtomicU64::new(64),
         }
     }
 }
@@ -57,6 +59,18 @@ impl Sysctl {
     /// Whether `MAP_NORESERVE` is honoured: not where all promises are counted.
     pub(crate) fn honours_noreserve(&self) -> bool {
         self.overcommit() != Overcommit::Never
+    }
+
+    /// How many pages at most one fault on anonymous memory brings in. Programs do not notice, but for
+    /// mincore(2), which says so.
+    #[must_use]
+    pub fn fault_ahead(&self) -> u64 {
+        self.fault_ahead.load(Ordering::Relaxed)
+    }
+
+    /// Sets how many; at least 1.
+    pub fn set_fault_ahead(&self, pages: u64) {
+        self.fault_ahead.store(pages.max(1), Ordering::Relaxed);
     }
 
     /// Sets `vm.overcommit_memory`.

@@ -8,6 +8,7 @@ use crate::failure::FailPoint;
 use crate::hooks::{Guardian, Observer};
 use crate::paging::{FlushBatch, FlushSink, KernelHalf};
 use crate::phys::{Frames, PhysMemory};
+use crate::rules::Rules;
 use crate::sysctl::Sysctl;
 use crate::vma::{AnonId, Lineage};
 
@@ -25,6 +26,8 @@ pub struct System {
     /// nodes). Each counts, also where the space has room to spare. Those of frames are at
     /// [`Frames::failures`].
     pub vma_failures: FailPoint,
+    /// Linux's hidden rules: all of them, but in a test.
+    pub rules: Rules,
     /// Pages promised to all address spaces.
     committed: AtomicU64,
     next_anon: AtomicU32,
@@ -44,6 +47,7 @@ impl System {
             guardian: None,
             sysctl: Sysctl::default(),
             vma_failures: FailPoint::default(),
+            rules: Rules::default(),
             committed: AtomicU64::new(0),
             next_anon: AtomicU32::new(1),
             next_inode: AtomicU64::new(1),

@@ -6,6 +6,7 @@ use super::range::CallRange;
 use crate::addr::{PageRange, VirtAddr};
 use crate::error::{CallError, CallResult, Errno};
 use crate::paging::FlushBatch;
+use crate::rules::Rule;
 use crate::vma::limits::Capabilities;
 use crate::vma::{VmFlags, Vma};
 
@@ -146,7 +147,7 @@ impl AddressSpace {
             return Ok(part.end());
         }
         let flags = advised(vma, advice)?;
-        if flags == vma.flags {
+        if flags == vma.flags || !self.rule(Rule::Advice) {
             return Ok(part.end());
         }
         self.modify_flags(part, flags).map_err(later)

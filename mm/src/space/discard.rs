@@ -9,6 +9,7 @@ use crate::addr::{PAGE_BYTES, PageRange, TABLE_SPAN, VirtAddr};
 use crate::error::{CallResult, Errno};
 use crate::hooks::Invalidation;
 use crate::paging::{Entry, FlushBatch};
+use crate::rules::Rule;
 use crate::vma::{VmFlags, Vma};
 
 impl AddressSpace {
@@ -66,7 +67,8 @@ impl AddressSpace {
     /// Drops the pages of a range but not its guards: anonymous memory reads as zeros afterwards.
     fn discard(&self, range: PageRange, batch: &mut FlushBatch) {
         self.invalidate(range, Invalidation::Clear, |space| {
-            for leaf in space.table.cursor(range).filter(|leaf| !leaf.entry.is_guard()) {
+            let stays = |entry: Entry| entry.is_guard() && self.rule(Rule::Guard);
+            for leaf in space.table.cursor(range).filter(|leaf| !stays(leaf.entry)) {
                 space.drop_entry(leaf.slot, batch);
             }
         });

@@ -24,6 +24,7 @@ use crate::error::{AccessError, Fault};
 use crate::hooks::Invalidation;
 use crate::paging::{Access, AccessKind, Entry, FlushBatch, Owner, Touch};
 use crate::phys::{AllocError, Contents, FrameKind};
+use crate::rules::Rule;
 use crate::vma::merge::may_share;
 use crate::vma::{Lineage, VmFlags, Vma};
 
@@ -87,7 +88,7 @@ impl AddressSpace {
         if written {
             self.prepare_anon(at.vma);
         }
-        let window = self.ahead.window(at.addr);
+        let window = self.ahead.window(at.addr).min(self.system.sysctl.fault_ahead());
         let place = page_in_table(at.page);
         let downwards = at.vma.flags.contains(VmFlags::GROWSDOWN);
         let empty = |slot: &&AtomicU64| slot.load(Ordering::Relaxed) == 0;
@@ -165,6 +166,10 @@ impl AddressSpace {
         for page in (first..first + span).step_by(PAGE_BYTES).map(VirtAddr::new) {
             let slot = &words[page_in_table(page)];
             if !at.vma.range().contains(page) || slot.load(Ordering::Relaxed) != 0 {
+                continue;
+            }
+            // A file is read ahead; shared memory does not come into being by being near.
+            if backing.is_shared_memory() && !backing.is_resident(at.vma.page_index(page)) {
                 continue;
             }
             let Ok(frame) = self.backing_page(at, backing, page) else { break };
@@ -264,13 +269,14 @@ impl AddressSpace {
     /// Gives a VMA that is about to get its first own page the identity of its anonymous memory; a
     /// neighbour's where the two could be one VMA but for it (`find_mergeable_anon_vma`).
     pub(super) fn prepare_anon(&self, vma: &Vma) {
-        if vma.anon().is_some() {
+        if vma.anon().is_some() || !self.rule(Rule::Identity) {
             return;
         }
         let right = self.vmas.get(vma.range().end()).filter(|next| may_share(vma, next));
         let left = self.vmas.prev(vma.range().start()).filter(|prev| may_share(prev, vma));
         let own = |vma: &Vma| vma.anon().filter(|id| id.lineage() == Lineage::Own);
         let neighbour = right.and_then(own).or_else(|| left.and_then(own));
+        let neighbour = neighbour.filter(|_| self.rule(Rule::IdentityReuse));
         vma.adopt_anon(neighbour.unwrap_or_else(|| self.system.new_anon(Lineage::Own)));
     }
 }

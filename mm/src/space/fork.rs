@@ -8,6 +8,7 @@ use crate::addr::PAGE_SIZE;
 use crate::error::{CallResult, Errno};
 use crate::paging::{Entry, Owner, PageTable, Touch};
 use crate::phys::{Contents, FrameKind};
+use crate::rules::Rule;
 use crate::vma::tree::Tree;
 use crate::vma::{AnonId, Lineage, VmFlags, Vma};
 
@@ -90,7 +91,9 @@ impl AddressSpace {
         copy.flags.remove(VmFlags::LOCKED_MASK | VmFlags::UFFD);
         copy.userfault = None;
         // Each VMA becomes a branch of its own of the memory's family.
-        let branch = |_: AnonId| self.system.new_anon(Lineage::Inherited);
+        let inherited = self.rule(Rule::ForkLineage);
+        let lineage = if inherited { Lineage::Inherited } else { Lineage::Own };
+        let branch = |_: AnonId| self.system.new_anon(lineage);
         let wiped = vma.flags.contains(VmFlags::WIPEONFORK);
         copy.set_anon(vma.anon().filter(|_| !wiped).map(branch));
         copy

@@ -4,6 +4,7 @@ use super::AddressSpace;
 use super::range::{CallRange, touched};
 use crate::addr::{PAGE_SHIFT, PageRange, VirtAddr};
 use crate::error::{CallResult, Errno};
+use crate::rules::Rule;
 use crate::vma::VmFlags;
 use crate::vma::limits::Capabilities;
 
@@ -47,7 +48,11 @@ impl AddressSpace {
         }
         let Some(range) = CallRange::of_pages(start, len)? else { return Ok(()) };
         self.set_locked(range, add)?;
-        self.populate_locked(range)
+        let result = self.populate_locked(range);
+        if result.is_err() && !self.rule(Rule::LockStays) {
+            self.set_locked(range, VmFlags::empty())?;
+        }
+        result
     }
 
     /// Unlocks the pages that the range touches.

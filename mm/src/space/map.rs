@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use super::AddressSpace;
 use crate::addr::{PAGE_SHIFT, PageRange, VirtAddr, page_align};
-use crate::backing::{Backing, FileMode, HugePool, SharedMemory};
+use crate::backing::{Backing, FileMode, HugePool, Placement, SharedMemory};
 use crate::error::{CallResult, Errno};
 use crate::paging::FlushBatch;
+use crate::rules::Rule;
 use crate::vma::limits::Capabilities;
 use crate::vma::merge::{Origin, insert_merged};
 use crate::vma::place::{PlaceRequest, PlaceSource, get_unmapped_area};
@@ -128,7 +129,12 @@ impl AddressSpace {
             return Err(Errno::EAGAIN.into());
         }
         match &request.file {
-            Some(file) => vm = check_file(&**file, vm, request, pgoff, len)?,
+            Some(file) => {
+                let validated = MapFlags::LEGACY | file.validated_flags();
+                let all = !self.rule(Rule::Validate);
+                let known = if all { MapFlags::from_bits_retain(u64::MAX) } else { validated };
+                vm = check_file(&**file, vm, request, known, pgoff, len)?;
+            }
             None => {
                 vm = check_anonymous(vm, flags)?;
                 pgoff = addr.get() >> PAGE_SHIFT;
@@ -145,7 +151,7 @@ impl AddressSpace {
             vma.flags = file.check_map(vm)?;
             vma.backing = Some(Arc::clone(file));
             vma.pgoff = pgoff;
-        } else if vm.contains(VmFlags::SHARED) {
+        } else if vm.contains(VmFlags::SHARED) && self.rule(Rule::SharedObject) {
             let frames = Arc::clone(self.system.frames());
             let object = SharedMemory::new(frames, pages, self.system.new_inode());
             vma.backing = Some(Arc::new(object));
@@ -166,6 +172,9 @@ impl AddressSpace {
         let source = match file {
             Some(file) => PlaceSource::File(file.placement(), pgoff),
             None if flags.bits() & 1 != 0 => PlaceSource::SharedAnonymous,
+            None if !self.rule(Rule::HugeAlignment) => {
+                PlaceSource::File(Placement::Anywhere, pgoff)
+            }
             None => PlaceSource::Anonymous,
         };
         let min_addr = VirtAddr::new(self.system.sysctl.mmap_min_addr());
@@ -227,7 +236,13 @@ impl AddressSpace {
         self.account.add(vma.flags, range.pages());
         let unlocked =
             vma.flags.contains(VmFlags::LOCKED) && vma.flags.intersects(VmFlags::UNLOCKABLE);
-        let (start, merged) = insert_merged(&mut self.vmas, vma, Origin::New);
+        let apart = vma.backing.is_some() && !self.rule(Rule::FileOffset);
+        let (start, merged) = if apart {
+            let _ = self.vmas.insert(vma);
+            (range.start(), None)
+        } else {
+            insert_merged(&mut self.vmas, vma, Origin::New)
+        };
         self.counters.merges.count(merged);
         if unlocked {
             // Only now, as Linux does: what is mapped beside it later finds other flags.
@@ -289,6 +304,7 @@ fn check_file(
     file: &dyn Backing,
     mut vm: VmFlags,
     request: &MapRequest,
+    known: MapFlags,
     pgoff: u64,
     len: u64,
 ) -> Result<VmFlags, Errno> {
@@ -299,9 +315,7 @@ fn check_file(
     let kind = request.flags.map_type();
     match kind {
         Some(MapType::Shared | MapType::SharedValidate) => {
-            let unknown =
-                !request.flags.difference(MapFlags::LEGACY | file.validated_flags()).is_empty();
-            if kind == Some(MapType::SharedValidate) && unknown {
+            if kind == Some(MapType::SharedValidate) && !known.contains(request.flags) {
                 return Err(Errno::EOPNOTSUPP);
             }
             let writable = mode.contains(FileMode::WRITE);

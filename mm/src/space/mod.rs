@@ -63,10 +63,11 @@ use crate::addr::{PAGE_SHIFT, PageRange, VirtAddr};
 use crate::error::Errno;
 use crate::paging::{Entry, FlushBatch, PageTable};
 use crate::phys::AllocError;
+use crate::rules::Rule;
 use crate::system::System;
 use crate::vma::account::{Account, is_data};
 use crate::vma::limits::{Capabilities, Limits};
-use crate::vma::split::modify;
+use crate::vma::split::{cut_out, modify};
 use crate::vma::tree::Tree;
 use crate::vma::{VmFlags, Vma};
 use counters::Ahead;
@@ -175,6 +176,7 @@ impl AddressSpace {
         }
         // A soft limit of 0 is the workaround for Valgrind in Linux: then the hard one counts.
         !is_data(flags)
+            || !self.rule(Rule::DataLimit)
             || within(self.account.data, limits.data.soft)
             || limits.data.soft == 0 && within(self.account.data, limits.data.hard)
     }
@@ -210,6 +212,11 @@ impl AddressSpace {
         self.vmas.reserve(vmas).map_err(|_| Errno::ENOMEM)
     }
 
+    /// Whether one of the hidden rules applies.
+    fn rule(&self, rule: Rule) -> bool {
+        self.system.rules.apply(rule)
+    }
+
     /// Gives a part of a VMA other attributes (`vma_modify`), and accounts for it. Returns where the
     /// VMA ends that it is part of then.
     ///
@@ -219,7 +226,11 @@ impl AddressSpace {
         let (flags, pages) = (changed.flags, changed.range().pages());
         let max = self.max_map_count();
         self.reserve(2)?;
-        let (end, merged) = modify(&mut self.vmas, changed, max)?;
+        let (end, merged) = if self.rule(Rule::Rejoin) {
+            modify(&mut self.vmas, changed, max)?
+        } else {
+            (cut_out(&mut self.vmas, changed, max)?, None)
+        };
         self.counters.merges.count(merged);
         self.account.remove(old, pages);
         self.account.add(flags, pages);

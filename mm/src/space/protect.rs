@@ -3,10 +3,12 @@
 use std::sync::atomic::Ordering;
 
 use super::AddressSpace;
+use super::range::{CallRange, Coverage};
 use crate::addr::{PageRange, VirtAddr, page_align};
 use crate::error::{CallResult, Errno};
 use crate::hooks::Invalidation;
 use crate::paging::{Access, Entry, FlushBatch, Owner};
+use crate::rules::Rule;
 use crate::vma::{Prot, VmFlags, Vma};
 
 impl AddressSpace {
@@ -48,6 +50,9 @@ impl AddressSpace {
             // No x86 VMA grows upwards.
             return Err(Errno::EINVAL.into());
         }
+        if !self.rule(Rule::PartialEffect) && !self.is_mapped(start, end) {
+            return Err(Errno::ENOMEM.into());
+        }
         let mut batch = FlushBatch::new();
         let result = self.protect_each(start, end, access, &mut batch);
         self.finish(batch)?;
@@ -75,6 +80,11 @@ impl AddressSpace {
             return Err(Errno::ENOMEM.into());
         }
         Err(Errno::EINVAL.into())
+    }
+
+    fn is_mapped(&self, start: VirtAddr, end: VirtAddr) -> bool {
+        let range = CallRange::of_pages(start, end.bytes_from(start)).ok().flatten();
+        range.is_none_or(|range| self.coverage(range) == Coverage::Whole)
     }
 
     /// VMA by VMA, until the end, a hole, or a refusal.
@@ -173,7 +183,10 @@ impl AddressSpace {
                 self.commit(pages)?;
                 return Ok(flags | VmFlags::ACCOUNT);
             }
-        } else if vma.flags.contains(VmFlags::ACCOUNT) && vma.is_anonymous() && vma.anon().is_none()
+        } else if vma.flags.contains(VmFlags::ACCOUNT)
+            && vma.is_anonymous()
+            && vma.anon().is_none()
+            && self.rule(Rule::Uncharge)
         {
             return Ok(flags.difference(VmFlags::ACCOUNT));
         }

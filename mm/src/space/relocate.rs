@@ -8,6 +8,7 @@ use crate::addr::{PAGE_SHIFT, PageRange, TABLE_SPAN, VirtAddr};
 use crate::error::{CallResult, Errno};
 use crate::hooks::Invalidation;
 use crate::paging::{Entry, FlushBatch};
+use crate::rules::Rule;
 use crate::vma::VmFlags;
 use crate::vma::merge::{Origin, insert_merged};
 
@@ -31,7 +32,11 @@ impl AddressSpace {
         let flags = vma.flags;
         let mut moved = vma.clone();
         moved.pgoff = vma.page_index(remap.addr);
-        let moved = moved.moved(target);
+        let pgoff = moved.pgoff;
+        let mut moved = moved.moved(target);
+        if !self.rule(Rule::MovedOffset) {
+            moved.pgoff = pgoff;
+        }
         let keeps = remap.flags.contains(RemapFlags::DONTUNMAP);
         let charge = if keeps { remap.new_len } else { remap.growth() } >> PAGE_SHIFT;
         self.reserve(3)?;
@@ -64,9 +69,9 @@ impl AddressSpace {
             self.invalidate(old, Invalidation::Unmap, |space| {
                 space.move_pages(old, target.start(), &mut batch);
             });
-            if keeps {
+            if keeps && self.rule(Rule::EmptySource) {
                 self.empty_source(old, merged);
-            } else {
+            } else if !keeps {
                 // What was promised for the source is promised for the target now.
                 self.gather(old)?;
                 self.tell_files_unmapped(old);

@@ -14,6 +14,7 @@ use bitflags::bitflags;
 use super::AddressSpace;
 use crate::addr::{PAGE_SHIFT, PageRange, TASK_SIZE, VirtAddr, page_align};
 use crate::error::{CallResult, Errno};
+use crate::rules::Rule;
 use crate::vma::merge::{Origin, merge_new};
 use crate::vma::{MapFlags, VmFlags, Vma};
 
@@ -93,7 +94,7 @@ impl AddressSpace {
     /// in place and must not move. Source: mremap(2), Linux's `mm/mremap.c`.
     pub fn mremap(&mut self, request: &RemapRequest) -> CallResult<VirtAddr> {
         let remap = self.check_params(request)?;
-        if remap.only_moves() {
+        if remap.only_moves() && self.rule(Rule::SeveralMove) {
             return self.move_several(&remap);
         }
         let vma = self.vmas.find_exact(remap.addr).ok_or(Errno::EFAULT)?;

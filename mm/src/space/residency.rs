@@ -3,6 +3,7 @@
 use super::AddressSpace;
 use crate::addr::{PAGE_BYTES, PAGE_SHIFT, PageRange, TASK_SIZE, VirtAddr};
 use crate::error::{CallResult, Errno};
+use crate::rules::Rule;
 use crate::vma::Vma;
 
 impl AddressSpace {
@@ -44,9 +45,9 @@ impl AddressSpace {
         let first = resident.len();
         let pages = (part.start().get()..part.end().get()).step_by(PAGE_BYTES).map(VirtAddr::new);
         match &vma.backing {
-            Some(backing) => resident
+            Some(backing) if self.rule(Rule::PageCache) => resident
                 .extend(pages.map(|page| u8::from(backing.is_resident(vma.page_index(page))))),
-            None => resident.extend(pages.map(|_| 0)),
+            _ => resident.extend(pages.map(|_| 0)),
         }
         for leaf in self.table.cursor(part).filter(|leaf| leaf.entry.frame().is_some()) {
             let at = leaf.addr.bytes_from(part.start()) >> PAGE_SHIFT;

@@ -4,6 +4,7 @@ use super::AddressSpace;
 use super::range::{CallRange, Coverage};
 use crate::addr::VirtAddr;
 use crate::error::{CallResult, Errno};
+use crate::rules::Rule;
 use crate::vma::VmFlags;
 
 impl AddressSpace {
@@ -22,7 +23,7 @@ impl AddressSpace {
         }
         self.walk(range, |space, part| {
             let vma = space.vmas.find_exact(part.start()).ok_or(Errno::ENOMEM)?;
-            if vma.flags.contains(VmFlags::SEALED) {
+            if vma.flags.contains(VmFlags::SEALED) || !space.rule(Rule::Seal) {
                 return Ok(part.end());
             }
             let flags = vma.flags | VmFlags::SEALED;

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use super::AddressSpace;
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, PageRange, VirtAddr};
 use crate::error::{AccessError, CallResult, Errno, Fault};
+use crate::rules::Rule;
 use crate::vma::place::STACK_GUARD_GAP;
 use crate::vma::{VmFlags, Vma};
 
@@ -62,11 +63,12 @@ impl AddressSpace {
         let new = PageRange::new(addr.page_floor(), old.end()).ok_or(refused)?;
         let grown = new.pages() - old.pages();
         let flags = above.flags;
-        let too_close = self.vmas.prev(old.start()).is_some_and(|below| {
-            below.flags.intersects(VmFlags::ACCESS)
-                && !below.flags.contains(VmFlags::GROWSDOWN)
-                && new.start().bytes_from(below.range().end()) < STACK_GUARD_GAP
-        });
+        let too_close = self.rule(Rule::StackGap)
+            && self.vmas.prev(old.start()).is_some_and(|below| {
+                below.flags.intersects(VmFlags::ACCESS)
+                    && !below.flags.contains(VmFlags::GROWSDOWN)
+                    && new.start().bytes_from(below.range().end()) < STACK_GUARD_GAP
+            });
         if too_close || new.start().get() < self.system.sysctl.mmap_min_addr() {
             return Err(refused.into());
         }

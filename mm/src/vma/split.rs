@@ -40,10 +40,22 @@ pub fn modify(
     changed: Vma,
     max_map_count: usize,
 ) -> Result<(VirtAddr, Option<Merge>), Errno> {
-    let range = changed.range();
     if let Some(merged) = merge_existing(tree, &changed) {
         return Ok((merged.range.end(), Some(merged.how)));
     }
+    Ok((cut_out(tree, changed, max_map_count)?, None))
+}
+
+/// [`modify`] without a look at the neighbours.
+///
+/// # Errors
+/// As of [`modify`].
+pub fn cut_out(
+    tree: &mut Tree<Vma>,
+    changed: Vma,
+    max_map_count: usize,
+) -> Result<VirtAddr, Errno> {
+    let range = changed.range();
     let middle = tree.find_exact(range.start()).ok_or(Errno::ENOMEM)?;
     let whole = middle.range();
     let lower = PageRange::new(whole.start(), range.start());
@@ -77,5 +89,5 @@ pub fn modify(
             tree.update(range.start(), |vma| *vma = changed);
         }
     }
-    Ok((range.end(), None))
+    Ok(range.end())
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use guest::script::{Access, Arg, Op};
-use mm::addr::VirtAddr;
+use mm::addr::{VirtAddr, low_half};
 use mm::paging::AccessKind;
 use mm::replay::calls::{Call, IoVec, MemoryCall, Pointee};
 
@@ -66,6 +66,31 @@ impl Act {
         matches!(self.deed, Deed::Open(..) | Deed::Userfault(_))
     }
 
+    /// What it is called in a tally.
+    pub fn name(&self) -> String {
+        match &self.deed {
+            Deed::Uffd(_, _, _, 0) => "UFFDIO_UNREGISTER".to_owned(),
+            Deed::Uffd(..) => "UFFDIO_REGISTER".to_owned(),
+            Deed::Open(..) => "open".to_owned(),
+            Deed::DropCapabilities(_) => "capset".to_owned(),
+            Deed::Store(..) | Deed::Load(_) | Deed::Touch(..) => "touch".to_owned(),
+            Deed::Call(MemoryCall::Madvise { .. }) => self.advice(),
+            _ => {
+                let text = self.to_string();
+                let text = text.split_whitespace().nth(1).unwrap_or_default();
+                text.split('(').next().unwrap_or_default().to_owned()
+            }
+        }
+    }
+
+    /// A madvise call's advice, each of which is a call of its own.
+    fn advice(&self) -> String {
+        let text = self.to_string();
+        let advice = text.rsplit(", ").next().unwrap_or_default().trim_end_matches(')');
+        if advice.starts_with("MADV") && !advice.contains('?') { advice } else { "madvise" }
+            .to_owned()
+    }
+
     /// Adds its steps to a script. The one whose answer counts is returned, and after it the VMAs'.
     pub fn add_to(&self, script: &mut Script) -> (usize, usize) {
         let process = self.process;
@@ -86,7 +111,7 @@ impl Act {
                 const API: u64 = 0xc018_aa3f;
                 let step = script.call_of(process, 323, &[Arg::Value(1)]);
                 let bytes: Vec<u8> = [0xaau64, 0, 0].iter().flat_map(|w| w.to_le_bytes()).collect();
-                let args = [Arg::Value(fd as u64), Arg::Value(API), Arg::InOut(&bytes)];
+                let args = [Arg::Value(word(fd)), Arg::Value(API), Arg::InOut(&bytes)];
                 script.call_of(process, 16, &args);
                 step
             }
@@ -96,7 +121,7 @@ impl Act {
                 let request = if mode == 0 { UNREGISTER } else { REGISTER };
                 let words = [addr, len, mode, 0];
                 let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
-                let args = [Arg::Value(fd as u64), Arg::Value(request), Arg::InOut(&bytes)];
+                let args = [Arg::Value(word(fd)), Arg::Value(request), Arg::InOut(&bytes)];
                 script.call_of(process, 16, &args)
             }
             &Deed::DropCapabilities(dropped) => drop_capabilities(script, process, dropped),
@@ -111,12 +136,17 @@ impl Act {
     }
 }
 
+/// An `int` in a register.
+fn word(int: i32) -> u64 {
+    i64::from(int).cast_unsigned()
+}
+
 /// capset(2) without some capabilities: all others as root has them.
 fn drop_capabilities(script: &mut Script, process: u8, dropped: u64) -> usize {
     let header: Vec<u8> = [0x2008_0522u32, 0].iter().flat_map(|w| w.to_le_bytes()).collect();
     // CAP_SYS_RESOURCE (24) is what root has not here.
     let all = 0x1ff_feff_ffffu64 & !dropped;
-    let (low, high) = (all as u32, (all >> 32) as u32);
+    let (low, high) = (low_half(all), low_half(all >> 32));
     let sets: Vec<u8> = [low, low, 0, high, high, 0].iter().flat_map(|w| w.to_le_bytes()).collect();
     script.call_of(process, 126, &[Arg::In(&header), Arg::In(&sets)])
 }
@@ -141,7 +171,7 @@ fn add_open(script: &mut Script, process: u8, fd: i32, open: Open) -> usize {
             return script.call_of(process, OPEN, &[Arg::In(b"/\0"), Arg::Value(0)]);
         }
     };
-    script.call_of(process, FTRUNCATE, &[Arg::Value(fd as u64), Arg::Value(pages * 4096)]);
+    script.call_of(process, FTRUNCATE, &[Arg::Value(word(fd)), Arg::Value(pages * 4096)]);
     step
 }
 
@@ -156,12 +186,12 @@ fn add_call(script: &mut Script, process: u8, call: &MemoryCall) -> usize {
     let a = |addr: VirtAddr| addr.get();
     match *call {
         M::Mmap { addr, len, prot, flags, fd, offset } => {
-            numbers(9, &[a(addr), len, prot, flags, fd as u64, offset])
+            numbers(9, &[a(addr), len, prot, flags, word(fd), offset])
         }
         M::Munmap { addr, len } => numbers(11, &[a(addr), len]),
         M::Mprotect { addr, len, prot } => numbers(10, &[a(addr), len, prot]),
         M::PkeyMprotect { addr, len, prot, pkey } => {
-            numbers(329, &[a(addr), len, prot, pkey as u64])
+            numbers(329, &[a(addr), len, prot, word(pkey)])
         }
         M::Mremap { addr, old_len, new_len, flags, new_addr } => {
             numbers(25, &[a(addr), old_len, new_len, flags, a(new_addr)])
@@ -221,7 +251,7 @@ fn add_call(script: &mut Script, process: u8, call: &MemoryCall) -> usize {
             let bytes = bytes_of(&words);
             let ranges = if *ranges == Pointee::Null { Arg::Value(0) } else { Arg::In(&bytes) };
             let args = [
-                Arg::Value(pidfd as u64),
+                Arg::Value(word(pidfd)),
                 ranges,
                 Arg::Value(count),
                 Arg::Value(advice),

@@ -4,13 +4,14 @@ use std::ops::Range;
 
 use guest::random::Random;
 use libtest_mimic::Failed;
-use mm::addr::VirtAddr;
+use mm::addr::{VirtAddr, index};
 use mm::paging::AccessKind;
 use mm::replay::calls::{IoVec, Limit, MemoryCall as M, Pointee};
 
 use super::act::{Act, Deed, Open};
 use super::model::{Line, Model, Result, Start};
 use super::run::{Ours, ends};
+use super::tally::Tally;
 
 /// Where most maps are.
 const WINDOW: u64 = 0x100_0000_0000;
@@ -36,10 +37,12 @@ pub struct Sequence {
     pub acts: Vec<Act>,
     /// What our side answered.
     pub ours: Ours,
+    /// The same, counted.
+    pub tally: Tally,
 }
 
 /// Makes a sequence of at most `length` acts.
-pub fn sequence(start: &Start, seed: u64, length: usize) -> std::result::Result<Sequence, Failed> {
+pub fn sequence(start: &Start, seed: u64, length: u64) -> std::result::Result<Sequence, Failed> {
     let mut generator = Generator {
         random: Random::new(seed),
         model: Model::new(start)?,
@@ -53,27 +56,31 @@ pub fn sequence(start: &Start, seed: u64, length: usize) -> std::result::Result<
         process: 0,
         top: start.top(),
     };
-    let mut acts = Vec::with_capacity(length);
-    let mut steps = Vec::with_capacity(length);
-    while acts.len() < length {
-        let at = generator.random.below(generator.alive.len() as u64) as usize;
+    let mut acts = Vec::with_capacity(index(length));
+    let mut steps = Vec::with_capacity(index(length));
+    let mut tally = Tally::default();
+    while acts.len() < index(length) {
+        let at = index(generator.random.below(generator.alive.len() as u64));
         generator.process = generator.alive[at];
         generator.lines = generator.model.lines(generator.process);
         let Some(deed) = generator.deed().filter(|deed| !endangers(deed, generator.top)) else {
             continue;
         };
         let act = Act { process: generator.process, deed };
+        let before = generator.model.merges(act.process);
         let result = generator.model.perform(&act)?;
-        generator
-            .model
-            .audit(act.process)
+        let after = generator.model.merges(act.process);
+        tally.merges(std::array::from_fn(|kind| after[kind].saturating_sub(before[kind])));
+        tally.answer(&act, &result);
+        start
+            .is_sound(&generator.model, act.process)
             .map_err(|failed| format!("{act}: {}", failed.message().unwrap_or_default()))?;
         generator.note(&act, &result);
         steps.push((result, generator.model.lines(act.process)));
         acts.push(act);
     }
     let ends = ends(&generator.model);
-    Ok(Sequence { acts, ours: Ours { steps, ends } })
+    Ok(Sequence { acts, ours: Ours { steps, ends }, tally })
 }
 
 /// Whether a deed might take the player's own memory away from under it.
@@ -131,7 +138,7 @@ impl Generator {
     }
 
     fn pick<T: Copy>(&mut self, from: &[T]) -> T {
-        from[self.below(from.len() as u64) as usize]
+        from[index(self.below(from.len() as u64))]
     }
 
     /// Remembers what later acts build on.
@@ -203,7 +210,7 @@ impl Generator {
     }
 
     fn pick_range(&mut self, ranges: &[Range<u64>]) -> Range<u64> {
-        ranges[self.below(ranges.len() as u64) as usize].clone()
+        ranges[index(self.below(ranges.len() as u64))].clone()
     }
 
     /// The VMAs that acts may change: those of the window, and those placed by the kernel.
@@ -219,7 +226,7 @@ impl Generator {
     fn range(&mut self) -> (VirtAddr, u64) {
         let ranges: Vec<Range<u64>> = self.ranges().collect();
         if !ranges.is_empty() && self.chance(45) {
-            let at = self.below(ranges.len() as u64) as usize;
+            let at = index(self.below(ranges.len() as u64));
             let mut range = ranges[at].clone();
             if self.chance(20) && at + 1 < ranges.len() && ranges[at + 1].start == range.end {
                 range.end = ranges[at + 1].end;
@@ -315,7 +322,7 @@ impl Generator {
                 // An instruction must not reach into the next page.
                 let addr = if kind == AccessKind::Execute { addr & !63 } else { addr };
                 match self.below(8) {
-                    0 => Deed::Store(addr, self.below(256) as u8),
+                    0 => Deed::Store(addr, self.random.bits().to_le_bytes()[0]),
                     1 => Deed::Load(addr),
                     _ => Deed::Touch(addr, kind),
                 }
@@ -462,7 +469,7 @@ impl Generator {
                 Deed::Call(M::Msync { addr, len, flags: self.pick(&[1, 2, 4, 6, 0, 3, 5, 8]) })
             }
             7 | 8 => {
-                let vec = Pointee::Null;
+                let vec = Pointee::Unread(VirtAddr::ZERO);
                 Deed::Call(M::Mincore { addr, len: len.min(64 * PAGE), vec })
             }
             9..=11 => {

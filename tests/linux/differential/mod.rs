@@ -1,92 +1,133 @@
 //! The same random calls on the host kernel and on our side, compared after each.
+//!
+//! ```text
+//!   seed -> generate: acts, and what our side makes of them -> run: the player does them on the host
+//!           (asks our side what is there,                      and both are compared, act by act
+//!            so most calls hit something)                   -> shrink: the shortest that still differ
+//! ```
+//!
+//! `make fuzz-linux N=10000000 SEED=1` makes as many calls as one likes.
 
 mod act;
+mod answers;
 mod generate;
 mod model;
 mod run;
+mod shrink;
+mod tally;
 
-use std::time::Instant;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use libtest_mimic::{Failed, Trial};
+use mm::rules::Rule;
 
 use crate::oracle::Oracle;
-use act::Act;
 use model::Start;
-use run::Difference;
+use tally::Tally;
 
 /// Acts in a sequence.
-const LENGTH: usize = 100;
+const LENGTH: u64 = 100;
+/// Sequences from seeds that never change.
+const FIXED: u64 = 2_000;
+/// Sequences from seeds that nobody tried before.
+const FRESH: u64 = 200;
+/// Within how many acts a missing rule has to show.
+const NOTICED_WITHIN: u64 = 200_000;
 
-/// The trials: so many acts from these seeds on.
+/// The trials. With `MMVISOR_FUZZ_CALLS`, only so many calls, from `MMVISOR_FUZZ_SEED` on.
 pub fn trials() -> Vec<Trial> {
-    let number = |name: &str, default: u64| {
-        std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
-    };
-    let (calls, seed) = (number("MMVISOR_FUZZ_CALLS", 20_000), number("MMVISOR_FUZZ_SEED", 1));
-    vec![Trial::test("differential::random_calls", move || random_calls(calls, seed))]
+    let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    if let Some(calls) = number("MMVISOR_FUZZ_CALLS") {
+        let first = number("MMVISOR_FUZZ_SEED").unwrap_or_else(fresh_seed);
+        return vec![Trial::test("differential::fuzz", move || {
+            many(first, calls.div_ceil(LENGTH)).map(drop)
+        })];
+    }
+    let mut trials = vec![Trial::test("differential::random_calls", random_calls)];
+    trials.extend(Rule::ALL.map(|rule| {
+        Trial::test(format!("differential::notices_without::{rule:?}"), move || notices(rule))
+    }));
+    trials
 }
 
-fn random_calls(calls: u64, first: u64) -> Result<(), Failed> {
-    let mut oracle = Oracle::start()?;
-    let start = Start::of(&mut oracle)?;
+/// The seeds that never change, and some that nobody tried before; together they meet every answer.
+fn random_calls() -> Result<(), Failed> {
+    let mut tally = many(1, FIXED)?;
+    tally.add(&many(fresh_seed(), FRESH)?);
+    let missing = tally.missing(answers::EXPECTED);
+    if missing.is_empty() { Ok(()) } else { Err(format!("never met: {missing:#?}").into()) }
+}
+
+/// A seed from the clock.
+fn fresh_seed() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::from(now.subsec_nanos()) << 20
+}
+
+/// So many sequences, from these seeds on, on all processors.
+fn many(first: u64, sequences: u64) -> Result<Tally, Failed> {
     let began = Instant::now();
-    let mut done = 0;
-    for seed in first.. {
-        let sequence = generate::sequence(&start, seed, LENGTH)
-            .map_err(|failed| format!("seed {seed}: {}", failed.message().unwrap_or_default()))?;
-        let difference = run::compare(&mut oracle, &sequence.acts, &sequence.ours)
-            .map_err(|failed| format!("seed {seed}: {}", failed.message().unwrap_or_default()))?;
-        if let Some(difference) = difference {
-            let (acts, difference) = shrink(&mut oracle, &start, sequence.acts, difference)?;
-            let listing: String = acts.iter().map(|act| format!("{act}\n")).collect();
-            return Err(format!("seed {seed}, shrunk:\n{listing}{difference}").into());
+    let (next, failed) = (AtomicU64::new(first), AtomicBool::new(false));
+    let tally = Mutex::new(Tally::default());
+    let work = || -> Result<(), Failed> {
+        let mut oracle = Oracle::start()?;
+        let start = Start::of(&mut oracle)?;
+        let mut own = Tally::default();
+        while !failed.load(Ordering::Relaxed) {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed - first >= sequences {
+                break;
+            }
+            one(&mut oracle, &start, seed, &mut own)?;
         }
-        done += sequence.acts.len() as u64;
-        if done >= calls {
-            break;
-        }
+        tally.lock().map_err(|_| "another thread failed")?.add(&own);
+        Ok(())
+    };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads)
+            .map(|_| scope.spawn(|| work().inspect_err(|_| failed.store(true, Ordering::Relaxed))))
+            .collect();
+        workers.into_iter().try_for_each(|worker| match worker.join() {
+            Ok(result) => result,
+            Err(_) => Err("a thread panicked".into()),
+        })
+    })?;
+    let tally = tally.into_inner().map_err(|_| "a thread panicked")?;
+    let (calls, seconds) = (sequences * LENGTH, began.elapsed().as_secs());
+    println!("{calls} acts from seeds {first} on without a difference, in {seconds} s:{tally}");
+    Ok(tally)
+}
+
+/// One sequence. A difference is shrunk.
+fn one(oracle: &mut Oracle, start: &Start, seed: u64, tally: &mut Tally) -> Result<(), Failed> {
+    let of_seed = |failed: Failed| -> Failed {
+        format!("seed {seed}: {}", failed.message().unwrap_or_default()).into()
+    };
+    let sequence = generate::sequence(start, seed, LENGTH).map_err(of_seed)?;
+    let difference = run::compare(oracle, &sequence.acts, &sequence.ours).map_err(of_seed)?;
+    if let Some(difference) = difference {
+        let (acts, difference) = shrink::shrink(oracle, start, sequence.acts, difference)?;
+        let listing: String = acts.iter().map(|act| format!("{act}\n")).collect();
+        return Err(format!("seed {seed}, shrunk:\n{listing}{difference}").into());
     }
-    let seconds = began.elapsed().as_secs_f64();
-    println!("{done} acts without a difference, {:.0} a second", done as f64 / seconds);
+    tally.add(&sequence.tally);
     Ok(())
 }
 
-/// Leaves out acts for as long as a difference remains.
-fn shrink(
-    oracle: &mut Oracle,
-    start: &Start,
-    mut acts: Vec<Act>,
-    mut difference: Difference,
-) -> Result<(Vec<Act>, Difference), Failed> {
-    acts.truncate(difference.act + 1);
-    let mut size = acts.len() / 2;
-    while size > 0 {
-        let mut at = 0;
-        while at < acts.len() {
-            let mut fewer = acts.clone();
-            let end = (at + size).min(acts.len());
-            // Descriptors are numbered in the order in which they are opened.
-            let kept =
-                fewer.splice(at..end, std::iter::empty()).filter(Act::opens).collect::<Vec<_>>();
-            if kept.len() == end - at {
-                at = end;
-                continue;
-            }
-            let _ = fewer.splice(at..at, kept);
-            let ours = run::perform(start, &fewer);
-            let found = match ours {
-                Ok(ours) => run::compare(oracle, &fewer, &ours).ok().flatten(),
-                Err(_) => None,
-            };
-            match found {
-                Some(found) => {
-                    fewer.truncate(found.act + 1);
-                    (acts, difference) = (fewer, found);
-                }
-                None => at = end,
-            }
+/// Without one of the hidden rules, a difference is found soon.
+fn notices(rule: Rule) -> Result<(), Failed> {
+    let mut oracle = Oracle::start()?;
+    let start = Start::of(&mut oracle)?.without(rule);
+    for seed in 1..=NOTICED_WITHIN / LENGTH {
+        let sequence = generate::sequence(&start, seed, LENGTH)?;
+        if let Some(difference) = run::compare(&mut oracle, &sequence.acts, &sequence.ours)? {
+            let acts = (seed - 1) * LENGTH + difference.act as u64;
+            println!("without {rule:?}: after {acts} acts");
+            return Ok(());
         }
-        size /= 2;
     }
-    Ok((acts, difference))
+    Err(format!("{NOTICED_WITHIN} acts did not show that {rule:?} is missing").into())
 }

@@ -11,9 +11,11 @@ use mm::error::{AccessError, CallError, Fault};
 use mm::inspect;
 use mm::paging::AccessKind;
 use mm::replay::engine::Task;
-use mm::replay::linux::{ByteAccess, Linux, ObjectKind};
+use mm::replay::linux::{ByteAccess, Linux, ObjectKind, Written};
 use mm::replay::trace::{AnonOrigin, Hidden, MapLine, Span, VmFlagNames};
+use mm::rules::Rule;
 use mm::vma::limits::Capabilities;
+use mm::vma::merge::Merge;
 use mm::vma::{Userfault, VmFlags};
 
 use super::act::{Act, Deed, Open};
@@ -32,6 +34,8 @@ const FRAMES: u64 = 1 << 16;
 pub enum Result {
     /// A call's value.
     Value(u64),
+    /// What mincore saw, a bit of each byte.
+    Resident(Vec<u8>),
     /// A call's error.
     Errno(i32),
     /// An access that was done, with the byte that a load read.
@@ -58,9 +62,22 @@ pub struct Start {
     brk: u64,
     /// What the host has: promises beyond it are refused.
     total_pages: u64,
+    /// A rule that our side does without.
+    without: Option<Rule>,
 }
 
 impl Start {
+    /// The same without one of our rules.
+    pub fn without(self, rule: Rule) -> Self {
+        Start { without: Some(rule), ..self }
+    }
+
+    /// Checks every invariant of a process, but not without a rule: then it is the comparison that has
+    /// to notice.
+    pub fn is_sound(&self, model: &Model, process: u8) -> std::result::Result<(), Failed> {
+        if self.without.is_some() { Ok(()) } else { model.audit(process) }
+    }
+
     /// Where the kernel's own pages begin that lie above everything it places.
     pub fn top(&self) -> u64 {
         let starts = self.lines.iter().map(|line| line.span.start.get());
@@ -84,7 +101,7 @@ impl Start {
             let flags = VmFlagNames(names.collect());
             starting_line(at, vma, flags)
         });
-        Ok(Start { lines: lines.collect(), brk: *brk, total_pages: total_pages()? })
+        Ok(Start { lines: lines.collect(), brk: *brk, total_pages: total_pages()?, without: None })
     }
 }
 
@@ -139,6 +156,11 @@ impl Model {
         linux.start(Task(0)).map_err(|error| error.to_string())?;
         linux.import(Task(0), &start.lines).map_err(|error| error.to_string())?;
         linux.system().sysctl.set_total_pages(start.total_pages);
+        if let Some(rule) = start.without {
+            linux.system().rules.switch_off(rule);
+        }
+        // Linux brings in a page at a time, and mincore sees it.
+        linux.system().sysctl.set_fault_ahead(1);
         // The player's streams: /dev/null twice, and a pipe.
         let both = FileMode::READ | FileMode::WRITE;
         for (fd, mode) in [(0, both), (1, both), (2, FileMode::WRITE)] {
@@ -163,13 +185,19 @@ impl Model {
         };
         match &act.deed {
             Deed::Call(memory) => match self.linux.call(task, memory)? {
+                Some((Ok(value), Written::Resident(pages))) => {
+                    let told = memory
+                        .range()
+                        .is_some_and(|(addr, len)| !self.maps_files(act.process, addr.get(), len));
+                    Ok(if told { Result::Resident(pages) } else { Result::Value(value) })
+                }
                 Some((Ok(value), _)) => Ok(Result::Value(value)),
                 Some((Err(errno), _)) => Ok(Result::Errno(errno as i32)),
                 None => Err(format!("{memory:?} is not modelled").into()),
             },
             &Deed::Open(fd, open) => {
                 self.open(task, fd, open)?;
-                Ok(Result::Value(fd as u64))
+                Ok(Result::Value(u64::from(fd.unsigned_abs())))
             }
             &Deed::Touch(addr, kind) => self.access(task, addr, ByteAccess::Touch(kind), false),
             &Deed::Store(addr, byte) => self.access(task, addr, ByteAccess::Store(byte), false),
@@ -183,7 +211,7 @@ impl Model {
                     FileMode::READ,
                     Seals::empty(),
                 )?;
-                Ok(Result::Value(fd as u64))
+                Ok(Result::Value(u64::from(fd.unsigned_abs())))
             }
             &Deed::Uffd(_, addr, len, 0) => {
                 call(self.linux.unregister(task, VirtAddr::new(addr), len))
@@ -216,7 +244,7 @@ impl Model {
         let none = Seals::empty();
         match open {
             Open::Memfd(pages) => {
-                self.linux.open(task, fd, ObjectKind::Memfd, pages, both, none)?
+                self.linux.open(task, fd, ObjectKind::Memfd, pages, both, none)?;
             }
             Open::File(pages) => self.linux.open(task, fd, ObjectKind::File, pages, both, none)?,
             Open::Again(of, mode) => {
@@ -287,6 +315,17 @@ impl Model {
         Some([account.total, account.locked, account.data, account.stack].map(kib))
     }
 
+    /// How often VMAs of a process were merged, by how.
+    pub fn merges(&self, process: u8) -> [u64; Merge::ALL.len()] {
+        match self.linux.space(Task(u32::from(process))) {
+            Ok(space) => {
+                let space = space.look();
+                Merge::ALL.map(|merge| space.counters().merges.of(merge))
+            }
+            Err(_) => Default::default(),
+        }
+    }
+
     /// Checks every invariant of a process.
     pub fn audit(&self, process: u8) -> std::result::Result<(), Failed> {
         match self.linux.space(Task(u32::from(process))) {
@@ -303,6 +342,17 @@ impl Model {
         let space = self.linux.space(Task(u32::from(process))).ok()?;
         let brk = space.look().layout().brk.get();
         Some(brk)
+    }
+
+    /// Whether regular files are mapped in a range: how far Linux reads ahead is not compared.
+    fn maps_files(&self, process: u8, addr: u64, len: u64) -> bool {
+        let Ok(space) = self.linux.space(Task(u32::from(process))) else { return false };
+        let space = space.look();
+        space.vmas().iter().any(|vma| {
+            let range = vma.range();
+            let of_file = vma.backing.as_ref().is_some_and(|file| !file.is_shared_memory());
+            of_file && range.start().get() < addr.saturating_add(len) && range.end().get() > addr
+        })
     }
 
     /// Whether a fault at the address would wait for a userfaultfd.

@@ -27,13 +27,17 @@ impl fmt::Display for Difference {
     }
 }
 
+/// A process at the end: its number, its VMAs' VmFlags by their starts, and VmSize, VmLck, VmData and VmStk
+/// of its status in kB.
+pub type End = (u8, Vec<(u64, String)>, [u64; 4]);
+
 /// What our side answered.
 #[derive(Debug)]
 pub struct Ours {
     /// For each act, its result and the VMAs after it.
     pub steps: Vec<(Result, Vec<Line>)>,
-    /// At the end, for each process that is there, VmFlags and accounts.
-    pub ends: Vec<(u8, Vec<(u64, String)>, [u64; 4])>,
+    /// At the end, for each process that is there.
+    pub ends: Vec<End>,
 }
 
 /// Does the acts on our side.
@@ -42,8 +46,8 @@ pub fn perform(start: &Start, acts: &[Act]) -> std::result::Result<Ours, Failed>
     let mut steps = Vec::with_capacity(acts.len());
     for act in acts {
         let result = model.perform(act)?;
-        model
-            .audit(act.process)
+        start
+            .is_sound(&model, act.process)
             .map_err(|failed| format!("after {act}: {}", failed.message().unwrap_or_default()))?;
         steps.push((result, model.lines(act.process)));
     }
@@ -51,7 +55,7 @@ pub fn perform(start: &Start, acts: &[Act]) -> std::result::Result<Ours, Failed>
 }
 
 /// What is compared once at the end.
-pub fn ends(model: &Model) -> Vec<(u8, Vec<(u64, String)>, [u64; 4])> {
+pub fn ends(model: &Model) -> Vec<End> {
     (0..u8::MAX)
         .filter_map(|process| Some((process, model.flags(process), model.accounts(process)?)))
         .collect()
@@ -93,7 +97,7 @@ pub fn compare(
         steps.iter().zip(&ours.steps).enumerate()
     {
         let differs = |what: String| Ok(Some(Difference { act: at, what }));
-        let theirs = result_of(&answers[result])?;
+        let theirs = result_of(&answers[result], our_result)?;
         if theirs != *our_result {
             return differs(format!("Linux answers {theirs:x?}, we answer {our_result:x?}"));
         }
@@ -124,8 +128,13 @@ pub fn compare(
     Ok(None)
 }
 
-fn result_of(answer: &Answer) -> std::result::Result<Result, Failed> {
+/// What the player answers, as far as `ours` goes into it.
+fn result_of(answer: &Answer, ours: &Result) -> std::result::Result<Result, Failed> {
     Ok(match answer {
+        Answer::Result { value: Ok(0), outputs } if matches!(ours, Result::Resident(_)) => {
+            let pages = outputs.first().map(Vec::as_slice).unwrap_or_default();
+            Result::Resident(pages.iter().map(|byte| byte & 1).collect())
+        }
         Answer::Result { value: Ok(value), .. } => Result::Value(*value),
         Answer::Result { value: Err(errno), .. } => Result::Errno(i32::from(errno.0)),
         Answer::Access { fault: None, byte } => Result::Done(*byte),

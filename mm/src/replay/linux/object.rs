@@ -10,6 +10,7 @@ use crate::backing::{
     Backing, BackingError, BackingName, FileMode, OpenFile, Placement, Seals, SharedMemory, no_sync,
 };
 use crate::error::{Broken, Errno};
+use crate::rules::Rule;
 use crate::vma::{MapFlags, VmFlags};
 
 /// What kind of object a descriptor refers to.
@@ -115,7 +116,11 @@ impl Linux {
     /// # Errors
     /// [`Broken`] when there is no such task.
     pub fn reopen(&mut self, task: Task, of: i32, fd: i32, mode: FileMode) -> Result<(), Broken> {
-        self.files(task)?.reopen(of, fd, mode);
+        if self.system.rules.apply(Rule::OpenFile) {
+            self.files(task)?.reopen(of, fd, mode);
+        } else {
+            self.files(task)?.dup(of, fd);
+        }
         Ok(())
     }
 

@@ -1,0 +1,82 @@
+//! What the random calls have met: each call with each of its answers, and each way to merge. A rule that
+//! nothing reaches is not compared.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use mm::error::Errno;
+use mm::vma::merge::Merge;
+
+use super::act::Act;
+use super::model::Result;
+
+/// Counts of answers and merges.
+#[derive(Clone, Default, Debug)]
+pub struct Tally {
+    answers: BTreeMap<(String, String), u64>,
+    merges: [u64; Merge::ALL.len()],
+}
+
+impl Tally {
+    /// Counts an act's answer.
+    pub fn answer(&mut self, act: &Act, result: &Result) {
+        let answer = match result {
+            Result::Value(_) | Result::Resident(_) | Result::Done(_) => "ok".to_owned(),
+            Result::Errno(number) => format!("{:?}", Errno::from_raw(*number)),
+            Result::Signal(11, 1) => "SEGV_MAPERR".to_owned(),
+            Result::Signal(11, _) => "SEGV_ACCERR".to_owned(),
+            Result::Signal(..) => "SIGBUS".to_owned(),
+        };
+        *self.answers.entry((act.name(), answer)).or_default() += 1;
+    }
+
+    /// Counts merges.
+    pub fn merges(&mut self, counts: [u64; Merge::ALL.len()]) {
+        for (all, count) in self.merges.iter_mut().zip(counts) {
+            *all += count;
+        }
+    }
+
+    /// Takes in another's counts.
+    pub fn add(&mut self, other: &Tally) {
+        for (what, count) in &other.answers {
+            *self.answers.entry(what.clone()).or_default() += count;
+        }
+        self.merges(other.merges);
+    }
+
+    /// What of `expected` was not met, and which merges were not.
+    pub fn missing(&self, expected: &[(&str, &str)]) -> Vec<String> {
+        let answers = expected.iter().flat_map(|(call, answers)| {
+            answers.split_whitespace().map(move |answer| (*call, answer))
+        });
+        let unmet = |&(call, answer): &(&str, &str)| {
+            !self.answers.contains_key(&(call.to_owned(), answer.to_owned()))
+        };
+        let merges = Merge::ALL.iter().filter(|&&merge| self.merges[merge as usize] == 0);
+        answers
+            .filter(unmet)
+            .map(|(call, answer)| format!("{call}: {answer}"))
+            .chain(merges.map(|merge| format!("a merge: {}", merge.name())))
+            .collect()
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut before = "";
+        for ((call, answer), count) in &self.answers {
+            if call == before {
+                write!(f, ", {answer} {count}")?;
+            } else {
+                write!(f, "\n  {call:18}{answer} {count}")?;
+            }
+            before = call;
+        }
+        write!(f, "\n  merges            ")?;
+        for merge in Merge::ALL {
+            write!(f, "{} {}; ", merge.name(), self.merges[merge as usize])?;
+        }
+        Ok(())
+    }
+}
