@@ -47,7 +47,7 @@ fn payloads() -> Vec<Case> {
             .says("mremap(0x100000000000, 8192, 4096, 0) = 0x100000000000")
             .says("madvise(0x100000001000, 8192, MADV_GUARD_INSTALL) = 0")
             .says(", 2, MADV_RANDOM, 0) = 4096")
-            .says("mseal(0x100000000000, 8192, 0) = 0")
+            .says("mseal(0x100000200000, 8192, 0) = 0")
             .says("= -1 EPERM (Operation not permitted)")
             .says("mbind(0x100000000000, 4096, MPOL_BIND, [0x00000000000001], 64, 0) = 0")
             .says("prctl(PR_SET_MDWE, PR_MDWE_REFUSE_EXEC_GAIN, 0, 0, 0) = 0")
@@ -139,6 +139,23 @@ fn c_programs() -> Vec<Case> {
         cases
             .push(Case::new(format!("{name}-40"), program, &["40"]).natively().only(Where::Nested));
     }
+    // Where its stack, its heap and itself are.
+    let pie = || Case::new("", c_program("alloc", "gcc", &["-static-pie"]), &["40"]).natively();
+    cases.push(
+        Case { name: "aslr-seed".to_owned(), ..pie() }
+            .option("--aslr=7")
+            .option("--maps")
+            .says("7fffeeccf000-")
+            .says("555577f21000-")
+            .says("-7f98338e2000 "),
+    );
+    cases.push(Case { name: "aslr".to_owned(), ..pie() }.option("--aslr"));
+    cases.push(
+        Case { name: "compat-layout".to_owned(), ..pie() }
+            .option("--compat-layout")
+            .option("--maps")
+            .says("2aaaaaaab000-"),
+    );
     // As the example's own first lines say.
     for (name, flags) in
         [("example-bare", ["-static", "-nostdlib"].as_slice()), ("example-libc", &["-static"])]

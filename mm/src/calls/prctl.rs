@@ -5,7 +5,7 @@ use nix::libc;
 use super::{Call, done};
 use crate::addr::{VirtAddr, low_half};
 use crate::error::{CallResult, Errno};
-use crate::space::{AUXV_WORDS, LayoutField, NewLayout};
+use crate::space::{AUXV_WORDS, Dumpable, LayoutField, NewLayout};
 use crate::vma::limits::Capabilities;
 
 /// The longest name of anonymous memory, its end included (`ANON_VMA_NAME_MAX_LEN`).
@@ -25,6 +25,15 @@ pub(super) fn prctl(c: &Call<'_>) -> CallResult<u64> {
     match c.int(0) {
         libc::PR_SET_MM => set_mm(c),
         PR_GET_AUXV => get_auxv(c),
+        libc::PR_GET_DUMPABLE => Ok(space().modes().dumpable as u64),
+        libc::PR_SET_DUMPABLE => {
+            space().modes_mut().dumpable = match a {
+                0 => Dumpable::No,
+                1 => Dumpable::Yes,
+                _ => return Err(Errno::EINVAL.into()),
+            };
+            Ok(0)
+        }
         libc::PR_SET_THP_DISABLE => done(space().set_thp_disable(a, b, [d, e])),
         libc::PR_GET_THP_DISABLE if [a, b, d, e] == [0; 4] => Ok(space().modes().thp_disabled),
         libc::PR_SET_MDWE => done(space().set_mdwe(a, [b, d, e])),

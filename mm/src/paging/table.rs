@@ -121,11 +121,20 @@ impl PageTable {
         }
     }
 
-    /// Unlinks every table of the user half, and the root (Linux's `free_pgtables` and `pgd_free`).
-    /// The leaf entries have been cleared before.
-    pub fn free_all(self, batch: &mut FlushBatch) {
+    /// Unlinks every table of the user half (Linux's `free_pgtables`); the root stays. The leaf entries
+    /// have been cleared before.
+    pub fn free_user_half(&mut self, batch: &mut FlushBatch) {
         batch.table_unlinked();
         self.free_below(self.root, ROOT_LEVEL, USER_ENTRIES, batch);
+        for at in 0..USER_ENTRIES {
+            self.memory().words(self.root)[at].store(0, Ordering::Release);
+        }
+        self.tables.store(1, Ordering::Relaxed);
+    }
+
+    /// Gives up the root of a table whose user half is empty (Linux's `pgd_free`).
+    pub fn free_root(self, batch: &mut FlushBatch) {
+        batch.table_unlinked();
         batch.put_later(self.root);
     }
 

@@ -12,6 +12,9 @@ use crate::vma::{VmFlags, Vma};
 /// `READ_IMPLIES_EXEC` of personality(2).
 pub(super) const READ_IMPLIES_EXEC: u32 = 0x0040_0000;
 
+/// `ADDR_COMPAT_LAYOUT` of personality(2).
+pub const ADDR_COMPAT_LAYOUT: u32 = 0x0020_0000;
+
 /// Whether memory may be writable and executable (`PR_SET_MDWE`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Mdwe {
@@ -25,7 +28,7 @@ pub enum Mdwe {
 }
 
 /// How an address space behaves beyond its VMAs.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Modes {
     /// The process's personality(2).
     pub personality: u32,
@@ -35,6 +38,36 @@ pub struct Modes {
     pub mdwe: Mdwe,
     /// `PR_SET_THP_DISABLE`, as the call was given it: 0 for off.
     pub thp_disabled: u64,
+    /// Whether the process may leave a core file (`PR_SET_DUMPABLE`).
+    pub dumpable: Dumpable,
+    /// Which memory a core file has, a bit each (`/proc/PID/coredump_filter`, core(5)).
+    pub core_filter: u32,
+}
+
+/// Whether a process may leave a core file (`MMF_DUMPABLE_MASK`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Dumpable {
+    /// It may not.
+    No,
+    /// It may, as its user.
+    #[default]
+    Yes,
+}
+
+/// Anonymous memory, the first page of ELF files, private huge pages (`MMF_DUMP_FILTER_DEFAULT`).
+const CORE_FILTER_DEFAULT: u32 = 0x33;
+
+impl Default for Modes {
+    fn default() -> Self {
+        Modes {
+            personality: 0,
+            default_flags: VmFlags::empty(),
+            mdwe: Mdwe::Off,
+            thp_disabled: 0,
+            dumpable: Dumpable::Yes,
+            core_filter: CORE_FILTER_DEFAULT,
+        }
+    }
 }
 
 impl Modes {
@@ -44,6 +77,12 @@ impl Modes {
         self.personality & READ_IMPLIES_EXEC != 0
     }
 
+    /// Whether maps are placed from the bottom up, as old programs have it.
+    #[must_use]
+    pub fn compat_layout(&self) -> bool {
+        self.personality & ADDR_COMPAT_LAYOUT != 0
+    }
+
     /// Whether changing memory from `old` to `new` flags is denied (Linux's `map_deny_write_exec`).
     pub(super) fn denies_write_exec(&self, old: VmFlags, new: VmFlags) -> bool {
         self.mdwe != Mdwe::Off
@@ -51,7 +90,8 @@ impl Modes {
             && (new.contains(VmFlags::WRITE) || !old.contains(VmFlags::EXEC))
     }
 
-    /// A forked child's (Linux's `mmf_init_flags`, `VM_INIT_DEF_MASK`).
+    /// A forked child's: of the default flags what `VM_INIT_DEF_MASK` keeps, of the rest all but a MDWE
+    /// that is not for children (Linux's `mmf_init_legacy_flags`, `MMF_INIT_LEGACY_MASK`).
     pub(super) fn inherited(&self) -> Self {
         let mdwe = match self.mdwe {
             Mdwe::RefuseExecGainNotInherited => Mdwe::Off,

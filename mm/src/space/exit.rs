@@ -1,4 +1,5 @@
-//! The end of an address space: Linux's `exit_mmap`.
+//! The two ends of an address space: its last user goes (Linux's `exit_mmap`), and its last holder goes
+//! (`__mmdrop`). `space/users` counts both.
 
 use std::sync::Arc;
 
@@ -7,13 +8,16 @@ use crate::addr::{PageRange, VirtAddr};
 use crate::error::Broken;
 use crate::paging::FlushBatch;
 use crate::vma::VmFlags;
+use crate::vma::account::Account;
+use crate::vma::tree::Tree;
 
 impl AddressSpace {
-    /// Frees every page and every table, with one flush. No vCPU may run in the space any more.
+    /// Unmaps everything, sealed or not, with one flush. No vCPU may run in the space any more; what is
+    /// left is its root, with the kernel half alone.
     ///
     /// # Errors
     /// [`Broken`] when the flush fails: the frames are then never used again.
-    pub fn exit(self) -> Result<(), Broken> {
+    pub fn exit_mmap(&mut self) -> Result<(), Broken> {
         let system = Arc::clone(&self.system);
         if let Some(observer) = system.observer() {
             observer.released();
@@ -24,7 +28,28 @@ impl AddressSpace {
         if let Some(all) = PageRange::new(VirtAddr::ZERO, VirtAddr::TASK_END) {
             self.zap(all, &mut batch);
         }
-        self.table.free_all(&mut batch);
+        self.table.free_user_half(&mut batch);
+        self.vmas = Tree::new();
+        self.account = Account { peak: self.account.peak, ..Account::default() };
         system.finish(batch)
+    }
+
+    /// Both ends at once, for a space that has one user and no other holder.
+    ///
+    /// # Errors
+    /// [`Broken`] when a flush fails: the frames are then never used again.
+    pub fn exit(mut self) -> Result<(), Broken> {
+        self.exit_mmap()?;
+        self.free()
+    }
+
+    /// Frees the root of a space in which nothing is mapped any more.
+    ///
+    /// # Errors
+    /// [`Broken`] when the flush fails: the frame is then never used again.
+    pub fn free(self) -> Result<(), Broken> {
+        let mut batch = FlushBatch::new();
+        self.table.free_root(&mut batch);
+        self.system.finish(batch)
     }
 }

@@ -5,8 +5,8 @@ use std::ops::Range;
 use super::AddressSpace;
 use crate::addr::{PageRange, VirtAddr};
 use crate::error::{CallResult, Errno};
-use crate::vma::place::PlaceLayout;
-use crate::vma::{VmFlags, Vma};
+use crate::vma::place::{Direction, PlaceLayout};
+use crate::vma::{Aslr, VmFlags, Vma};
 
 /// The fields of `mm_struct` that say where things are.
 #[derive(Clone, Debug)]
@@ -76,6 +76,14 @@ impl AddressSpace {
     pub fn set_strings(&mut self, arguments: Range<VirtAddr>, environment: Range<VirtAddr>) {
         (self.layout.arg_start, self.layout.arg_end) = (arguments.start, arguments.end);
         (self.layout.env_start, self.layout.env_end) = (environment.start, environment.end);
+    }
+
+    /// Decides anew where mappings are placed, as execve(2) does for a fresh space: by the stack's limit,
+    /// the personality and the randomness (Linux's `arch_pick_mmap_layout`).
+    pub fn pick_layout(&mut self, aslr: &Aslr) {
+        let direction =
+            if self.modes.compat_layout() { Direction::BottomUp } else { Direction::TopDown };
+        self.layout.place = PlaceLayout::pick(self.limits.stack.soft, direction, aslr);
     }
 
     /// Says where placement from the top down begins.

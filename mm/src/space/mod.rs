@@ -38,13 +38,14 @@ mod stack;
 mod sync;
 mod unmap;
 mod userfault;
+mod users;
 
 #[cfg(test)]
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "small numbers")]
 mod tests;
 
 pub use advise::Advice;
-pub use control::{Mdwe, Modes};
+pub use control::{ADDR_COMPAT_LAYOUT, Dumpable, Mdwe, Modes};
 pub use counters::{Counters, FaultCount, PageClass, Resident};
 pub use fault::Resolved;
 pub use fields::{AUXV_WORDS, LayoutField, NewLayout};
@@ -53,6 +54,7 @@ pub use map::MapRequest;
 pub use remap::RemapRequest;
 pub use shared::SharedSpace;
 pub use stack::Exec;
+pub use users::{Left, SpaceHolder, SpaceUser};
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

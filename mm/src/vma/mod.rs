@@ -2,6 +2,7 @@
 
 pub mod account;
 mod area;
+mod aslr;
 mod flags;
 pub mod limits;
 pub mod merge;
@@ -11,4 +12,5 @@ pub mod split;
 pub mod tree;
 
 pub use area::{AnonId, Lineage, Userfault, Vma};
+pub use aslr::Aslr;
 pub use flags::{MapFlags, MapType, Prot, VmFlags};

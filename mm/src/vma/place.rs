@@ -2,6 +2,7 @@
 //! `arch_get_unmapped_area_topdown`, `vm_unmapped_area`, `__thp_get_unmapped_area`).
 
 use super::area::Vma;
+use super::aslr::Aslr;
 use super::flags::{MapFlags, VmFlags};
 use super::tree::Tree;
 use crate::addr::{PAGE_SIZE, TABLE_SPAN, TASK_SIZE, VirtAddr};
@@ -16,7 +17,7 @@ pub const STACK_GUARD_GAP: u64 = 256 * PAGE_SIZE;
 pub enum Direction {
     /// From `mmap_base` down, as today's programs have it.
     TopDown,
-    /// From `mmap_base` up, as with an unlimited stack (`ADDR_COMPAT_LAYOUT`).
+    /// From `mmap_base` up, as old programs wish (`ADDR_COMPAT_LAYOUT`).
     BottomUp,
 }
 
@@ -33,21 +34,29 @@ pub struct PlaceLayout {
 }
 
 impl PlaceLayout {
-    /// Linux's layout for a stack limit in bytes, without randomization: the gap below the stack is
-    /// the limit (at least 128 MiB, at most five sixths of the user half) and the stack's guard gap.
+    /// Linux's layout for a stack limit in bytes, from the top down and without randomization.
     #[must_use]
     pub fn for_stack_limit(stack_limit: u64) -> Self {
-        let pad = STACK_GUARD_GAP;
+        PlaceLayout::pick(stack_limit, Direction::TopDown, &Aslr::OFF)
+    }
+
+    /// Linux's layout for a stack limit in bytes (x86's `arch_pick_mmap_layout`). From the top down, the
+    /// gap below the stack is the limit (at least 128 MiB, at most five sixths of the user half), the
+    /// stack's guard gap, and room for the stack's randomness. An infinite limit, too, is only the largest
+    /// gap: maps go upwards because the program's personality says so, and for nothing else.
+    #[must_use]
+    pub fn pick(stack_limit: u64, direction: Direction, aslr: &Aslr) -> Self {
+        let pad = STACK_GUARD_GAP + aslr.stack_room();
         let gap = stack_limit.saturating_add(pad).clamp(128 << 20, TASK_SIZE / 6 * 5);
-        PlaceLayout {
-            mmap_base: VirtAddr::new(TASK_SIZE - gap).page_floor(),
-            legacy_base: VirtAddr::new(TASK_SIZE / 3).page_ceil().unwrap_or_default(),
-            direction: if stack_limit == u64::MAX {
-                Direction::BottomUp
-            } else {
-                Direction::TopDown
-            },
-        }
+        let random = aslr.mmap_bytes();
+        let top_down = VirtAddr::new(TASK_SIZE - gap - random).page_ceil().unwrap_or_default();
+        let third = VirtAddr::new(TASK_SIZE / 3).page_ceil().unwrap_or_default();
+        let legacy_base = third.offset(random);
+        let mmap_base = match direction {
+            Direction::TopDown => top_down,
+            Direction::BottomUp => legacy_base,
+        };
+        PlaceLayout { mmap_base, legacy_base, direction }
     }
 }
 
@@ -263,6 +272,41 @@ mod tests {
     #[test]
     fn mmap_base_lies_128_mib_and_the_guard_gap_below_the_top() {
         assert_eq!(layout().mmap_base.get(), 0x7fff_ffff_f000 - (128 << 20));
+    }
+
+    #[test]
+    fn an_infinite_stack_limit_leaves_a_sixth_of_the_user_half_below_mmap_base() {
+        let infinite = PlaceLayout::for_stack_limit(u64::MAX);
+        assert_eq!(infinite.direction, Direction::TopDown);
+        assert_eq!(infinite.mmap_base.get(), 0x1555_5555_6000);
+    }
+
+    #[test]
+    fn maps_go_upwards_from_a_third_of_the_user_half_where_the_program_wishes_so() {
+        let legacy = PlaceLayout::pick(8 << 20, Direction::BottomUp, &Aslr::OFF);
+        assert_eq!(legacy.mmap_base.get(), 0x2aaa_aaaa_b000);
+        let request = PlaceRequest {
+            hint: VirtAddr::ZERO,
+            len: 0x3000,
+            flags: NONE,
+            source: PlaceSource::Anonymous,
+            min_addr: VirtAddr::new(PAGE_SIZE),
+        };
+        let place = |tree: &Tree<Vma>| get_unmapped_area(tree, &legacy, &request).unwrap().get();
+        assert_eq!(place(&tree(&[])), 0x2aaa_aaaa_b000);
+        let one = tree(&[(0x2aaa_aaaa_b000, 0x2aaa_aaaa_e000, VmFlags::READ)]);
+        assert_eq!(place(&one), 0x2aaa_aaaa_e000);
+    }
+
+    #[test]
+    fn a_seed_moves_mmap_base_down_within_a_tebibyte_and_keeps_room_for_the_stack() {
+        let highest = TASK_SIZE - (16 << 30) - (8 << 20) - STACK_GUARD_GAP + PAGE_SIZE;
+        for seed in 0..50 {
+            let aslr = Aslr::from_seed(seed);
+            let base = PlaceLayout::pick(8 << 20, Direction::TopDown, &aslr).mmap_base.get();
+            assert_eq!(base, highest - aslr.mmap_bytes());
+            assert!(base.is_multiple_of(PAGE_SIZE) && base > highest - (1 << 40));
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use vmm::hypercall::{Streams, TraceTarget, Tracer};
 use vmm::kvm::FlushPolicy;
 use vmm::load::Image;
 use vmm::machine::{Machine, MachineConfig};
-use vmm::task::{Identity, Process, Task, Timing, exec};
+use vmm::task::{Identity, Launch, Process, Task, Timing, exec};
 
 use crate::rounds::Outcome;
 
@@ -30,7 +30,7 @@ impl Subject {
         let machine = Machine::new(MachineConfig { memory: MEMORY, flush: FlushPolicy::Chosen })?;
         let image = Image::from_file(Arc::clone(program))?;
         let argv = [CString::from(c"figures")];
-        let loaded = exec(&machine, &image, Path::new("/figures"), &argv, &[])?;
+        let loaded = exec(&machine, &image, Path::new("/figures"), &argv, &[], &Launch::default())?;
         let identity = Identity {
             pid: 1,
             parent: 0,

@@ -299,6 +299,7 @@ fn prctl_tail(args: &[u64; 6], index: usize, read: Reader<'_>) -> Option<String>
         (c::PR_SET_VMA, 2) => text::address(value),
         (c::PR_SET_VMA, 3) => value.to_string(),
         (c::PR_SET_VMA, 4) => text::text(value, read),
+        (c::PR_SET_THP_DISABLE, 1) => value.to_string(),
         (c::PR_SET_MM, 1) => flags::PR_SET_MM.text(value),
         (c::PR_SET_MDWE, 1) => flags::PR_MDWE.text(value),
         _ => text::hex(value),

@@ -93,9 +93,6 @@ pub(crate) const SA: FlagSet = FlagSet {
     aliases: &[],
 };
 
-/// Flags of which there are none yet.
-pub(crate) const NONE: FlagSet = FlagSet { prefix: "", zero: None, names: &[], aliases: &[] };
-
 /// `ioctl` requests of terminals, pipes and userfaultfds.
 pub(crate) const IOCTL: ChoiceSet = ChoiceSet {
     prefix: "",

@@ -187,7 +187,7 @@ fn memory(call: Sysno) -> Option<&'static [Arg]> {
         Sysno::remap_file_pages => {
             &[Address, Size, Flags64(&flags::PROT), Size, Flags(&flags::MAP)]
         }
-        Sysno::process_madvise => &[Int, RangesIn, Size, Choice(&flags::MADV), Flags(&flags::NONE)],
+        Sysno::process_madvise => &[Int, RangesIn, Size, Choice(&flags::MADV), Hex],
         Sysno::mbind => {
             &[Address, Size, Flags64(&flags::MPOL), NodesIn, Size, Flags(&flags::MPOL_MF)]
         }

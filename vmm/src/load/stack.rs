@@ -9,7 +9,7 @@
 //!         envp[0]                                     env_start
 //!         argv[n-1] ...
 //!         argv[0]                                     arg_start
-//!         (down to a multiple of 16)
+//!         (with ASLR up to 8 KiB free; down to a multiple of 16)
 //!         "x86_64\0"                                  AT_PLATFORM
 //!         16 random bytes                             AT_RANDOM
 //!         (down to where rsp becomes a multiple of 16)
@@ -139,6 +139,8 @@ pub struct StackInputs<'a> {
     pub top: VirtAddr,
     /// `RLIMIT_STACK`'s soft limit, in bytes; `u64::MAX` for none.
     pub stack_limit: u64,
+    /// Bytes left free below the strings, fewer than 8,192; 0 without ASLR.
+    pub random_gap: u64,
     /// The path as it was given to `execve`.
     pub execfn: &'a CStr,
     /// The arguments, the program's name first. If there are none, one empty string is passed, as
@@ -178,7 +180,7 @@ impl InitialStack {
     /// (at least 128 KiB, at most 6 MiB; `bprm_stack_limits`). [`LoadError::Place`] for a top that
     /// is not page-aligned or in the lowest 12 MiB.
     pub fn build(inputs: &StackInputs<'_>) -> Result<Self, LoadError> {
-        let StackInputs { top, execfn, argv, envp, aux, .. } = *inputs;
+        let StackInputs { top, random_gap, execfn, argv, envp, aux, .. } = *inputs;
         let no_name = [CString::default()];
         let argv = if argv.is_empty() { &no_name } else { argv };
         check_sizes(inputs, argv)?;
@@ -190,7 +192,7 @@ impl InitialStack {
         let execfn_at = below(null, size(execfn));
         let env_start = below(execfn_at, text(envp));
         let arg_start = below(env_start, text(argv));
-        let platform = below(align_down(arg_start), size(PLATFORM));
+        let platform = below(align_down(below(arg_start, random_gap)), size(PLATFORM));
         let random = below(platform, aux.random.len() as u64);
         let auxv = aux.entries(random, execfn_at, platform);
         let pointers = (argv.len() + 1 + envp.len() + 1 + 1) as u64;

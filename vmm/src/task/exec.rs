@@ -11,10 +11,10 @@ use mm::addr::{PageRange, VirtAddr};
 use mm::backing::{Backing, BackingName, FileBacking, FileSource};
 use mm::error::{AccessError, CallError};
 use mm::phys::AllocError;
-use mm::space::{AddressSpace, Exec, MapRequest, SharedSpace};
+use mm::space::{AddressSpace, Exec, MapRequest, SharedSpace, SpaceUser};
 use mm::system::System;
 use mm::vma::limits::Limits;
-use mm::vma::{MapFlags, MapType, Prot};
+use mm::vma::{Aslr, MapFlags, MapType, Prot};
 use nix::sys::mman::ProtFlags;
 
 use crate::load::{
@@ -42,11 +42,23 @@ pub enum ExecError {
     Random(#[source] io::Error),
 }
 
+/// How a program is started, beside its arguments.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Launch {
+    /// Its personality(2).
+    pub personality: u32,
+    /// Where its parts are moved; ignored under `ADDR_NO_RANDOMIZE`.
+    pub aslr: Aslr,
+}
+
+/// `ADDR_NO_RANDOMIZE` of personality(2).
+const ADDR_NO_RANDOMIZE: u32 = 0x0004_0000;
+
 /// A program in memory, ready to run.
 #[derive(Debug)]
 pub struct Loaded {
     /// Its address space.
-    pub space: SharedSpace,
+    pub space: SpaceUser,
     /// The first instruction.
     pub entry: VirtAddr,
     /// The first stack pointer.
@@ -63,27 +75,34 @@ pub fn exec(
     path: &Path,
     argv: &[CString],
     envp: &[CString],
+    launch: &Launch,
 ) -> Result<Loaded, ExecError> {
     let limits = Limits::default();
     let mut space = AddressSpace::new(Arc::clone(machine.system()), limits)?;
+    let randomized = launch.personality & ADDR_NO_RANDOMIZE == 0;
+    let aslr = if randomized { launch.aslr } else { Aslr::OFF };
+    space.modes_mut().personality = launch.personality;
+    space.pick_layout(&aslr);
+    let top = aslr.stack_top();
     let layout = map_image(&mut space, image, path)?;
     let execfn = argv.first().cloned().unwrap_or_default();
     let stack = InitialStack::build(&StackInputs {
-        top: VirtAddr::TASK_END,
+        top,
+        random_gap: aslr.stack_bytes(),
         stack_limit: limits.stack.soft,
         execfn: &execfn,
         argv,
         envp,
         aux: aux(&layout)?,
     })?;
-    space.map_stack(VirtAddr::TASK_END, stack.bytes.len() as u64, layout.stack.into())?;
+    space.map_stack(top, stack.bytes.len() as u64, layout.stack.into())?;
     space.set_start_stack(stack.start);
-    space.set_start_brk(layout.start_brk);
+    space.set_start_brk(aslr.start_brk(layout.start_brk));
     space.set_code(layout.start_code..layout.end_code);
     space.set_data(layout.start_data..layout.end_data);
     space.set_strings(stack.arg_start..stack.arg_end, stack.env_start..stack.env_end);
     space.set_auxv(stack.auxv.iter().flat_map(|&(key, value)| [key, value]).collect());
-    let space = SharedSpace::new(space);
+    let space = SpaceUser::new(space);
     clear_tails(&space, &layout)?;
     space.write(stack.start, &stack.bytes)?;
     Ok(Loaded { space, entry: layout.entry, stack: stack.start })

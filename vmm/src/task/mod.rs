@@ -7,7 +7,7 @@ mod run;
 mod signal;
 mod stats;
 
-pub use exec::{ExecError, Loaded, exec};
+pub use exec::{ExecError, Launch, Loaded, exec};
 pub(crate) use exec::{clear_tails, map_image};
 pub use process::{Identity, Process, SignalAction};
 pub use run::{End, Task, TaskError, Timing};

@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use mm::space::SharedSpace;
+use mm::space::SpaceUser;
 use mm::vma::policy::Policy;
 
 use crate::hypercall::Streams;
@@ -41,7 +41,7 @@ pub struct Identity {
 #[derive(Debug)]
 pub struct Process {
     /// Its memory.
-    pub space: SharedSpace,
+    pub space: SpaceUser,
     /// Its file descriptors.
     pub streams: Streams,
     /// Who it is.
@@ -57,7 +57,7 @@ pub struct Process {
 impl Process {
     /// A fresh process.
     #[must_use]
-    pub fn new(space: SharedSpace, streams: Streams, identity: Identity) -> Self {
+    pub fn new(space: SpaceUser, streams: Streams, identity: Identity) -> Self {
         Process {
             space,
             streams,

@@ -38,7 +38,7 @@ fn in_place() {
     check_eq!(call(number::MPROTECT, [page(3), PAGE, 1]), Ok(0), "mprotect");
     check_eq!(remap(0, 3, 4, 0, 0), Err(Errno::ENOMEM), "growth where something is");
     let moved = remap(0, 3, 4, MAYMOVE, 0);
-    check_eq!(moved.map(|at| memory::load(at)), Ok(1), "a move to where there is room");
+    check_eq!(moved.map(memory::load), Ok(1), "a move to where there is room");
     unmapped(0, "that moved away");
     check_eq!(moved.and_then(|at| call(number::MUNMAP, [at, 4 * PAGE])), Ok(0), "munmap");
 }

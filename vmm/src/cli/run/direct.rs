@@ -4,6 +4,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use mm::inspect::{audit, maps_text};
+use mm::space::ADDR_COMPAT_LAYOUT;
+use mm::vma::Aslr;
 
 use super::super::complain;
 use super::super::report::Report;
@@ -12,7 +14,7 @@ use super::{Args, Program, RunError};
 use crate::hypercall::{Streams, TraceTarget, Tracer};
 use crate::kvm::{FlushPolicy, KvmError};
 use crate::machine::{Machine, MachineConfig};
-use crate::task::{End, Identity, Process, Task, Timing, exec};
+use crate::task::{End, Identity, Launch, Process, Task, Timing, exec};
 
 /// The first process's number, as in a container.
 const FIRST_PID: i32 = 1;
@@ -30,7 +32,7 @@ pub(super) fn machine(args: &Args, has: u64) -> Result<Machine, KvmError> {
 pub(super) fn run(args: &Args, program: Program, machine: &Machine) -> Result<u8, RunError> {
     let tracer = tracer(args)?;
     let Program { image, file: _, name, path, argv } = program;
-    let loaded = exec(machine, &image, &path, &argv, &args.env)
+    let loaded = exec(machine, &image, &path, &argv, &args.env, &launch(args)?)
         .map_err(|source| RunError::Exec { path: name.clone(), source })?;
     let process = Process::new(loaded.space, Streams::default(), identity(&name, &path));
     let process = Arc::new(process);
@@ -67,9 +69,27 @@ fn take_apart(machine: &Machine, task: Task, process: Arc<Process>) -> Result<()
     audit(&process.space.look()).map_err(RunError::Exit)?;
     machine.give_back(task.into_vcpu());
     if let Some(process) = Arc::into_inner(process) {
-        process.space.exit().map_err(|broken| RunError::Exit(broken.to_string()))?;
+        process.space.put().map_err(|broken| RunError::Exit(broken.to_string()))?;
     }
     Ok(())
+}
+
+/// How the program is started: as Linux does under `setarch -R`, but for what was asked for.
+fn launch(args: &Args) -> Result<Launch, RunError> {
+    let personality = if args.compat_layout { ADDR_COMPAT_LAYOUT } else { 0 };
+    let aslr = match args.aslr {
+        None => Aslr::OFF,
+        Some(Some(seed)) => Aslr::from_seed(seed),
+        Some(None) => {
+            let mut seed = [0; 8];
+            rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty())
+                .map_err(|errno| RunError::Seed(errno.into()))?;
+            let seed = u64::from_le_bytes(seed);
+            log::info!("the layout is that of --aslr={seed}");
+            Aslr::from_seed(seed)
+        }
+    };
+    Ok(Launch { personality, aslr })
 }
 
 fn tracer(args: &Args) -> Result<Tracer, RunError> {

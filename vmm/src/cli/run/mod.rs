@@ -47,6 +47,13 @@ pub(super) struct Args {
     #[arg(long, value_name = "FORMAT", num_args = 0..=1, require_equals = true,
           default_missing_value = "text")]
     stats: Option<report::Format>,
+    /// Moves the program's parts by random amounts, as Linux does; with a seed, always by the same. Without
+    /// this option all runs are alike.
+    #[arg(long, value_name = "SEED", num_args = 0..=1, require_equals = true)]
+    aslr: Option<Option<u64>>,
+    /// Places the program's maps from the bottom up (ADDR_COMPAT_LAYOUT of personality(2)).
+    #[arg(long)]
+    compat_layout: bool,
     /// Where to run: under the host's KVM, or in a machine emulated with one.
     #[arg(long, value_enum, default_value_t = Where::Auto)]
     machine: Where,
@@ -95,6 +102,8 @@ enum RunError {
     Memory { asked: Size, has: u64 },
     #[error("the argument {0:?} has a zero byte in it")]
     ZeroByte(OsString),
+    #[error("cannot get a random seed from the host: {0}")]
+    Seed(std::io::Error),
     #[error("cannot read the host's memory size: {0}")]
     HostMemory(String),
     #[error("the machine stopped: {0}")]

@@ -60,8 +60,19 @@ pub(super) fn run(args: &Args, program: &Program, has: u64, why: &str) -> Result
 /// is to take itself to have been called by `name`.
 fn command(args: &Args, name: &Path, path: &Path, memory: u64) -> Vec<OsString> {
     // Each option is named, so that a new one cannot be forgotten here.
-    let Args { mem: _, env, trace, record, maps, stats, machine: _, invoked_as: _, command: typed } =
-        args;
+    let Args {
+        mem: _,
+        env,
+        trace,
+        record,
+        maps,
+        stats,
+        aslr,
+        compat_layout,
+        machine: _,
+        invoked_as: _,
+        command: typed,
+    } = args;
     let mut command: Vec<OsString> = vec![GUEST_EXECUTABLE.into(), "run".into()];
     command.extend(named("--machine", &Where::Kvm));
     command.push(option("--mem", memory.to_string()));
@@ -73,6 +84,11 @@ fn command(args: &Args, name: &Path, path: &Path, memory: u64) -> Vec<OsString> 
     command.extend(record.as_ref().map(|_| option("--record", SIDE_OUTPUT)));
     command.extend(maps.then(|| "--maps".into()));
     command.extend(stats.as_ref().and_then(|format| named("--stats", format)));
+    command.extend(aslr.map(|seed| match seed {
+        None => "--aslr".into(),
+        Some(seed) => option("--aslr", seed.to_string()),
+    }));
+    command.extend(compat_layout.then(|| "--compat-layout".into()));
     command.push(option("--invoked-as", name));
     command.push("--".into());
     command.push(path.into());
@@ -139,6 +155,8 @@ mod tests {
             "--trace",
             "--maps",
             "--stats=json",
+            "--aslr=7",
+            "--compat-layout",
             "./program",
             "--stats",
             "--",
@@ -148,7 +166,8 @@ mod tests {
         assert_eq!(args.mem.map(Size::bytes), Some(7 << 20));
         assert_eq!(args.env, [c"A=b c".to_owned(), c"--maps=".to_owned()]);
         assert_eq!(args.trace, Some(None));
-        assert!(args.maps);
+        assert!(args.maps && args.compat_layout);
+        assert_eq!(args.aslr, Some(Some(7)));
         assert_eq!(args.stats, Some(report::Format::Json));
         assert_eq!(args.invoked_as.as_deref(), Some("./program".as_ref()));
         assert_eq!(args.command, ["/somewhere/program", "--stats", "--", "x"]);

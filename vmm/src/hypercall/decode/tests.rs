@@ -195,6 +195,10 @@ fn policies_ranges_names_and_layouts_are_shown_as_strace_does() {
     );
     let line = |number, args, result| nothing().line(number, args, result);
     assert_eq!(
+        line(c::SYS_prctl, [41, 1, 0, 0, 9, 0], -22),
+        "prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0x9) = -1 EINVAL (Invalid argument)"
+    );
+    assert_eq!(
         line(c::SYS_prctl, [35, 7, 0x1000, 0, 0, 0], -1),
         "prctl(PR_SET_MM, PR_SET_MM_BRK, 0x1000, 0, 0) = -1 EPERM (Operation not permitted)"
     );

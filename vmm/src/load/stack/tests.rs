@@ -27,7 +27,8 @@ fn strings(list: &[&str]) -> Vec<CString> {
 
 fn build(argv: &[CString], envp: &[CString], stack_limit: u64) -> Result<InitialStack, LoadError> {
     let execfn = c"/bin/program";
-    InitialStack::build(&StackInputs { top: TOP, stack_limit, execfn, argv, envp, aux: aux() })
+    let (top, random_gap, aux) = (TOP, 0, aux());
+    InitialStack::build(&StackInputs { top, stack_limit, random_gap, execfn, argv, envp, aux })
 }
 
 fn word(stack: &InitialStack, address: VirtAddr) -> u64 {
@@ -103,11 +104,31 @@ fn strings_and_pointers_have_a_quarter_of_the_stack_limit() {
 }
 
 #[test]
+fn a_random_gap_lies_below_the_strings_and_leaves_the_pointer_aligned() {
+    let (argv, envp) = (strings(&["program"]), strings(&["A=b"]));
+    let of = |random_gap| {
+        let (top, stack_limit, execfn) = (TOP, 8 << 20, c"x");
+        let (argv, envp, aux) = (&argv[..], &envp[..], aux());
+        InitialStack::build(&StackInputs { top, stack_limit, random_gap, execfn, argv, envp, aux })
+            .unwrap()
+    };
+    let without = of(0);
+    for gap in [1, 16, 4095, 8191] {
+        let stack = of(gap);
+        assert_eq!(stack.arg_start, without.arg_start);
+        assert_eq!(stack.start.get() % 16, 0);
+        let moved = without.start.bytes_from(stack.start);
+        assert!(moved.abs_diff(gap) < 16, "{moved} bytes for {gap}");
+    }
+}
+
+#[test]
 fn a_top_without_room_below_it_is_refused() {
     for top in [0, 4096, LOWEST_TOP - 4096, 0x7fff_ffff_f001] {
         let inputs = StackInputs {
             top: VirtAddr::new(top),
             stack_limit: 8 << 20,
+            random_gap: 0,
             execfn: c"x",
             argv: &[],
             envp: &[],
@@ -145,6 +166,7 @@ fn the_stack_is_byte_for_byte_what_the_host_kernel_builds() {
         let inputs = StackInputs {
             top: TOP,
             stack_limit: 8 << 20,
+            random_gap: 0,
             execfn: c"/bin/cat",
             argv: &split(cat.read("cmdline")),
             envp: &split(cat.read("environ")),
