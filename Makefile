@@ -5,7 +5,7 @@ CARGO ?= cargo
 PROFILE := release
 BIN := target/$(PROFILE)
 
-.PHONY: run test linker deps nested-setup build bench check fuzz-mm miri clean
+.PHONY: run test linker deps nested-setup build bench check fuzz-linux fuzz-mm miri clean
 
 ## Runs the tour: a payload that maps, touches, protects, splits, merges and unmaps memory.
 run: build
@@ -33,6 +33,13 @@ build: linker
 ## Figures, as ratios to a floor measured in the same run.
 bench: deps
 	$(CARGO) bench --workspace
+
+## N random calls compared with the host's kernel, one by one, from SEED on (by default from the clock).
+N ?= 1000000
+SEED ?=
+fuzz-linux: linker
+	MMVISOR_FUZZ_CALLS=$(N) MMVISOR_FUZZ_SEED=$(SEED) \
+	    $(CARGO) test --release --package mmvisor --test linux -- differential --nocapture
 
 ## The memory manager under libFuzzer, for FUZZ_SECONDS; `make test` runs the same target on random
 ## bytes. Needs a nightly toolchain and cargo-fuzz.

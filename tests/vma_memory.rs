@@ -2,6 +2,7 @@
 //! set's nodes and spare room too.
 
 #![allow(clippy::unwrap_used, reason = "a test is a crate of its own")]
+#![allow(clippy::unwrap_used, reason = "a test is a crate of its own")]
 
 use std::sync::Arc;
 

@@ -309,7 +309,10 @@ fn check_file(
     len: u64,
 ) -> Result<VmFlags, Errno> {
     let mode = file.mode();
-    if len > MAX_FILE_SIZE || pgoff > (MAX_FILE_SIZE - len) >> PAGE_SHIFT {
+    // Only of files is it known how long they can be.
+    let mappable = !mode.contains(FileMode::UNMAPPABLE);
+    let most = if mappable { MAX_FILE_SIZE } else { u64::MAX };
+    if len > most || pgoff > (most - len) >> PAGE_SHIFT {
         return Err(Errno::EOVERFLOW);
     }
     let kind = request.flags.map_type();

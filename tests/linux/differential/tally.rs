@@ -15,6 +15,7 @@ use super::model::Result;
 pub struct Tally {
     answers: BTreeMap<(String, String), u64>,
     merges: [u64; Merge::ALL.len()],
+    left_out: u64,
 }
 
 impl Tally {
@@ -30,6 +31,16 @@ impl Tally {
         *self.answers.entry((act.name(), answer)).or_default() += 1;
     }
 
+    /// Counts a sequence that is not compared on this kernel.
+    pub fn leave_out(&mut self) {
+        self.left_out += 1;
+    }
+
+    /// How many sequences were not compared.
+    pub fn left_out(&self) -> u64 {
+        self.left_out
+    }
+
     /// Counts merges.
     pub fn merges(&mut self, counts: [u64; Merge::ALL.len()]) {
         for (all, count) in self.merges.iter_mut().zip(counts) {
@@ -43,6 +54,7 @@ impl Tally {
             *self.answers.entry(what.clone()).or_default() += count;
         }
         self.merges(other.merges);
+        self.left_out += other.left_out;
     }
 
     /// What of `expected` was not met, and which merges were not.
@@ -64,6 +76,9 @@ impl Tally {
 
 impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.left_out > 0 {
+            write!(f, "\n  {} sequences left out: this kernel has other rules", self.left_out)?;
+        }
         let mut before = "";
         for ((call, answer), count) in &self.answers {
             if call == before {
