@@ -2,7 +2,6 @@
 //! set's nodes and spare room too.
 
 #![allow(clippy::unwrap_used, reason = "a test is a crate of its own")]
-#![allow(clippy::unwrap_used, reason = "a test is a crate of its own")]
 
 use std::sync::Arc;
 

@@ -23,21 +23,20 @@ struct Probe {
 }
 
 /// The rules by which the host's kernel differs from ours.
-#[derive(Debug)]
 pub struct Kernel {
-    differs: Vec<(&'static str, fn(&Deed) -> bool)>,
+    differs: Vec<&'static Probe>,
 }
 
 impl Kernel {
     /// Probes the host's kernel.
     pub fn probe(oracle: &mut Oracle, start: &Start) -> Result<Self, Failed> {
-        let mut differs: Vec<(_, fn(&Deed) -> bool)> = Vec::new();
+        let mut differs = Vec::new();
         for probe in PROBES {
             let acts: Vec<Act> =
                 (probe.acts)().into_iter().map(|deed| Act { process: 0, deed }).collect();
             let ours = run::perform(start, &acts)?;
             if run::compare(oracle, &acts, &ours)?.is_some() {
-                differs.push((probe.rule, probe.touches));
+                differs.push(probe);
             }
         }
         Ok(Kernel { differs })
@@ -45,12 +44,12 @@ impl Kernel {
 
     /// Whether the host's kernel may answer these acts otherwise, rightly so.
     pub fn differs(&self, acts: &[Act]) -> bool {
-        acts.iter().any(|act| self.differs.iter().any(|(_, touches)| touches(&act.deed)))
+        acts.iter().any(|act| self.differs.iter().any(|probe| (probe.touches)(&act.deed)))
     }
 
     /// The rules by which it differs.
     pub fn rules(&self) -> impl Iterator<Item = &'static str> {
-        self.differs.iter().map(|(rule, _)| *rule)
+        self.differs.iter().map(|probe| probe.rule)
     }
 }
 

@@ -84,11 +84,11 @@ impl fmt::Display for Tally {
             if call == before {
                 write!(f, ", {answer} {count}")?;
             } else {
-                write!(f, "\n  {call:18}{answer} {count}")?;
+                write!(f, "\n  {call:22}{answer} {count}")?;
             }
             before = call;
         }
-        write!(f, "\n  merges            ")?;
+        write!(f, "\n  merges                ")?;
         for merge in Merge::ALL {
             write!(f, "{} {}; ", merge.name(), self.merges[merge as usize])?;
         }
