@@ -1,0 +1,108 @@
+//! Which addresses and lengths: mostly what is mapped, now and then something that should be refused.
+
+use std::ops::Range;
+
+use mm::addr::{VirtAddr, index};
+
+use super::{Generator, PAGE, PAGES, PLAYER, WINDOW};
+
+impl Generator {
+    /// A page of the window, most often where a VMA begins or ends.
+    pub(super) fn page(&mut self) -> u64 {
+        let borders: Vec<u64> = self
+            .lines
+            .iter()
+            .flat_map(|line| [line.range.start, line.range.end])
+            .filter(|addr| (WINDOW..WINDOW + PAGES * PAGE).contains(addr))
+            .collect();
+        if !borders.is_empty() && self.chance(60) {
+            let border = self.pick(&borders);
+            return match self.below(6) {
+                0 => border.saturating_sub(PAGE).max(WINDOW),
+                1 => border + PAGE,
+                _ => border,
+            };
+        }
+        WINDOW + self.below(PAGES) * PAGE
+    }
+
+    /// A page inside a VMA that is not the player's.
+    pub(super) fn mapped_page(&mut self) -> u64 {
+        let lines: Vec<Range<u64>> = self.ranges().collect();
+        if lines.is_empty() || self.chance(8) {
+            return self.page();
+        }
+        let range = self.pick_range(&lines);
+        let pages = (range.end - range.start) / PAGE;
+        let at = match self.below(4) {
+            0 => 0,
+            1 => pages - 1,
+            _ => self.below(pages),
+        };
+        range.start + at * PAGE
+    }
+
+    pub(super) fn pick_range(&mut self, ranges: &[Range<u64>]) -> Range<u64> {
+        ranges[index(self.below(ranges.len() as u64))].clone()
+    }
+
+    /// The VMAs that acts may change: those of the window, and those placed by the kernel.
+    pub(super) fn ranges(&self) -> impl Iterator<Item = Range<u64>> + '_ {
+        self.lines
+            .iter()
+            .map(|line| line.range.clone())
+            .filter(|range| range.start >= WINDOW && range.end <= self.top)
+            .filter(|range| !PLAYER.contains(&range.start))
+    }
+
+    /// A range that is likely to be mapped, whole VMAs or parts of one or more.
+    pub(super) fn range(&mut self) -> (VirtAddr, u64) {
+        let ranges: Vec<Range<u64>> = self.ranges().collect();
+        if !ranges.is_empty() && self.chance(45) {
+            let at = index(self.below(ranges.len() as u64));
+            let mut range = ranges[at].clone();
+            if self.chance(20) && at + 1 < ranges.len() && ranges[at + 1].start == range.end {
+                range.end = ranges[at + 1].end;
+            }
+            return (VirtAddr::new(range.start), range.end - range.start);
+        }
+        let start = self.mapped_page();
+        let len = match self.below(10) {
+            0..=4 => 1,
+            5..=7 => 1 + self.below(4),
+            8 => 1 + self.below(12),
+            _ => 1 + self.below(PAGES),
+        };
+        (VirtAddr::new(start), len * PAGE)
+    }
+
+    pub(super) fn prot(&mut self) -> u64 {
+        self.pick(&[0, 1, 1, 3, 3, 3, 3, 5, 7, 2, 4])
+    }
+
+    /// Now and then something that should be refused.
+    pub(super) fn odd(&mut self, word: u64) -> u64 {
+        if !self.chance(2) {
+            return word;
+        }
+        match self.below(8) {
+            0 => word ^ 1,
+            1 => 0,
+            2 => u64::MAX,
+            3 => 1 << 63,
+            4 => 0x7fff_ffff_f000,
+            5 => u64::MAX - 4095,
+            6 => word | 1 << 40,
+            _ => self.random.bits(),
+        }
+    }
+
+    pub(super) fn odd_range(&mut self) -> (VirtAddr, u64) {
+        let (addr, len) = self.range();
+        let (addr, mut len) = (self.odd(addr.get()), self.odd(len));
+        if self.chance(3) {
+            len = len.saturating_sub(1 + self.below(4000));
+        }
+        (VirtAddr::new(addr), len)
+    }
+}

@@ -1,0 +1,116 @@
+//! The calls that matter most: mmap, mremap, madvise and locks.
+
+use mm::addr::VirtAddr;
+use mm::replay::calls::MemoryCall as M;
+
+use super::super::act::Deed;
+use super::{Generator, PAGE, PAGES};
+
+impl Generator {
+    pub(super) fn mmap(&mut self) -> M {
+        let pages = match self.below(12) {
+            0..=6 => 1 + self.below(3),
+            7..=9 => 1 + self.below(8),
+            10 => 1 + self.below(PAGES),
+            _ => self.pick(&[512, 512, 513, 1024, 300]),
+        };
+        let mut len = pages * PAGE;
+        if self.chance(6) {
+            len -= self.below(PAGE);
+        }
+        let (mut addr, mut flags) = match self.below(10) {
+            0..=5 => (self.page(), 0x10),
+            6 => (self.page(), 0x10_0000),
+            7 | 8 => (self.page() + if self.chance(20) { self.below(PAGE) } else { 0 }, 0),
+            _ => (0, 0),
+        };
+        flags |= match self.below(20) {
+            0..=15 => 2,
+            16..=18 => 1,
+            _ => self.pick(&[3, 8, 0, 4]),
+        };
+        for (flag, chance) in [
+            (0x100, 3),
+            (0x2000, 3),
+            (0x4000, 5),
+            (0x8000, 4),
+            (0x1_0000, 2),
+            (0x2_0000, 3),
+            (0x40, 1),
+            (0x80, 1),
+            (0x8_0000, 1),
+            (0x4_0000, 1),
+            (0x800, 1),
+        ] {
+            if self.chance(chance) {
+                flags |= flag;
+            }
+        }
+        let files = self.files[usize::from(self.process)].clone();
+        let (mut fd, mut offset) = (-1, 0);
+        if !files.is_empty() && self.chance(25) {
+            fd = self.pick(&files);
+            offset = self.below(6) * PAGE;
+            match self.below(100) {
+                0 => offset = self.odd(offset),
+                1 => offset = (1 << 63) - self.below(40) * PAGE,
+                2 => offset = u64::MAX - 4095,
+                _ => {}
+            }
+        } else {
+            flags |= 0x20;
+        }
+        if self.chance(1) {
+            fd = self.pick(&[77, 0, 2]);
+            flags &= !0x20;
+        }
+        addr = self.odd(addr);
+        len = self.odd(len);
+        let prot = self.prot();
+        M::Mmap { addr: VirtAddr::new(addr), len, prot, flags, fd, offset }
+    }
+
+    pub(super) fn mremap(&mut self) -> M {
+        let (addr, old_len) = self.odd_range();
+        let new_len = match self.below(8) {
+            0..=3 => old_len,
+            4 | 5 => old_len.saturating_add(self.below(5) * PAGE),
+            6 => old_len.saturating_sub(self.below(4) * PAGE),
+            _ => (1 + self.below(8)) * PAGE,
+        };
+        let flags = self.pick(&[0, 1, 1, 1, 3, 3, 3, 3, 5, 7, 2, 4, 8]);
+        let target = self.page();
+        let new_addr = VirtAddr::new(self.odd(target));
+        let old_len = if self.chance(2) { 0 } else { old_len };
+        M::Mremap { addr, old_len, new_len: self.odd(new_len), flags, new_addr }
+    }
+
+    pub(super) fn madvise(&mut self) -> Deed {
+        let (addr, len) = self.odd_range();
+        let advice = self.pick(&[
+            0, 1, 2, 2, 3, 4, 4, 8, 9, 10, 10, 11, 11, 12, 13, 14, 15, 16, 17, 18, 18, 19, 20, 21,
+            22, 23, 23, 24, 102, 102, 103, 103, 25, 5, 99,
+        ]);
+        if matches!(advice, 22 | 23) && self.model.is_range_watched(self.process, addr.get(), len) {
+            return Deed::Call(M::Madvise { addr, len, advice: 0 });
+        }
+        Deed::Call(M::Madvise { addr, len, advice })
+    }
+
+    pub(super) fn lock(&mut self) -> M {
+        let (addr, len) = self.odd_range();
+        if self.model.is_range_watched(self.process, addr.get(), len) {
+            return M::Munlock { addr, len };
+        }
+        match self.below(10) {
+            0..=3 => M::Mlock { addr, len },
+            4 => M::Mlock2 { addr, len, flags: self.pick(&[0, 1, 1, 2]) },
+            5..=8 => M::Munlock { addr, len },
+            _ if self.model.is_watching(self.process) => M::Munlockall,
+            _ if self.chance(50) => M::Munlockall,
+            // Locking everything at once would bring in the player's own memory, all of it.
+            // Or what comes, or each page once it is touched.
+            _ => M::Mlockall { flags: self.pick(&[2, 2, 6, 4, 0, 8, 5, 7]) },
+        }
+    }
+}

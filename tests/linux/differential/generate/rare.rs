@@ -1,0 +1,124 @@
+//! What happens now and then: files, policies, limits, userfaultfds, prctl.
+
+use mm::addr::VirtAddr;
+use mm::replay::calls::{IoVec, Limit, MemoryCall as M, Pointee};
+
+use super::super::act::{Deed, Open};
+use super::{Generator, PAGE};
+
+impl Generator {
+    pub(super) fn rare(&mut self) -> Option<Deed> {
+        let (addr, len) = self.odd_range();
+        let process = usize::from(self.process);
+        Some(match self.below(24) {
+            0..=3 => {
+                let fd = self.next_fd[process];
+                if fd > 12 {
+                    return None;
+                }
+                let files = self.files[process].clone();
+                let open = match self.below(8) {
+                    0..=2 => Open::Memfd(self.below(8)),
+                    3 | 4 => Open::File(self.below(8)),
+                    5 => Open::Directory,
+                    _ if !files.is_empty() => {
+                        let of = self.pick(&files);
+                        Open::Again(of, self.pick(&[0, 0, 2, 1]))
+                    }
+                    _ => Open::Memfd(1 + self.below(600)),
+                };
+                Deed::Open(fd, open)
+            }
+            4 if self.chance(25) => Deed::Call(M::Mseal { addr, len, flags: 0 }),
+            4..=6 => {
+                Deed::Call(M::Msync { addr, len, flags: self.pick(&[1, 2, 4, 6, 0, 3, 5, 8]) })
+            }
+            7 | 8 => {
+                let vec = Pointee::Unread(VirtAddr::ZERO);
+                Deed::Call(M::Mincore { addr, len: len.min(64 * PAGE), vec })
+            }
+            9..=11 => {
+                let mode = self.pick(&[0, 1, 2, 3, 4, 5, 6, 2 | 1 << 15, 1 | 1 << 14, 7, 1 << 13]);
+                let mask = self.pick(&[0, 1, 1, 1, 2, 3]);
+                let nodes = Pointee::Shown(vec![mask]);
+                let flags = self.pick(&[0, 0, 0, 1, 2, 8]);
+                Deed::Call(M::Mbind { addr, len, mode, nodes, maxnode: 64, flags })
+            }
+            12 => {
+                let mode = self.pick(&[0, 1, 2, 3, 4, 5, 6]);
+                let nodes = Pointee::Shown(vec![self.pick(&[0, 1, 2])]);
+                Deed::Call(M::SetMempolicy { mode, nodes, maxnode: 64 })
+            }
+            13 => {
+                let flags = self.pick(&[0, 2, 2, 4, 8]);
+                let mode = Pointee::Unread(VirtAddr::ZERO);
+                let addr = if flags == 2 { addr } else { VirtAddr::ZERO };
+                let nodes = Pointee::Null;
+                Deed::Call(M::GetMempolicy { mode, nodes, maxnode: 0, addr, flags })
+            }
+            14 => {
+                let (option, args) = match self.below(8) {
+                    0 => (65, [self.pick(&[1, 3, 0, 2, 4]), 0, 0, 0]),
+                    1 => (66, [0; 4]),
+                    2 | 3 => (41, [self.below(2), self.pick(&[0, 0, 1, 2]), 0, 0]),
+                    4 => (42, [0; 4]),
+                    5 => (35, [self.below(12), addr.get(), 0, 0]),
+                    _ => (66, [1, 0, 0, 0]),
+                };
+                if option == 65 && self.chance(70) {
+                    return None;
+                }
+                Deed::Call(M::Prctl { option, args, name: None })
+            }
+            15 if self.chance(60) => {
+                let resource = self.pick(&[2, 3, 8, 8, 8, 9, 99]);
+                let current = match resource {
+                    3 => 1 + self.below(64),
+                    8 => self.pick(&[0, 0, 1, 2, 8, 30]),
+                    _ => 1 + self.below(200),
+                } * PAGE;
+                let current = if resource == 9 { current + (9 << 20) } else { current };
+                let maximum = if resource == 8 { 8 << 20 } else { u64::MAX };
+                let (current, maximum) = match self.below(12) {
+                    0 => (maximum, current),
+                    1 if resource == 8 => (current, u64::MAX),
+                    _ => (current, maximum),
+                };
+                let new = Pointee::Shown(Limit { current, maximum });
+                Deed::Call(M::Prlimit { pid: 0, resource, new, old: Pointee::Unread(addr) })
+            }
+            16 if self.chance(20) => {
+                let persona = self.pick(&[0x004_0000, 0x044_0000, 0xffff_ffff]);
+                Deed::Call(M::Personality { persona })
+            }
+            17 | 18 => {
+                let pgoff = self.below(6);
+                let prot = if self.chance(4) { 1 } else { 0 };
+                Deed::Call(M::RemapFilePages { addr, len, prot, pgoff, flags: 0 })
+            }
+            19..=21 => match self.uffd {
+                None => Deed::Userfault(self.next_fd[process]),
+                Some((owner, fd)) if owner == self.process => {
+                    let mode = self.pick(&[0, 0, 1, 1, 2, 4, 3, 8]);
+                    Deed::Uffd(fd, addr.get(), len, mode)
+                }
+                Some(_) => return None,
+            },
+            22 if self.chance(60) => Deed::DropCapabilities(
+                self.dropped[process] | 1 << self.pick(&[14, 14, 14, 17, 23]),
+            ),
+            23 => {
+                let ranges = Pointee::Shown(vec![IoVec { base: addr, len }]);
+                let advice = self.pick(&[4, 10, 2, 99]);
+                Deed::Call(M::ProcessMadvise {
+                    pidfd: self.pick(&[-10000, -10000, 55]),
+                    ranges,
+                    count: 1,
+                    advice,
+                    flags: 0,
+                })
+            }
+            _ => return None,
+        })
+    }
+}
