@@ -85,7 +85,7 @@ impl AddressSpace {
     fn zero_fault(&self, at: &At<'_>, words: &[AtomicU64; 512]) -> Result<(), AccessError> {
         // Memory that is only read has no identity yet: the first write gives it one.
         let written = at.kind == AccessKind::Write;
-        if written {
+        if written || self.would_be_huge(at, words) {
             self.prepare_anon(at.vma);
         }
         let window = self.ahead.window(at.addr).min(self.system.sysctl.fault_ahead());
@@ -121,6 +121,17 @@ impl AddressSpace {
             self.ahead.brought_up_to(at.page.offset((run.count - 1) * PAGE_SIZE));
         }
         Ok(())
+    }
+
+    /// Whether Linux would bring in a huge page of zeros, which has an identity even if it is only read
+    /// (`do_huge_pmd_anonymous_page`): where that was advised, and nothing is there yet.
+    fn would_be_huge(&self, at: &At<'_>, words: &[AtomicU64; 512]) -> bool {
+        let first = at.page.get() & !(TABLE_SPAN - 1);
+        let span = PageRange::from_len(VirtAddr::new(first), TABLE_SPAN);
+        at.vma.flags.contains(VmFlags::HUGEPAGE)
+            && self.modes.thp_disabled == 0
+            && span.is_some_and(|span| at.vma.range().covers(span))
+            && words.iter().all(|word| word.load(Ordering::Relaxed) == 0)
     }
 
     /// A page of a backing that has no entry yet.

@@ -184,6 +184,20 @@ const PROBES: &[Probe] = &[
         touches: |deed| matches!(deed, Deed::Call(M::Prctl { .. })),
     },
     Probe {
+        rule: "huge pages: only where advised, and then also for a read (enabled=madvise)",
+        acts: || {
+            let touch = |page| Deed::Touch(A + page * PAGE, AccessKind::Read);
+            let remap = |page| {
+                let (addr, new_addr) = (at(page), at(page + 100));
+                Deed::Call(M::Mremap { addr, old_len: PAGE, new_len: PAGE, flags: 3, new_addr })
+            };
+            let huge = [map(0, 1024), touch(600), remap(0), map(2048, 1024)];
+            let advised = [advise(2048, 1024, 14), touch(2648), remap(2048)];
+            huge.into_iter().chain(advised).collect()
+        },
+        touches: |deed| matches!(deed, Deed::Call(M::Mmap { len, .. }) if *len >= 512 * PAGE),
+    },
+    Probe {
         rule: "a write makes identity, and neighbours that differ in access share it",
         acts: || {
             let touch = |page| Deed::Touch(A + page * PAGE, AccessKind::Write);
