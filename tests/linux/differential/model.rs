@@ -10,6 +10,7 @@ use mm::backing::{FileMode, Seals};
 use mm::error::{AccessError, CallError, Fault};
 use mm::inspect;
 use mm::paging::AccessKind;
+use mm::replay::calls::MemoryCall as M;
 use mm::replay::engine::Task;
 use mm::replay::linux::{ByteAccess, Linux, ObjectKind, Written};
 use mm::replay::trace::{AnonOrigin, Hidden, MapLine, Span, VmFlagNames};
@@ -147,6 +148,8 @@ fn starting_line(at: usize, vma: &Vma, flags: VmFlagNames) -> MapLine {
 pub struct Model {
     linux: Linux,
     userfault: Arc<Userfault>,
+    /// Pages may have gone to the host's swap: what is resident is up to it then.
+    paged_out: bool,
 }
 
 impl Model {
@@ -172,7 +175,7 @@ impl Model {
         change.set_brk(brk, brk);
         change.modes_mut().personality = ADDR_NO_RANDOMIZE;
         drop(change);
-        Ok(Model { linux, userfault: Arc::default() })
+        Ok(Model { linux, userfault: Arc::default(), paged_out: false })
     }
 
     /// Does an act.
@@ -183,12 +186,16 @@ impl Model {
             Err(CallError::Errno(errno)) => Ok(Result::Errno(errno as i32)),
             Err(CallError::Broken(broken)) => Err(Failed::from(broken.to_string())),
         };
+        if matches!(act.deed, Deed::Call(M::Madvise { advice: 21, .. })) {
+            self.paged_out = true;
+        }
         match &act.deed {
             Deed::Call(memory) => match self.linux.call(task, memory)? {
                 Some((Ok(value), Written::Resident(pages))) => {
-                    let told = memory
-                        .range()
-                        .is_some_and(|(addr, len)| !self.maps_files(act.process, addr.get(), len));
+                    let told = !self.paged_out
+                        && memory.range().is_some_and(|(addr, len)| {
+                            !self.maps_files(act.process, addr.get(), len)
+                        });
                     Ok(if told { Result::Resident(pages) } else { Result::Value(value) })
                 }
                 Some((Ok(value), _)) => Ok(Result::Value(value)),
