@@ -1,7 +1,7 @@
 //! The pool of huge pages behind `MAP_HUGETLB`. It is empty so far: a map that wants its pages reserved
 //! finds none.
 
-use super::{Backing, BackingError, BackingName};
+use super::{Backing, BackingError, BackingName, Placement};
 use crate::addr::{Frame, VirtAddr};
 use crate::error::Errno;
 use crate::vma::VmFlags;
@@ -27,6 +27,10 @@ impl Backing for HugePool {
 
     fn name(&self) -> BackingName {
         BackingName { path: "/anon_hugepage (deleted)".to_owned(), ..BackingName::default() }
+    }
+
+    fn placement(&self) -> Placement {
+        Placement::HugePages(self.size)
     }
 
     fn map(&self, flags: VmFlags) -> Result<VmFlags, Errno> {

@@ -82,6 +82,8 @@ pub enum Placement {
     Anywhere,
     /// So that huge pages fit, where the map is large enough (`thp_get_unmapped_area`).
     HugeAligned,
+    /// In pages of so many bytes (`hugetlb_get_unmapped_area`): a fixed address must be one.
+    HugePages(u64),
     /// As shared memory does (`shmem_get_unmapped_area`), which has no huge pages unless told.
     SharedMemory,
 }

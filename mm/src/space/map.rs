@@ -67,11 +67,6 @@ impl AddressSpace {
                 _ => return Err(Errno::EINVAL.into()),
             };
             request.len = request.len.checked_next_multiple_of(size).ok_or(Errno::EINVAL)?;
-            if request.flags.intersects(MapFlags::FIXED | MapFlags::FIXED_NOREPLACE)
-                && !request.addr.get().is_multiple_of(size)
-            {
-                return Err(Errno::EINVAL.into());
-            }
             request.file = Some(Arc::new(HugePool::new(size)));
         }
         self.system.ask(|guardian| guardian.may_map(&request))?;

@@ -112,6 +112,11 @@ pub fn get_unmapped_area(
         return Err(Errno::ENOMEM);
     }
     let addr = if request.flags.contains(MapFlags::FIXED) {
+        if let PlaceSource::File(Placement::HugePages(size), _) = request.source
+            && !request.hint.get().is_multiple_of(size)
+        {
+            return Err(Errno::EINVAL);
+        }
         // The last page of all addresses is where Linux's functions return errors.
         let error = request.hint.get().wrapping_neg();
         if let (1..4096, Ok(error)) = (error, i32::try_from(error)) {
