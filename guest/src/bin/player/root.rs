@@ -59,7 +59,7 @@ pub(crate) fn report(output: u64, ending: Ending) {
     process::write_all(output, area::answers(usize::try_from(length).unwrap_or(0)));
 }
 
-/// Keeps the ends of processes for [`perform`] to wait for.
+/// Keeps the ends of processes for [`perform()`] to wait for.
 pub(crate) fn hold_signals() {
     let set = CHILDREN;
     let args = [SIG_BLOCK, &raw const set as u64, 0, 8];
