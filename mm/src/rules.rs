@@ -42,6 +42,8 @@ pub enum Rule {
     HugeAlignment,
     /// A stack keeps its distance from what lies below when it grows.
     StackGap,
+    /// There are no more VMAs than `vm.max_map_count`.
+    MapLimit,
     /// `RLIMIT_DATA` counts private writable memory.
     DataLimit,
     /// A sealed VMA refuses to change.
@@ -54,7 +56,7 @@ pub enum Rule {
 
 impl Rule {
     /// All of them.
-    pub const ALL: [Rule; 21] = [
+    pub const ALL: [Rule; 22] = [
         Rule::Identity,
         Rule::IdentityReuse,
         Rule::Rejoin,
@@ -72,6 +74,7 @@ impl Rule {
         Rule::EmptySource,
         Rule::HugeAlignment,
         Rule::StackGap,
+        Rule::MapLimit,
         Rule::DataLimit,
         Rule::Seal,
         Rule::Validate,

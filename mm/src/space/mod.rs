@@ -196,7 +196,7 @@ impl AddressSpace {
 
     /// The most VMAs there may be.
     fn max_map_count(&self) -> usize {
-        self.system.sysctl.max_map_count()
+        if self.rule(Rule::MapLimit) { self.system.sysctl.max_map_count() } else { usize::MAX }
     }
 
     /// Promises `pages` more (Linux's `security_vm_enough_memory_mm`).

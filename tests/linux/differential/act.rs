@@ -9,9 +9,6 @@ use mm::replay::calls::{Call, IoVec, MemoryCall, Pointee};
 
 use crate::script::{FTRUNCATE, MEMFD_CREATE, Script};
 
-/// The most VMAs are asked for up to here.
-const TASK_END: u64 = 0x7fff_ffff_f000;
-
 /// What a process does.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Deed {
@@ -91,10 +88,10 @@ impl Act {
             .to_owned()
     }
 
-    /// Adds its steps to a script. The one whose answer counts is returned, and after it the VMAs'.
-    pub fn add_to(&self, script: &mut Script) -> (usize, usize) {
+    /// Adds its steps to a script. The one whose answer counts is returned.
+    pub fn add_to(&self, script: &mut Script) -> usize {
         let process = self.process;
-        let step = match &self.deed {
+        match &self.deed {
             Deed::Call(call) => add_call(script, process, call),
             &Deed::Open(fd, open) => add_open(script, process, fd, open),
             &Deed::Touch(addr, kind) => {
@@ -126,13 +123,8 @@ impl Act {
             }
             &Deed::DropCapabilities(dropped) => drop_capabilities(script, process, dropped),
             &Deed::Fork(child) => script.step(process, Op::Fork { child }),
-            Deed::Exit => {
-                let step = script.step(process, Op::Exit);
-                return (step, step);
-            }
-        };
-        let maps = script.step(process, Op::Maps { start: 0, end: TASK_END });
-        (step, maps)
+            Deed::Exit => script.step(process, Op::Exit),
+        }
     }
 }
 

@@ -12,6 +12,7 @@ mod act;
 mod answers;
 mod generate;
 mod kernel;
+mod limit;
 mod model;
 mod run;
 mod shrink;
@@ -49,6 +50,7 @@ pub fn trials() -> Vec<Trial> {
     }
     let mut trials = vec![Trial::test("differential::random_calls", random_calls)];
     trials.push(Trial::test("differential::kernel", says_what_differs));
+    trials.push(Trial::test("differential::max_map_count", max_map_count));
     trials.extend(Rule::ALL.map(|rule| {
         Trial::test(format!("differential::notices_without::{rule:?}"), move || notices(rule))
     }));
@@ -65,6 +67,13 @@ fn random_calls() -> Result<(), Failed> {
     }
     let missing = tally.missing(answers::EXPECTED);
     if missing.is_empty() { Ok(()) } else { Err(format!("never met: {missing:#?}").into()) }
+}
+
+/// The same answers at the limit of VMAs.
+fn max_map_count() -> Result<(), Failed> {
+    let mut oracle = Oracle::start()?;
+    let start = Start::of(&mut oracle)?;
+    limit::compare(&mut oracle, &start)?.map_or(Ok(()), |difference| Err(difference.into()))
 }
 
 /// What of the host's kernel is not compared, because it has other rules.
@@ -149,6 +158,11 @@ fn one(
 fn notices(rule: Rule) -> Result<(), Failed> {
     let mut oracle = Oracle::start()?;
     let start = Start::of(&mut oracle)?.without(rule);
+    if rule == Rule::MapLimit {
+        let noticed = limit::compare(&mut oracle, &start)?;
+        println!("without {rule:?}: {}", noticed.as_deref().unwrap_or("nothing"));
+        return if noticed.is_some() { Ok(()) } else { Err("nothing shows at the limit".into()) };
+    }
     for seed in 1..=NOTICED_WITHIN / LENGTH {
         let sequence = generate::sequence(&start, seed, LENGTH)?;
         if let Some(difference) = run::compare(&mut oracle, &sequence.acts, &sequence.ours)? {

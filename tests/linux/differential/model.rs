@@ -342,6 +342,13 @@ impl Model {
     }
 }
 
+impl Model {
+    /// Sets the most VMAs.
+    pub fn set_max_map_count(&mut self, count: u64) {
+        self.linux.system().sysctl.set_max_map_count(count);
+    }
+}
+
 /// What the generator asks.
 impl Model {
     /// Where the heap ends.

@@ -5,7 +5,7 @@ use std::fmt;
 use guest::script::{Ending, Op};
 use libtest_mimic::Failed;
 
-use super::act::Act;
+use super::act::{Act, Deed};
 use super::model::{Line, Model, Result, Start};
 use crate::oracle::{Oracle, OracleError};
 use crate::script::{Answer, Script};
@@ -68,7 +68,14 @@ pub fn compare(
     ours: &Ours,
 ) -> std::result::Result<Option<Difference>, Failed> {
     let mut script = Script::new();
-    let steps: Vec<(usize, usize)> = acts.iter().map(|act| act.add_to(&mut script)).collect();
+    let steps: Vec<(usize, usize)> = acts
+        .iter()
+        .map(|act| {
+            let step = act.add_to(&mut script);
+            let maps = Op::Maps { start: 0, end: TASK_END };
+            (step, if act.deed == Deed::Exit { step } else { script.step(act.process, maps) })
+        })
+        .collect();
     let asked: Vec<(usize, usize)> = ours
         .ends
         .iter()
@@ -129,7 +136,7 @@ pub fn compare(
 }
 
 /// What the player answers, as far as `ours` goes into it.
-fn result_of(answer: &Answer, ours: &Result) -> std::result::Result<Result, Failed> {
+pub fn result_of(answer: &Answer, ours: &Result) -> std::result::Result<Result, Failed> {
     Ok(match answer {
         Answer::Result { value: Ok(0), outputs } if matches!(ours, Result::Resident(_)) => {
             let pages = outputs.first().map(Vec::as_slice).unwrap_or_default();
