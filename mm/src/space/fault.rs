@@ -160,6 +160,10 @@ impl AddressSpace {
         let access = entry_access(at.vma.flags, Owner::Backing);
         self.install(at.slot, Entry::leaf(frame, Owner::Backing, access, at.touch()))?;
         faults.backed.fetch_add(1, Ordering::Relaxed);
+        if at.kind == AccessKind::Write {
+            // Linux's `do_shared_fault` looks at nothing else.
+            return Ok(());
+        }
         self.map_around(at, backing, words, access)
     }
 
