@@ -351,6 +351,11 @@ impl Model {
 
 /// What the generator asks.
 impl Model {
+    /// Whether `MADV_PAGEOUT` was asked for.
+    pub fn has_paged_out(&self) -> bool {
+        self.paged_out
+    }
+
     /// Where the heap ends.
     pub fn brk(&self, process: u8) -> Option<u64> {
         let space = self.linux.space(Task(u32::from(process))).ok()?;

@@ -42,6 +42,8 @@ impl Generator {
                 let mask = self.pick(&[0, 1, 1, 1, 2, 3]);
                 let nodes = Pointee::Shown(vec![mask]);
                 let flags = self.pick(&[0, 0, 0, 1, 2, 8]);
+                // Pages that the host has swapped out are on no node.
+                let flags = if self.model.has_paged_out() { flags & !1 } else { flags };
                 Deed::Call(M::Mbind { addr, len, mode, nodes, maxnode: 64, flags })
             }
             12 => {
