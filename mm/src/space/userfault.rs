@@ -34,7 +34,7 @@ impl AddressSpace {
         if mode & !7 != 0 || mode == 0 {
             return Err(Errno::EINVAL.into());
         }
-        let range = self.userfault_range(start, len)?;
+        let range = Self::userfault_range(start, len)?;
         if self.vmas.find(start).is_none() {
             return Err(Errno::ENOMEM.into());
         }
@@ -75,7 +75,7 @@ impl AddressSpace {
     /// `EINVAL` nothing in the range, or a VMA that never could; `ENOMEM` too many VMAs.
     /// Source: UFFDIO_UNREGISTER(2const), `userfaultfd_unregister`.
     pub fn userfault_unregister(&mut self, start: VirtAddr, len: u64) -> CallResult<()> {
-        let range = self.userfault_range(start, len)?;
+        let range = Self::userfault_range(start, len)?;
         if self.vmas.find(start).is_none() {
             return Err(Errno::ENOMEM.into());
         }
@@ -103,11 +103,9 @@ impl AddressSpace {
     }
 
     /// Linux's `validate_range`.
-    fn userfault_range(&self, start: VirtAddr, len: u64) -> Result<PageRange, Errno> {
+    fn userfault_range(start: VirtAddr, len: u64) -> Result<PageRange, Errno> {
         let aligned = start.is_page_aligned() && VirtAddr::new(len).is_page_aligned() && len > 0;
-        let min = self.system.sysctl.mmap_min_addr();
-        let inside =
-            start.get() >= min && start.get() < TASK_SIZE && len <= TASK_SIZE - start.get();
+        let inside = start.get() < TASK_SIZE && len <= TASK_SIZE - start.get();
         let range = PageRange::from_len(start, len).filter(|_| aligned && inside);
         range.ok_or(Errno::EINVAL)
     }
