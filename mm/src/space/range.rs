@@ -75,6 +75,12 @@ impl CallRange {
     }
 }
 
+impl From<PageRange> for CallRange {
+    fn from(range: PageRange) -> Self {
+        CallRange { start: range.start(), end: range.end() }
+    }
+}
+
 /// The pages that `len` bytes at an unaligned `addr` touch (Linux's rounding in `mlock`, whose sum may
 /// wrap to nothing).
 pub(super) fn touched(addr: VirtAddr, len: u64) -> (VirtAddr, u64) {

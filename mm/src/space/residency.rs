@@ -1,6 +1,7 @@
 //! mincore(2): which pages are in memory (Linux's `mm/mincore.c`).
 
 use super::AddressSpace;
+use super::range::Coverage;
 use crate::addr::{PAGE_BYTES, PAGE_SHIFT, PageRange, TASK_SIZE, VirtAddr};
 use crate::error::{CallResult, Errno};
 use crate::rules::Rule;
@@ -22,14 +23,7 @@ impl AddressSpace {
             return Err(Errno::ENOMEM.into());
         }
         let Some(range) = PageRange::from_len(addr, len) else { return Ok(Vec::new()) };
-        let mut covered = range.start();
-        for vma in self.vmas.range(range) {
-            if vma.range().start() > covered {
-                return Err(Errno::ENOMEM.into());
-            }
-            covered = vma.range().end();
-        }
-        if covered < range.end() {
+        if self.coverage(range.into()) == Coverage::Holes {
             return Err(Errno::ENOMEM.into());
         }
         let mut resident = Vec::new();

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::AddressSpace;
-use crate::addr::{PageRange, TASK_SIZE, VirtAddr};
+use crate::addr::{PageRange, VirtAddr};
 use crate::error::{CallResult, Errno};
 use crate::vma::{Userfault, VmFlags, Vma};
 
@@ -34,13 +34,8 @@ impl AddressSpace {
         if mode & !7 != 0 || mode == 0 {
             return Err(Errno::EINVAL.into());
         }
-        let range = Self::userfault_range(start, len)?;
-        if self.vmas.find(start).is_none() {
-            return Err(Errno::ENOMEM.into());
-        }
-        let mut some = false;
+        let range = self.userfault_range(start, len)?;
         for vma in self.vmas.range(range) {
-            some = true;
             if !can_userfault(vma, add) {
                 return Err(Errno::EINVAL.into());
             }
@@ -51,10 +46,8 @@ impl AddressSpace {
                 return Err(Errno::EBUSY.into());
             }
         }
-        if !some {
-            return Err(Errno::EINVAL.into());
-        }
-        self.each_part(range, |space, part| {
+        // Holes are no error.
+        let _ = self.walk_parts(range.into(), |space, part| {
             let vma = space.vmas.find_exact(part.start()).ok_or(Errno::ENOMEM)?;
             let registered = vma.userfault.is_some() && vma.flags.contains(add);
             if registered {
@@ -65,7 +58,8 @@ impl AddressSpace {
             changed.flags = old.difference(VmFlags::UFFD) | add;
             changed.userfault = Some(Arc::clone(uffd));
             Ok(space.modify(changed, old)?)
-        })
+        })?;
+        Ok(())
     }
 
     /// Has no userfaultfd told of the faults in a range any more.
@@ -75,21 +69,14 @@ impl AddressSpace {
     /// `EINVAL` nothing in the range, or a VMA that never could; `ENOMEM` too many VMAs.
     /// Source: UFFDIO_UNREGISTER(2const), `userfaultfd_unregister`.
     pub fn userfault_unregister(&mut self, start: VirtAddr, len: u64) -> CallResult<()> {
-        let range = Self::userfault_range(start, len)?;
-        if self.vmas.find(start).is_none() {
-            return Err(Errno::ENOMEM.into());
-        }
-        let mut some = false;
+        let range = self.userfault_range(start, len)?;
         for vma in self.vmas.range(range) {
-            some = true;
             if !can_userfault(vma, vma.flags & VmFlags::UFFD) {
                 return Err(Errno::EINVAL.into());
             }
         }
-        if !some {
-            return Err(Errno::EINVAL.into());
-        }
-        self.each_part(range, |space, part| {
+        // Holes are no error.
+        let _ = self.walk_parts(range.into(), |space, part| {
             let vma = space.vmas.find_exact(part.start()).ok_or(Errno::ENOMEM)?;
             if vma.userfault.is_none() {
                 return Ok(part.end());
@@ -99,30 +86,16 @@ impl AddressSpace {
             changed.flags = old.difference(VmFlags::UFFD);
             changed.userfault = None;
             Ok(space.modify(changed, old)?)
-        })
-    }
-
-    /// Linux's `validate_range`.
-    fn userfault_range(start: VirtAddr, len: u64) -> Result<PageRange, Errno> {
-        let aligned = start.is_page_aligned() && VirtAddr::new(len).is_page_aligned() && len > 0;
-        let inside = start.get() < TASK_SIZE && len <= TASK_SIZE - start.get();
-        let range = PageRange::from_len(start, len).filter(|_| aligned && inside);
-        range.ok_or(Errno::EINVAL)
-    }
-
-    /// [`Self::walk`], where holes are no error.
-    fn each_part(
-        &mut self,
-        range: PageRange,
-        mut visit: impl FnMut(&mut Self, PageRange) -> CallResult<VirtAddr>,
-    ) -> CallResult<()> {
-        let mut at = range.start();
-        while let Some(rest) = PageRange::new(at, range.end()) {
-            let Some(vma) = self.vmas.find_intersection(rest) else { break };
-            let Some(part) = vma.range().intersect(rest) else { break };
-            at = visit(self, part)?.max(part.end());
-        }
+        })?;
         Ok(())
+    }
+
+    /// Linux's `validate_range`, and that something is mapped there.
+    fn userfault_range(&self, start: VirtAddr, len: u64) -> Result<PageRange, Errno> {
+        let aligned = start.is_page_aligned() && VirtAddr::new(len).is_page_aligned();
+        let range = PageRange::from_len(start, len).filter(|_| aligned).ok_or(Errno::EINVAL)?;
+        self.vmas.find(start).ok_or(Errno::ENOMEM)?;
+        self.vmas.find_intersection(range).map(|_| range).ok_or(Errno::EINVAL)
     }
 }
 

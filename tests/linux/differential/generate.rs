@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use guest::random::Random;
 use libtest_mimic::Failed;
-use mm::addr::{VirtAddr, index};
+use mm::addr::{PAGE_SIZE as PAGE, TASK_SIZE, VirtAddr, index};
 use mm::paging::AccessKind;
 use mm::replay::calls::MemoryCall as M;
 
@@ -21,8 +21,6 @@ use super::tally::Tally;
 const WINDOW: u64 = 0x100_0000_0000;
 /// How many pages of it are used.
 const PAGES: u64 = 40;
-const PAGE: u64 = 4096;
-const TASK_END: u64 = 0x7fff_ffff_f000;
 /// The player's own memory begins here; below the stack there is nothing else.
 const PLAYER: Range<u64> = 0x2000_0000_0000..0x2000_1000_0000;
 
@@ -99,7 +97,7 @@ fn endangers(deed: &Deed, top: u64) -> bool {
         // A range that wraps is refused by all calls.
         let Some(end) = addr.checked_add(len) else { return false };
         let end = end.saturating_add(PAGE);
-        [IMAGE, PLAYER, top..TASK_END].iter().any(|own| addr < own.end && own.start < end)
+        [IMAGE, PLAYER, top..TASK_SIZE].iter().any(|own| addr < own.end && own.start < end)
     };
     // Nothing larger is mapped, so that nothing larger can be brought in.
     let large = |len: u64| (LARGE..1 << 47).contains(&len);

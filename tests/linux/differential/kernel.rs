@@ -3,7 +3,7 @@
 //! left out, and counted: what is compared on that kernel is then still true.
 
 use libtest_mimic::Failed;
-use mm::addr::VirtAddr;
+use mm::addr::{PAGE_SIZE as PAGE, VirtAddr};
 use mm::paging::AccessKind;
 use mm::replay::calls::{IoVec, MemoryCall as M, Pointee};
 
@@ -54,7 +54,6 @@ impl Kernel {
 }
 
 const A: u64 = 0x100_0000_0000;
-const PAGE: u64 = 4096;
 
 const fn at(page: u64) -> VirtAddr {
     VirtAddr::new(A + page * PAGE)

@@ -3,7 +3,7 @@
 use std::fs;
 
 use libtest_mimic::Failed;
-use mm::addr::VirtAddr;
+use mm::addr::{PAGE_SIZE as PAGE, VirtAddr};
 use mm::replay::calls::{IoVec, MemoryCall as M, Pointee};
 
 use super::act::{Act, Deed};
@@ -13,7 +13,6 @@ use crate::oracle::Oracle;
 use crate::script::Script;
 
 const A: u64 = 0x100_0000_0000;
-const PAGE: u64 = 4096;
 /// Ranges of one call, each of which makes two VMAs more.
 const RANGES: u64 = 1024;
 /// The most VMAs for which the ranges fit into a script.

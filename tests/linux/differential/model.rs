@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use guest::script::{Name, Op, Vma};
 use libtest_mimic::Failed;
-use mm::addr::{PAGE_SIZE, VirtAddr};
+use mm::addr::{PAGE_SIZE, TASK_SIZE, VirtAddr};
 use mm::backing::{FileMode, Seals};
 use mm::error::{AccessError, CallError, Fault};
 use mm::inspect;
@@ -23,8 +23,6 @@ use super::act::{Act, Deed, Open};
 use crate::oracle::Oracle;
 use crate::script::{Answer, BRK, Script};
 
-/// Everything up to here is the program's.
-const TASK_END: u64 = 0x7fff_ffff_f000;
 /// What the player sets for itself, with personality(2).
 const ADDR_NO_RANDOMIZE: u32 = 0x0004_0000;
 /// Frames of the machine: far more than the acts can touch.
@@ -82,14 +80,14 @@ impl Start {
     /// Where the kernel's own pages begin that lie above everything it places.
     pub fn top(&self) -> u64 {
         let starts = self.lines.iter().map(|line| line.span.start.get());
-        starts.filter(|&start| start > 0x7fff_0000_0000).min().unwrap_or(TASK_END)
+        starts.filter(|&start| start > 0x7fff_0000_0000).min().unwrap_or(TASK_SIZE)
     }
 
     /// Asks a player.
     pub fn of(oracle: &mut Oracle) -> std::result::Result<Self, Failed> {
         let mut script = Script::new();
-        script.maps(0..TASK_END);
-        script.step(0, Op::VmFlags { start: 0, end: TASK_END });
+        script.maps(0..TASK_SIZE);
+        script.step(0, Op::VmFlags { start: 0, end: TASK_SIZE });
         script.call(BRK, &[0]);
         let answers = oracle.run(&script)?;
         let [Answer::Maps(vmas), Answer::VmFlags(flags), Answer::Result { value: Ok(brk), .. }] =

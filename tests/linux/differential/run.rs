@@ -4,13 +4,12 @@ use std::fmt;
 
 use guest::script::{Ending, Op};
 use libtest_mimic::Failed;
+use mm::addr::TASK_SIZE;
 
 use super::act::{Act, Deed};
 use super::model::{Line, Model, Result, Start};
 use crate::oracle::{Oracle, OracleError};
 use crate::script::{Answer, Script};
-
-const TASK_END: u64 = 0x7fff_ffff_f000;
 
 /// The first difference.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -72,7 +71,7 @@ pub fn compare(
         .iter()
         .map(|act| {
             let step = act.add_to(&mut script);
-            let maps = Op::Maps { start: 0, end: TASK_END };
+            let maps = Op::Maps { start: 0, end: TASK_SIZE };
             (step, if act.deed == Deed::Exit { step } else { script.step(act.process, maps) })
         })
         .collect();
@@ -80,7 +79,7 @@ pub fn compare(
         .ends
         .iter()
         .map(|(process, ..)| {
-            let flags = script.step(*process, Op::VmFlags { start: 0, end: TASK_END });
+            let flags = script.step(*process, Op::VmFlags { start: 0, end: TASK_SIZE });
             (flags, script.step(*process, Op::Status))
         })
         .collect();

@@ -2,9 +2,9 @@
 
 use std::ops::Range;
 
-use mm::addr::{VirtAddr, index};
+use mm::addr::{PAGE_SIZE as PAGE, VirtAddr, index};
 
-use super::{Generator, PAGE, PAGES, PLAYER, WINDOW};
+use super::{Generator, PAGES, PLAYER, WINDOW};
 
 impl Generator {
     /// A page of the window, most often where a VMA begins or ends.

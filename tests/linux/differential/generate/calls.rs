@@ -1,11 +1,11 @@
 //! The calls that matter most: mmap, mremap, madvise and locks.
 
-use mm::addr::VirtAddr;
+use mm::addr::{PAGE_SIZE as PAGE, VirtAddr};
 use mm::replay::calls::MemoryCall as M;
 
 use super::super::act::Deed;
 use super::super::model::Line;
-use super::{Generator, PAGE, PAGES};
+use super::{Generator, PAGES};
 
 impl Generator {
     pub(super) fn mmap(&mut self) -> M {

@@ -1,10 +1,10 @@
 //! What happens now and then: files, policies, limits, userfaultfds, prctl.
 
-use mm::addr::VirtAddr;
+use mm::addr::{PAGE_SIZE as PAGE, VirtAddr};
 use mm::replay::calls::{IoVec, Limit, MemoryCall as M, Pointee};
 
 use super::super::act::{Deed, Open};
-use super::{Generator, PAGE};
+use super::Generator;
 
 impl Generator {
     pub(super) fn rare(&mut self) -> Option<Deed> {
