@@ -3,6 +3,7 @@
 
 use crate::addr::{PageRange, VirtAddr};
 use crate::paging::Owner;
+use crate::phys::FrameKind;
 use crate::space::{AddressSpace, PageClass};
 use crate::vma::account::Account;
 use crate::vma::merge::continues;
@@ -51,6 +52,8 @@ pub fn unmerged(space: &AddressSpace) -> Option<(PageRange, PageRange)> {
 }
 
 fn audit_entries(space: &AddressSpace) -> Result<(), String> {
+    // What was brought in ahead and written since counts from here on.
+    let _ = space.resident();
     let Some(all) = PageRange::new(VirtAddr::ZERO, VirtAddr::TASK_END) else { return Ok(()) };
     let (mut own, mut file, mut shared) = (0, 0, 0);
     for leaf in space.table().cursor(all) {
@@ -69,23 +72,31 @@ fn audit_entries(space: &AddressSpace) -> Result<(), String> {
             format!("{addr} may be written, but the page is the backing's")
         })?;
         let anon = vma.backing.is_none();
-        check(!anon || entry.owner() == Owner::Process, || {
-            format!("{addr} is anonymous, but {entry:?} says it is a backing's")
-        })?;
-        let written = entry.owner() == Owner::Process && entry.is_writable();
-        check(vma.anon().is_some() || !written, || {
-            format!("{addr} has a page of the process's own, {vma:?} no anonymous identity")
-        })?;
         let frame = entry.frame().ok_or_else(|| format!("{addr} names no frame: {entry:?}"))?;
         let frames = space.system().frames();
         check(frames.references(frame) > 0, || format!("{addr} names the free {frame:?}"))?;
-        match PageClass::of(entry.owner(), frame, frames) {
-            PageClass::Own => own += 1,
-            PageClass::File => file += 1,
-            PageClass::Shared => shared += 1,
+        let kind = frames.kind(frame);
+        check(entry.owner() == Owner::Backing || kind == Some(FrameKind::Anonymous), || {
+            format!("{addr} names {frame:?} as a page of the process's own, it is {kind:?}")
+        })?;
+        check(!anon || entry.owner() == Owner::Process || kind == Some(FrameKind::Zero), || {
+            format!("{addr} is anonymous, but {entry:?} says it is a backing's")
+        })?;
+        check(vma.anon().is_some() || entry.owner() == Owner::Backing, || {
+            format!("{addr} has a page of the process's own, {vma:?} no anonymous identity")
+        })?;
+        check(
+            !entry.is_writable() || entry.owner() == Owner::Backing || frames.is_exclusive(frame),
+            || format!("{addr} may be written, but others have {frame:?} too"),
+        )?;
+        match PageClass::of(entry, frames) {
+            Some(PageClass::Own) => own += 1,
+            Some(PageClass::File) => file += 1,
+            Some(PageClass::Shared) => shared += 1,
+            None => {}
         }
     }
-    let resident = &space.counters().resident;
+    let resident = space.resident();
     let counted = [PageClass::Own, PageClass::File, PageClass::Shared].map(|c| resident.of(c));
     check(counted == [own, file, shared], || {
         format!("resident pages {counted:?}, entries say {:?}", [own, file, shared])

@@ -46,7 +46,7 @@ pub struct MemoryStatus {
 pub fn status(space: &AddressSpace) -> MemoryStatus {
     let bytes = |pages: u64| pages * PAGE_SIZE;
     let (account, counters) = (space.account(), space.counters());
-    let resident = &counters.resident;
+    let resident = space.resident();
     let layout = space.layout();
     let code_end = layout.end_code.page_ceil().unwrap_or(layout.end_code);
     // All executable pages are the program's own up to as many as its code takes; the others are libraries'.

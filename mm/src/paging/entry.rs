@@ -7,7 +7,9 @@
 //!
 //! The hardware ignores everything but P in an entry whose P is clear, so the rest holds the software
 //! states: `HELD`, a page that is there but that `PROT_NONE` forbids to touch; `GUARDED`, no page, and a
-//! touch is a fault (`MADV_GUARD_INSTALL`). `OWN` marks a page that belongs to the process, and not to a backing: it may be written in place.
+//! touch is a fault (`MADV_GUARD_INSTALL`). `OWN` marks an anonymous page, which may be written in place
+//! by its only owner, against a backing's. `AHEAD` marks a page that was brought in before it was asked
+//! for: until A is set, it is not there for anyone to see.
 
 use bitflags::bitflags;
 
@@ -21,6 +23,7 @@ const DIRTY: u64 = 1 << 6;
 const HELD: u64 = 1 << 9;
 const OWN: u64 = 1 << 10;
 const GUARDED: u64 = 1 << 11;
+const AHEAD: u64 = 1 << 52;
 const NO_EXECUTE: u64 = 1 << 63;
 const FRAME: u64 = 0x000f_ffff_ffff_f000;
 
@@ -41,6 +44,8 @@ bitflags! {
 /// is in no translation cache (SDM volume 3, 5.10.2.3).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Touch {
+    /// It was brought in ahead of any touch.
+    Ahead,
     /// It is about to be read.
     Read,
     /// It is about to be written.
@@ -50,9 +55,10 @@ pub enum Touch {
 /// To whom the page behind an entry belongs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Owner {
-    /// The process: anonymous memory, or its own copy of a backing's page.
+    /// Anonymous memory, or a private copy of a backing's page: the process's, or its family's until
+    /// one of them writes.
     Process,
-    /// The backing: a private mapping may not write it.
+    /// The backing, or for a page of zeros the machine: a private mapping may not write it.
     Backing,
 }
 
@@ -63,6 +69,8 @@ pub struct Entry(u64);
 impl Entry {
     /// Nothing there.
     pub const EMPTY: Entry = Entry(0);
+    /// The bit that lets ring 3 store, to be taken away where the hardware sets others.
+    pub const WRITE: u64 = WRITE;
     /// No page, and none may come: a guard region's.
     pub const GUARD: Entry = Entry(GUARDED);
 
@@ -97,7 +105,7 @@ impl Entry {
     /// The same page with another permission; accessed and dirty bits stay.
     #[must_use]
     pub fn with_access(self, access: Access) -> Self {
-        let kept = self.0 & (FRAME | ACCESSED | DIRTY | OWN);
+        let kept = self.0 & (FRAME | ACCESSED | DIRTY | OWN | AHEAD);
         if !access.contains(Access::READ) {
             return Entry(kept | HELD);
         }
@@ -110,9 +118,38 @@ impl Entry {
     #[must_use]
     pub const fn touched(self, touch: Touch) -> Self {
         match touch {
+            Touch::Ahead => Entry(self.0 | AHEAD),
             Touch::Read => Entry(self.0 | ACCESSED),
             Touch::Written => Entry(self.0 | ACCESSED | DIRTY),
         }
+    }
+
+    /// The same entry for another frame.
+    #[must_use]
+    pub fn renamed(self, frame: Frame, owner: Owner) -> Self {
+        let own = match owner {
+            Owner::Process => OWN,
+            Owner::Backing => 0,
+        };
+        Entry(self.0 & !(FRAME | OWN) | frame.number() << PAGE_SHIFT | own)
+    }
+
+    /// The same entry without the permission to write.
+    #[must_use]
+    pub const fn read_only(self) -> Self {
+        Entry(self.0 & !WRITE)
+    }
+
+    /// The same entry as one that was asked for.
+    #[must_use]
+    pub const fn asked_for(self) -> Self {
+        Entry(self.0 & !AHEAD)
+    }
+
+    /// The same entry as no vCPU has touched it yet.
+    #[must_use]
+    pub const fn old(self) -> Self {
+        Entry(self.0 & !ACCESSED)
     }
 
     /// Whether there is nothing at all.
@@ -155,6 +192,24 @@ impl Entry {
     #[must_use]
     pub const fn is_dirty(self) -> bool {
         self.0 & DIRTY != 0
+    }
+
+    /// Whether it was brought in ahead of any touch, and nobody has settled since what became of it.
+    #[must_use]
+    pub const fn is_ahead(self) -> bool {
+        self.0 & AHEAD != 0
+    }
+
+    /// Whether the page was brought in ahead and nobody has touched it: a program cannot know of it.
+    #[must_use]
+    pub const fn is_unseen(self) -> bool {
+        self.0 & (AHEAD | ACCESSED) == AHEAD
+    }
+
+    /// Whether there is a page that the program can know of.
+    #[must_use]
+    pub const fn is_resident(self) -> bool {
+        self.0 & (PRESENT | HELD) != 0 && !self.is_unseen()
     }
 
     /// To whom the page belongs.

@@ -43,6 +43,8 @@ pub enum FrameKind {
     Cached,
     /// The same, of shared memory: it is counted apart (Linux's `folio_test_swapbacked`).
     Shared,
+    /// The page of zeros, which any mapping may name and none may write.
+    Zero,
     /// A page table, or another frame that no program may map.
     Table,
 }
@@ -119,7 +121,7 @@ impl From<FrameKind> for BlockKind {
     fn from(kind: FrameKind) -> Self {
         match kind {
             FrameKind::Anonymous | FrameKind::Cached | FrameKind::Shared => BlockKind::Pages,
-            FrameKind::Table => BlockKind::Tables,
+            FrameKind::Zero | FrameKind::Table => BlockKind::Tables,
         }
     }
 }

@@ -1,9 +1,8 @@
-//! What an address space counts: resident pages, faults, and how faults follow each other.
+//! What an address space counts: resident pages and faults.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::addr::{Frame, PAGE_SIZE, VirtAddr};
-use crate::paging::Owner;
+use crate::paging::{Entry, Owner};
 use crate::phys::{FrameKind, Frames};
 use crate::vma::merge::Merge;
 
@@ -60,24 +59,31 @@ pub enum PageClass {
 }
 
 impl PageClass {
-    /// What the page of an entry counts as.
-    pub(crate) fn of(owner: Owner, frame: Frame, frames: &Frames) -> Self {
-        match owner {
-            Owner::Process => PageClass::Own,
-            Owner::Backing if frames.kind(frame) == Some(FrameKind::Shared) => PageClass::Shared,
-            Owner::Backing => PageClass::File,
+    /// What the page of an entry counts as, if it counts at all: zeros do not, nor does what was only
+    /// brought in ahead.
+    pub(crate) fn of(entry: Entry, frames: &Frames) -> Option<Self> {
+        let frame = entry.frame().filter(|_| !entry.is_ahead())?;
+        match (entry.owner(), frames.kind(frame)) {
+            (Owner::Process, _) => Some(PageClass::Own),
+            (Owner::Backing, Some(FrameKind::Zero)) => None,
+            (Owner::Backing, Some(FrameKind::Shared)) => Some(PageClass::Shared),
+            (Owner::Backing, _) => Some(PageClass::File),
         }
     }
 }
 
 impl Resident {
-    pub(super) fn add(&self, class: PageClass) {
-        self.counter(class).fetch_add(1, Ordering::Relaxed);
-        self.peak.fetch_max(self.total(), Ordering::Relaxed);
+    pub(super) fn add(&self, class: Option<PageClass>) {
+        if let Some(class) = class {
+            self.counter(class).fetch_add(1, Ordering::Relaxed);
+            self.peak.fetch_max(self.total(), Ordering::Relaxed);
+        }
     }
 
-    pub(super) fn remove(&self, class: PageClass) {
-        self.counter(class).fetch_sub(1, Ordering::Relaxed);
+    pub(super) fn remove(&self, class: Option<PageClass>) {
+        if let Some(class) = class {
+            self.counter(class).fetch_sub(1, Ordering::Relaxed);
+        }
     }
 
     fn counter(&self, class: PageClass) -> &AtomicU64 {
@@ -144,42 +150,5 @@ impl FaultCount {
             .iter()
             .map(|count| count.load(Ordering::Relaxed))
             .sum()
-    }
-}
-
-/// The longest run of pages that one fault brings in.
-const AHEAD_MOST: u64 = 64;
-
-/// How many pages a fault on anonymous memory brings in at once. A fault costs far more than a page
-/// (KVM.md: 50 us against 2 us on software KVM), so a program that touches page after page gets twice
-/// as many each time; one that jumps about gets one at a time.
-#[derive(Debug, Default)]
-pub(super) struct Ahead {
-    /// The page where the next fault would be if the program goes on as it does.
-    expected: AtomicU64,
-    window: AtomicU64,
-}
-
-impl Ahead {
-    /// How many pages to bring in for a fault at `addr`.
-    pub(super) fn window(&self, addr: VirtAddr) -> u64 {
-        let window = self.window.load(Ordering::Relaxed);
-        let window = if self.expected.load(Ordering::Relaxed) == addr.page_floor().get() {
-            (window * 2).clamp(2, AHEAD_MOST)
-        } else {
-            (window / 4).max(1)
-        };
-        self.window.store(window, Ordering::Relaxed);
-        window
-    }
-
-    /// Notes that pages up to `last` were brought in, upwards.
-    pub(super) fn brought_up_to(&self, last: VirtAddr) {
-        self.expected.store(last.get() + PAGE_SIZE, Ordering::Relaxed);
-    }
-
-    /// Notes that pages down to `first` were brought in, downwards.
-    pub(super) fn brought_down_to(&self, first: VirtAddr) {
-        self.expected.store(first.get().wrapping_sub(PAGE_SIZE), Ordering::Relaxed);
     }
 }

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::{AddressSpace, Ahead, Counters, PageClass};
-use crate::addr::PAGE_SIZE;
+use super::ahead::Ahead;
+use super::{AddressSpace, Counters, PageClass};
+use crate::addr::{PAGE_SIZE, TABLE_SPAN, index};
 use crate::error::{CallResult, Errno};
-use crate::paging::{Entry, Owner, PageTable, Touch};
-use crate::phys::{Contents, FrameKind};
+use crate::paging::{Entry, FlushBatch, Leaf, Owner, PageTable};
 use crate::rules::Rule;
 use crate::vma::tree::Tree;
 use crate::vma::{AnonId, Lineage, VmFlags, Vma};
@@ -15,6 +15,8 @@ use crate::vma::{AnonId, Lineage, VmFlags, Vma};
 impl AddressSpace {
     /// A copy of the address space for a child process: the same VMAs, but for those that
     /// `MADV_DONTFORK` keeps back; `MADV_WIPEONFORK` makes empty. Locks are not inherited.
+    ///
+    /// Pages are not copied: both name them, and who writes one first gets a copy of his own.
     ///
     /// # Errors
     /// `ENOMEM`: the commit limit, or no memory for a VMA or a table; nothing is left behind.
@@ -32,8 +34,10 @@ impl AddressSpace {
             counters: Counters::default(),
             ahead: Ahead::default(),
         };
+        let mut batch = FlushBatch::new();
         let copied = child.reserve(self.vmas.len()).map_err(Into::into);
-        let copied = copied.and_then(|()| self.copy_vmas(&mut child));
+        let copied = copied.and_then(|()| self.copy_vmas(&mut child, &mut batch));
+        self.finish(batch)?;
         if let Err(error) = copied {
             child.exit()?;
             return Err(error);
@@ -41,7 +45,7 @@ impl AddressSpace {
         Ok(child)
     }
 
-    fn copy_vmas(&mut self, child: &mut AddressSpace) -> CallResult<()> {
+    fn copy_vmas(&mut self, child: &mut AddressSpace, batch: &mut FlushBatch) -> CallResult<()> {
         for vma in self.vmas.iter().filter(|vma| !vma.flags.contains(VmFlags::DONTCOPY)) {
             let pages = vma.range().pages();
             if vma.flags.contains(VmFlags::ACCOUNT) {
@@ -53,41 +57,49 @@ impl AddressSpace {
                 return Err(Errno::ENOMEM.into());
             }
         }
-        self.copy_pages(child)
+        self.copy_pages(child, batch)
     }
 
-    /// Gives the child the pages that it would otherwise not find again: the process's own ones, each
-    /// as a copy, and the guards. Pages of backings it finds there.
-    fn copy_pages(&self, child: &AddressSpace) -> CallResult<()> {
-        let frames = self.system.frames();
+    /// Gives the child the entries that it would otherwise not find again (`copy_page_range`). Pages of
+    /// the process's own may be written by neither from now on: who writes first copies.
+    fn copy_pages(&self, child: &AddressSpace, batch: &mut FlushBatch) -> CallResult<()> {
         // Linux's `vma_needs_copy`: what was never written to is not looked at.
         let needed = |vma: &&Vma| {
             let kept = vma.anon().is_some() || vma.flags.contains(VmFlags::MAYBE_GUARD);
             kept && !vma.flags.contains(VmFlags::WIPEONFORK)
         };
         for vma in child.vmas.iter().filter(needed) {
+            self.settle(vma.range())?;
+            let mut table = None;
             for leaf in self.table.cursor(vma.range()) {
-                let entry = leaf.entry;
-                if !entry.is_guard() && entry.owner() != Owner::Process {
-                    continue;
-                }
-                // The table first: what fails after the copy was made would leave the copy behind.
-                let words = child.table.ensure(leaf.addr)?;
-                let touch = if entry.is_dirty() { Touch::Written } else { Touch::Read };
-                let copy = match entry.frame() {
-                    Some(frame) => {
-                        let copy = frames.alloc(FrameKind::Anonymous, Contents::Any)?;
-                        frames.memory().copy(frame, copy);
-                        child.counters.resident.add(PageClass::Own);
-                        Entry::leaf(copy, Owner::Process, entry.access(), touch)
-                    }
-                    None => entry,
+                let span = leaf.addr.get() / TABLE_SPAN;
+                let words = match table {
+                    Some((of, words)) if of == span => words,
+                    _ => child.table.ensure(leaf.addr)?,
                 };
-                let at = crate::addr::index((leaf.addr.get() / PAGE_SIZE) & 511);
-                words[at].store(copy.raw(), Ordering::Release);
+                table = Some((span, words));
+                let copy = self.share_page(&leaf, batch);
+                child.counters.resident.add(PageClass::of(copy, self.system.frames()));
+                words[index((leaf.addr.get() / PAGE_SIZE) & 511)]
+                    .store(copy.raw(), Ordering::Release);
             }
         }
         Ok(())
+    }
+
+    /// Makes a page one of both: the parent may not write it any more. Returns the child's entry, which
+    /// nobody has touched yet.
+    fn share_page(&self, leaf: &Leaf<'_>, batch: &mut FlushBatch) -> Entry {
+        let mut entry = leaf.entry;
+        let Some(frame) = entry.frame() else { return entry };
+        self.system.frames().get(frame);
+        if entry.owner() == Owner::Process && entry.is_writable() {
+            entry = Entry::new(leaf.slot.fetch_and(!Entry::WRITE, Ordering::AcqRel)).read_only();
+            if entry.is_accessed() {
+                batch.lowered(frame);
+            }
+        }
+        entry.old()
     }
 
     /// A VMA as the child gets it.

@@ -12,6 +12,7 @@
 
 mod access;
 mod advise;
+mod ahead;
 mod brk;
 mod control;
 mod counters;
@@ -70,7 +71,7 @@ use crate::vma::limits::{Capabilities, Limits};
 use crate::vma::split::{cut_out, modify};
 use crate::vma::tree::Tree;
 use crate::vma::{VmFlags, Vma};
-use counters::Ahead;
+use ahead::Ahead;
 
 /// A process's address space.
 ///
@@ -251,6 +252,7 @@ impl AddressSpace {
 
     /// Removes the pages of `range` from the page table; the VMAs stay (Linux's `zap_page_range`).
     fn zap(&self, range: PageRange, batch: &mut FlushBatch) {
+        self.count_ahead();
         for leaf in self.table.cursor(range) {
             self.drop_entry(leaf.slot, batch);
         }
@@ -264,8 +266,7 @@ impl AddressSpace {
             batch.lowered(frame);
         }
         batch.put_later(frame);
-        let class = PageClass::of(entry.owner(), frame, self.system.frames());
-        self.counters.resident.remove(class);
+        self.counters.resident.remove(PageClass::of(entry, self.system.frames()));
     }
 
     /// Ends an operation: flushes, frees, and now and then returns empty tables.

@@ -199,16 +199,11 @@ impl AddressSpace {
     /// Gives the pages that are there their new permission.
     fn change_pages(&self, range: PageRange, flags: VmFlags, batch: &mut FlushBatch) {
         let leaves = self.table.cursor(range).filter(|leaf| !leaf.entry.is_guard());
-        let mut leaves = leaves.peekable();
-        if leaves.peek().is_none() {
-            return;
-        }
-        let vma = self.vmas.find_exact(range.start());
-        let written = vma.is_some_and(|vma| vma.anon().is_some());
         for leaf in leaves {
             let mut access = entry_access(flags, leaf.entry.owner());
-            if !written && leaf.entry.owner() == Owner::Process {
-                // Only read so far: the first write is to fault, and gives the memory its identity.
+            let own = leaf.entry.owner() == Owner::Process;
+            if own && access.contains(Access::WRITE) && !self.is_only_owner(leaf.entry) {
+                // The first write copies it.
                 access -= Access::WRITE;
             }
             let changed = leaf.slot.fetch_update(Ordering::AcqRel, Ordering::Acquire, |raw| {

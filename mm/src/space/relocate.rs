@@ -105,6 +105,7 @@ impl AddressSpace {
 
     /// Makes the tables that the moved entries will need, so that moving them cannot fail.
     fn ensure_tables(&self, old: PageRange, to: VirtAddr) -> CallResult<()> {
+        self.settle(old)?;
         let mut made = None;
         for leaf in self.table.cursor(old) {
             let addr = to.offset(leaf.addr.bytes_from(old.start()));

@@ -43,7 +43,7 @@ impl AddressSpace {
                 .extend(pages.map(|page| u8::from(backing.is_resident(vma.page_index(page))))),
             _ => resident.extend(pages.map(|_| 0)),
         }
-        for leaf in self.table.cursor(part).filter(|leaf| leaf.entry.frame().is_some()) {
+        for leaf in self.table.cursor(part).filter(|leaf| leaf.entry.is_resident()) {
             let at = leaf.addr.bytes_from(part.start()) >> PAGE_SHIFT;
             let slot = usize::try_from(at).ok().and_then(|at| resident.get_mut(first + at));
             if let Some(slot) = slot {

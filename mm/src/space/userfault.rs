@@ -46,6 +46,8 @@ impl AddressSpace {
                 return Err(Errno::EBUSY.into());
             }
         }
+        // From here on a first touch is told of.
+        self.settle(range)?;
         // Holes are no error.
         let _ = self.walk_parts(range.into(), |space, part| {
             let vma = space.vmas.find_exact(part.start()).ok_or(Errno::ENOMEM)?;

@@ -2,6 +2,7 @@
 //! model.
 
 mod change;
+mod cow;
 mod failure;
 mod files;
 mod fork;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::super::*;
-use crate::paging::Owner;
+use crate::paging::{Access, Owner};
 use crate::vma::account::Account;
 use crate::vma::{AnonId, Lineage};
 
@@ -82,7 +82,7 @@ impl Snapshot {
             modes: format!("{:?}", space.modes()),
             brk: space.layout().brk,
             committed: space.system().committed(),
-            frames: space.system().frames().stats().pages,
+            frames: space.system().frames().stats().pages - unseen(space),
         }
     }
 
@@ -122,20 +122,33 @@ fn pages_of(space: &AddressSpace) -> BTreeMap<VirtAddr, PageView> {
     space
         .table()
         .cursor(all)
+        .filter(|leaf| !leaf.entry.is_unseen())
         .map(|leaf| {
             let entry = leaf.entry;
             let words = entry.frame().map(|frame| memory.words(frame));
             let bytes = words
                 .map_or(0, |words| hash(words.iter().map(|word| word.load(Ordering::Relaxed))));
             let touched = (entry.is_accessed(), entry.is_dirty(), entry.is_guard());
+            // Whether the process's own page can be written at once or with a fault does not show.
+            let access = match entry.owner() {
+                Owner::Process => entry.access().difference(Access::WRITE),
+                Owner::Backing => entry.access(),
+            };
             let view = PageView {
-                entry: format!("{:?} {:?} {touched:?}", entry.owner(), entry.access()),
+                entry: format!("{:?} {access:?} {touched:?}", entry.owner()),
                 bytes,
                 plain: !entry.is_guard() && (bytes == zeros || entry.owner() == Owner::Backing),
             };
             (leaf.addr, view)
         })
         .collect()
+}
+
+/// How many frames are there for pages that nobody can know of yet: they come and go.
+fn unseen(space: &AddressSpace) -> u64 {
+    let all = PageRange::new(VirtAddr::ZERO, VirtAddr::TASK_END).unwrap();
+    let entries = space.table().cursor(all).map(|leaf| leaf.entry);
+    entries.filter(|entry| entry.is_unseen() && entry.owner() == Owner::Process).count() as u64
 }
 
 fn hash(words: impl Iterator<Item = u64>) -> u64 {

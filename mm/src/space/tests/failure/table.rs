@@ -386,7 +386,8 @@ fn faults() -> Vec<Case> {
             .after(|f| drop(map_at(&f.m, 1 << 21, 1, RW)))
             .on(Kind::Frame, &unseen),
         case("a write to memory that was read", fault(10, write))
-            .after(|f| assert_eq!(f.m.load(page(10)).unwrap(), 0)),
+            .after(|f| assert_eq!(f.m.load(page(10)).unwrap(), 0))
+            .on(Kind::Frame, &unseen),
         case("a read of shared memory", fault(200, read))
             .after(map_shared)
             .on(Kind::Frame, &around),

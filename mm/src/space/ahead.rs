@@ -1,0 +1,182 @@
+//! Anonymous pages that are there before they are touched. A fault costs far more than a page (KVM.md:
+//! 50 us against 2 us on software KVM), so a program that touches page after page gets several at once.
+//!
+//! Nobody can tell: what was brought in ahead does not count, for mincore, for the resident size, until
+//! the accessed bit of its entry is set.
+//!
+//! ```text
+//!                      A clear             A set, D clear          D set
+//!   Linux would have   nothing there       the page of zeros       a page of the process's own
+//!   settled, it is     removed             the page of zeros       the same, and counted
+//! ```
+//!
+//! The ranges in which such entries are, the open windows, are few: when there are too many, the oldest
+//! is closed. So nobody has to search a whole page table for them.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::counters::Resident;
+use super::{AddressSpace, PageClass};
+use crate::addr::{PageRange, VirtAddr};
+use crate::error::Broken;
+use crate::paging::{Access, Entry, FlushBatch, Leaf, Owner, Touch};
+
+/// The longest run of pages that one fault brings in.
+const AHEAD_MOST: u64 = 64;
+
+/// How many windows stay open.
+const OPEN_MOST: usize = 8;
+
+/// How faults follow each other, and where pages are that nobody may have touched.
+#[derive(Debug, Default)]
+pub(super) struct Ahead {
+    /// The page where the next fault would be if the program goes on as it does.
+    expected: AtomicU64,
+    window: AtomicU64,
+    /// The oldest first. A leaf lock: nothing is taken under it.
+    open: Mutex<Vec<PageRange>>,
+}
+
+impl Ahead {
+    /// How many pages to bring in for a fault at `addr`: twice as many each time for a program that goes
+    /// on page by page, one at a time for one that jumps about.
+    pub(super) fn window(&self, addr: VirtAddr) -> u64 {
+        let window = self.window.load(Ordering::Relaxed);
+        let window = if self.expected.load(Ordering::Relaxed) == addr.page_floor().get() {
+            (window * 2).clamp(2, AHEAD_MOST)
+        } else {
+            (window / 4).max(1)
+        };
+        self.window.store(window, Ordering::Relaxed);
+        window
+    }
+
+    /// Notes where the next fault will be if the program goes on.
+    pub(super) fn expect(&self, page: VirtAddr) {
+        self.expected.store(page.get(), Ordering::Relaxed);
+    }
+
+    /// Opens a window. The one that must be closed for it is returned.
+    fn open(&self, window: PageRange) -> Option<PageRange> {
+        let mut open = self.lock();
+        let oldest = (open.len() >= OPEN_MOST).then(|| open.remove(0));
+        open.push(window);
+        oldest
+    }
+
+    /// Takes out the windows that meet the range.
+    fn take(&self, range: PageRange) -> Vec<PageRange> {
+        let mut open = self.lock();
+        if open.is_empty() {
+            return Vec::new();
+        }
+        open.extract_if(.., |window| window.intersect(range).is_some()).collect()
+    }
+
+    fn all(&self) -> Vec<PageRange> {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<PageRange>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl AddressSpace {
+    /// Pages resident, as the program knows of them.
+    #[must_use]
+    pub fn resident(&self) -> &Resident {
+        self.count_ahead();
+        &self.counters.resident
+    }
+
+    /// Notes that pages were brought in ahead of any touch.
+    pub(super) fn brought_ahead(&self, pages: Option<PageRange>) -> Result<(), Broken> {
+        match pages.and_then(|pages| self.ahead.open(pages)) {
+            Some(oldest) => self.close_window(oldest),
+            None => Ok(()),
+        }
+    }
+
+    /// Counts what was brought in ahead and has been written since.
+    pub(super) fn count_ahead(&self) {
+        for window in self.ahead.all() {
+            for leaf in self.table.cursor(window).filter(|leaf| leaf.entry.is_ahead()) {
+                self.count_written(&leaf, leaf.entry);
+            }
+        }
+    }
+
+    /// Settles whatever was brought in ahead in the range, so that entries there are what they seem.
+    ///
+    /// # Errors
+    /// [`Broken`] when the flush fails.
+    pub(super) fn settle(&self, range: PageRange) -> Result<(), Broken> {
+        self.ahead.take(range).into_iter().try_for_each(|window| self.close_window(window))
+    }
+
+    fn close_window(&self, window: PageRange) -> Result<(), Broken> {
+        let mut batch = FlushBatch::new();
+        for leaf in self.table.cursor(window).filter(|leaf| leaf.entry.is_ahead()) {
+            self.settle_one(&leaf, &mut batch)?;
+        }
+        self.system.finish(batch)
+    }
+
+    /// The hardware may set bits meanwhile: then what the entry becomes is decided anew.
+    fn settle_one(&self, leaf: &Leaf<'_>, batch: &mut FlushBatch) -> Result<(), Broken> {
+        let mut entry = leaf.entry;
+        while entry.is_ahead() && !self.count_written(leaf, entry) {
+            let Some(frame) = entry.frame() else { return Ok(()) };
+            let settled = if entry.is_accessed() { self.only_read(entry) } else { Entry::EMPTY };
+            match exchange(leaf, entry, settled) {
+                Err(now) => entry = now,
+                Ok(()) if settled.frame() == Some(frame) => {
+                    self.counters.resident.add(PageClass::of(settled, self.system.frames()));
+                    return Ok(());
+                }
+                Ok(()) => {
+                    if entry.is_accessed() {
+                        batch.lowered(frame);
+                    }
+                    if let Some(zero) = settled.frame() {
+                        self.system.frames().get(zero);
+                    }
+                    batch.put_later(frame);
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What becomes of an entry through which zeros were read.
+    fn only_read(&self, entry: Entry) -> Entry {
+        match (entry.owner(), self.system.zero_frame()) {
+            (Owner::Process, Ok(zero)) => {
+                let access = entry.access().difference(Access::WRITE);
+                Entry::leaf(zero, Owner::Backing, access, Touch::Read)
+            }
+            // The page of zeros itself; or there is none to be had, and this one serves as well.
+            _ => entry.asked_for(),
+        }
+    }
+
+    /// Counts one page if it has been written; says whether that settled it.
+    fn count_written(&self, leaf: &Leaf<'_>, entry: Entry) -> bool {
+        let written = entry.is_dirty() && exchange(leaf, entry, entry.asked_for()).is_ok();
+        if written {
+            self.counters.resident.add(PageClass::of(entry.asked_for(), self.system.frames()));
+        }
+        written
+    }
+}
+
+fn exchange(leaf: &Leaf<'_>, old: Entry, new: Entry) -> Result<(), Entry> {
+    let (old, new) = (old.raw(), new.raw());
+    match leaf.slot.compare_exchange(old, new, Ordering::AcqRel, Ordering::Acquire) {
+        Ok(_) => Ok(()),
+        Err(now) => Err(Entry::new(now)),
+    }
+}

@@ -1,0 +1,133 @@
+//! Anonymous memory that was never touched (Linux's `do_anonymous_page`), and the identity that its first
+//! write gives it (`anon_vma_prepare`).
+//!
+//! A read gets the page of zeros, which all address spaces share; a write gets a frame of its own. Where
+//! a program goes on page by page, the next pages come along, unseen until they are touched: see
+//! `space/ahead`.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::{At, Way, no_frame, page_in_table};
+use crate::addr::{Frame, PAGE_SIZE, PageRange, TABLE_SPAN, VirtAddr, index};
+use crate::error::AccessError;
+use crate::paging::{Access, AccessKind, Entry, Owner, Touch};
+use crate::phys::{Contents, FrameKind};
+use crate::rules::Rule;
+use crate::space::AddressSpace;
+use crate::vma::merge::may_share;
+use crate::vma::{Lineage, VmFlags, Vma};
+
+impl AddressSpace {
+    pub(super) fn anonymous_fault(&self, at: &At<'_>) -> Result<(), AccessError> {
+        let written = at.kind == AccessKind::Write;
+        // Memory that is only read has no identity yet: the first write gives it one.
+        if written || self.would_be_huge(at) {
+            self.prepare_anon(at.vma);
+        }
+        let wanted = self.empty_run(at);
+        let pages = if written { self.fresh_pages(at, wanted)? } else { self.zeros(at, wanted)? };
+        let faults = &self.counters.faults;
+        faults.zero.fetch_add(1, Ordering::Relaxed);
+        faults.around.fetch_add(pages - 1, Ordering::Relaxed);
+        let beside = (pages - 1) * PAGE_SIZE;
+        match at.way() {
+            Way::Down => {
+                let first = VirtAddr::new(at.page.get() - beside);
+                self.ahead.expect(VirtAddr::new(first.get().wrapping_sub(PAGE_SIZE)));
+                self.brought_ahead(PageRange::from_len(first, beside))?;
+            }
+            Way::Up => {
+                self.ahead.expect(at.page.offset(pages * PAGE_SIZE));
+                self.brought_ahead(PageRange::from_len(at.page.offset(PAGE_SIZE), beside))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// How many pages to bring in at once: at most as many as are empty from here on.
+    fn empty_run(&self, at: &At<'_>) -> u64 {
+        let window = self.ahead.window(at.addr).min(self.system.sysctl.fault_ahead());
+        let most = index(window.min(at.room(at.way())));
+        let place = page_in_table(at.page);
+        let empty = |slot: &&AtomicU64| slot.load(Ordering::Relaxed) == 0;
+        let run = match at.way() {
+            Way::Up => at.words[place..].iter().take(most).take_while(empty).count(),
+            Way::Down => at.words[..=place].iter().rev().take(most).take_while(empty).count(),
+        };
+        (run as u64).max(1)
+    }
+
+    /// Frames of zeros for the page and up to `wanted - 1` beside it. Says how many.
+    fn fresh_pages(&self, at: &At<'_>, wanted: u64) -> Result<u64, AccessError> {
+        let run = self
+            .system
+            .frames()
+            .alloc_run(FrameKind::Anonymous, Contents::Zeroed, wanted)
+            .map_err(|error| no_frame(error, at.addr))?;
+        let access = at.vma.flags.page_access();
+        for i in 0..run.count {
+            // Downwards too, frames ascend with addresses: neighbours are flushed as one run.
+            let place = match at.way() {
+                Way::Up => i,
+                Way::Down => run.count - 1 - i,
+            };
+            self.bring_in(at, i, run.start.offset(place), Owner::Process, access)?;
+        }
+        Ok(run.count)
+    }
+
+    /// The page of zeros for the page and `wanted - 1` beside it. Says how many.
+    fn zeros(&self, at: &At<'_>, wanted: u64) -> Result<u64, AccessError> {
+        let zero = self.system.zero_frame().map_err(|error| no_frame(error, at.addr))?;
+        let access = at.vma.flags.page_access() - Access::WRITE;
+        for i in 0..wanted {
+            self.system.frames().get(zero);
+            self.bring_in(at, i, zero, Owner::Backing, access)?;
+        }
+        Ok(wanted)
+    }
+
+    /// Installs the `i`th page from the touched one on.
+    fn bring_in(
+        &self,
+        at: &At<'_>,
+        i: u64,
+        frame: Frame,
+        owner: Owner,
+        access: Access,
+    ) -> Result<(), AccessError> {
+        let place = page_in_table(at.page);
+        let slot = match at.way() {
+            Way::Up => &at.words[place + index(i)],
+            Way::Down => &at.words[place - index(i)],
+        };
+        let touch = if i == 0 { at.touch() } else { Touch::Ahead };
+        self.install(slot, Entry::leaf(frame, owner, access, touch))
+    }
+
+    /// Whether Linux would bring in a huge page of zeros, which has an identity even if it is only read
+    /// (`do_huge_pmd_anonymous_page`): where that was advised, and nothing is there yet.
+    fn would_be_huge(&self, at: &At<'_>) -> bool {
+        let first = at.page.get() & !(TABLE_SPAN - 1);
+        let span = PageRange::from_len(VirtAddr::new(first), TABLE_SPAN);
+        let absent = |word: u64| word == 0 || Entry::new(word).is_unseen();
+        at.vma.flags.contains(VmFlags::HUGEPAGE)
+            && self.modes.thp_disabled == 0
+            && span.is_some_and(|span| at.vma.range().covers(span))
+            && at.words.iter().all(|word| absent(word.load(Ordering::Relaxed)))
+    }
+
+    /// Gives a VMA that is about to get its first own page the identity of its anonymous memory; a
+    /// neighbour's where the two could be one VMA but for it (`find_mergeable_anon_vma`).
+    pub(in crate::space) fn prepare_anon(&self, vma: &Vma) {
+        if vma.anon().is_some() || !self.rule(Rule::Identity) {
+            return;
+        }
+        let right = self.vmas.get(vma.range().end()).filter(|next| may_share(vma, next));
+        let left = self.vmas.prev(vma.range().start()).filter(|prev| may_share(prev, vma));
+        let own = |vma: &Vma| vma.anon().filter(|id| id.lineage() == Lineage::Own);
+        let neighbour = right.and_then(own).or_else(|| left.and_then(own));
+        let neighbour = neighbour.filter(|_| self.rule(Rule::IdentityReuse));
+        vma.adopt_anon(neighbour.unwrap_or_else(|| self.system.new_anon(Lineage::Own)));
+    }
+}

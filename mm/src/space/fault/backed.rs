@@ -1,0 +1,101 @@
+//! Pages of a backing that have no entry yet (Linux's `do_read_fault`, `do_cow_fault`,
+//! `do_shared_fault`).
+
+use std::sync::atomic::Ordering;
+
+use super::{At, no_frame, page_in_table};
+use crate::addr::{Frame, PAGE_BYTES, PAGE_SIZE, VirtAddr};
+use crate::backing::{Backing, BackingError};
+use crate::error::{AccessError, Fault};
+use crate::paging::{Access, AccessKind, Entry, Owner, Touch};
+use crate::phys::{Contents, FrameKind};
+use crate::space::AddressSpace;
+use crate::space::protect::entry_access;
+
+/// How many pages of a file one fault maps, aligned (Linux's `fault_around_bytes`, 64 KiB).
+const FILE_AROUND: u64 = 16;
+
+impl AddressSpace {
+    pub(super) fn backed_fault(
+        &self,
+        at: &At<'_>,
+        backing: &dyn Backing,
+    ) -> Result<(), AccessError> {
+        let copies = at.kind == AccessKind::Write && at.vma.is_private();
+        if copies {
+            // Before the backing is asked, so also where it has no such page (`do_cow_fault`).
+            self.prepare_anon(at.vma);
+        }
+        let frame = self.backing_page(at, backing, at.page)?;
+        let faults = &self.counters.faults;
+        if copies {
+            let copied = self.copy_of(at, frame);
+            self.system.frames().put(frame)?;
+            let access = entry_access(at.vma.flags, Owner::Process);
+            let entry = Entry::leaf(copied?, Owner::Process, access, at.touch());
+            self.install(at.slot(), entry)?;
+            faults.copied.fetch_add(1, Ordering::Relaxed);
+            return Ok(());
+        }
+        let access = entry_access(at.vma.flags, Owner::Backing);
+        self.install(at.slot(), Entry::leaf(frame, Owner::Backing, access, at.touch()))?;
+        faults.backed.fetch_add(1, Ordering::Relaxed);
+        if at.kind == AccessKind::Write {
+            // Linux's `do_shared_fault` looks at nothing else.
+            return Ok(());
+        }
+        self.map_around(at, backing, access)
+    }
+
+    /// Maps the pages around a touched one of a backing, where they can be had. A page that is not
+    /// there is left to its own fault.
+    fn map_around(
+        &self,
+        at: &At<'_>,
+        backing: &dyn Backing,
+        access: Access,
+    ) -> Result<(), AccessError> {
+        let span = FILE_AROUND * PAGE_SIZE;
+        let first = at.page.get() & !(span - 1);
+        for page in (first..first + span).step_by(PAGE_BYTES).map(VirtAddr::new) {
+            let slot = &at.words[page_in_table(page)];
+            if !at.vma.range().contains(page) || slot.load(Ordering::Relaxed) != 0 {
+                continue;
+            }
+            // A file is read ahead; shared memory does not come into being by being near.
+            if backing.is_shared_memory() && !backing.is_resident(at.vma.page_index(page)) {
+                continue;
+            }
+            let Ok(frame) = self.backing_page(at, backing, page) else { break };
+            // Accessed, as Linux's `set_pte_range` has it.
+            let entry = Entry::leaf(frame, Owner::Backing, access, Touch::Read);
+            self.install(slot, entry)?;
+            self.counters.faults.around.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    fn backing_page(
+        &self,
+        at: &At<'_>,
+        backing: &dyn Backing,
+        page: VirtAddr,
+    ) -> Result<Frame, AccessError> {
+        let index = at.vma.page_index(page);
+        backing.page(index).map_err(|error| match error {
+            BackingError::NoPage => Fault::NoBacking(at.addr).into(),
+            BackingError::OutOfMemory => Fault::OutOfMemory(at.addr).into(),
+            BackingError::Broken(broken) => broken.into(),
+        })
+    }
+
+    /// A frame of the process's own with the bytes of another.
+    pub(super) fn copy_of(&self, at: &At<'_>, from: Frame) -> Result<Frame, AccessError> {
+        let frames = self.system.frames();
+        let frame = frames
+            .alloc(FrameKind::Anonymous, Contents::Any)
+            .map_err(|error| no_frame(error, at.addr))?;
+        frames.memory().copy(from, frame);
+        Ok(frame)
+    }
+}

@@ -1,0 +1,169 @@
+//! Faults on pages that are there: copy-on-write and what only looks like it (Linux's `do_wp_page`,
+//! `wp_page_copy`, `wp_page_reuse`).
+//!
+//! ```text
+//!   a private page that is written, and is
+//!     the backing's, or zeros ──────────> a copy takes its place
+//!     anonymous, named elsewhere too ───> a copy takes its place; the last owner keeps it
+//!     anonymous, named here alone ──────> may be written from now on, and so its neighbours
+//! ```
+//!
+//! Where a program goes on page by page, the copies of the next pages are made at once: nobody can tell,
+//! and a fault costs far more than a page.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::{At, no_frame, page_in_table};
+use crate::addr::{PAGE_SIZE, PageRange, VirtAddr, index};
+use crate::error::AccessError;
+use crate::hooks::Invalidation;
+use crate::paging::{Access, AccessKind, Entry, FlushBatch, Owner};
+use crate::phys::{Contents, FrameKind};
+use crate::space::protect::entry_access;
+use crate::space::{AddressSpace, PageClass};
+
+impl AddressSpace {
+    /// There is an entry, but it does not allow the access (or another vCPU was faster).
+    pub(super) fn raise(&self, at: &At<'_>, entry: Entry) -> Result<(), AccessError> {
+        if entry.access().contains(at.needed()) {
+            self.counters.faults.spurious.fetch_add(1, Ordering::Relaxed);
+            // What was only brought in ahead is asked for now.
+            self.replace(at, entry, entry.touched(at.touch()));
+            return Ok(());
+        }
+        let wanted = entry_access(at.vma.flags, entry.owner());
+        if at.kind != AccessKind::Write {
+            let access = wanted.difference(Access::WRITE) | entry.access() & Access::WRITE;
+            self.replace(at, entry, entry.with_access(access).touched(at.touch()));
+            return Ok(());
+        }
+        let own = entry.owner() == Owner::Process;
+        if wanted.contains(Access::WRITE) && !own {
+            self.replace(at, entry, entry.with_access(wanted).touched(at.touch()));
+            return Ok(());
+        }
+        self.prepare_anon(at.vma);
+        if own && self.is_only_owner(entry) {
+            self.replace(at, entry, entry.with_access(wanted).touched(at.touch()));
+            self.reuse_neighbours(at, wanted);
+            return Ok(());
+        }
+        self.copy_pages_from(at, entry)
+    }
+
+    /// A lost race is a fault that comes again.
+    fn replace(&self, at: &At<'_>, old: Entry, new: Entry) {
+        if old != new {
+            let _ = at.slot().compare_exchange(
+                old.raw(),
+                new.raw(),
+                Ordering::AcqRel,
+                Ordering::Relaxed,
+            );
+        }
+    }
+
+    /// Lets the process write those of its pages in this table that it alone still names: a fault less
+    /// for each.
+    fn reuse_neighbours(&self, at: &At<'_>, access: Access) {
+        if self.system.sysctl.fault_ahead() == 1 {
+            return;
+        }
+        let place = page_in_table(at.page);
+        let room = index(at.room(super::Way::Up));
+        for slot in &at.words[place + 1..place + room] {
+            let old = Entry::new(slot.load(Ordering::Acquire));
+            if is_shared_own(old) && self.is_only_owner(old) {
+                let new = old.with_access(access);
+                let _ = slot.compare_exchange(
+                    old.raw(),
+                    new.raw(),
+                    Ordering::AcqRel,
+                    Ordering::Relaxed,
+                );
+            }
+        }
+    }
+
+    /// Whether the process alone names the page of an entry, so that it may write it in place.
+    pub(in crate::space) fn is_only_owner(&self, entry: Entry) -> bool {
+        entry.frame().is_some_and(|frame| self.system.frames().is_exclusive(frame))
+    }
+
+    /// Breaks copy-on-write for a page, and for the next ones where the program goes on page by page.
+    /// The old translations must be gone before the call returns: the write that faulted would find the
+    /// new page by itself, a read on another vCPU would not.
+    fn copy_pages_from(&self, at: &At<'_>, first: Entry) -> Result<(), AccessError> {
+        let window = self.ahead.window(at.addr).min(self.system.sysctl.fault_ahead());
+        let place = page_in_table(at.page);
+        let room = index(window.min(at.room(super::Way::Up)));
+        let mut batch = FlushBatch::new();
+        let mut copy = |space: &Self| {
+            let mut copied = 0;
+            for slot in &at.words[place..place + room] {
+                let old = Entry::new(slot.load(Ordering::Acquire));
+                let next = |old| is_shared_own(old) && !space.is_only_owner(old);
+                let fits = if copied == 0 { old == first } else { next(old) };
+                if !fits {
+                    break;
+                }
+                match space.copy_one(at, slot, old, &mut batch) {
+                    Ok(()) => copied += 1,
+                    // Memory for the page that was asked for: the others can wait.
+                    Err(error) if copied == 0 => return Err(error),
+                    Err(_) => break,
+                }
+            }
+            Ok(copied)
+        };
+        let copied = match PageRange::from_len(at.page, room as u64 * PAGE_SIZE) {
+            Some(pages) => self.invalidate(pages, Invalidation::Clear, copy),
+            None => copy(self),
+        };
+        self.system.finish(batch)?;
+        let copied = copied?;
+        self.ahead.expect(VirtAddr::new(at.page.get() + copied * PAGE_SIZE));
+        self.counters.faults.copied.fetch_add(copied.min(1), Ordering::Relaxed);
+        self.counters.faults.around.fetch_add(copied.saturating_sub(1), Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Puts a copy in the place of one page. If another vCPU was faster, the fault comes again.
+    fn copy_one(
+        &self,
+        at: &At<'_>,
+        slot: &AtomicU64,
+        old: Entry,
+        batch: &mut FlushBatch,
+    ) -> Result<(), AccessError> {
+        let frames = self.system.frames();
+        let Some(frame) = old.frame() else { return Ok(()) };
+        let copy = if self.system.is_zero_frame(frame) {
+            let fresh = frames.alloc(FrameKind::Anonymous, Contents::Zeroed);
+            fresh.map_err(|error| no_frame(error, at.addr))?
+        } else {
+            self.copy_of(at, frame)?
+        };
+        let access = entry_access(at.vma.flags, Owner::Process);
+        let asked = std::ptr::eq(slot, at.slot());
+        let touched = if asked { old.asked_for().touched(at.touch()) } else { old };
+        let new = touched.renamed(copy, Owner::Process).with_access(access);
+        let swapped =
+            slot.compare_exchange(old.raw(), new.raw(), Ordering::AcqRel, Ordering::Relaxed);
+        if swapped.is_err() {
+            return Ok(frames.put(copy)?);
+        }
+        self.counters.resident.remove(PageClass::of(old, frames));
+        self.counters.resident.add(PageClass::of(new, frames));
+        if old.is_accessed() {
+            batch.lowered(frame);
+        }
+        batch.put_later(frame);
+        Ok(())
+    }
+}
+
+/// Whether the entry names an anonymous page that may not be written for now.
+fn is_shared_own(entry: Entry) -> bool {
+    entry.owner() == Owner::Process && entry.is_present() && !entry.is_writable()
+}

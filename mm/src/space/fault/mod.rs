@@ -1,0 +1,157 @@
+//! Page faults (Linux's `handle_mm_fault` and below).
+//!
+//! ```text
+//!   no VMA ─────────────> grows down above? ──> NeedsGrowth, else SEGV_MAPERR
+//!   VMA forbids ────────> SEGV_ACCERR
+//!   entry empty ────────> anonymous, read:         the page of zeros      (fault/anon)
+//!                         anonymous, written:      zeroed frames
+//!                         backing, read or shared: the backing's frame    (fault/backed)
+//!                         backing, private write:  a copy of the backing's frame
+//!   entry there ────────> allows the access: spurious                     (fault/cow)
+//!                         own page, its only owner: raise its permission
+//!                         anybody else's, private write: replace it by a copy
+//! ```
+//!
+//! Everything here runs under the space's lock held shared. An entry is installed by
+//! compare-and-exchange, so of two faults on one page one wins and the other takes its frame back.
+
+mod anon;
+mod backed;
+mod cow;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::{AddressSpace, PageClass};
+use crate::addr::{PAGE_SIZE, TABLE_SPAN, VirtAddr, index};
+use crate::error::{AccessError, Fault};
+use crate::paging::{Access, AccessKind, Entry, Touch};
+use crate::phys::{AllocError, Words};
+use crate::vma::{VmFlags, Vma};
+
+/// What became of a fault.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Resolved {
+    /// The access will succeed when it is tried again.
+    Done,
+    /// [`grow_stack`](AddressSpace::grow_stack) first, under the exclusive lock; then again.
+    NeedsGrowth,
+}
+
+impl AddressSpace {
+    /// Makes an access at `addr` possible.
+    ///
+    /// # Errors
+    /// The [`Fault`] that the program gets as a signal.
+    pub fn fault(&self, addr: VirtAddr, kind: AccessKind) -> Result<Resolved, AccessError> {
+        let Some(vma) = self.vmas.find(addr) else { return Err(Fault::NotMapped(addr).into()) };
+        if addr < vma.range().start() {
+            if vma.flags.contains(VmFlags::GROWSDOWN) {
+                return Ok(Resolved::NeedsGrowth);
+            }
+            return Err(Fault::NotMapped(addr).into());
+        }
+        if !vma.flags.allows(kind) {
+            if kind == AccessKind::Execute && vma.flags.allows(AccessKind::Read) {
+                // The processor finds out that a page is not executable when there is one: Linux brings
+                // it in first, and what is wrong with that is the answer.
+                self.fault(addr, AccessKind::Read)?;
+            }
+            return Err(Fault::Denied(addr).into());
+        }
+        let page = addr.page_floor();
+        let words = self.table.ensure(page).map_err(|error| no_frame(error, addr))?;
+        let at = At { vma, page, addr, kind, words };
+        let entry = Entry::new(at.slot().load(Ordering::Acquire));
+        if entry.is_guard() {
+            return Err(Fault::NotMapped(addr).into());
+        }
+        match &vma.backing {
+            _ if entry.frame().is_some() => self.raise(&at, entry)?,
+            None => self.anonymous_fault(&at)?,
+            Some(backing) => self.backed_fault(&at, &**backing)?,
+        }
+        if let Some(observer) = self.system.observer() {
+            observer.faulted(addr, kind);
+        }
+        Ok(Resolved::Done)
+    }
+
+    /// Installs an entry where nothing is; if something came first, gives the frame back.
+    fn install(&self, slot: &AtomicU64, entry: Entry) -> Result<(), AccessError> {
+        let Some(frame) = entry.frame() else { return Ok(()) };
+        // Told before it is there: from then on another vCPU may take it away again.
+        let class = PageClass::of(entry, self.system.frames());
+        match slot.compare_exchange(0, entry.raw(), Ordering::AcqRel, Ordering::Relaxed) {
+            Ok(_) => self.counters.resident.add(class),
+            Err(_) => self.system.frames().put(frame)?,
+        }
+        Ok(())
+    }
+}
+
+/// A fault and the place it is about.
+struct At<'a> {
+    vma: &'a Vma,
+    page: VirtAddr,
+    addr: VirtAddr,
+    kind: AccessKind,
+    /// The last-level table.
+    words: &'a Words,
+}
+
+impl At<'_> {
+    fn slot(&self) -> &AtomicU64 {
+        &self.words[page_in_table(self.page)]
+    }
+
+    fn touch(&self) -> Touch {
+        match self.kind {
+            AccessKind::Write => Touch::Written,
+            AccessKind::Read | AccessKind::Execute => Touch::Read,
+        }
+    }
+
+    fn needed(&self) -> Access {
+        match self.kind {
+            AccessKind::Read => Access::READ,
+            AccessKind::Write => Access::WRITE,
+            AccessKind::Execute => Access::EXECUTE,
+        }
+    }
+
+    /// How many pages from this one on, itself included, lie in the VMA and in this page's table.
+    fn room(&self, way: Way) -> u64 {
+        let (vma, page) = (self.vma.range(), self.page);
+        let table = page.get() & !(TABLE_SPAN - 1);
+        match way {
+            Way::Down => {
+                let first = vma.start().get().max(table);
+                (page.get() - first) / PAGE_SIZE + 1
+            }
+            Way::Up => (vma.end().get().min(table + TABLE_SPAN) - page.get()) / PAGE_SIZE,
+        }
+    }
+
+    /// Where a program is expected to go on: stacks grow down.
+    fn way(&self) -> Way {
+        if self.vma.flags.contains(VmFlags::GROWSDOWN) { Way::Down } else { Way::Up }
+    }
+}
+
+/// Towards which end of memory a program goes on, page by page.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Way {
+    Up,
+    Down,
+}
+
+fn page_in_table(page: VirtAddr) -> usize {
+    index((page.get() / PAGE_SIZE) & 511)
+}
+
+fn no_frame(error: AllocError, addr: VirtAddr) -> AccessError {
+    match error {
+        AllocError::OutOfMemory => Fault::OutOfMemory(addr).into(),
+        AllocError::Broken(broken) => broken.into(),
+    }
+}
