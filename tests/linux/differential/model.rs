@@ -160,8 +160,6 @@ impl Model {
         if let Some(rule) = start.without {
             linux.system().rules.switch_off(rule);
         }
-        // Linux brings in a page at a time, and mincore sees it.
-        linux.system().sysctl.set_fault_ahead(1);
         // The player's streams: /dev/null twice, and a pipe.
         let both = FileMode::READ | FileMode::WRITE;
         for (fd, mode) in [(0, both), (1, both), (2, FileMode::WRITE)] {
