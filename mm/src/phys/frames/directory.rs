@@ -77,7 +77,8 @@ mod tests {
 
     #[test]
     fn every_block_has_a_place_of_its_own() {
-        let mut expected = (0..6_usize).flat_map(|shelf| (0..1 << shelf).map(move |at| (shelf, at)));
+        let mut expected =
+            (0..6_usize).flat_map(|shelf| (0..1 << shelf).map(move |at| (shelf, at)));
         for block in 0..63 {
             assert_eq!(Some(place(block)), expected.next());
         }

@@ -94,7 +94,8 @@ impl Pool {
     pub(super) fn take_blocks(&mut self, purpose: Purpose, count: usize) -> Option<Vec<Taken>> {
         let unused = |block: usize| self.untaken.contains(&block) || self.empty.contains(&block);
         // Not the first block: it has frame 0.
-        let mut starts = (count..).step_by(count).take_while(|start| start + count <= self.blocks.len());
+        let mut starts =
+            (count..).step_by(count).take_while(|start| start + count <= self.blocks.len());
         let start = starts.find(|&start| (start..start + count).all(unused))?;
         let whole = Want::Aligned(ALL.len());
         let take = |block| {

@@ -99,7 +99,8 @@ impl FrameSet {
     /// The first `count` slots, a power of two, that lie side by side at a multiple of `count`.
     pub(super) fn aligned_run(&self, count: usize) -> Option<Range<usize>> {
         let mut starts = (0..SLOTS).step_by(count);
-        let start = starts.find(|&start| FrameSet::of(start..start + count).without(*self).is_empty())?;
+        let start =
+            starts.find(|&start| FrameSet::of(start..start + count).without(*self).is_empty())?;
         Some(start..start + count)
     }
 }

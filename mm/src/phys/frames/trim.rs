@@ -17,10 +17,10 @@
 
 use std::cmp::Reverse;
 
+use super::BLOCK_FRAMES;
 use super::block::Block;
 use super::pool::Pool;
 use super::set::FrameSet;
-use super::BLOCK_FRAMES;
 use crate::phys::HostPages;
 
 /// Frames to be given back, which nobody can take meanwhile.
