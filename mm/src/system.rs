@@ -1,14 +1,13 @@
 //! What all address spaces of one machine share: memory, frames, the flush sink and the hooks.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
-use crate::addr::Frame;
 use crate::error::{Broken, Errno};
 use crate::failure::FailPoint;
 use crate::hooks::{Guardian, Observer};
 use crate::paging::{FlushBatch, FlushSink, KernelHalf};
-use crate::phys::{AllocError, Contents, FrameKind, Frames, PhysMemory};
+use crate::phys::{Frames, PhysMemory};
 use crate::rules::Rules;
 use crate::sysctl::Sysctl;
 use crate::vma::{AnonId, Lineage};
@@ -31,7 +30,6 @@ pub struct System {
     pub rules: Rules,
     /// Pages promised to all address spaces.
     committed: AtomicU64,
-    zero: OnceLock<Frame>,
     next_anon: AtomicU32,
     next_inode: AtomicU64,
 }
@@ -51,7 +49,6 @@ impl System {
             vma_failures: FailPoint::default(),
             rules: Rules::default(),
             committed: AtomicU64::new(0),
-            zero: OnceLock::new(),
             next_anon: AtomicU32::new(1),
             next_inode: AtomicU64::new(1),
         }
@@ -109,27 +106,6 @@ impl System {
         batch.finish(&*self.sink, &self.frames)
     }
 
-    /// The page of zeros (Linux's `ZERO_PAGE`), made when it is first needed.
-    ///
-    /// # Errors
-    /// [`AllocError`] when there is no frame for it.
-    pub(crate) fn zero_frame(&self) -> Result<Frame, AllocError> {
-        if let Some(&zero) = self.zero.get() {
-            return Ok(zero);
-        }
-        let made = self.frames.alloc(FrameKind::Zero, Contents::Zeroed)?;
-        let zero = *self.zero.get_or_init(|| made);
-        if zero != made {
-            self.frames.put(made)?;
-        }
-        Ok(zero)
-    }
-
-    /// Whether it is the page of zeros.
-    pub(crate) fn is_zero_frame(&self, frame: Frame) -> bool {
-        self.zero.get() == Some(&frame)
-    }
-
     /// A new identity for anonymous memory.
     pub(crate) fn new_anon(&self, lineage: Lineage) -> AnonId {
         loop {
@@ -175,15 +151,5 @@ impl System {
     /// A new inode number for a memory object.
     pub(crate) fn new_inode(&self) -> u64 {
         self.next_inode.fetch_add(1, Ordering::Relaxed)
-    }
-}
-
-impl Drop for System {
-    fn drop(&mut self) {
-        if let Some(&zero) = self.zero.get()
-            && let Err(broken) = self.frames.put(zero)
-        {
-            log::error!("the page of zeros cannot be given up: {broken}");
-        }
     }
 }

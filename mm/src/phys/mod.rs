@@ -7,7 +7,7 @@
 mod frames;
 mod software;
 
-pub use frames::{AllocError, Contents, FrameKind, FrameStats, Frames};
+pub use frames::{AllocError, Contents, FrameKind, FrameStats, Frames, Order, ReverseOwner};
 pub use software::SoftwareMemory;
 
 use std::fmt::Debug;
@@ -21,6 +21,15 @@ pub const BLOCK_FRAMES: u64 = 512;
 
 /// The 512 words of a frame.
 pub type Words = [AtomicU64; 512];
+
+/// In which pages the host holds the guest's memory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum HostPages {
+    /// Of 4 KiB: any frame can be given back by itself.
+    Small,
+    /// Of 2 MiB where it can: giving back a part of one splits it.
+    Huge,
+}
 
 /// The guest's physical memory, from frame 0 up to [`frames`](PhysMemory::frames).
 ///
@@ -57,9 +66,19 @@ pub trait PhysMemory: Debug + Send + Sync {
     /// it can.
     fn populate(&self, run: FrameRun);
 
+    /// In which pages the host holds what it is asked to populate.
+    fn host_pages(&self) -> HostPages;
+
     /// Gives the bytes back to the host; the frames read as zeros afterwards.
     ///
     /// # Errors
     /// [`Broken`] if the host refuses; the bytes are then unspecified.
     fn release(&self, run: FrameRun) -> Result<(), Broken>;
+
+    /// The same of parts of a block of 2 MiB that is otherwise in use. The host is to leave them out until
+    /// they are touched or populated: it must not make the block one huge page again, zeros and all.
+    ///
+    /// # Errors
+    /// As of [`release`](PhysMemory::release).
+    fn release_parts(&self, block: FrameRun, parts: &[FrameRun]) -> Result<(), Broken>;
 }

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{BLOCK_FRAMES, PhysMemory, Words};
+use super::{BLOCK_FRAMES, HostPages, PhysMemory, Words};
 use crate::addr::{Frame, FrameRun, GuestPhysAddr, PAGE_BYTES, index};
 use crate::error::Broken;
 
@@ -102,11 +102,19 @@ impl PhysMemory for SoftwareMemory {
 
     fn populate(&self, _run: FrameRun) {}
 
+    fn host_pages(&self) -> HostPages {
+        HostPages::Small
+    }
+
     fn release(&self, run: FrameRun) -> Result<(), Broken> {
         for i in 0..run.count {
             self.zero(run.start.offset(i));
         }
         Ok(())
+    }
+
+    fn release_parts(&self, _block: FrameRun, parts: &[FrameRun]) -> Result<(), Broken> {
+        parts.iter().try_for_each(|&part| self.release(part))
     }
 }
 

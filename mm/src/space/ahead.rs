@@ -140,9 +140,6 @@ impl AddressSpace {
                     if entry.is_accessed() {
                         batch.lowered(frame);
                     }
-                    if let Some(zero) = settled.frame() {
-                        self.system.frames().get(zero);
-                    }
                     batch.put_later(frame);
                     return Ok(());
                 }
@@ -153,7 +150,7 @@ impl AddressSpace {
 
     /// What becomes of an entry through which zeros were read.
     fn only_read(&self, entry: Entry) -> Entry {
-        match (entry.owner(), self.system.zero_frame()) {
+        match (entry.owner(), self.system.frames().zero_frame()) {
             (Owner::Process, Ok(zero)) => {
                 let access = entry.access().difference(Access::WRITE);
                 Entry::leaf(zero, Owner::Backing, access, Touch::Read)

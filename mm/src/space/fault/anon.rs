@@ -78,10 +78,9 @@ impl AddressSpace {
 
     /// The page of zeros for the page and `wanted - 1` beside it. Says how many.
     fn zeros(&self, at: &At<'_>, wanted: u64) -> Result<u64, AccessError> {
-        let zero = self.system.zero_frame().map_err(|error| no_frame(error, at.addr))?;
+        let zero = self.system.frames().zero_frame().map_err(|error| no_frame(error, at.addr))?;
         let access = at.vma.flags.page_access() - Access::WRITE;
         for i in 0..wanted {
-            self.system.frames().get(zero);
             self.bring_in(at, i, zero, Owner::Backing, access)?;
         }
         Ok(wanted)

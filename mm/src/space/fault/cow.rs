@@ -138,7 +138,7 @@ impl AddressSpace {
     ) -> Result<(), AccessError> {
         let frames = self.system.frames();
         let Some(frame) = old.frame() else { return Ok(()) };
-        let copy = if self.system.is_zero_frame(frame) {
+        let copy = if frames.kind(frame) == Some(FrameKind::Zero) {
             let fresh = frames.alloc(FrameKind::Anonymous, Contents::Zeroed);
             fresh.map_err(|error| no_frame(error, at.addr))?
         } else {

@@ -1,0 +1,526 @@
+//! The frame table and the allocator of frames.
+//!
+//! Memory is taken from the host, and given back, in blocks of 2 MiB; frames are handed out of a
+//! block in ascending order, so that pages touched one after another lie side by side (a flush costs
+//! by the contiguous run). Pages and page tables never share a block while there is a choice: a
+//! table between two data pages would cut every run in two.
+//!
+//! A block of pages is made present as a whole when it is taken, huge where the host can: 90 us for
+//! 512 pages on software KVM, against some 5 us for each page that the guest is the first to touch. A
+//! small program does not need 18 pages, so the first few come from a block that is left alone.
+//!
+//! ```text
+//!   alloc ──> pool    which block? (the lock)          get, put, map, unmap, owner, kind
+//!     │        └ block   which frames of it?                      │ no lock
+//!     │           └ set     512 bits                              v
+//!     └─────────────────────────────────────────> directory ──> record ──> count
+//!   put of the last reference ──> pool (the lock) ──> trim: too much idle? ──> the host
+//! ```
+
+mod block;
+mod count;
+mod directory;
+mod kind;
+mod pool;
+mod record;
+mod set;
+mod sync;
+mod trim;
+
+pub use kind::{Contents, FrameKind, Order};
+pub use record::ReverseOwner;
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use block::Want;
+use count::{Counted, Counts};
+use directory::Directory;
+use pool::{Pool, Reach, Taken};
+use record::{BadSlot, Records};
+use set::FrameSet;
+use trim::Surplus;
+
+use super::{BLOCK_FRAMES, PhysMemory};
+use crate::addr::{Frame, FrameRun, index};
+use crate::error::Broken;
+use crate::failure::FailPoint;
+
+/// Frames in a block, as an index.
+const SLOTS: usize = index(BLOCK_FRAMES);
+
+/// Why there is no frame.
+#[derive(Debug, thiserror::Error)]
+pub enum AllocError {
+    /// The guest's memory is used up.
+    #[error("the guest's memory is used up")]
+    OutOfMemory,
+    /// The machine stops.
+    #[error(transparent)]
+    Broken(#[from] Broken),
+}
+
+/// Counts of the frame table, in frames of 4 KiB.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct FrameStats {
+    /// In use as pages of programs and backings.
+    pub pages: u64,
+    /// In use as page tables and by the machine, the zero frame included.
+    pub tables: u64,
+    /// The most pages and tables in use at one time.
+    pub peak: u64,
+    /// In blocks taken from the host and not given back.
+    pub taken: u64,
+    /// Free, but the host holds memory for them: by so much its resident size is larger than the
+    /// guest's.
+    pub idle: u64,
+    /// Given back to the host, in all.
+    pub released: u64,
+    /// Guest memory as it has grown so far.
+    pub total: u64,
+    /// Bytes, not frames: the records of all frames that were ever used.
+    pub record_bytes: u64,
+}
+
+/// All frames of one machine: who uses which, and how often.
+///
+/// Counting takes no lock. Who may do what is the protocol of Linux's folios:
+///
+/// - [`get`](Frames::get) and [`dup`](Frames::dup) are for those who know of a reference that cannot go
+///   away meanwhile; who only found the frame's number uses [`try_get`](Frames::try_get), and asks again
+///   afterwards whether the frame still is what it was found as.
+/// - Every entry that names a frame holds a reference, and is one of its maps. It is unmapped as the entry
+///   is cleared; the reference is given up when the flush is confirmed.
+/// - Whoever gives up the last reference frees the frame. Entries must not name it then.
+#[derive(Debug)]
+pub struct Frames {
+    memory: Arc<dyn PhysMemory>,
+    records: Directory,
+    /// Innermost lock of the crate: nothing else is taken under it.
+    pool: Mutex<Pool>,
+    /// Frames that were on their way back to the host have arrived.
+    arrived: Condvar,
+    /// Pages in use, to be read without the lock.
+    pages_in_use: Arc<AtomicU64>,
+    zero: OnceLock<Frame>,
+    failures: FailPoint,
+}
+
+impl Frames {
+    /// Manages all frames of `memory`. Frame 0 is never handed out.
+    #[must_use]
+    pub fn new(memory: Arc<dyn PhysMemory>) -> Self {
+        let mut pool = Pool::default();
+        pool.grow_to(memory.frames());
+        Frames {
+            memory,
+            records: Directory::new(),
+            pool: Mutex::new(pool),
+            arrived: Condvar::new(),
+            pages_in_use: Arc::default(),
+            zero: OnceLock::new(),
+            failures: FailPoint::default(),
+        }
+    }
+
+    /// The memory that the frames are in.
+    #[must_use]
+    pub fn memory(&self) -> &dyn PhysMemory {
+        &*self.memory
+    }
+
+    /// The number of pages in use, kept up to date: a flush sink weighs its methods by it.
+    #[must_use]
+    pub fn pages_in_use(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.pages_in_use)
+    }
+
+    /// Where allocations can be made to fail: a run counts as one.
+    #[must_use]
+    pub fn failures(&self) -> &FailPoint {
+        &self.failures
+    }
+
+    /// The counts now.
+    #[must_use]
+    pub fn stats(&self) -> FrameStats {
+        let record_bytes = self.records.bytes();
+        let stats = self.lock().stats;
+        // The page of zeros is nobody's table.
+        let tables = stats.tables - u64::from(self.zero.get().is_some());
+        FrameStats { total: self.memory.frames(), record_bytes, tables, ..stats }
+    }
+}
+
+/// Taking frames.
+impl Frames {
+    /// A frame with one reference.
+    ///
+    /// # Errors
+    /// [`AllocError`] when memory is used up, or the host failed.
+    pub fn alloc(&self, kind: FrameKind, contents: Contents) -> Result<Frame, AllocError> {
+        Ok(self.alloc_run(kind, contents, 1)?.start)
+    }
+
+    /// Between one and `most` contiguous frames, each with one reference.
+    ///
+    /// # Errors
+    /// [`AllocError`] when not even one is left, or the host failed.
+    pub fn alloc_run(
+        &self,
+        kind: FrameKind,
+        contents: Contents,
+        most: u64,
+    ) -> Result<FrameRun, AllocError> {
+        let want = Want::UpTo(index(most.clamp(1, BLOCK_FRAMES)));
+        self.alloc_where(kind, contents, |pool, reach| {
+            Some(vec![pool.take(kind.into(), want, reach)?])
+        })
+    }
+
+    /// A naturally aligned run of that size, each frame with one reference.
+    ///
+    /// # Errors
+    /// [`AllocError`] when no such run is left, though smaller ones may be; or the host failed.
+    pub fn alloc_order(
+        &self,
+        kind: FrameKind,
+        contents: Contents,
+        order: Order,
+    ) -> Result<FrameRun, AllocError> {
+        let (purpose, frames) = (kind.into(), order.frames());
+        self.alloc_where(kind, contents, |pool, reach| {
+            if order >= Order::HUGE {
+                return pool.take_blocks(purpose, index(frames / BLOCK_FRAMES));
+            }
+            Some(vec![pool.take(purpose, Want::Aligned(index(frames)), reach)?])
+        })
+    }
+
+    /// The frame of zeros that stands for all memory that was only read. It has no counts: getting, giving
+    /// up, mapping and unmapping it changes nothing. It is made at the first call.
+    ///
+    /// # Errors
+    /// [`AllocError`] if there is no frame for it.
+    pub fn zero_frame(&self) -> Result<Frame, AllocError> {
+        if let Some(&frame) = self.zero.get() {
+            return Ok(frame);
+        }
+        let made = self.alloc(FrameKind::Zero, Contents::Zeroed)?;
+        let frame = *self.zero.get_or_init(|| {
+            self.counts(made, Counts::pin);
+            made
+        });
+        if frame != made {
+            // Another thread was first.
+            self.put(made)?;
+        }
+        Ok(frame)
+    }
+
+    /// Takes frames by `take`, and makes them what the caller wants.
+    fn alloc_where(
+        &self,
+        kind: FrameKind,
+        contents: Contents,
+        take: impl Fn(&mut Pool, Reach) -> Option<Vec<Taken>>,
+    ) -> Result<FrameRun, AllocError> {
+        if self.failures.refuses() {
+            return Err(AllocError::OutOfMemory);
+        }
+        let (all, surplus) = {
+            let (mut pool, all) = self.take(take)?;
+            // A new block may be present as a whole, and most of it idle.
+            let surplus = pool.surplus(self.memory.host_pages());
+            (all, surplus)
+        };
+        let mut run: Option<FrameRun> = None;
+        for Taken { block, slots, populate } in all {
+            if let Some(slots) = populate {
+                self.memory.populate(frames_of(block, &slots));
+            }
+            if contents == Contents::Zeroed {
+                for slot in slots.dirty.slots() {
+                    self.memory.zero(frames_of(block, &(slot..slot)).start);
+                }
+            }
+            let past = || Broken::Invariant(format!("there are no records of block {block}"));
+            let records = self.records.find_or_make(block).ok_or_else(past)?;
+            records.take(slots.range.clone(), kind);
+            let part = frames_of(block, &slots.range);
+            run = Some(run.map_or(part, |run| FrameRun { count: run.count + part.count, ..run }));
+        }
+        if let Some(surplus) = surplus {
+            self.give_back(surplus)?;
+        }
+        run.ok_or(AllocError::OutOfMemory)
+    }
+
+    /// Takes frames: where it is best, else of memory that is added, else anywhere.
+    fn take(
+        &self,
+        take: impl Fn(&mut Pool, Reach) -> Option<Vec<Taken>>,
+    ) -> Result<(MutexGuard<'_, Pool>, Vec<Taken>), AllocError> {
+        let mut pool = self.lock();
+        loop {
+            if let Some(all) = take(&mut pool, Reach::Preferred) {
+                self.publish(&pool);
+                return Ok((pool, all));
+            }
+            let frames = self.memory.grow()?;
+            if pool.grow_to(frames) {
+                continue;
+            }
+            if let Some(all) = take(&mut pool, Reach::Anywhere) {
+                self.publish(&pool);
+                return Ok((pool, all));
+            }
+            if pool.away == 0 {
+                return Err(AllocError::OutOfMemory);
+            }
+            // Frames that the host is just taking can be had again in a moment.
+            pool = self.arrived.wait(pool).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+/// Counting, without a lock but for what becomes free.
+impl Frames {
+    /// One more reference to a frame in use, of which the caller knows that it stays so meanwhile. To one
+    /// that is not, this does nothing that can be relied on.
+    pub fn get(&self, frame: Frame) {
+        self.counts(frame, Counts::get);
+    }
+
+    /// One more reference, if the frame is in use at all: for those who only found its number. The frame may
+    /// have become another page's before: ask again afterwards.
+    #[must_use]
+    pub fn try_get(&self, frame: Frame) -> bool {
+        self.counts(frame, Counts::try_get).unwrap_or(false)
+    }
+
+    /// [`get`](Self::get) for each frame of the run.
+    pub fn get_run(&self, run: FrameRun) {
+        self.counts_of_run(run, Counts::get);
+    }
+
+    /// Gives up one reference; the last one frees the frame.
+    ///
+    /// # Errors
+    /// [`Broken`] if the frame was not in use, entries still name it, or the host failed to take memory
+    /// back.
+    pub fn put(&self, frame: Frame) -> Result<(), Broken> {
+        self.put_run(FrameRun { start: frame, count: 1 })
+    }
+
+    /// Gives up one reference to each frame of the run, up to the first one where that is an error.
+    ///
+    /// # Errors
+    /// As of [`put`](Self::put).
+    pub fn put_run(&self, run: FrameRun) -> Result<(), Broken> {
+        for (block, slots) in blocks_of(run) {
+            let unused = BadSlot { slot: slots.start, why: count::Miscounted::Unused };
+            let (freed, bad) = match self.records.find(block) {
+                Some(records) => records.put(slots),
+                None => (FrameSet::EMPTY, Some(unused)),
+            };
+            if !freed.is_empty() {
+                self.free(block, freed)?;
+            }
+            if let Some(bad) = bad {
+                return Err(miscounted(block, bad));
+            }
+        }
+        Ok(())
+    }
+
+    /// One more entry names the frame, to which it holds a reference.
+    pub fn map(&self, frame: Frame) {
+        self.counts(frame, Counts::map);
+    }
+
+    /// [`map`](Self::map) for each frame of the run.
+    pub fn map_run(&self, run: FrameRun) {
+        self.counts_of_run(run, Counts::map);
+    }
+
+    /// One more reference and the entry that it is for, at once: what fork does to each page (Linux's
+    /// `folio_get` and `folio_dup_anon_rmap_pte`).
+    pub fn dup(&self, frame: Frame) {
+        self.counts(frame, Counts::dup);
+    }
+
+    /// [`dup`](Self::dup) for each frame of the run.
+    pub fn dup_run(&self, run: FrameRun) {
+        self.counts_of_run(run, Counts::dup);
+    }
+
+    /// One entry less names the frame; its reference is still to be given up.
+    ///
+    /// # Errors
+    /// [`Broken`] if no entry named it.
+    pub fn unmap(&self, frame: Frame) -> Result<(), Broken> {
+        self.unmap_run(FrameRun { start: frame, count: 1 })
+    }
+
+    /// [`unmap`](Self::unmap) for each frame of the run, up to the first one where that is an error.
+    ///
+    /// # Errors
+    /// As of [`unmap`](Self::unmap).
+    pub fn unmap_run(&self, run: FrameRun) -> Result<(), Broken> {
+        for (block, slots) in blocks_of(run) {
+            let unused = BadSlot { slot: slots.start, why: count::Miscounted::NotMapped };
+            let records = self.records.find(block).ok_or_else(|| miscounted(block, unused))?;
+            for slot in slots {
+                let bad = |why| miscounted(block, BadSlot { slot, why });
+                records.counts(slot).unmap().map_err(bad)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// How many references a frame has; 0 for a free one, 2^31 for one that is never freed.
+    #[must_use]
+    pub fn references(&self, frame: Frame) -> u32 {
+        self.counts(frame, Counts::now).map_or(0, Counted::references)
+    }
+
+    /// How many entries name a frame; 0 for one that is never freed, which is not counted.
+    #[must_use]
+    pub fn maps(&self, frame: Frame) -> u32 {
+        self.counts(frame, Counts::now).map_or(0, Counted::maps)
+    }
+
+    /// Whether the caller, who holds a reference, is the only owner of an anonymous frame, and so may
+    /// let it be written in place (Linux's `wp_can_reuse_anon_folio`).
+    #[must_use]
+    pub fn is_exclusive(&self, frame: Frame) -> bool {
+        self.references(frame) == 1 && self.kind(frame) == Some(FrameKind::Anonymous)
+    }
+
+    /// What a frame in use is used for.
+    #[must_use]
+    pub fn kind(&self, frame: Frame) -> Option<FrameKind> {
+        self.record(frame, Records::kind)?
+    }
+
+    /// Says where the reverse map finds the entries of a frame. Before its first entry is there, or by one
+    /// who has locked everybody out who might ask.
+    pub fn set_owner(&self, frame: Frame, owner: ReverseOwner) {
+        self.record(frame, |records, slot| records.set_owner(slot, owner));
+    }
+
+    /// Where the reverse map finds the entries of a frame, to which the caller holds a reference. `None`
+    /// for one that was never mapped.
+    #[must_use]
+    pub fn owner(&self, frame: Frame) -> Option<ReverseOwner> {
+        self.record(frame, Records::owner)?
+    }
+
+    fn record<R>(&self, frame: Frame, what: impl FnOnce(&Records, usize) -> R) -> Option<R> {
+        let (block, slot) = position(frame);
+        Some(what(self.records.find(block)?, slot))
+    }
+
+    fn counts<R>(&self, frame: Frame, what: impl FnOnce(&Counts) -> R) -> Option<R> {
+        self.record(frame, |records, slot| what(records.counts(slot)))
+    }
+
+    fn counts_of_run(&self, run: FrameRun, what: impl Fn(&Counts)) {
+        for (block, slots) in blocks_of(run) {
+            if let Some(records) = self.records.find(block) {
+                records.run(slots).iter().for_each(&what);
+            }
+        }
+    }
+}
+
+/// Giving frames back.
+impl Frames {
+    /// Frees frames whose last reference was given up.
+    fn free(&self, block: usize, set: FrameSet) -> Result<(), Broken> {
+        let surplus = {
+            let mut pool = self.lock();
+            pool.free(block, set);
+            self.publish(&pool);
+            pool.surplus(self.memory.host_pages())
+        };
+        surplus.map_or(Ok(()), |surplus| self.give_back(surplus))
+    }
+
+    /// Gives frames, which are marked as on their way, to the host. If it refuses some, the others are
+    /// given all the same, since somebody may wait for them.
+    fn give_back(&self, surplus: Surplus) -> Result<(), Broken> {
+        let mut answer = Ok(());
+        for blocks in surplus.blocks.chunk_by(|a, b| a + 1 == *b) {
+            let start = frames_of(blocks[0], &(0..0)).start;
+            let run = FrameRun { start, count: blocks.len() as u64 * BLOCK_FRAMES };
+            let parts = blocks.iter().map(|&block| (block, FrameSet::FULL));
+            answer = answer.and(self.arrive(self.memory.release(run), parts));
+        }
+        for (block, set) in surplus.parts {
+            let runs: Vec<FrameRun> = set.runs().map(|slots| frames_of(block, &slots)).collect();
+            let released = self.memory.release_parts(frames_of(block, &block::ALL), &runs);
+            answer = answer.and(self.arrive(released, std::iter::once((block, set))));
+        }
+        answer
+    }
+
+    /// Frames on their way have arrived, or never will.
+    fn arrive(
+        &self,
+        released: Result<(), Broken>,
+        parts: impl Iterator<Item = (usize, FrameSet)>,
+    ) -> Result<(), Broken> {
+        let mut pool = self.lock();
+        for (block, set) in parts {
+            match released {
+                Ok(()) => pool.arrived(block, set),
+                Err(_) => pool.lost(set.len()),
+            }
+        }
+        self.arrived.notify_all();
+        released
+    }
+
+    fn publish(&self, pool: &Pool) {
+        self.pages_in_use.store(pool.stats.pages, Ordering::Relaxed);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Pool> {
+        // A panic elsewhere leaves the pool consistent: every change under the lock is complete.
+        self.pool.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The frames of slots of a block.
+fn frames_of(block: usize, slots: &Range<usize>) -> FrameRun {
+    let start = Frame::new(block as u64 * BLOCK_FRAMES + slots.start as u64);
+    FrameRun { start, count: slots.len() as u64 }
+}
+
+/// The block of a frame, and its slot there.
+fn position(frame: Frame) -> (usize, usize) {
+    let number = frame.number();
+    (index(number / BLOCK_FRAMES), index(number % BLOCK_FRAMES))
+}
+
+/// Cuts a run at the ends of blocks.
+fn blocks_of(run: FrameRun) -> impl Iterator<Item = (usize, Range<usize>)> {
+    let mut left = run;
+    std::iter::from_fn(move || {
+        let (block, slot) = position(left.start);
+        let count = left.count.min(BLOCK_FRAMES - slot as u64);
+        left = FrameRun { start: left.start.offset(count), count: left.count - count };
+        (count > 0).then(|| (block, slot..slot + index(count)))
+    })
+}
+
+fn miscounted(block: usize, BadSlot { slot, why }: BadSlot) -> Broken {
+    let frame = frames_of(block, &(slot..slot)).start;
+    Broken::Invariant(format!("{frame:?} {why}"))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,238 @@
+//! Which block a frame is taken from. All of it is under the allocator's lock.
+//!
+//! ```text
+//!   untaken ──take──> Ready <──> Full      Ready: its free frames are present, so they come first
+//!      ^                │ all free         Holes: its free frames were given back, or never touched
+//!      │                v                  Tables: the same for tables, wherever its frames are
+//!      └─ given back ─ Empty
+//! ```
+//!
+//! A page comes from the first of: `Ready`, `Empty`, a new block (made present as a whole), `Holes`,
+//! memory that is yet to be added, any block at all.
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+
+use super::block::{ALL, Block, Shelf, Slots, Want};
+use super::kind::Purpose;
+use super::set::FrameSet;
+use super::{BLOCK_FRAMES, FrameStats};
+use crate::addr::index;
+
+/// How many pages are handed out before the host is asked for a whole block of them at once.
+pub(super) const PAGES_ONE_BY_ONE: u64 = 16;
+
+/// In how many partly used blocks an aligned run is looked for before a new block is begun.
+const BLOCKS_SEARCHED: usize = 16;
+
+/// All blocks.
+#[derive(Debug, Default)]
+pub(super) struct Pool {
+    /// `None`: the host holds no memory for the block.
+    pub(super) blocks: Vec<Option<Block>>,
+    pub(super) ready: BTreeSet<usize>,
+    holes: BTreeSet<usize>,
+    tables: BTreeSet<usize>,
+    pub(super) empty: BTreeSet<usize>,
+    pub(super) untaken: BTreeSet<usize>,
+    /// Frames on their way back to the host.
+    pub(super) away: u64,
+    pub(super) stats: FrameStats,
+}
+
+/// Frames taken, and what is left to do for them without the lock.
+#[derive(Debug)]
+pub(super) struct Taken {
+    pub(super) block: usize,
+    pub(super) slots: Slots,
+    /// Which frames of the block the host is to make present.
+    pub(super) populate: Option<Range<usize>>,
+}
+
+/// Where frames are looked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Reach {
+    /// Where taking them costs least.
+    Preferred,
+    /// Wherever there are some.
+    Anywhere,
+}
+
+impl Pool {
+    /// Memory has grown to so many frames; says whether that is more than it was.
+    pub(super) fn grow_to(&mut self, frames: u64) -> bool {
+        let have = self.blocks.len();
+        let blocks = index(frames / BLOCK_FRAMES).max(have);
+        self.blocks.resize_with(blocks, || None);
+        self.untaken.extend(have..blocks);
+        blocks > have
+    }
+
+    /// Takes frames out of one block.
+    pub(super) fn take(&mut self, purpose: Purpose, want: Want, reach: Reach) -> Option<Taken> {
+        let few = self.stats.pages < PAGES_ONE_BY_ONE && matches!(want, Want::UpTo(_));
+        let cheapest: &[Shelf] = match (purpose, few) {
+            (Purpose::Tables, _) => &[Shelf::Tables],
+            (Purpose::Pages, true) => &[Shelf::Ready, Shelf::Holes],
+            (Purpose::Pages, false) => &[Shelf::Ready],
+        };
+        let rest: &[Shelf] = match (purpose, reach) {
+            (Purpose::Tables, Reach::Preferred) => &[],
+            (Purpose::Pages, Reach::Preferred) => &[Shelf::Holes],
+            (_, Reach::Anywhere) => &[Shelf::Holes, Shelf::Ready, Shelf::Tables],
+        };
+        let most = if reach == Reach::Preferred { BLOCKS_SEARCHED } else { usize::MAX };
+        let block = self
+            .search(cheapest, want, most)
+            .or_else(|| self.begin(purpose))
+            .or_else(|| self.search(rest, want, most))?;
+        let ahead = if few { Ahead::Nothing } else { Ahead::of(purpose) };
+        self.take_from(block, purpose, want, ahead)
+    }
+
+    /// Takes so many whole blocks that lie side by side, the first at a multiple of their number.
+    pub(super) fn take_blocks(&mut self, purpose: Purpose, count: usize) -> Option<Vec<Taken>> {
+        let unused = |block: usize| self.untaken.contains(&block) || self.empty.contains(&block);
+        // Not the first block: it has frame 0.
+        let mut starts =
+            (count..).step_by(count).take_while(|start| start + count <= self.blocks.len());
+        let start = starts.find(|&start| (start..start + count).all(unused))?;
+        let whole = Want::Aligned(ALL.len());
+        let take = |block| {
+            if self.untaken.remove(&block) {
+                self.open(block, purpose);
+            }
+            self.take_from(block, purpose, whole, Ahead::of(purpose))
+        };
+        (start..start + count).map(take).collect()
+    }
+
+    /// Frees frames of a block that are in use.
+    pub(super) fn free(&mut self, block: usize, set: FrameSet) {
+        if let Some(freed) = self.change(block, |block| block.release(set)) {
+            self.stats.pages -= freed.pages;
+            self.stats.tables -= freed.tables;
+        }
+    }
+
+    /// The first block of these shelves, in their order, that has what is wanted. Looks into `most` of
+    /// each shelf.
+    fn search(&self, shelves: &[Shelf], want: Want, most: usize) -> Option<usize> {
+        let has = |block: &&usize| match (want, self.blocks.get(**block)) {
+            (Want::UpTo(_), _) => true,
+            (Want::Aligned(count), Some(Some(block))) => block.free().aligned_run(count).is_some(),
+            (Want::Aligned(_), _) => false,
+        };
+        let listed = shelves.iter().filter_map(|&shelf| self.shelf(shelf));
+        listed.map(|blocks| blocks.iter().take(most).find(has)).find_map(Option::<&usize>::copied)
+    }
+
+    /// A block with nothing in use: a kept one, or else a new one.
+    fn begin(&mut self, purpose: Purpose) -> Option<usize> {
+        if let Some(&block) = self.empty.first() {
+            return Some(block);
+        }
+        let block = self.untaken.pop_first()?;
+        self.open(block, purpose);
+        Some(block)
+    }
+
+    /// Begins a new block.
+    fn open(&mut self, index: usize, purpose: Purpose) {
+        let mut block = Block::new(purpose);
+        if index == 0 {
+            block.reserve(0..1);
+        }
+        if let Some(shelf) = self.shelf_mut(block.shelf()) {
+            shelf.insert(index);
+        }
+        self.blocks[index] = Some(block);
+        self.stats.taken += BLOCK_FRAMES;
+    }
+
+    fn take_from(
+        &mut self,
+        block: usize,
+        purpose: Purpose,
+        want: Want,
+        ahead: Ahead,
+    ) -> Option<Taken> {
+        let taken = self.change(block, |place| {
+            let new = place.begin(purpose);
+            let slots = place.take(want, purpose)?;
+            let populate = match ahead {
+                Ahead::Nothing => None,
+                Ahead::Block if new => Some(place.make_present()),
+                Ahead::Block => (!slots.present).then(|| slots.range.clone()),
+            };
+            Some(Taken { block, slots, populate })
+        })??;
+        let count = taken.slots.range.len() as u64;
+        match purpose {
+            Purpose::Pages => self.stats.pages += count,
+            Purpose::Tables => self.stats.tables += count,
+        }
+        self.stats.peak = self.stats.peak.max(self.stats.pages + self.stats.tables);
+        Some(taken)
+    }
+
+    /// Changes a block, and lists and counts it as what it then is.
+    pub(super) fn change<R>(
+        &mut self,
+        index: usize,
+        change: impl FnOnce(&mut Block) -> R,
+    ) -> Option<R> {
+        let block = self.blocks.get_mut(index)?.as_mut()?;
+        let (shelf, idle) = (block.shelf(), block.idle().len());
+        let result = change(block);
+        let (new_shelf, new_idle) = (block.shelf(), block.idle().len());
+        self.stats.idle = self.stats.idle + new_idle - idle;
+        if shelf != new_shelf {
+            if let Some(old) = self.shelf_mut(shelf) {
+                old.remove(&index);
+            }
+            if let Some(new) = self.shelf_mut(new_shelf) {
+                new.insert(index);
+            }
+        }
+        Some(result)
+    }
+
+    fn shelf(&self, shelf: Shelf) -> Option<&BTreeSet<usize>> {
+        match shelf {
+            Shelf::Full => None,
+            Shelf::Ready => Some(&self.ready),
+            Shelf::Holes => Some(&self.holes),
+            Shelf::Tables => Some(&self.tables),
+            Shelf::Empty => Some(&self.empty),
+        }
+    }
+
+    fn shelf_mut(&mut self, shelf: Shelf) -> Option<&mut BTreeSet<usize>> {
+        match shelf {
+            Shelf::Full => None,
+            Shelf::Ready => Some(&mut self.ready),
+            Shelf::Holes => Some(&mut self.holes),
+            Shelf::Tables => Some(&mut self.tables),
+            Shelf::Empty => Some(&mut self.empty),
+        }
+    }
+}
+
+/// What is made present with the frames that are taken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Ahead {
+    /// Nothing, not even they.
+    Nothing,
+    /// The whole of a new block; of another one what is taken.
+    Block,
+}
+
+impl Ahead {
+    fn of(purpose: Purpose) -> Self {
+        match purpose {
+            Purpose::Pages => Ahead::Block,
+            Purpose::Tables => Ahead::Nothing,
+        }
+    }
+}
