@@ -1,16 +1,19 @@
 //! What all address spaces of one machine share: memory, frames, the flush sink and the hooks.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::error::{Broken, Errno};
 use crate::failure::FailPoint;
 use crate::hooks::{Guardian, Observer};
-use crate::paging::{FlushBatch, FlushSink, KernelHalf};
+use crate::paging::{FlushBatch, FlushSink, KernelHalf, TableChange};
 use crate::phys::{Frames, PhysMemory};
 use crate::rules::Rules;
 use crate::sysctl::Sysctl;
 use crate::vma::{AnonId, Lineage};
+
+/// How many frames of tables wait for a flush of everything at most: 4 MiB.
+const RETIRED_MOST: u64 = 1024;
 
 /// What all address spaces of one machine share.
 #[derive(Debug)]
@@ -28,6 +31,8 @@ pub struct System {
     pub vma_failures: FailPoint,
     /// Linux's hidden rules: all of them, but in a test.
     pub rules: Rules,
+    /// Tables that were given up and not flushed yet. A leaf lock: nothing is taken under it.
+    retired: Mutex<FlushBatch>,
     /// Pages promised to all address spaces.
     committed: AtomicU64,
     next_anon: AtomicU32,
@@ -48,6 +53,7 @@ impl System {
             sysctl: Sysctl::default(),
             vma_failures: FailPoint::default(),
             rules: Rules::default(),
+            retired: Mutex::default(),
             committed: AtomicU64::new(0),
             next_anon: AtomicU32::new(1),
             next_inode: AtomicU64::new(1),
@@ -98,12 +104,38 @@ impl System {
         self.kernel
     }
 
-    /// Flushes a batch and frees its frames.
+    /// Flushes a batch and frees its frames; with it the retired tables, if it flushes those anyway.
     ///
     /// # Errors
     /// [`Broken`] when the sink cannot flush.
-    pub fn finish(&self, batch: FlushBatch) -> Result<(), Broken> {
+    pub fn finish(&self, mut batch: FlushBatch) -> Result<(), Broken> {
+        if batch.request().tables == TableChange::Unlinked {
+            batch.absorb(std::mem::take(&mut *self.retired()));
+        }
         batch.finish(&*self.sink, &self.frames)
+    }
+
+    /// Takes the tables of a root that no vCPU will use again before it has been given another. They are
+    /// not used anew before a flush of everything, since a vCPU's host may remember what such a frame meant
+    /// as a table; but nothing can be reached through them, so the flush waits until it is worth it.
+    ///
+    /// # Errors
+    /// [`Broken`] when it is, and the sink cannot flush.
+    pub(crate) fn retire(&self, tables: FlushBatch) -> Result<(), Broken> {
+        let most = RETIRED_MOST.min(self.memory().frames() / 64);
+        let all = {
+            let mut retired = self.retired();
+            retired.absorb(tables);
+            if retired.quarantined() <= most {
+                return Ok(());
+            }
+            std::mem::take(&mut *retired)
+        };
+        all.finish(&*self.sink, &self.frames)
+    }
+
+    fn retired(&self) -> MutexGuard<'_, FlushBatch> {
+        self.retired.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A new identity for anonymous memory.

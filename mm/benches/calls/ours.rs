@@ -5,7 +5,7 @@ use std::hint::black_box;
 
 use mm::addr::VirtAddr;
 use mm::replay::SoftwareMachine;
-use mm::space::{MapRequest, SharedSpace};
+use mm::space::{MapRequest, SharedSpace, Vcpus};
 use mm::vma::limits::Limits;
 use mm::vma::{MapFlags, Prot};
 
@@ -85,7 +85,7 @@ impl Ours {
                     }
                 }
                 Figure::Fork => {
-                    let child = space.change().fork()?;
+                    let child = space.change().fork(Vcpus::Stopped)?;
                     child.exit()?;
                 }
                 Figure::Gap => {

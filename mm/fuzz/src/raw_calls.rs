@@ -20,7 +20,7 @@ use mm::inspect::{audit, maps_text};
 use mm::paging::{AccessKind, KernelHalf};
 use mm::phys::{Frames, SoftwareMemory};
 use mm::replay::CountingSink;
-use mm::space::{AddressSpace, SharedSpace};
+use mm::space::{AddressSpace, SharedSpace, Vcpus};
 use mm::sysctl::Overcommit;
 use mm::system::System;
 use mm::vma::limits::Limits;
@@ -289,7 +289,7 @@ impl Run {
             self.processes.swap_remove(at).space.exit().unwrap();
         } else if !ends && self.processes.len() < PROCESSES {
             let parent = &self.processes[at];
-            let child = answered(parent.space.change().fork()).map(|space| Process {
+            let child = answered(parent.space.change().fork(Vcpus::Running)).map(|space| Process {
                 space: SharedSpace::new(space),
                 files: parent.files.clone(),
                 uffds: RefCell::default(),

@@ -11,7 +11,7 @@ use crate::error::{CallError, CallResult};
 use crate::inspect::{audit, maps_text};
 use crate::phys::Frames;
 use crate::replay::SoftwareMachine;
-use crate::space::{MapRequest, RemapRequest, SharedSpace};
+use crate::space::{MapRequest, RemapRequest, SharedSpace, Vcpus};
 use crate::vma::limits::Limits;
 use crate::vma::policy::Policy;
 use crate::vma::{MapType, Userfault};
@@ -417,9 +417,9 @@ fn a_fork_that_may_not_be_promised_its_memory_leaves_nothing() {
     w.map(0, 2, RW).unwrap();
     w.map(4, 2, RW).unwrap();
     let frames = w.machine.frames.stats();
-    w.refused(Vetoed::Commit, || w.machine.space.change().fork());
+    w.refused(Vetoed::Commit, || w.machine.space.change().fork(Vcpus::Running));
     assert_eq!(w.machine.frames.stats().tables, frames.tables);
-    w.machine.space.change().fork().unwrap().exit().unwrap();
+    w.machine.space.change().fork(Vcpus::Running).unwrap().exit().unwrap();
 }
 
 #[test]

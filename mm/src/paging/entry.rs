@@ -9,7 +9,8 @@
 //! states: `HELD`, a page that is there but that `PROT_NONE` forbids to touch; `GUARDED`, no page, and a
 //! touch is a fault (`MADV_GUARD_INSTALL`). `OWN` marks an anonymous page, which may be written in place
 //! by its only owner, against a backing's. `AHEAD` marks a page that was brought in before it was asked
-//! for: until A is set, it is not there for anyone to see.
+//! for: until A is set, it is not there for anyone to see. `REFERENCED` remembers that A was set, where it was
+//! cleared so that the entry is known to be in no translation cache.
 
 use bitflags::bitflags;
 
@@ -24,6 +25,7 @@ const HELD: u64 = 1 << 9;
 const OWN: u64 = 1 << 10;
 const GUARDED: u64 = 1 << 11;
 const AHEAD: u64 = 1 << 52;
+const REFERENCED: u64 = 1 << 53;
 const NO_EXECUTE: u64 = 1 << 63;
 const FRAME: u64 = 0x000f_ffff_ffff_f000;
 
@@ -69,8 +71,6 @@ pub struct Entry(u64);
 impl Entry {
     /// Nothing there.
     pub const EMPTY: Entry = Entry(0);
-    /// The bit that lets ring 3 store, to be taken away where the hardware sets others.
-    pub const WRITE: u64 = WRITE;
     /// No page, and none may come: a guard region's.
     pub const GUARD: Entry = Entry(GUARDED);
 
@@ -105,7 +105,7 @@ impl Entry {
     /// The same page with another permission; accessed and dirty bits stay.
     #[must_use]
     pub fn with_access(self, access: Access) -> Self {
-        let kept = self.0 & (FRAME | ACCESSED | DIRTY | OWN | AHEAD);
+        let kept = self.0 & (FRAME | ACCESSED | DIRTY | OWN | AHEAD | REFERENCED);
         if !access.contains(Access::READ) {
             return Entry(kept | HELD);
         }
@@ -146,10 +146,23 @@ impl Entry {
         Entry(self.0 & !AHEAD)
     }
 
-    /// The same entry as no vCPU has touched it yet.
+    /// The same entry as nobody has touched it yet.
     #[must_use]
     pub const fn old(self) -> Self {
-        Entry(self.0 & !ACCESSED)
+        Entry(self.0 & !(ACCESSED | REFERENCED))
+    }
+
+    /// The same entry as it is once no vCPU has it cached.
+    #[must_use]
+    pub const fn uncached(self) -> Self {
+        let referenced = if self.is_accessed() { REFERENCED } else { 0 };
+        Entry(self.0 & !ACCESSED | referenced)
+    }
+
+    /// The same entry with its accessed bit set if the page was ever accessed.
+    #[must_use]
+    pub const fn recalled(self) -> Self {
+        if self.is_referenced() { Entry(self.0 | ACCESSED) } else { self }
     }
 
     /// Whether there is nothing at all.
@@ -186,6 +199,12 @@ impl Entry {
     #[must_use]
     pub const fn is_accessed(self) -> bool {
         self.0 & ACCESSED != 0
+    }
+
+    /// Whether the page was ever accessed through this entry, also if no vCPU can have it cached now.
+    #[must_use]
+    pub const fn is_referenced(self) -> bool {
+        self.0 & (ACCESSED | REFERENCED) != 0
     }
 
     /// Whether the page was written through this entry.

@@ -108,10 +108,31 @@ impl FlushBatch {
         if !self.request.is_empty() {
             sink.flush(&self.request)?;
         }
-        for run in self.quarantine.drain(..) {
-            frames.put_run(run)?;
+        self.request = FlushRequest::default();
+        self.put_all(frames)
+    }
+
+    /// Gives up the quarantined references without a flush: no vCPU can use the old translations any more.
+    ///
+    /// # Errors
+    /// [`Broken`] if a frame was not in use.
+    pub fn put_all(mut self, frames: &Frames) -> Result<(), Broken> {
+        self.quarantine.drain(..).try_for_each(|run| frames.put_run(run))
+    }
+
+    /// Takes over what another batch holds.
+    pub fn absorb(&mut self, other: FlushBatch) {
+        self.request.leaves.extend(other.request.leaves);
+        if other.request.tables == TableChange::Unlinked {
+            self.request.tables = TableChange::Unlinked;
         }
-        Ok(())
+        self.quarantine.extend(other.quarantine);
+    }
+
+    /// How many references wait for the flush.
+    #[must_use]
+    pub fn quarantined(&self) -> u64 {
+        self.quarantine.iter().map(|run| run.count).sum()
     }
 }
 

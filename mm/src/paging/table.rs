@@ -1,12 +1,14 @@
 //! One address space's page table: four levels of frames in guest memory.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::cursor::Cursor;
 use super::entry::Entry;
 use super::flush::FlushBatch;
-use crate::addr::{self, Frame, PAGE_SHIFT, PageRange, TABLE_SPAN, VirtAddr};
+use crate::addr::{self, Frame, PAGE_SHIFT, PageRange, VirtAddr};
+use crate::error::Broken;
 use crate::phys::{AllocError, Contents, FrameKind, Frames, PhysMemory, Words};
 
 /// The level of the root; leaves of 4 KiB are in level 1.
@@ -29,6 +31,16 @@ pub(super) const fn entry_span(level: u32) -> u64 {
 pub struct KernelHalf {
     /// Entry 511 of the root, or 0.
     pub top_entry: u64,
+}
+
+/// A last-level table.
+struct LastTable<'a> {
+    /// The first address that it maps.
+    start: VirtAddr,
+    /// The entry that points to it.
+    link: &'a AtomicU64,
+    frame: Frame,
+    words: &'a Words,
 }
 
 /// A page table. Entries change only by atomic operations, since vCPUs walk it and set accessed and
@@ -100,25 +112,61 @@ impl PageTable {
     /// Unlinks last-level tables that hold nothing. They are not unlinked as they become empty: that
     /// needs the flush of everything, and most of them are soon used again.
     pub fn reap(&mut self, batch: &mut FlushBatch) {
-        let whole = |level: u32, base: u64, at: usize| base + at as u64 * entry_span(level);
-        for i in 0..USER_ENTRIES {
-            let Some(second) = self.child(self.root, i) else { continue };
-            for j in 0..512 {
-                let Some(third) = self.child(second, j) else { continue };
-                let base = whole(3, whole(4, 0, i), j);
-                for k in 0..512 {
-                    let Some(last) = self.child(third, k) else { continue };
-                    debug_assert!(whole(2, base, k) % TABLE_SPAN == 0);
-                    let words = self.memory().words(last);
-                    if words.iter().all(|w| w.load(Ordering::Relaxed) == 0) {
-                        self.memory().words(third)[k].store(0, Ordering::Release);
-                        batch.table_unlinked();
-                        batch.put_later(last);
-                        self.tables.fetch_sub(1, Ordering::Relaxed);
-                    }
-                }
+        let mut reaped = 0;
+        let done = self.each_last_table(|last| {
+            if last.words.iter().all(|word| word.load(Ordering::Relaxed) == 0) {
+                last.link.store(0, Ordering::Release);
+                batch.table_unlinked();
+                batch.put_later(last.frame);
+                reaped += 1;
+            }
+            ControlFlow::<()>::Continue(())
+        });
+        debug_assert!(done.is_continue());
+        self.tables.fetch_sub(reaped, Ordering::Relaxed);
+    }
+
+    /// A copy of the table in frames of its own: no vCPU can have cached anything of it, so the accessed
+    /// bits of its leaf entries are clear. The pages that entries name have no more references than before:
+    /// one of the two tables has to be given up, or its entries emptied.
+    ///
+    /// # Errors
+    /// [`AllocError`] when there is no frame for a table; nothing is left behind.
+    pub fn renewed(&self) -> Result<PageTable, AllocError> {
+        let top_entry = self.memory().words(self.root)[511].load(Ordering::Relaxed);
+        let fresh = PageTable::new(Arc::clone(&self.frames), KernelHalf { top_entry })?;
+        let copied = self.each_last_table(|last| {
+            if last.words.iter().all(|word| word.load(Ordering::Relaxed) == 0) {
+                return ControlFlow::Continue(());
+            }
+            let copy = match fresh.ensure(last.start) {
+                Ok(copy) => copy,
+                Err(error) => return ControlFlow::Break(error),
+            };
+            for (from, to) in last.words.iter().zip(copy) {
+                let entry = Entry::new(from.load(Ordering::Relaxed)).uncached();
+                to.store(entry.raw(), Ordering::Release);
+            }
+            ControlFlow::Continue(())
+        });
+        match copied {
+            ControlFlow::Continue(()) => Ok(fresh),
+            ControlFlow::Break(error) => {
+                fresh.discard()?;
+                Err(error)
             }
         }
+    }
+
+    /// Gives up all tables, root and user half, at once: of a table that no vCPU has ever used.
+    ///
+    /// # Errors
+    /// [`Broken`] if a frame was not in use.
+    pub fn discard(self) -> Result<(), Broken> {
+        let frames = Arc::clone(&self.frames);
+        let mut batch = FlushBatch::new();
+        self.retire(&mut batch);
+        batch.put_all(&frames)
     }
 
     /// Unlinks every table of the user half (Linux's `free_pgtables`); the root stays. The leaf entries
@@ -130,6 +178,12 @@ impl PageTable {
             self.memory().words(self.root)[at].store(0, Ordering::Release);
         }
         self.tables.store(1, Ordering::Relaxed);
+    }
+
+    /// Gives up a table that another has taken the place of: all its frames are to be retired.
+    pub fn retire(mut self, tables: &mut FlushBatch) {
+        self.free_user_half(tables);
+        self.free_root(tables);
     }
 
     /// Gives up the root of a table whose user half is empty (Linux's `pgd_free`).
@@ -148,6 +202,28 @@ impl PageTable {
                 batch.put_later(child);
             }
         }
+    }
+
+    /// Goes through all last-level tables of the user half, upwards.
+    fn each_last_table<B>(
+        &self,
+        mut then: impl FnMut(LastTable<'_>) -> ControlFlow<B>,
+    ) -> ControlFlow<B> {
+        let span = |level: u32, at: usize| at as u64 * entry_span(level);
+        for i in 0..USER_ENTRIES {
+            let Some(second) = self.child(self.root, i) else { continue };
+            for j in 0..512 {
+                let Some(third) = self.child(second, j) else { continue };
+                let links = self.memory().words(third);
+                for (k, link) in links.iter().enumerate() {
+                    let Some(frame) = self.child(third, k) else { continue };
+                    let words = self.memory().words(frame);
+                    let start = VirtAddr::new(span(4, i) + span(3, j) + span(2, k));
+                    then(LastTable { start, link, frame, words })?;
+                }
+            }
+        }
+        ControlFlow::Continue(())
     }
 
     pub(super) fn memory(&self) -> &dyn PhysMemory {
@@ -170,7 +246,7 @@ impl PageTable {
             Err(linked) => {
                 self.frames.put(made)?;
                 Entry::new(linked).frame().ok_or_else(|| {
-                    crate::error::Broken::Invariant(format!("{linked:#x} is no table link")).into()
+                    Broken::Invariant(format!("{linked:#x} is no table link")).into()
                 })
             }
         }

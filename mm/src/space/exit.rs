@@ -12,11 +12,14 @@ use crate::vma::account::Account;
 use crate::vma::tree::Tree;
 
 impl AddressSpace {
-    /// Unmaps everything, sealed or not, with one flush. No vCPU may run in the space any more; what is
-    /// left is its root, with the kernel half alone.
+    /// Unmaps everything, sealed or not. No vCPU may run in the space any more; what is left is its root,
+    /// with the kernel half alone.
+    ///
+    /// Nothing is flushed: no vCPU gets at the old translations by way of another root. The tables are
+    /// retired ([`System::retire`](crate::system::System)).
     ///
     /// # Errors
-    /// [`Broken`] when the flush fails: the frames are then never used again.
+    /// [`Broken`] when a flush fails: the frames are then never used again.
     pub fn exit_mmap(&mut self) -> Result<(), Broken> {
         let system = Arc::clone(&self.system);
         if let Some(observer) = system.observer() {
@@ -28,10 +31,12 @@ impl AddressSpace {
         if let Some(all) = PageRange::new(VirtAddr::ZERO, VirtAddr::TASK_END) {
             self.zap(all, &mut batch);
         }
-        self.table.free_user_half(&mut batch);
+        batch.put_all(system.frames())?;
+        let mut tables = FlushBatch::new();
+        self.table.free_user_half(&mut tables);
         self.vmas = Tree::new();
         self.account = Account { peak: self.account.peak, ..Account::default() };
-        system.finish(batch)
+        system.retire(tables)
     }
 
     /// Both ends at once, for a space that has one user and no other holder.
@@ -50,6 +55,6 @@ impl AddressSpace {
     pub fn free(self) -> Result<(), Broken> {
         let mut batch = FlushBatch::new();
         self.table.free_root(&mut batch);
-        self.system.finish(batch)
+        self.system.retire(batch)
     }
 }

@@ -5,12 +5,22 @@ use std::sync::atomic::Ordering;
 
 use super::ahead::Ahead;
 use super::{AddressSpace, Counters, PageClass};
-use crate::addr::{PAGE_SIZE, TABLE_SPAN, index};
+use crate::addr::{PAGE_SIZE, PageRange, TABLE_SPAN, VirtAddr, index};
 use crate::error::{CallResult, Errno};
 use crate::paging::{Entry, FlushBatch, Leaf, Owner, PageTable};
 use crate::rules::Rule;
 use crate::vma::tree::Tree;
 use crate::vma::{AnonId, Lineage, VmFlags, Vma};
+
+/// Whether vCPUs may run in a space while it is forked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Vcpus {
+    /// They may: what they may not write any more is flushed.
+    Running,
+    /// None does, and each will be given the space's root anew before it runs again: a root that is new
+    /// itself, so that there is nothing to flush.
+    Stopped,
+}
 
 impl AddressSpace {
     /// A copy of the address space for a child process: the same VMAs, but for those that
@@ -21,7 +31,7 @@ impl AddressSpace {
     /// # Errors
     /// `ENOMEM`: the commit limit, or no memory for a VMA or a table; nothing is left behind.
     /// Source: fork(2), `dup_mmap` in Linux's `mm/mmap.c`.
-    pub fn fork(&mut self) -> CallResult<Self> {
+    pub fn fork(&mut self, vcpus: Vcpus) -> CallResult<Self> {
         let table = PageTable::new(Arc::clone(self.system.frames()), self.system.kernel())?;
         let mut child = AddressSpace {
             system: Arc::clone(&self.system),
@@ -34,18 +44,43 @@ impl AddressSpace {
             counters: Counters::default(),
             ahead: Ahead::default(),
         };
-        let mut batch = FlushBatch::new();
-        let copied = child.reserve(self.vmas.len()).map_err(Into::into);
-        let copied = copied.and_then(|()| self.copy_vmas(&mut child, &mut batch));
-        self.finish(batch)?;
-        if let Err(error) = copied {
+        if let Err(error) = self.copy_into(&mut child, vcpus) {
             child.exit()?;
             return Err(error);
         }
         Ok(child)
     }
 
-    fn copy_vmas(&mut self, child: &mut AddressSpace, batch: &mut FlushBatch) -> CallResult<()> {
+    /// Fills the child. If that fails, the parent is as it was, and the child to be given up.
+    fn copy_into(&mut self, child: &mut AddressSpace, vcpus: Vcpus) -> CallResult<()> {
+        child.reserve(self.vmas.len())?;
+        self.copy_vmas(child)?;
+        if let Some(all) = PageRange::new(VirtAddr::ZERO, VirtAddr::TASK_END) {
+            self.settle(all)?;
+        }
+        match vcpus {
+            Vcpus::Running => {
+                let mut batch = FlushBatch::new();
+                let copied = self.copy_pages(&self.table, child, &mut batch);
+                self.finish(batch)?;
+                copied
+            }
+            Vcpus::Stopped => {
+                let fresh = self.table.renewed()?;
+                // Nothing in it was ever cached, so nothing comes into the batch.
+                let copied = self.copy_pages(&fresh, child, &mut FlushBatch::new());
+                if let Err(error) = copied {
+                    fresh.discard()?;
+                    return Err(error);
+                }
+                let mut tables = FlushBatch::new();
+                std::mem::replace(&mut self.table, fresh).retire(&mut tables);
+                Ok(self.system.retire(tables)?)
+            }
+        }
+    }
+
+    fn copy_vmas(&self, child: &mut AddressSpace) -> CallResult<()> {
         for vma in self.vmas.iter().filter(|vma| !vma.flags.contains(VmFlags::DONTCOPY)) {
             let pages = vma.range().pages();
             if vma.flags.contains(VmFlags::ACCOUNT) {
@@ -57,27 +92,31 @@ impl AddressSpace {
                 return Err(Errno::ENOMEM.into());
             }
         }
-        self.copy_pages(child, batch)
+        Ok(())
     }
 
-    /// Gives the child the entries that it would otherwise not find again (`copy_page_range`). Pages of
-    /// the process's own may be written by neither from now on: who writes first copies.
-    fn copy_pages(&self, child: &AddressSpace, batch: &mut FlushBatch) -> CallResult<()> {
+    /// Gives the child the entries of `table` that it would otherwise not find again (`copy_page_range`).
+    /// Pages of the process's own may be written by neither from now on: who writes first copies.
+    fn copy_pages(
+        &self,
+        table: &PageTable,
+        child: &AddressSpace,
+        batch: &mut FlushBatch,
+    ) -> CallResult<()> {
         // Linux's `vma_needs_copy`: what was never written to is not looked at.
         let needed = |vma: &&Vma| {
             let kept = vma.anon().is_some() || vma.flags.contains(VmFlags::MAYBE_GUARD);
             kept && !vma.flags.contains(VmFlags::WIPEONFORK)
         };
+        let mut last = None;
         for vma in child.vmas.iter().filter(needed) {
-            self.settle(vma.range())?;
-            let mut table = None;
-            for leaf in self.table.cursor(vma.range()) {
+            for leaf in table.cursor(vma.range()) {
                 let span = leaf.addr.get() / TABLE_SPAN;
-                let words = match table {
+                let words = match last {
                     Some((of, words)) if of == span => words,
                     _ => child.table.ensure(leaf.addr)?,
                 };
-                table = Some((span, words));
+                last = Some((span, words));
                 let copy = self.share_page(&leaf, batch);
                 child.counters.resident.add(PageClass::of(copy, self.system.frames()));
                 words[index((leaf.addr.get() / PAGE_SIZE) & 511)]
@@ -94,7 +133,11 @@ impl AddressSpace {
         let Some(frame) = entry.frame() else { return entry };
         self.system.frames().get(frame);
         if entry.owner() == Owner::Process && entry.is_writable() {
-            entry = Entry::new(leaf.slot.fetch_and(!Entry::WRITE, Ordering::AcqRel)).read_only();
+            let lowered = leaf.slot.fetch_update(Ordering::AcqRel, Ordering::Acquire, |raw| {
+                Some(Entry::new(raw).uncached().read_only().raw())
+            });
+            let (Ok(raw) | Err(raw)) = lowered;
+            entry = Entry::new(raw).read_only();
             if entry.is_accessed() {
                 batch.lowered(frame);
             }

@@ -50,6 +50,7 @@ pub use control::{ADDR_COMPAT_LAYOUT, Dumpable, Mdwe, Modes};
 pub use counters::{Counters, FaultCount, PageClass, Resident};
 pub use fault::Resolved;
 pub use fields::{AUXV_WORDS, LayoutField, NewLayout};
+pub use fork::Vcpus;
 pub use layout::Layout;
 pub use map::MapRequest;
 pub use remap::RemapRequest;

@@ -33,7 +33,7 @@ use crate::addr::VirtAddr;
 use crate::error::{AccessError, Broken, CallResult, Fault};
 use crate::paging::{AccessKind, KernelHalf};
 use crate::phys::{AllocError, Frames, SoftwareMemory};
-use crate::space::{AddressSpace, SharedSpace};
+use crate::space::{AddressSpace, SharedSpace, Vcpus};
 use crate::system::System;
 use crate::vma::Userfault;
 use crate::vma::limits::Limits;
@@ -113,7 +113,7 @@ impl Linux {
     /// `ENOMEM`: then there is no child.
     pub fn fork(&mut self, parent: Task, child: Task) -> CallResult<()> {
         let process = self.process(parent)?;
-        let space = Arc::new(SharedSpace::new(process.space.change().fork()?));
+        let space = Arc::new(SharedSpace::new(process.space.change().fork(Vcpus::Stopped)?));
         let files = process.files.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let process = Process {
             space,

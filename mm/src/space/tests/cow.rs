@@ -6,7 +6,7 @@ use super::*;
 
 /// A child of the machine's space, on the same frames.
 fn child_of(m: &SoftwareMachine) -> SoftwareMachine {
-    let child = m.space.change().fork().unwrap();
+    let child = m.space.change().fork(Vcpus::Running).unwrap();
     for space in [&*m.space.look(), &child] {
         audit(space).unwrap();
     }

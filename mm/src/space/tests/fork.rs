@@ -12,7 +12,7 @@ fn a_fork_that_finds_no_frame_for_a_table_leaves_no_page_behind() {
     // The child's root and the three tables below it.
     for nth in 1..=4 {
         m.frames.failures().refuse(NonZeroU64::new(nth).unwrap());
-        assert_eq!(errno_of(m.space.change().fork().map(drop)), Errno::ENOMEM);
+        assert_eq!(errno_of(m.space.change().fork(Vcpus::Running).map(drop)), Errno::ENOMEM);
         m.frames.failures().stop();
         assert_eq!(m.frames.stats().pages, 1, "allocation {nth}");
     }
@@ -32,7 +32,7 @@ fn a_child_has_its_parents_modes_but_what_is_not_for_children() {
         modes.dumpable = Dumpable::No;
         modes.core_filter = 0x7f;
     }
-    let child = m.space.change().fork().unwrap();
+    let child = m.space.change().fork(Vcpus::Running).unwrap();
     let modes = child.modes();
     assert_eq!(modes.mdwe, Mdwe::Off, "PR_MDWE_NO_INHERIT");
     assert_eq!(modes.default_flags, VmFlags::NOHUGEPAGE, "MCL_FUTURE is not inherited");
@@ -42,7 +42,7 @@ fn a_child_has_its_parents_modes_but_what_is_not_for_children() {
     // A MDWE that is for children too stays.
     let m = machine();
     m.space.change().set_mdwe(1, [0; 3]).unwrap();
-    let child = m.space.change().fork().unwrap();
+    let child = m.space.change().fork(Vcpus::Running).unwrap();
     assert_eq!(child.modes().mdwe, Mdwe::RefuseExecGain);
     child.exit().unwrap();
 }
@@ -63,7 +63,7 @@ fn a_child_has_its_parents_layout_and_counts_of_its_own() {
         space.set_auxv(vec![6, 4096, 0, 0]);
         space.counters().pinned.store(3, Ordering::Relaxed);
     }
-    let child = m.space.change().fork().unwrap();
+    let child = m.space.change().fork(Vcpus::Running).unwrap();
     let parent = m.space.look();
     assert_eq!(format!("{:?}", child.layout()), format!("{:?}", parent.layout()));
     assert_eq!(child.layout().auxv, [6, 4096, 0, 0]);

@@ -424,7 +424,7 @@ fn map_shared(f: &Fixture) {
 
 fn spaces() -> Vec<Case> {
     vec![
-        case("fork", |f| match f.m.space.change().fork() {
+        case("fork", |f| match f.m.space.change().fork(Vcpus::Running) {
             Ok(child) => {
                 audit(&child).unwrap();
                 let seen = Snapshot::of(&child);

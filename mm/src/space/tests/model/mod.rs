@@ -253,7 +253,7 @@ fn apply_resize(m: &SoftwareMachine, model: &mut Plain, from: Pages, new: u64) {
 /// The child has what the model says, and what is written there the parent does not see, but in shared
 /// memory.
 fn apply_fork(m: &SoftwareMachine, model: &mut Plain) {
-    let child = m.space.change().fork().unwrap();
+    let child = m.space.change().fork(Vcpus::Running).unwrap();
     audit(&child).unwrap();
     let mut its = model.child();
     let shared = SoftwareMachine {
