@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use super::dispatch::Written;
 use super::exec::Loaded;
 use super::object::{LONG_ENOUGH, ObjectKind};
-use super::{ByteAccess, Linux};
+use super::{ByteAccess, Linux, Process};
 use crate::addr::{PAGE_SIZE, VirtAddr, low_half};
 use crate::backing::{FileMode, Seals};
 use crate::error::{AccessError, Broken, CallError, Errno, Fault};
@@ -18,7 +18,6 @@ use crate::replay::trace::{
     self, FileKind, Held, MapLine, OpenMode, Rss, Setting, Touched, UffdChange, VmFlagNames,
 };
 use crate::sysctl::Overcommit;
-use crate::vma::Userfault;
 use crate::vma::limits::Capabilities;
 
 /// Commands of fcntl(2).
@@ -257,10 +256,18 @@ impl Executor for Linux {
 impl Linux {
     /// A task in the address space of another (`CLONE_VM`).
     fn share(&mut self, parent: Task, child: Task, files: Sharing) -> Result<(), Broken> {
-        let mut process = self.process(parent)?.clone();
-        if files == Sharing::Copied {
-            process.files = Arc::new(Mutex::new(self.files(parent)?.clone()));
-        }
+        let process = self.process(parent)?;
+        let files = match files {
+            Sharing::Shared => Arc::clone(&process.files),
+            Sharing::Copied => Arc::new(Mutex::new(process.files().clone())),
+        };
+        let process = Process {
+            space: process.space.share(),
+            files,
+            policy: process.policy,
+            uffd: Arc::clone(&process.uffd),
+            executable: process.executable.clone(),
+        };
         self.processes.insert(child, process);
         Ok(())
     }
@@ -310,7 +317,7 @@ impl Linux {
     ) -> Result<(), Broken> {
         let result = match change {
             UffdChange::Register(modes) => {
-                let uffd: Arc<Userfault> = self.process(task)?.uffd();
+                let uffd = Arc::clone(&self.process(task)?.uffd);
                 self.register(task, &uffd, addr, len, u64::from(modes.bits()))
             }
             UffdChange::Unregister => self.unregister(task, addr, len),
