@@ -248,7 +248,9 @@ impl Executor for Linux {
     }
 
     fn rss(&mut self, _task: Task) -> Result<Reply<Rss>, LinuxError> {
-        // Which pages of files and of shared memory are resident is not told apart yet.
+        // The counts would differ from Linux's where nothing is wrong: a read of anonymous memory has a
+        // page of its own here, not the zero page, which counts as none; a fault brings in pages that
+        // nobody touched; and files are shared memory underneath. It waits for pages to be Linux's.
         Ok(Reply::Unsupported)
     }
 }
