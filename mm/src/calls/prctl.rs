@@ -49,7 +49,6 @@ const PR_GET_AUXV: i32 = 0x4155_5856;
 const SET_VMA_ANON_NAME: u64 = 0;
 
 /// personality(2): 0xffffffff only asks.
-#[allow(clippy::cast_possible_truncation, reason = "an unsigned int is what the call takes")]
 pub(super) fn personality(c: &Call<'_>) -> CallResult<u64> {
     let persona = low_half(c.word(0));
     let mut space = c.caller.space().change();

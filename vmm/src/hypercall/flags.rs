@@ -1,6 +1,7 @@
 //! Names in the arguments of the calls that are no memory calls; those are in `mm`, which reads and
 //! writes traces. The order in a set is the order in which strace prints.
 
+use mm::calls::{UFFDIO_API, UFFDIO_REGISTER, UFFDIO_UNREGISTER};
 pub(crate) use mm::replay::names::*;
 use nix::libc as c;
 
@@ -107,9 +108,9 @@ pub(crate) const IOCTL: ChoiceSet = ChoiceSet {
         (c::TIOCSPGRP, "TIOCSPGRP"),
         (c::FIONREAD, "FIONREAD"),
         (c::FIONBIO, "FIONBIO"),
-        (0xc018_aa3f, "UFFDIO_API"),
-        (0xc020_aa00, "UFFDIO_REGISTER"),
-        (0x8010_aa01, "UFFDIO_UNREGISTER"),
+        (UFFDIO_API, "UFFDIO_API"),
+        (UFFDIO_REGISTER, "UFFDIO_REGISTER"),
+        (UFFDIO_UNREGISTER, "UFFDIO_UNREGISTER"),
     ],
 };
 

@@ -116,9 +116,13 @@ fn is_of_something_else(call: &MemoryCall) -> bool {
         M::Getrlimit { resource, .. } => (*resource, false),
         _ => return false,
     };
-    let of_memory =
-        [Resource::Data, Resource::Stack, Resource::LockedMemory, Resource::AddressSpace];
-    Resource::from_number(resource).is_some_and(|known| !of_memory.contains(&known)) && !refused
+    Resource::from_number(resource).is_some_and(|known| !limits_memory(&known)) && !refused
+}
+
+/// Whether memory calls depend on the limit.
+pub(super) fn limits_memory(resource: &Resource) -> bool {
+    use Resource as R;
+    matches!(resource, R::Data | R::Stack | R::LockedMemory | R::AddressSpace)
 }
 
 /// What a call that succeeded has written.
