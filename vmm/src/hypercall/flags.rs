@@ -5,6 +5,8 @@ use mm::calls::{UFFDIO_API, UFFDIO_REGISTER, UFFDIO_UNREGISTER};
 pub(crate) use mm::replay::names::*;
 use nix::libc as c;
 
+use super::process::{ARCH_GET_FS, ARCH_GET_GS, ARCH_SET_FS, ARCH_SET_GS};
+
 /// Pairs of a constant's value and its name.
 macro_rules! names {
     ($($name:ident),* $(,)?) => { &[$((c::$name as u64, stringify!($name))),*] };
@@ -60,14 +62,14 @@ pub(crate) const CLOCK: ChoiceSet = ChoiceSet {
     ],
 };
 
-/// `arch_prctl` (arch/x86/include/uapi/asm/prctl.h).
+/// `arch_prctl`.
 pub(crate) const ARCH: ChoiceSet = ChoiceSet {
     prefix: "ARCH_",
     names: &[
-        (0x1001, "ARCH_SET_GS"),
-        (0x1002, "ARCH_SET_FS"),
-        (0x1003, "ARCH_GET_FS"),
-        (0x1004, "ARCH_GET_GS"),
+        (ARCH_SET_GS, "ARCH_SET_GS"),
+        (ARCH_SET_FS, "ARCH_SET_FS"),
+        (ARCH_GET_FS, "ARCH_GET_FS"),
+        (ARCH_GET_GS, "ARCH_GET_GS"),
         (0x1011, "ARCH_GET_CPUID"),
         (0x1012, "ARCH_SET_CPUID"),
     ],

@@ -49,10 +49,15 @@ impl Answer {
     pub fn rax(&self) -> Option<u64> {
         match self {
             Answer::Value(value) => Some(*value),
-            Answer::Error(errno) => Some(i64::from(-(*errno as i32)).cast_unsigned()),
+            Answer::Error(errno) => Some(negated(*errno)),
             Answer::Exit(_) | Answer::Signal(_) => None,
         }
     }
+}
+
+/// An errno as rax holds it.
+pub(crate) fn negated(errno: Errno) -> u64 {
+    i64::from(-(errno as i32)).cast_unsigned()
 }
 
 /// Why a call does not simply return a value.
