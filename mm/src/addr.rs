@@ -224,12 +224,6 @@ impl PageRange {
         PageRange::new(start, start.checked_add(page_align(len)?)?)
     }
 
-    /// The one page that `addr` lies in; `None` past the user half.
-    #[must_use]
-    pub fn page_of(addr: VirtAddr) -> Option<Self> {
-        PageRange::from_len(addr.page_floor(), PAGE_SIZE)
-    }
-
     /// The first address.
     #[must_use]
     pub const fn start(self) -> VirtAddr {

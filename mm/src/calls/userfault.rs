@@ -3,13 +3,15 @@
 
 use std::sync::Arc;
 
+use nix::libc;
+
 use super::{Call, Caller};
 use crate::addr::VirtAddr;
 use crate::error::{CallResult, Errno};
 use crate::vma::Userfault;
 
-/// `UFFD_USER_MODE_ONLY | O_NONBLOCK | O_CLOEXEC`.
-const FLAGS: u64 = 1 | 0o4000 | 0o2_000_000;
+/// The flags of userfaultfd(2); the first is `UFFD_USER_MODE_ONLY`.
+const FLAGS: u64 = 1 | (libc::O_NONBLOCK | libc::O_CLOEXEC) as u64;
 
 /// Agrees on the interface (include/uapi/linux/userfaultfd.h, as the next two).
 pub const UFFDIO_API: u64 = 0xc018_aa3f;

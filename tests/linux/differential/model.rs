@@ -25,7 +25,7 @@ use crate::oracle::Oracle;
 use crate::script::{Answer, Script};
 
 /// What the player sets for itself, with personality(2).
-const ADDR_NO_RANDOMIZE: u32 = 0x0004_0000;
+const ADDR_NO_RANDOMIZE: u32 = libc::ADDR_NO_RANDOMIZE as u32;
 /// Frames of the machine: far more than the acts can touch.
 const FRAMES: u64 = 1 << 16;
 

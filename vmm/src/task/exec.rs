@@ -51,7 +51,7 @@ pub struct Launch {
 }
 
 /// `ADDR_NO_RANDOMIZE` of personality(2).
-const ADDR_NO_RANDOMIZE: u32 = 0x0004_0000;
+const ADDR_NO_RANDOMIZE: u32 = nix::libc::ADDR_NO_RANDOMIZE as u32;
 
 /// A program in memory, ready to run.
 #[derive(Debug)]
