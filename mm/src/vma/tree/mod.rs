@@ -59,6 +59,7 @@ use std::fmt;
 
 use crate::addr::{PageRange, VirtAddr};
 use node::{Inner, Leaf};
+use path::Path;
 use pool::{NIL, Pool, Slot};
 
 /// What a tree can hold: something that occupies a range of addresses.
@@ -86,6 +87,8 @@ pub struct Tree<V> {
     len: usize,
     /// The end of the last span; zero without one.
     top: VirtAddr,
+    /// The way to where the last change was, or `Path::NONE`.
+    path: Path,
     /// A number of spans for which there are inner nodes enough, however few rows each has.
     inners_suffice: usize,
     /// What [`reserve`](Tree::reserve) may not grow beyond, in bytes.
@@ -104,6 +107,7 @@ impl<V: Span> Tree<V> {
             height: 0,
             len: 0,
             top: VirtAddr::ZERO,
+            path: Path::NONE,
             inners_suffice: 0,
             memory_limit: usize::MAX,
         }
@@ -131,6 +135,13 @@ impl<V: Span> Tree<V> {
     #[must_use]
     pub fn find(&self, addr: VirtAddr) -> Option<&V> {
         self.locate(addr).and_then(|spot| self.value(spot))
+    }
+
+    /// Where the span is that [`find`](Self::find) finds, without a look at the span itself: with many
+    /// spans, that is one wait for memory less.
+    #[must_use]
+    pub fn find_range(&self, addr: VirtAddr) -> Option<PageRange> {
+        self.locate(addr).and_then(|spot| PageRange::new(self.start(spot), self.end(spot)))
     }
 
     /// The span that contains `addr`: Linux's `vma_lookup`.
@@ -206,6 +217,10 @@ impl<V: Span> Tree<V> {
     fn locate(&self, addr: VirtAddr) -> Option<Spot> {
         if addr >= self.top {
             return None;
+        }
+        if self.is_on_path(addr) {
+            let leaf = self.path.leaf().node;
+            return Some(Spot { leaf, at: self.leaves[leaf].seek(addr) });
         }
         let mut node = self.root;
         for _ in 0..self.height {
