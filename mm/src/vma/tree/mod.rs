@@ -34,6 +34,11 @@
 //! touches one leaf. Taking a leaf's last span, or moving its end, also changes the first gap of the
 //! next leaf. The open space past the last span belongs to no node: [`Tree::highest_end`] bounds it.
 //!
+//! # The last place
+//!
+//! A call that changes an address space looks at one place many times: what is there, what touches it,
+//! then the edits. The way of the last edit is kept (path.rs), and searches in its leaf start there.
+//!
 //! # Memory
 //!
 //! Nodes and values lie in arenas (pool.rs). [`Tree::reserve`] takes everything that a number of insertions
