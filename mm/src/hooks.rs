@@ -68,7 +68,8 @@ pub trait Observer: Debug + Send + Sync {
 
 /// May veto what a program asks for. A veto is the call's errno, and nothing has changed, but for what
 /// Linux too has changed by then: the VMAs of a `PROT_*` change before the one that was refused, the cut
-/// at the ends of a range that was to be replaced, the target of an mremap.
+/// at the ends of a range that was to be replaced, what was there where shared memory was refused its
+/// promise, the target of an mremap.
 pub trait Guardian: Debug + Send + Sync {
     /// mmap(2) or remap_file_pages(2), before anything else is looked at (`security_mmap_file`).
     ///

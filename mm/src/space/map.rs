@@ -7,6 +7,7 @@ use crate::addr::{PAGE_SHIFT, PageRange, VirtAddr, page_align};
 use crate::backing::{Backing, FileMode, HugePool, Placement, SharedMemory};
 use crate::error::{CallResult, Errno};
 use crate::paging::FlushBatch;
+use crate::promise::Payer;
 use crate::rules::Rule;
 use crate::vma::limits::Capabilities;
 use crate::vma::merge::{Origin, insert_merged};
@@ -53,7 +54,8 @@ impl AddressSpace {
     /// `mmap_min_addr`; `EEXIST` with `MAP_FIXED_NOREPLACE`; `EPERM`, `EAGAIN` locking; what the file
     /// forbids (`EOVERFLOW`, `EOPNOTSUPP`, `EACCES`, `EPERM`, `ENODEV`); `EINVAL` the type, or growing
     /// where that cannot be; `EACCES` writable and executable under MDWE; `EPERM` over a sealed VMA;
-    /// `ENOMEM` `RLIMIT_AS`, `RLIMIT_DATA`, the commit limit.
+    /// `ENOMEM` `RLIMIT_AS`, `RLIMIT_DATA`, the commit limit. Nothing has changed then, except that what
+    /// shared memory was to replace is gone when its own promise is refused.
     /// Source: mmap(2), Linux's `mm/mmap.c` and `mm/vma.c`.
     pub fn mmap(&mut self, request: &MapRequest) -> CallResult<VirtAddr> {
         if !request.offset.is_multiple_of(1 << PAGE_SHIFT) {
@@ -147,9 +149,6 @@ impl AddressSpace {
             vma.backing = Some(Arc::clone(file));
             vma.pgoff = pgoff;
         } else if vm.contains(VmFlags::SHARED) && self.rule(Rule::SharedObject) {
-            let frames = Arc::clone(self.system.frames());
-            let object = SharedMemory::new(frames, pages, self.system.new_inode());
-            vma.backing = Some(Arc::new(object));
             vma.pgoff = 0;
         }
         Ok((vma, vm))
@@ -210,13 +209,18 @@ impl AddressSpace {
             freed = 0;
             vma.flags |= VmFlags::ACCOUNT;
         }
+        // While what is there still counts, as in Linux.
+        let object = self.new_shared_object(&vma);
         if old.pages > 0 {
             let mut batch = FlushBatch::new();
             self.remove_gathered(range, &mut batch);
             self.system.uncommit(freed);
             self.finish(batch)?;
         }
-        if let Some(backing) = &vma.backing {
+        if let Some(object) = object {
+            // What was there stays gone if there is none: Linux leaves a hole likewise.
+            vma.backing = Some(Arc::new(object?));
+        } else if let Some(backing) = &vma.backing {
             // What was there stays gone if this fails: Linux leaves a hole likewise.
             vma.flags = match backing.map(vma.flags) {
                 Ok(flags) => flags,
@@ -245,6 +249,23 @@ impl AddressSpace {
         }
         self.tell_mapped(start);
         Ok(())
+    }
+
+    /// The object behind shared memory without a file, if that is what the VMA is (Linux's
+    /// `shmem_zero_setup` and `shmem_acct_size`). Nobody but the VMA has it, so its pages are promised
+    /// now or, with `VM_NORESERVE`, one by one.
+    fn new_shared_object(&self, vma: &Vma) -> Option<Result<SharedMemory, Errno>> {
+        let anonymous = vma.backing.is_none() && vma.flags.contains(VmFlags::SHARED);
+        if !anonymous || !self.rule(Rule::SharedObject) {
+            return None;
+        }
+        let (frames, pages) = (Arc::clone(self.system.frames()), vma.range().pages());
+        let object = SharedMemory::new(frames, pages, self.system.new_inode());
+        Some(if vma.flags.contains(VmFlags::NORESERVE) {
+            Ok(object.promised_by_page(self.system.no_promise()))
+        } else {
+            self.promise(pages).map(|promise| object.promised(promise))
+        })
     }
 
     /// Tells that memory was mapped, which is part of the VMA at `start` now.

@@ -63,7 +63,9 @@ use crate::addr::{PAGE_SHIFT, PageRange, VirtAddr};
 use crate::error::Errno;
 use crate::paging::{Entry, FlushBatch, PageTable};
 use crate::phys::AllocError;
+use crate::promise::{Payer, Promise};
 use crate::rules::Rule;
+use crate::sysctl::Claimant;
 use crate::system::System;
 use crate::vma::account::{Account, is_data};
 use crate::vma::limits::{Capabilities, Limits};
@@ -201,7 +203,8 @@ impl AddressSpace {
 
     /// Promises `pages` more (Linux's `security_vm_enough_memory_mm`).
     fn commit(&self, pages: u64) -> Result<(), Errno> {
-        self.system.commit(pages, self.account.total)
+        let capabilities = self.limits.capabilities;
+        self.system.commit(pages, Claimant { mapped: self.account.total, capabilities })
     }
 
     /// Makes sure that `vmas` more VMAs can be inserted, so that inserting them cannot fail.
@@ -281,6 +284,13 @@ impl AddressSpace {
     fn tables_worth_keeping(&self) -> u64 {
         let needed = self.account.total / 512 + 4 * self.vmas.len() as u64;
         256 + 2 * needed
+    }
+}
+
+impl Payer for AddressSpace {
+    fn promise(&self, pages: u64) -> Result<Promise, Errno> {
+        self.commit(pages)?;
+        Ok(self.system.held(pages))
     }
 }
 

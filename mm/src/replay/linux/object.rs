@@ -10,6 +10,7 @@ use crate::backing::{
     Backing, BackingError, BackingName, FileMode, OpenFile, Placement, Seals, SharedMemory, no_sync,
 };
 use crate::error::{Broken, Errno};
+use crate::promise::Payer;
 use crate::rules::Rule;
 use crate::vma::{MapFlags, VmFlags};
 
@@ -32,8 +33,8 @@ pub(super) const LONG_ENOUGH: u64 = u64::MAX >> PAGE_SHIFT;
 struct RegularFile(SharedMemory);
 
 impl Backing for RegularFile {
-    fn page(&self, index: u64) -> Result<Frame, BackingError> {
-        self.0.page(index)
+    fn page(&self, index: u64, payer: &dyn Payer) -> Result<Frame, BackingError> {
+        self.0.page(index, payer)
     }
 
     fn name(&self) -> BackingName {
@@ -71,7 +72,9 @@ impl Linux {
     ) -> Arc<dyn Backing> {
         let memory = SharedMemory::file(Arc::clone(self.system.frames()), pages, name);
         match kind {
-            ObjectKind::Memfd | ObjectKind::Unmappable => Arc::new(memory),
+            ObjectKind::Memfd | ObjectKind::Unmappable => {
+                Arc::new(memory.promised_by_page(self.system.no_promise()))
+            }
             ObjectKind::File => Arc::new(RegularFile(memory)),
         }
     }
@@ -102,7 +105,7 @@ impl Linux {
         let _ = memory.add_seals(seals);
         let open = |object: Arc<dyn Backing>| Arc::new(OpenFile::new(object, mode));
         let descriptor = if kind == ObjectKind::Memfd {
-            let memory = Arc::new(memory);
+            let memory = Arc::new(memory.promised_by_page(self.system.no_promise()));
             Descriptor { file: open(Arc::clone(&memory) as _), memfd: Some(memory) }
         } else {
             open(Arc::new(RegularFile(memory))).into()

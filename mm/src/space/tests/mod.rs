@@ -2,6 +2,7 @@
 //! model.
 
 mod change;
+mod commit;
 mod failure;
 mod files;
 mod fork;
