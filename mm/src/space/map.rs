@@ -10,7 +10,7 @@ use crate::paging::FlushBatch;
 use crate::promise::Payer;
 use crate::rules::Rule;
 use crate::vma::limits::Capabilities;
-use crate::vma::merge::{Origin, insert_merged};
+use crate::vma::merge::Origin;
 use crate::vma::place::{PlaceRequest, PlaceSource, get_unmapped_area};
 use crate::vma::{MapFlags, MapType, Prot, VmFlags, Vma};
 
@@ -236,13 +236,12 @@ impl AddressSpace {
         let unlocked =
             vma.flags.contains(VmFlags::LOCKED) && vma.flags.intersects(VmFlags::UNLOCKABLE);
         let apart = vma.backing.is_some() && !self.rule(Rule::FileOffset);
-        let (start, merged) = if apart {
+        let start = if apart {
             let _ = self.vmas.insert(vma);
-            (range.start(), None)
+            range.start()
         } else {
-            insert_merged(&mut self.vmas, vma, Origin::New)
+            self.insert_merged(vma, Origin::New)
         };
-        self.counters.merges.count(merged);
         if unlocked {
             // Only now, as Linux does: what is mapped beside it later finds other flags.
             self.change_flags(start, |flags| flags.difference(VmFlags::LOCKED_MASK));
