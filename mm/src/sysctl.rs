@@ -97,14 +97,18 @@ impl Sysctl {
         self.overcommit.store(number, Ordering::Relaxed);
     }
 
-    /// Sets `vm.overcommit_ratio`: how many hundredths of all memory may be promised in mode 2.
+    /// Sets `vm.overcommit_ratio`: how many hundredths of all memory may be promised in mode 2. It takes
+    /// the place of a size.
     pub fn set_overcommit_ratio(&self, percent: u64) {
         self.overcommit_ratio.store(percent, Ordering::Relaxed);
+        self.overcommit_kbytes.store(0, Ordering::Relaxed);
     }
 
-    /// Sets `vm.overcommit_kbytes`: how much may be promised in mode 2, in KiB; 0 leaves it to the ratio.
+    /// Sets `vm.overcommit_kbytes`: how much may be promised in mode 2, in KiB. It takes the place of a
+    /// ratio, which is 0 from then on.
     pub fn set_overcommit_kbytes(&self, kbytes: u64) {
         self.overcommit_kbytes.store(kbytes, Ordering::Relaxed);
+        self.overcommit_ratio.store(0, Ordering::Relaxed);
     }
 
     /// Sets `vm.admin_reserve_kbytes`: what is kept in mode 2 for those with `CAP_SYS_ADMIN`, in KiB.

@@ -193,6 +193,10 @@ fn the_limit_is_a_share_of_all_memory_or_a_size() {
     assert_eq!(sysctl.commit_limit(), 800);
     sysctl.set_overcommit_kbytes(7);
     assert_eq!(sysctl.commit_limit(), 1);
+    sysctl.set_overcommit_kbytes(0);
+    assert_eq!(sysctl.commit_limit(), 0, "the ratio is gone");
+    sysctl.set_overcommit_ratio(10);
+    assert_eq!(sysctl.commit_limit(), 100);
 }
 
 #[test]
