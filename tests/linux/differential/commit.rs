@@ -29,9 +29,11 @@ const A: u64 = 0x100_0000_0000;
 /// Acts in a sequence, unless it ends before.
 const LENGTH: usize = 80;
 /// Sequences.
-const SEQUENCES: u64 = 72;
-/// How many acts must have been compared at least, and refused for want of memory.
-const LEAST: (u64, u64) = (3000, 300);
+const SEQUENCES: u64 = 96;
+/// How many acts must have been compared at least.
+const LEAST: u64 = 3000;
+/// How many maps and forks must have been refused for want of memory under each setting that refuses anything.
+const LEAST_REFUSED: usize = 10;
 /// The descriptor of /proc/meminfo in process 0.
 const MEMINFO: u64 = 3;
 /// The memfd's.
@@ -355,6 +357,12 @@ fn machines(start: &Start, memory: Memory, values: &[(&'static str, u64)]) -> Re
     Ok([limit(memory.limit - DOUBT), limit(memory.limit), limit(memory.limit + DOUBT)])
 }
 
+/// Whether it is memory that was refused: other calls say `ENOMEM` of a hole as well.
+fn is_refusal(act: &Act, (outcome, _): &(Outcome, i64)) -> bool {
+    matches!(act.deed, Deed::Fork(_) | Deed::Call(M::Mmap { .. }))
+        && *outcome == Outcome::Errno(ENOMEM)
+}
+
 /// Compares sequences under every setting.
 pub fn compare() -> Result<()> {
     let mut oracle = Oracle::nested()?;
@@ -369,9 +377,10 @@ pub fn compare() -> Result<()> {
             start = start.without(rule);
         }
     }
-    let (mut compared, mut refused) = (0, 0);
+    let (mut compared, mut refused) = (0, [0; SETTINGS.len()]);
     for seed in 0..SEQUENCES {
-        let setting = SETTINGS[usize::try_from(seed).unwrap_or(0) % SETTINGS.len()];
+        let which = usize::try_from(seed)? % SETTINGS.len();
+        let setting = SETTINGS[which];
         let values = setting.values(memory);
         let now = configure(&mut oracle, &values)?;
         let limit = Model::new(&start.clone().set(&values))?.commit_limit();
@@ -384,12 +393,17 @@ pub fn compare() -> Result<()> {
             return Err(format!("seed {seed}, {setting:?}:\n{listing}{difference}").into());
         }
         compared += acts.len() as u64;
-        let refusal = |step: &&(Outcome, i64)| step.0 == Outcome::Errno(ENOMEM);
-        refused += steps.iter().filter(refusal).count() as u64;
+        refused[which] +=
+            acts.iter().zip(&steps).filter(|(act, step)| is_refusal(act, step)).count();
     }
-    println!("{compared} acts compared, {refused} of them refused for want of memory");
-    if compared < LEAST.0 || refused < LEAST.1 {
-        return Err(format!("only {compared} acts, {refused} refused").into());
+    let summary = format!("{compared} acts compared; refused for want of memory {refused:?} of");
+    println!("{summary} {SETTINGS:?}");
+    let enough = |(setting, &refused): (&Setting, &usize)| match setting {
+        Setting::Always => refused == 0,
+        _ => refused >= LEAST_REFUSED,
+    };
+    if compared < LEAST || !SETTINGS.iter().zip(&refused).all(enough) {
+        return Err(format!("too few: {summary} {SETTINGS:?}").into());
     }
     Ok(())
 }
