@@ -450,7 +450,7 @@ impl Model {
             let range = vma.range();
             // A touch below a stack makes it longer.
             let is_above = !vma.flags.contains(VmFlags::GROWSDOWN) && range.start().get() >= end;
-            vma.userfault.is_some() && !is_above && range.end().get() > addr
+            vma.userfault().is_some() && !is_above && range.end().get() > addr
         })
     }
 
