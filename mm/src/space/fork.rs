@@ -7,6 +7,7 @@ use super::ahead::Ahead;
 use super::{AddressSpace, Counters, PageClass};
 use crate::addr::{PAGE_SIZE, PageRange, TABLE_SPAN, VirtAddr, index};
 use crate::error::{CallResult, Errno};
+use crate::hooks::Invalidation;
 use crate::paging::{Entry, FlushBatch, Leaf, Owner, PageTable};
 use crate::rules::Rule;
 use crate::vma::tree::Tree;
@@ -108,20 +109,38 @@ impl AddressSpace {
             let kept = vma.anon().is_some() || vma.flags.contains(VmFlags::MAYBE_GUARD);
             kept && !vma.flags.contains(VmFlags::WIPEONFORK)
         };
-        let mut last = None;
         for vma in child.vmas.iter().filter(needed) {
-            for leaf in table.cursor(vma.range()) {
-                let span = leaf.addr.get() / TABLE_SPAN;
-                let words = match last {
-                    Some((of, words)) if of == span => words,
-                    _ => child.table.ensure(leaf.addr)?,
-                };
-                last = Some((span, words));
-                let copy = self.share_page(&leaf, batch);
-                child.counters.resident.add(PageClass::of(copy, self.system.frames()));
-                words[index((leaf.addr.get() / PAGE_SIZE) & 511)]
-                    .store(copy.raw(), Ordering::Release);
+            let mut share = |space: &Self| space.copy_part(table, child, vma, batch);
+            // Where both share the pages until one writes (`is_cow_mapping`).
+            let may = vma.flags & (VmFlags::SHARED | VmFlags::MAYWRITE);
+            if may == VmFlags::MAYWRITE {
+                self.invalidate(vma.range(), Invalidation::Fork, share)?;
+            } else {
+                share(self)?;
             }
+        }
+        Ok(())
+    }
+
+    /// The entries of one VMA.
+    fn copy_part(
+        &self,
+        table: &PageTable,
+        child: &AddressSpace,
+        vma: &Vma,
+        batch: &mut FlushBatch,
+    ) -> CallResult<()> {
+        let mut last = None;
+        for leaf in table.cursor(vma.range()) {
+            let span = leaf.addr.get() / TABLE_SPAN;
+            let words = match last {
+                Some((of, words)) if of == span => words,
+                _ => child.table.ensure(leaf.addr)?,
+            };
+            last = Some((span, words));
+            let copy = self.share_page(&leaf, batch);
+            child.counters.resident.add(PageClass::of(copy, self.system.frames()));
+            words[index((leaf.addr.get() / PAGE_SIZE) & 511)].store(copy.raw(), Ordering::Release);
         }
         Ok(())
     }
@@ -149,7 +168,7 @@ impl AddressSpace {
     fn child_of(&self, vma: &Vma) -> Vma {
         let mut copy = vma.clone();
         copy.flags.remove(VmFlags::LOCKED_MASK | VmFlags::UFFD);
-        copy.userfault = None;
+        copy.set_userfault(None);
         // Each VMA becomes a branch of its own of the memory's family.
         let inherited = self.rule(Rule::ForkLineage);
         let lineage = if inherited { Lineage::Inherited } else { Lineage::Own };

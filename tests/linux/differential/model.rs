@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use guest::call::number::BRK;
 use guest::script::{Name, Op, Vma};
 use libtest_mimic::Failed;
 use mm::addr::{PAGE_SIZE, TASK_SIZE, VirtAddr};
@@ -11,9 +12,9 @@ use mm::error::{AccessError, CallError, Fault};
 use mm::inspect;
 use mm::paging::AccessKind;
 use mm::replay::calls::MemoryCall as M;
-use mm::replay::engine::Task;
+use mm::replay::engine::{Executor, Reply, Task};
 use mm::replay::linux::{ByteAccess, Linux, ObjectKind, Written};
-use mm::replay::trace::{AnonOrigin, Hidden, MapLine, Span, VmFlagNames};
+use mm::replay::trace::{AnonOrigin, Hidden, MapLine, Setting, Span, VmFlagNames};
 use mm::rules::Rule;
 use mm::vma::limits::Capabilities;
 use mm::vma::merge::Merge;
@@ -21,10 +22,10 @@ use mm::vma::{Userfault, VmFlags};
 
 use super::act::{Act, Deed, Open};
 use crate::oracle::Oracle;
-use crate::script::{Answer, BRK, Script};
+use crate::script::{Answer, Script};
 
 /// What the player sets for itself, with personality(2).
-const ADDR_NO_RANDOMIZE: u32 = 0x0004_0000;
+const ADDR_NO_RANDOMIZE: u32 = libc::ADDR_NO_RANDOMIZE as u32;
 /// Frames of the machine: far more than the acts can touch.
 const FRAMES: u64 = 1 << 16;
 
@@ -61,20 +62,34 @@ pub struct Start {
     brk: u64,
     /// What the host has: promises beyond it are refused.
     total_pages: u64,
-    /// A rule that our side does without.
-    without: Option<Rule>,
+    /// Rules that our side does without.
+    without: Vec<Rule>,
+    /// Settings of the machine by name, the later ones last.
+    settings: Vec<(&'static str, u64)>,
 }
 
 impl Start {
     /// The same without one of our rules.
-    pub fn without(self, rule: Rule) -> Self {
-        Start { without: Some(rule), ..self }
+    pub fn without(mut self, rule: Rule) -> Self {
+        self.without.push(rule);
+        self
+    }
+
+    /// The same on a machine with so many pages of memory.
+    pub fn on_machine(self, total_pages: u64) -> Self {
+        Start { total_pages, ..self }
+    }
+
+    /// The same with these settings of the machine (`vm.*`) beside those that it has.
+    pub fn set(mut self, settings: &[(&'static str, u64)]) -> Self {
+        self.settings.extend(settings);
+        self
     }
 
     /// Checks every invariant of a process, but not without a rule: then it is the comparison that has
     /// to notice.
     pub fn is_sound(&self, model: &Model, process: u8) -> std::result::Result<(), Failed> {
-        if self.without.is_some() { Ok(()) } else { model.audit(process) }
+        if !self.without.is_empty() { Ok(()) } else { model.audit(process) }
     }
 
     /// Where the kernel's own pages begin that lie above everything it places.
@@ -90,17 +105,28 @@ impl Start {
         script.step(0, Op::VmFlags { start: 0, end: TASK_SIZE });
         script.call(BRK, &[0]);
         let answers = oracle.run(&script)?;
-        let [Answer::Maps(vmas), Answer::VmFlags(flags), Answer::Result { value: Ok(brk), .. }] =
-            &answers[..]
-        else {
-            return Err(format!("the starting state: {answers:?}").into());
+        let (vmas, flags, brk) = match &answers[..] {
+            [Answer::Maps(vmas), Answer::VmFlags(flags), Answer::Result { value: Ok(brk), .. }] => {
+                (vmas.clone(), flags, brk)
+            }
+            // Kernels before 6.11 have no PROCMAP_QUERY.
+            [Answer::Error(_), Answer::VmFlags(flags), Answer::Result { value: Ok(brk), .. }] => {
+                (flags.iter().map(|(range, flags)| vma_of(range, flags)).collect(), flags, brk)
+            }
+            _ => return Err(format!("the starting state: {answers:?}").into()),
         };
         let lines = vmas.iter().zip(flags).enumerate().map(|(at, (vma, (_, flags)))| {
             let names = flags.split_whitespace().filter_map(|n| n.as_bytes().try_into().ok());
             let flags = VmFlagNames(names.collect());
             starting_line(at, vma, flags)
         });
-        Ok(Start { lines: lines.collect(), brk: *brk, total_pages: total_pages()?, without: None })
+        Ok(Start {
+            lines: lines.collect(),
+            brk: *brk,
+            total_pages: total_pages()?,
+            without: Vec::new(),
+            settings: Vec::new(),
+        })
     }
 }
 
@@ -113,6 +139,22 @@ fn total_pages() -> std::result::Result<u64, Failed> {
     };
     let both = kib("MemTotal:").zip(kib("SwapTotal:"));
     both.map(|(memory, swap)| (memory + swap) / 4).ok_or_else(|| "no MemTotal".into())
+}
+
+/// A VMA as far as its flags tell. Of a file nothing is known, but for the sake of shared memory.
+fn vma_of(range: &Range<u64>, flags: &str) -> Vma {
+    let has = |name: &str| flags.split_whitespace().any(|flag| flag == name);
+    let bit = |name: &str, bit: u8| if has(name) { bit } else { 0 };
+    let name = match () {
+        () if has("gd") => Name::Stack,
+        () if has("pf") => Name::Vvar,
+        () if has("de") && has("ex") => Name::Vdso,
+        () => Name::None,
+    };
+    let permissions = bit("rd", Vma::READ) | bit("wr", Vma::WRITE) | bit("ex", Vma::EXEC);
+    let (start, end, inode) = (range.start, range.end, u64::from(has("sh")));
+    let flags = permissions | bit("sh", Vma::SHARED);
+    Vma { start, end, offset: 0, inode, flags, name, device: 0 }
 }
 
 fn starting_line(at: usize, vma: &Vma, flags: VmFlagNames) -> MapLine {
@@ -157,8 +199,16 @@ impl Model {
         linux.start(Task(0)).map_err(|error| error.to_string())?;
         linux.import(Task(0), &start.lines).map_err(|error| error.to_string())?;
         linux.system().sysctl.set_total_pages(start.total_pages);
-        if let Some(rule) = start.without {
+        for &rule in &start.without {
             linux.system().rules.switch_off(rule);
+        }
+        for &(name, value) in &start.settings {
+            let setting = Setting::Sysctl { name: name.to_owned(), value };
+            if linux.configure(Task(0), &setting).map_err(|error| error.to_string())?
+                != Reply::Is(())
+            {
+                return Err(format!("{name} is not modelled").into());
+            }
         }
         // The player's streams: /dev/null twice, and a pipe.
         let both = FileMode::READ | FileMode::WRITE;
@@ -202,9 +252,11 @@ impl Model {
                 self.open(task, fd, open)?;
                 Ok(Result::Value(u64::from(fd.unsigned_abs())))
             }
-            &Deed::Touch(addr, kind) => self.access(task, addr, ByteAccess::Touch(kind), false),
-            &Deed::Store(addr, byte) => self.access(task, addr, ByteAccess::Store(byte), false),
-            &Deed::Load(addr) => self.access(task, addr, ByteAccess::Touch(AccessKind::Read), true),
+            &Deed::Touch(addr, kind) => self.access(task, addr, ByteAccess::Touch(kind), |_| 0),
+            &Deed::Store(addr, byte) => self.access(task, addr, ByteAccess::Store(byte), |_| 0),
+            &Deed::Load(addr) => {
+                self.access(task, addr, ByteAccess::Touch(AccessKind::Read), |byte| byte)
+            }
             &Deed::Userfault(fd) => {
                 self.linux.open(
                     task,
@@ -227,6 +279,7 @@ impl Model {
                 let known = [
                     (14, Capabilities::IPC_LOCK),
                     (17, Capabilities::SYS_RAWIO),
+                    (21, Capabilities::SYS_ADMIN),
                     (23, Capabilities::SYS_NICE),
                 ];
                 for (_, capability) in known.iter().filter(|(bit, _)| dropped >> bit & 1 == 1) {
@@ -265,15 +318,16 @@ impl Model {
         Ok(())
     }
 
+    /// `shown` is what the player tells of the byte.
     fn access(
         &self,
         task: Task,
         addr: u64,
         access: ByteAccess,
-        tells: bool,
+        shown: impl Fn(u8) -> u8,
     ) -> std::result::Result<Result, Failed> {
         match self.linux.access(task, VirtAddr::new(addr), access) {
-            Ok(byte) => Ok(Result::Done(if tells { byte } else { 0 })),
+            Ok(byte) => Ok(Result::Done(shown(byte))),
             Err(AccessError::Fault(Fault::NotMapped(_))) => Ok(Result::Signal(11, 1)),
             Err(AccessError::Fault(Fault::Denied(_))) => Ok(Result::Signal(11, 2)),
             Err(AccessError::Fault(Fault::NoBacking(_))) => Ok(Result::Signal(7, 2)),
@@ -339,6 +393,16 @@ impl Model {
 }
 
 impl Model {
+    /// Pages promised to all processes and objects.
+    pub fn committed(&self) -> u64 {
+        self.linux.system().committed()
+    }
+
+    /// How many may be at most where all are counted.
+    pub fn commit_limit(&self) -> u64 {
+        self.linux.system().sysctl.commit_limit()
+    }
+
     /// Sets the most VMAs.
     pub fn set_max_map_count(&mut self, count: u64) {
         self.linux.system().sysctl.set_max_map_count(count);
@@ -384,7 +448,7 @@ impl Model {
             let range = vma.range();
             // A touch below a stack makes it longer.
             let is_above = !vma.flags.contains(VmFlags::GROWSDOWN) && range.start().get() >= end;
-            vma.userfault.is_some() && !is_above && range.end().get() > addr
+            vma.userfault().is_some() && !is_above && range.end().get() > addr
         })
     }
 

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!   Linux ─┬─ System: frames, sysctls, what is promised
-//!          └─ Task ──> Process ─┬─ SharedSpace (several tasks may have one)
+//!          └─ Task ──> Process ─┬─ SpaceUser (several tasks may have one space)
 //!                               ├─ Files
 //!                               └─ its memory policy
 //! ```
@@ -33,7 +33,7 @@ use crate::addr::VirtAddr;
 use crate::error::{AccessError, Broken, CallResult, Fault};
 use crate::paging::{AccessKind, KernelHalf};
 use crate::phys::{AllocError, Frames, SoftwareMemory};
-use crate::space::{AddressSpace, SharedSpace, Vcpus};
+use crate::space::{AddressSpace, SharedSpace, SpaceUser, Vcpus};
 use crate::system::System;
 use crate::vma::Userfault;
 use crate::vma::limits::Limits;
@@ -50,21 +50,15 @@ pub struct Linux {
     loader: Option<Box<dyn Loader>>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Process {
-    space: Arc<SharedSpace>,
+    space: SpaceUser,
     files: Arc<Mutex<Files>>,
     policy: Option<Policy>,
     /// The one userfaultfd of `@uffd` lines.
     uffd: Arc<Userfault>,
     /// The file that was executed last, if it was loaded.
     executable: Option<Vec<u8>>,
-}
-
-impl Process {
-    fn uffd(&self) -> Arc<Userfault> {
-        Arc::clone(&self.uffd)
-    }
 }
 
 impl Linux {
@@ -95,9 +89,8 @@ impl Linux {
     /// [`AllocError`] when there is no memory for its root table.
     pub fn start(&mut self, task: Task) -> Result<(), AllocError> {
         let space = AddressSpace::new(Arc::clone(&self.system), Limits::default())?;
-        let space = Arc::new(SharedSpace::new(space));
         let process = Process {
-            space,
+            space: SpaceUser::new(space),
             files: Arc::default(),
             policy: None,
             uffd: Arc::default(),
@@ -113,11 +106,10 @@ impl Linux {
     /// `ENOMEM`: then there is no child.
     pub fn fork(&mut self, parent: Task, child: Task) -> CallResult<()> {
         let process = self.process(parent)?;
-        let space = Arc::new(SharedSpace::new(process.space.change().fork(Vcpus::Stopped)?));
-        let files = process.files.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let space = SpaceUser::new(process.space.change().fork(Vcpus::Stopped)?);
         let process = Process {
             space,
-            files: Arc::new(Mutex::new(files)),
+            files: Arc::new(Mutex::new(process.files().clone())),
             policy: process.policy,
             uffd: Arc::default(),
             executable: process.executable.clone(),
@@ -131,9 +123,8 @@ impl Linux {
     /// # Errors
     /// [`Broken`] when its memory cannot be freed.
     pub fn end(&mut self, task: Task) -> Result<(), Broken> {
-        let process = self.processes.remove(&task);
-        match process.and_then(|process| Arc::into_inner(process.space)) {
-            Some(space) => space.exit(),
+        match self.processes.remove(&task) {
+            Some(process) => process.space.put().map(drop),
             None => Ok(()),
         }
     }
@@ -142,8 +133,8 @@ impl Linux {
     ///
     /// # Errors
     /// [`Broken`] when there is no such task.
-    pub fn space(&self, task: Task) -> Result<Arc<SharedSpace>, Broken> {
-        Ok(Arc::clone(&self.process(task)?.space))
+    pub fn space(&self, task: Task) -> Result<&SharedSpace, Broken> {
+        Ok(&self.process(task)?.space)
     }
 
     /// One access of one byte as ring 3 would do it: walk, fault, walk again. Answers with the byte.
@@ -157,7 +148,7 @@ impl Linux {
         access: ByteAccess,
     ) -> Result<u8, AccessError> {
         let kind = access.kind();
-        let space = &self.process(task)?.space;
+        let space = self.space(task)?;
         if addr >= VirtAddr::TASK_END {
             return Err(Fault::NotMapped(addr).into());
         }
@@ -185,7 +176,13 @@ impl Linux {
     }
 
     fn files(&self, task: Task) -> Result<MutexGuard<'_, Files>, Broken> {
-        Ok(self.process(task)?.files.lock().unwrap_or_else(PoisonError::into_inner))
+        Ok(self.process(task)?.files())
+    }
+}
+
+impl Process {
+    fn files(&self) -> MutexGuard<'_, Files> {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

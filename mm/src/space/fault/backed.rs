@@ -82,7 +82,7 @@ impl AddressSpace {
         page: VirtAddr,
     ) -> Result<Frame, AccessError> {
         let index = at.vma.page_index(page);
-        backing.page(index).map_err(|error| match error {
+        backing.page(index, self).map_err(|error| match error {
             BackingError::NoPage => Fault::NoBacking(at.addr).into(),
             BackingError::OutOfMemory => Fault::OutOfMemory(at.addr).into(),
             BackingError::Broken(broken) => broken.into(),
