@@ -335,7 +335,7 @@ fn threads_that_count_and_free_the_same_frames_lose_none() {
                 for _ in 0..TURNS {
                     let own = frames.alloc(FrameKind::Anonymous, Contents::Any).unwrap();
                     // The other thread may find it at any time, but never loses it for its owner.
-                    let other = if own.number() % 2 == 0 { own.offset(1) } else { own };
+                    let other = if own.number().is_multiple_of(2) { own.offset(1) } else { own };
                     if frames.try_get(other) {
                         frames.put(other).unwrap();
                     }

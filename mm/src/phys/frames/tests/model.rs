@@ -3,6 +3,8 @@
 
 // The code itself, with `super::sync` being this module's.
 #[path = "../count.rs"]
+#[allow(clippy::duplicate_mod, reason = "once over each kind of atomics")]
+#[allow(dead_code, reason = "not all of it has to do with threads")]
 mod count;
 
 mod sync {
