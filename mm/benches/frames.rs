@@ -35,7 +35,7 @@ struct Figures {
 
 impl Figures {
     fn print(&self) -> Outcome<()> {
-        // Two blocks more: one with frame 0, one for what is taken and freed.
+        // Room for a run of 1 GiB beside frame 0, and for as much in small runs.
         let frames = Frames::new(Arc::new(SoftwareMemory::new(3 * FRAMES)));
         let run = frames.alloc_order(FrameKind::Anonymous, Contents::Any, Order::GIANT)?;
         let words: Vec<AtomicU64> = (0..FRAMES).map(|_| AtomicU64::new(1)).collect();
@@ -78,6 +78,8 @@ impl Figures {
             }
             Ok(())
         };
+        // In a block that others use too, as nearly always.
+        frames.alloc(FrameKind::Anonymous, Contents::Any)?;
         self.row("alloc and put; floor: a lock, twice", lock_twice, || {
             for _ in 0..FRAMES {
                 frames.put(frames.alloc(FrameKind::Anonymous, Contents::Any)?)?;

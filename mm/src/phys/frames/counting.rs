@@ -1,6 +1,6 @@
 //! Counting frames: without a lock, but for those that become free.
 
-use super::count::{Counted, Counts, Miscounted};
+use super::count::{Counted, Counts, Left, Miscounted};
 use super::record::{BadSlot, Records, ReverseOwner};
 use super::set::FrameSet;
 use super::{FrameKind, Frames, blocks_of, frames_of, position};
@@ -32,7 +32,12 @@ impl Frames {
     /// [`Broken`] if the frame was not in use, entries still name it, or the host failed to take memory
     /// back.
     pub fn put(&self, frame: Frame) -> Result<(), Broken> {
-        self.put_run(FrameRun { start: frame, count: 1 })
+        let (block, slot) = position(frame);
+        let put = self.counts(frame, Counts::put).unwrap_or(Err(Miscounted::Unused));
+        match put.map_err(|why| miscounted(block, BadSlot { slot, why }))? {
+            Left::Some => Ok(()),
+            Left::None => self.free(block, FrameSet::of(slot..slot + 1)),
+        }
     }
 
     /// Gives up one reference to each frame of the run, up to the first one where that is an error.

@@ -180,7 +180,7 @@ impl Frames {
     ) -> Result<FrameRun, AllocError> {
         let want = Want::UpTo(index(most.clamp(1, BLOCK_FRAMES)));
         self.alloc_where(kind, contents, |pool, reach| {
-            Some(vec![pool.take(kind.into(), want, reach)?])
+            Some([pool.take(kind.into(), want, reach)?])
         })
     }
 
@@ -195,11 +195,13 @@ impl Frames {
         order: Order,
     ) -> Result<FrameRun, AllocError> {
         let (purpose, frames) = (kind.into(), order.frames());
+        if order >= Order::HUGE {
+            return self.alloc_where(kind, contents, |pool, _| {
+                pool.take_blocks(purpose, index(frames / BLOCK_FRAMES))
+            });
+        }
         self.alloc_where(kind, contents, |pool, reach| {
-            if order >= Order::HUGE {
-                return pool.take_blocks(purpose, index(frames / BLOCK_FRAMES));
-            }
-            Some(vec![pool.take(purpose, Want::Aligned(index(frames)), reach)?])
+            Some([pool.take(purpose, Want::Aligned(index(frames)), reach)?])
         })
     }
 
@@ -225,11 +227,11 @@ impl Frames {
     }
 
     /// Takes frames by `take`, and makes them what the caller wants.
-    fn alloc_where(
+    fn alloc_where<T: IntoIterator<Item = Taken>>(
         &self,
         kind: FrameKind,
         contents: Contents,
-        take: impl Fn(&mut Pool, Reach) -> Option<Vec<Taken>>,
+        take: impl Fn(&mut Pool, Reach) -> Option<T>,
     ) -> Result<FrameRun, AllocError> {
         if self.failures.refuses() {
             return Err(AllocError::OutOfMemory);
@@ -263,10 +265,10 @@ impl Frames {
     }
 
     /// Takes frames: where it is best, else of memory that is added, else anywhere.
-    fn take(
+    fn take<T>(
         &self,
-        take: impl Fn(&mut Pool, Reach) -> Option<Vec<Taken>>,
-    ) -> Result<(MutexGuard<'_, Pool>, Vec<Taken>), AllocError> {
+        take: impl Fn(&mut Pool, Reach) -> Option<T>,
+    ) -> Result<(MutexGuard<'_, Pool>, T), AllocError> {
         let mut pool = self.lock();
         loop {
             if let Some(all) = take(&mut pool, Reach::Preferred) {
