@@ -61,6 +61,11 @@ pub struct GuestMemory {
     pages: HostPages,
 }
 
+/// The most spans that one call takes (`UIO_MAXIOV`).
+const MOST_PARTS: usize = 1024;
+/// This process, where a descriptor of a process is asked for (Linux's `include/uapi/linux/pidfd.h`).
+const PIDFD_SELF: libc::c_int = -10000;
+
 /// What the host says about transparent huge pages (`Documentation/admin-guide/mm/transhuge.rst`).
 const HUGE_PAGES_ENABLED: &str = "/sys/kernel/mm/transparent_hugepage/enabled";
 
@@ -154,6 +159,34 @@ impl GuestMemory {
                 debug!("guest memory: advice {advice} on {bytes} bytes refused: {error}");
             }
         }
+    }
+
+    /// Drops the bytes of these runs in one call, about twice as fast as one by one. Says whether the host
+    /// did all of it: it can from Linux 6.13 on.
+    fn drop_at_once(&self, parts: &[FrameRun]) -> bool {
+        let bytes: u64 = parts.iter().map(|part| self.span(*part).1).sum();
+        let spans: Vec<libc::iovec> = parts
+            .iter()
+            .map(|part| self.slice(part.start.addr(), part.count << PAGE_SHIFT))
+            .map(|slice| libc::iovec {
+                iov_base: slice.ptr_guard_mut().as_ptr().cast(),
+                iov_len: slice.len(),
+            })
+            .collect();
+        let (all, none) = (spans.as_ptr(), 0_u32);
+        // SAFETY: the spans lie in our own mapping, whose bytes may become zeros at any time as by any
+        // other write; the array of them outlives the call.
+        let done = unsafe {
+            libc::syscall(
+                libc::SYS_process_madvise,
+                PIDFD_SELF,
+                all,
+                spans.len(),
+                libc::MADV_DONTNEED,
+                none,
+            )
+        };
+        u64::try_from(done) == Ok(bytes)
     }
 
     /// Where a run is, from the first frame on, and how long, in bytes. It lies within the slots.
@@ -259,10 +292,15 @@ impl PhysMemory for GuestMemory {
             let (start, bytes) = self.span(block);
             self.advise_if_possible(start, bytes, &[libc::MADV_NOHUGEPAGE]);
         }
-        for &part in parts {
-            let (start, bytes) = self.span(part);
-            self.advise(start, bytes, libc::MADV_DONTNEED)
-                .map_err(|source| Broken::Host { what: "take guest memory back", source })?;
+        for some in parts.chunks(MOST_PARTS) {
+            if some.len() > 1 && self.drop_at_once(some) {
+                continue;
+            }
+            for &part in some {
+                let (start, bytes) = self.span(part);
+                self.advise(start, bytes, libc::MADV_DONTNEED)
+                    .map_err(|source| Broken::Host { what: "take guest memory back", source })?;
+            }
         }
         Ok(())
     }

@@ -31,6 +31,16 @@ pub(super) struct Block {
     dirty: FrameSet,
     /// Frames on their way back to the host: free, but not to be used.
     away: FrameSet,
+    /// As what the pool has it; kept by the pool.
+    pub(super) listed: Listed,
+}
+
+/// How a block is listed and counted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Listed {
+    pub(super) shelf: Shelf,
+    /// How many of its frames are idle.
+    pub(super) idle: u64,
 }
 
 /// Where a block is listed.
@@ -78,7 +88,8 @@ impl Block {
     /// A block that the host holds no memory for yet.
     pub(super) fn new(purpose: Purpose) -> Self {
         let none = FrameSet::EMPTY;
-        Block { purpose, present: none, used: none, tables: none, dirty: none, away: none }
+        let listed = Listed { shelf: Shelf::Full, idle: 0 };
+        Block { purpose, present: none, used: none, tables: none, dirty: none, away: none, listed }
     }
 
     /// An empty block serves this purpose from now on. Says whether it is a new one.

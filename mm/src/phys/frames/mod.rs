@@ -19,7 +19,9 @@
 
 mod block;
 mod count;
+mod counting;
 mod directory;
+mod giving;
 mod kind;
 mod pool;
 mod record;
@@ -35,12 +37,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use block::Want;
-use count::{Counted, Counts};
+use count::Counts;
 use directory::Directory;
 use pool::{Pool, Reach, Taken};
-use record::{BadSlot, Records};
-use set::FrameSet;
-use trim::Surplus;
 
 use super::{BLOCK_FRAMES, PhysMemory};
 use crate::addr::{Frame, FrameRun, index};
@@ -151,6 +150,15 @@ impl Frames {
         let tables = stats.tables - u64::from(self.zero.get().is_some());
         FrameStats { total: self.memory.frames(), record_bytes, tables, ..stats }
     }
+
+    fn publish(&self, pool: &Pool) {
+        self.pages_in_use.store(pool.stats.pages, Ordering::Relaxed);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Pool> {
+        // A panic elsewhere leaves the pool consistent: every change under the lock is complete.
+        self.pool.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Taking frames.
@@ -175,7 +183,7 @@ impl Frames {
     ) -> Result<FrameRun, AllocError> {
         let want = Want::UpTo(index(most.clamp(1, BLOCK_FRAMES)));
         self.alloc_where(kind, contents, |pool, reach| {
-            Some(vec![pool.take(kind.into(), want, reach)?])
+            Some([pool.take(kind.into(), want, reach)?])
         })
     }
 
@@ -190,11 +198,13 @@ impl Frames {
         order: Order,
     ) -> Result<FrameRun, AllocError> {
         let (purpose, frames) = (kind.into(), order.frames());
+        if order >= Order::HUGE {
+            return self.alloc_where(kind, contents, |pool, _| {
+                pool.take_blocks(purpose, index(frames / BLOCK_FRAMES))
+            });
+        }
         self.alloc_where(kind, contents, |pool, reach| {
-            if order >= Order::HUGE {
-                return pool.take_blocks(purpose, index(frames / BLOCK_FRAMES));
-            }
-            Some(vec![pool.take(purpose, Want::Aligned(index(frames)), reach)?])
+            Some([pool.take(purpose, Want::Aligned(index(frames)), reach)?])
         })
     }
 
@@ -220,11 +230,11 @@ impl Frames {
     }
 
     /// Takes frames by `take`, and makes them what the caller wants.
-    fn alloc_where(
+    fn alloc_where<T: IntoIterator<Item = Taken>>(
         &self,
         kind: FrameKind,
         contents: Contents,
-        take: impl Fn(&mut Pool, Reach) -> Option<Vec<Taken>>,
+        take: impl Fn(&mut Pool, Reach) -> Option<T>,
     ) -> Result<FrameRun, AllocError> {
         if self.failures.refuses() {
             return Err(AllocError::OutOfMemory);
@@ -258,10 +268,10 @@ impl Frames {
     }
 
     /// Takes frames: where it is best, else of memory that is added, else anywhere.
-    fn take(
+    fn take<T>(
         &self,
-        take: impl Fn(&mut Pool, Reach) -> Option<Vec<Taken>>,
-    ) -> Result<(MutexGuard<'_, Pool>, Vec<Taken>), AllocError> {
+        take: impl Fn(&mut Pool, Reach) -> Option<T>,
+    ) -> Result<(MutexGuard<'_, Pool>, T), AllocError> {
         let mut pool = self.lock();
         loop {
             if let Some(all) = take(&mut pool, Reach::Preferred) {
@@ -282,215 +292,6 @@ impl Frames {
             // Frames that the host is just taking can be had again in a moment.
             pool = self.arrived.wait(pool).unwrap_or_else(PoisonError::into_inner);
         }
-    }
-}
-
-/// Counting, without a lock but for what becomes free.
-impl Frames {
-    /// One more reference to a frame in use, of which the caller knows that it stays so meanwhile. To one
-    /// that is not, this does nothing that can be relied on.
-    pub fn get(&self, frame: Frame) {
-        self.counts(frame, Counts::get);
-    }
-
-    /// One more reference, if the frame is in use at all: for those who only found its number. The frame may
-    /// have become another page's before: ask again afterwards.
-    #[must_use]
-    pub fn try_get(&self, frame: Frame) -> bool {
-        self.counts(frame, Counts::try_get).unwrap_or(false)
-    }
-
-    /// [`get`](Self::get) for each frame of the run.
-    pub fn get_run(&self, run: FrameRun) {
-        self.counts_of_run(run, Counts::get);
-    }
-
-    /// Gives up one reference; the last one frees the frame.
-    ///
-    /// # Errors
-    /// [`Broken`] if the frame was not in use, entries still name it, or the host failed to take memory
-    /// back.
-    pub fn put(&self, frame: Frame) -> Result<(), Broken> {
-        self.put_run(FrameRun { start: frame, count: 1 })
-    }
-
-    /// Gives up one reference to each frame of the run, up to the first one where that is an error.
-    ///
-    /// # Errors
-    /// As of [`put`](Self::put).
-    pub fn put_run(&self, run: FrameRun) -> Result<(), Broken> {
-        for (block, slots) in blocks_of(run) {
-            let unused = BadSlot { slot: slots.start, why: count::Miscounted::Unused };
-            let (freed, bad) = match self.records.find(block) {
-                Some(records) => records.put(slots),
-                None => (FrameSet::EMPTY, Some(unused)),
-            };
-            if !freed.is_empty() {
-                self.free(block, freed)?;
-            }
-            if let Some(bad) = bad {
-                return Err(miscounted(block, bad));
-            }
-        }
-        Ok(())
-    }
-
-    /// One more entry names the frame, to which it holds a reference.
-    pub fn map(&self, frame: Frame) {
-        self.counts(frame, Counts::map);
-    }
-
-    /// [`map`](Self::map) for each frame of the run.
-    pub fn map_run(&self, run: FrameRun) {
-        self.counts_of_run(run, Counts::map);
-    }
-
-    /// One more reference and the entry that it is for, at once: what fork does to each page (Linux's
-    /// `folio_get` and `folio_dup_anon_rmap_pte`).
-    pub fn dup(&self, frame: Frame) {
-        self.counts(frame, Counts::dup);
-    }
-
-    /// [`dup`](Self::dup) for each frame of the run.
-    pub fn dup_run(&self, run: FrameRun) {
-        self.counts_of_run(run, Counts::dup);
-    }
-
-    /// One entry less names the frame; its reference is still to be given up.
-    ///
-    /// # Errors
-    /// [`Broken`] if no entry named it.
-    pub fn unmap(&self, frame: Frame) -> Result<(), Broken> {
-        self.unmap_run(FrameRun { start: frame, count: 1 })
-    }
-
-    /// [`unmap`](Self::unmap) for each frame of the run, up to the first one where that is an error.
-    ///
-    /// # Errors
-    /// As of [`unmap`](Self::unmap).
-    pub fn unmap_run(&self, run: FrameRun) -> Result<(), Broken> {
-        for (block, slots) in blocks_of(run) {
-            let unused = BadSlot { slot: slots.start, why: count::Miscounted::NotMapped };
-            let records = self.records.find(block).ok_or_else(|| miscounted(block, unused))?;
-            for slot in slots {
-                let bad = |why| miscounted(block, BadSlot { slot, why });
-                records.counts(slot).unmap().map_err(bad)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// How many references a frame has; 0 for a free one, 2^31 for one that is never freed.
-    #[must_use]
-    pub fn references(&self, frame: Frame) -> u32 {
-        self.counts(frame, Counts::now).map_or(0, Counted::references)
-    }
-
-    /// How many entries name a frame; 0 for one that is never freed, which is not counted.
-    #[must_use]
-    pub fn maps(&self, frame: Frame) -> u32 {
-        self.counts(frame, Counts::now).map_or(0, Counted::maps)
-    }
-
-    /// Whether the caller, who holds a reference, is the only owner of an anonymous frame, and so may
-    /// let it be written in place (Linux's `wp_can_reuse_anon_folio`).
-    #[must_use]
-    pub fn is_exclusive(&self, frame: Frame) -> bool {
-        self.references(frame) == 1 && self.kind(frame) == Some(FrameKind::Anonymous)
-    }
-
-    /// What a frame in use is used for.
-    #[must_use]
-    pub fn kind(&self, frame: Frame) -> Option<FrameKind> {
-        self.record(frame, Records::kind)?
-    }
-
-    /// Says where the reverse map finds the entries of a frame. Before its first entry is there, or by one
-    /// who has locked everybody out who might ask.
-    pub fn set_owner(&self, frame: Frame, owner: ReverseOwner) {
-        self.record(frame, |records, slot| records.set_owner(slot, owner));
-    }
-
-    /// Where the reverse map finds the entries of a frame, to which the caller holds a reference. `None`
-    /// for one that was never mapped.
-    #[must_use]
-    pub fn owner(&self, frame: Frame) -> Option<ReverseOwner> {
-        self.record(frame, Records::owner)?
-    }
-
-    fn record<R>(&self, frame: Frame, what: impl FnOnce(&Records, usize) -> R) -> Option<R> {
-        let (block, slot) = position(frame);
-        Some(what(self.records.find(block)?, slot))
-    }
-
-    fn counts<R>(&self, frame: Frame, what: impl FnOnce(&Counts) -> R) -> Option<R> {
-        self.record(frame, |records, slot| what(records.counts(slot)))
-    }
-
-    fn counts_of_run(&self, run: FrameRun, what: impl Fn(&Counts)) {
-        for (block, slots) in blocks_of(run) {
-            if let Some(records) = self.records.find(block) {
-                records.run(slots).iter().for_each(&what);
-            }
-        }
-    }
-}
-
-/// Giving frames back.
-impl Frames {
-    /// Frees frames whose last reference was given up.
-    fn free(&self, block: usize, set: FrameSet) -> Result<(), Broken> {
-        let surplus = {
-            let mut pool = self.lock();
-            pool.free(block, set);
-            self.publish(&pool);
-            pool.surplus(self.memory.host_pages())
-        };
-        surplus.map_or(Ok(()), |surplus| self.give_back(surplus))
-    }
-
-    /// Gives frames, which are marked as on their way, to the host. If it refuses some, the others are
-    /// given all the same, since somebody may wait for them.
-    fn give_back(&self, surplus: Surplus) -> Result<(), Broken> {
-        let mut answer = Ok(());
-        for blocks in surplus.blocks.chunk_by(|a, b| a + 1 == *b) {
-            let start = frames_of(blocks[0], &(0..0)).start;
-            let run = FrameRun { start, count: blocks.len() as u64 * BLOCK_FRAMES };
-            let parts = blocks.iter().map(|&block| (block, FrameSet::FULL));
-            answer = answer.and(self.arrive(self.memory.release(run), parts));
-        }
-        for (block, set) in surplus.parts {
-            let runs: Vec<FrameRun> = set.runs().map(|slots| frames_of(block, &slots)).collect();
-            let released = self.memory.release_parts(frames_of(block, &block::ALL), &runs);
-            answer = answer.and(self.arrive(released, std::iter::once((block, set))));
-        }
-        answer
-    }
-
-    /// Frames on their way have arrived, or never will.
-    fn arrive(
-        &self,
-        released: Result<(), Broken>,
-        parts: impl Iterator<Item = (usize, FrameSet)>,
-    ) -> Result<(), Broken> {
-        let mut pool = self.lock();
-        for (block, set) in parts {
-            match released {
-                Ok(()) => pool.arrived(block, set),
-                Err(_) => pool.lost(set.len()),
-            }
-        }
-        self.arrived.notify_all();
-        released
-    }
-
-    fn publish(&self, pool: &Pool) {
-        self.pages_in_use.store(pool.stats.pages, Ordering::Relaxed);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Pool> {
-        // A panic elsewhere leaves the pool consistent: every change under the lock is complete.
-        self.pool.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -515,11 +316,6 @@ fn blocks_of(run: FrameRun) -> impl Iterator<Item = (usize, Range<usize>)> {
         left = FrameRun { start: left.start.offset(count), count: left.count - count };
         (count > 0).then(|| (block, slot..slot + index(count)))
     })
-}
-
-fn miscounted(block: usize, BadSlot { slot, why }: BadSlot) -> Broken {
-    let frame = frames_of(block, &(slot..slot)).start;
-    Broken::Invariant(format!("{frame:?} {why}"))
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@
 use std::collections::BTreeSet;
 use std::ops::Range;
 
-use super::block::{ALL, Block, Shelf, Slots, Want};
+use super::block::{ALL, Block, Listed, Shelf, Slots, Want};
 use super::kind::Purpose;
 use super::set::FrameSet;
 use super::{BLOCK_FRAMES, FrameStats};
@@ -139,14 +139,9 @@ impl Pool {
 
     /// Begins a new block.
     fn open(&mut self, index: usize, purpose: Purpose) {
-        let mut block = Block::new(purpose);
-        if index == 0 {
-            block.reserve(0..1);
-        }
-        if let Some(shelf) = self.shelf_mut(block.shelf()) {
-            shelf.insert(index);
-        }
-        self.blocks[index] = Some(block);
+        self.blocks[index] = Some(Block::new(purpose));
+        let frame_zero = if index == 0 { 0..1 } else { 0..0 };
+        self.change(index, |block| block.reserve(frame_zero));
         self.stats.taken += BLOCK_FRAMES;
     }
 
@@ -183,16 +178,16 @@ impl Pool {
         change: impl FnOnce(&mut Block) -> R,
     ) -> Option<R> {
         let block = self.blocks.get_mut(index)?.as_mut()?;
-        let (shelf, idle) = (block.shelf(), block.idle().len());
         let result = change(block);
-        let (new_shelf, new_idle) = (block.shelf(), block.idle().len());
-        self.stats.idle = self.stats.idle + new_idle - idle;
-        if shelf != new_shelf {
-            if let Some(old) = self.shelf_mut(shelf) {
-                old.remove(&index);
+        let new = Listed { shelf: block.shelf(), idle: block.idle().len() };
+        let old = std::mem::replace(&mut block.listed, new);
+        self.stats.idle = self.stats.idle + new.idle - old.idle;
+        if old.shelf != new.shelf {
+            if let Some(blocks) = self.shelf_mut(old.shelf) {
+                blocks.remove(&index);
             }
-            if let Some(new) = self.shelf_mut(new_shelf) {
-                new.insert(index);
+            if let Some(blocks) = self.shelf_mut(new.shelf) {
+                blocks.insert(index);
             }
         }
         Some(result)

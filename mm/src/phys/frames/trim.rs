@@ -64,7 +64,7 @@ impl Pool {
 
     /// Sends the idle frames of partly used blocks, until no more than `target` are idle.
     fn partly_idle(&mut self, target: u64) -> Vec<(usize, FrameSet)> {
-        let idle = |block: &Option<Block>| block.as_ref().map_or(0, |block| block.idle().len());
+        let idle = |block: &Option<Block>| block.as_ref().map_or(0, |block| block.listed.idle);
         let counted = self.blocks.iter().map(idle).enumerate().map(|(block, idle)| (idle, block));
         let mut partly: Vec<(u64, usize)> = counted.filter(|&(idle, _)| idle > 0).collect();
         partly.sort_unstable_by_key(|&(idle, block)| (Reverse(idle), block));

@@ -1,5 +1,8 @@
 //! The frame table against its counts, and which blocks it takes from the host.
 
+mod count;
+mod model;
+
 use super::pool::PAGES_ONE_BY_ONE;
 use super::trim::most_idle;
 use super::*;
@@ -209,9 +212,9 @@ fn a_run_over_many_blocks_is_counted_frame_by_frame() {
     }
     frames.unmap_run(inner).unwrap();
     frames.put_run(inner).unwrap();
+    frames.put_run(inner).unwrap();
     frames.put_run(inner).unwrap_err();
     frames.unmap_run(inner).unwrap();
-    frames.put_run(inner).unwrap();
     assert_eq!(frames.stats().pages, run.count);
     frames.put_run(run).unwrap();
     assert_eq!(frames.stats().pages, 0);
@@ -325,15 +328,15 @@ fn memory_used_up_is_an_error_and_what_is_freed_can_be_taken_again() {
 fn threads_that_count_and_free_the_same_frames_lose_none() {
     const TURNS: u64 = 20_000;
     let frames = frames(4);
+    let shared = frames.alloc(FrameKind::Cached, Contents::Any).unwrap();
     std::thread::scope(|scope| {
-        let shared = frames.alloc(FrameKind::Cached, Contents::Any).unwrap();
         for _ in 0..2 {
             let frames = &frames;
             scope.spawn(move || {
                 for _ in 0..TURNS {
                     let own = frames.alloc(FrameKind::Anonymous, Contents::Any).unwrap();
                     // The other thread may find it at any time, but never loses it for its owner.
-                    let other = if own.number() % 2 == 0 { own.offset(1) } else { own };
+                    let other = if own.number().is_multiple_of(2) { own.offset(1) } else { own };
                     if frames.try_get(other) {
                         frames.put(other).unwrap();
                     }
