@@ -134,6 +134,15 @@ impl System {
         all.finish(&*self.sink, &self.frames)
     }
 
+    /// Flushes for the tables that wait for it, and frees them.
+    ///
+    /// # Errors
+    /// [`Broken`] when the sink cannot flush.
+    pub fn free_retired(&self) -> Result<(), Broken> {
+        let all = std::mem::take(&mut *self.retired());
+        all.finish(&*self.sink, &self.frames)
+    }
+
     fn retired(&self) -> MutexGuard<'_, FlushBatch> {
         self.retired.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -193,5 +202,15 @@ impl System {
     /// A new inode number for a memory object.
     pub(crate) fn new_inode(&self) -> u64 {
         self.next_inode.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+impl Drop for System {
+    fn drop(&mut self) {
+        // The machine goes: nobody will use them anew.
+        let retired = std::mem::take(&mut *self.retired());
+        if let Err(broken) = retired.put_all(&self.frames) {
+            log::error!("tables cannot be given up: {broken}");
+        }
     }
 }

@@ -333,6 +333,7 @@ impl Run {
         for process in self.processes {
             process.space.exit().unwrap();
         }
+        self.system.free_retired().unwrap();
         let stats = self.system.frames().stats();
         assert_eq!((stats.pages, stats.tables), (0, 0), "frames are left");
         assert_eq!(self.system.committed(), 0, "promises are left");

@@ -173,6 +173,7 @@ mod tests {
         assert_eq!((holder.users(), holder.holders(), in_use(&frames)), (1, 2, before));
         assert_eq!(second.put().unwrap(), Left::Nobody);
         // The root and nothing else; nothing is mapped or promised.
+        holder.0.space.look().system().free_retired().unwrap();
         assert_eq!((holder.users(), holder.holders(), in_use(&frames)), (0, 1, 1));
         {
             let space = holder.0.space.look();

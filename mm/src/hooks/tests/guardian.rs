@@ -79,6 +79,7 @@ fn a_fork_that_may_not_be_promised_its_memory_leaves_nothing() {
     w.map(4, 2, RW).unwrap();
     let frames = w.machine.frames.stats();
     w.refused(Vetoed::Commit, || w.machine.space.change().fork(Vcpus::Running));
+    w.machine.space.look().system().free_retired().unwrap();
     assert_eq!(w.machine.frames.stats().tables, frames.tables);
     w.machine.space.change().fork(Vcpus::Running).unwrap().exit().unwrap();
 }

@@ -41,6 +41,7 @@ fn good(trace: &str, addresses: AddressMode) -> String {
     assert_eq!(report.exit_status(), 0, "{trace}");
     // Everything that a process had goes with it.
     let system = linux.system();
+    system.free_retired().unwrap();
     let frames = system.frames().stats();
     let left = (Arc::strong_count(system), frames.pages, frames.tables, system.committed());
     assert_eq!(left, (1, 0, 0, 0), "{trace}");

@@ -146,7 +146,8 @@ impl AddressSpace {
         };
         let access = entry_access(at.vma.flags, Owner::Process);
         let asked = std::ptr::eq(slot, at.slot());
-        let touched = if asked { old.asked_for().touched(at.touch()) } else { old };
+        // A page that was accessed will be again: then the hardware need not find out.
+        let touched = if asked { old.asked_for().touched(at.touch()) } else { old.recalled() };
         let new = touched.renamed(copy, Owner::Process).with_access(access);
         let swapped =
             slot.compare_exchange(old.raw(), new.raw(), Ordering::AcqRel, Ordering::Relaxed);

@@ -181,6 +181,7 @@ impl Fixture {
         let Fixture { m, file, memfd, system, .. } = self;
         m.space.exit().unwrap();
         drop((file, memfd));
+        system.free_retired().unwrap();
         let stats = m.frames.stats();
         assert_eq!((stats.pages, stats.tables), (0, 0), "frames are left after the end");
         assert_eq!(system.committed(), 0, "promises are left after the end");

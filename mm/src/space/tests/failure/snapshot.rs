@@ -128,7 +128,7 @@ fn pages_of(space: &AddressSpace) -> BTreeMap<VirtAddr, PageView> {
             let words = entry.frame().map(|frame| memory.words(frame));
             let bytes = words
                 .map_or(0, |words| hash(words.iter().map(|word| word.load(Ordering::Relaxed))));
-            let touched = (entry.is_accessed(), entry.is_dirty(), entry.is_guard());
+            let touched = (entry.is_referenced(), entry.is_dirty(), entry.is_guard());
             // Whether the process's own page can be written at once or with a fault does not show.
             let access = match entry.owner() {
                 Owner::Process => entry.access().difference(Access::WRITE),
