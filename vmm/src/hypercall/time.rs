@@ -8,6 +8,7 @@ use rustix::thread::ClockId;
 use rustix::time::{Timespec, clock_getres as host_getres, clock_gettime as host_gettime};
 
 use super::{Context, Served, Stop};
+use crate::task::rest;
 
 const NANOS: u64 = 1_000_000_000;
 /// Ticks a second of times(2).
@@ -15,9 +16,9 @@ const CLOCK_TICKS: u64 = 100;
 /// `TIMER_ABSTIME`.
 const ABSOLUTE: u64 = 1;
 
-/// Host time that this process has used.
-pub(super) fn cpu_time() -> Duration {
-    duration(host_gettime(ClockId::ProcessCPUTime))
+/// Host time that the calling thread has used: a guest process's, for each has a thread of its own.
+pub(crate) fn thread_time() -> Duration {
+    duration(host_gettime(ClockId::ThreadCPUTime))
 }
 
 /// Since the host was started.
@@ -34,8 +35,8 @@ fn clock(number: i32) -> Result<ClockId, Stop> {
     Ok(match number {
         0 => ClockId::Realtime,
         1 => ClockId::Monotonic,
-        2 => ClockId::ProcessCPUTime,
-        3 => ClockId::ThreadCPUTime,
+        // Both: a guest process has one thread.
+        2 | 3 => ClockId::ThreadCPUTime,
         4 => ClockId::MonotonicRaw,
         5 => ClockId::RealtimeCoarse,
         6 => ClockId::MonotonicCoarse,
@@ -97,8 +98,7 @@ fn timespec(c: &Context<'_>, at: VirtAddr) -> Result<Duration, Stop> {
 
 /// nanosleep(2).
 pub(super) fn nanosleep(c: &mut Context<'_>) -> Served {
-    std::thread::sleep(timespec(c, c.address(0))?);
-    Ok(0)
+    sleep(c, timespec(c, c.address(0))?)
 }
 
 /// clock_nanosleep(2).
@@ -110,17 +110,22 @@ pub(super) fn clock_nanosleep(c: &mut Context<'_>) -> Served {
     } else {
         wanted.saturating_sub(duration(host_gettime(clock)))
     };
-    std::thread::sleep(left);
+    sleep(c, left)
+}
+
+fn sleep(c: &Context<'_>, time: Duration) -> Served {
+    rest(c.process, &mut [], Some(time)).map_err(Stop::Signal)??;
     Ok(0)
 }
 
-/// times(2): all of it as user time of the process itself.
+/// times(2): all of it as user time.
 pub(super) fn times(c: &mut Context<'_>) -> Served {
     let ticks = |time: Duration| {
         time.as_secs() * CLOCK_TICKS + u64::from(time.subsec_nanos()) * CLOCK_TICKS / NANOS
     };
     if c.address(0) != VirtAddr::ZERO {
-        c.write_words(c.address(0), &[ticks(cpu_time()), 0, 0, 0])?;
+        let children = c.process.family.children_usage(c.process.pid).time;
+        c.write_words(c.address(0), &[ticks(thread_time()), 0, ticks(children), 0])?;
     }
     Ok(ticks(uptime()))
 }

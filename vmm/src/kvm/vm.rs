@@ -127,6 +127,7 @@ pub struct Vm {
     cpuid: CpuId,
     memory: Arc<GuestMemory>,
     xsave_bytes: usize,
+    most_vcpus: usize,
 }
 
 impl Vm {
@@ -158,7 +159,9 @@ impl Vm {
         let xsave_bytes = usize::try_from(fd.check_extension_int(Cap::Xsave2)).unwrap_or(0);
         let fd = Arc::new(fd);
         let memory = Arc::new(GuestMemory::new(Arc::clone(&fd), memory_limit)?);
-        Ok(Vm { fd, kind: kvm.kind, cpuid: kvm.cpuid.clone(), memory, xsave_bytes })
+        let most_vcpus = kvm.fd.get_max_vcpus();
+        let (kind, cpuid) = (kvm.kind, kvm.cpuid.clone());
+        Ok(Vm { fd, kind, cpuid, memory, xsave_bytes, most_vcpus })
     }
 
     /// The guest's physical memory.
@@ -179,6 +182,12 @@ impl Vm {
 
     pub(super) fn cpuid(&self) -> &CpuId {
         &self.cpuid
+    }
+
+    /// How many vCPUs a machine may have (`KVM_CAP_MAX_VCPUS`).
+    #[must_use]
+    pub fn most_vcpus(&self) -> usize {
+        self.most_vcpus
     }
 
     /// Bytes of a vCPU's XSAVE image by KVM's count; 0 where KVM has only the old size of 4096.
