@@ -169,13 +169,14 @@ fn enter(parent: &Process, signals: Arc<Signals>, request: &Request) -> Result<i
     if table.closing {
         return Err(Errno::ENOMEM);
     }
-    let own_parent = table.get(parent.pid).map_or(parent.pid, |member| member.parent);
+    let (of, exit_signal) = match (request.child_of, table.get(parent.pid)) {
+        // A sibling: also in what its parent is sent.
+        (ChildOf::CallersParent, Some(caller)) => (caller.parent, caller.exit_signal),
+        _ => (parent.pid, request.exit_signal),
+    };
     let birth = Birth {
-        parent: match request.child_of {
-            ChildOf::Caller => parent.pid,
-            ChildOf::CallersParent => own_parent,
-        },
-        exit_signal: request.exit_signal,
+        parent: of,
+        exit_signal,
         signals,
         holds_parent: request.parent == Parent::Waits,
     };

@@ -25,7 +25,7 @@ use nix::sys::signal::Signal;
 use super::disposition::Sent;
 use super::process::{Identity, Process};
 use super::table::{Birth, FIRST, Look, Member, Table};
-use super::{Code, End, Ended, Loaded, Signalled, Signals, Stats, Status, Task, TaskError, Timing};
+use super::{Code, Death, End, Ended, Loaded, Signalled, Signals, Stats, Status, Task, TaskError, Timing};
 use super::{Usage, Wanted};
 use crate::hypercall::{Streams, Tracer};
 use crate::kvm::{Kicker, install_kick_handler};
@@ -324,7 +324,7 @@ impl Family {
         let status = match ended.and_then(|end| left.map(|()| end)) {
             Ok(end) => {
                 if let End::Killed(death) = &end {
-                    log::info!("process {pid} was {death}");
+                    tell(pid, death);
                 }
                 Status::from(&end)
             }
@@ -369,7 +369,6 @@ impl Family {
 
     /// The machine cannot go on: everybody is to die.
     fn fail(&self, error: TaskError) {
-        log::error!("{error}");
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
         kill_all(&mut self.lock());
     }
@@ -426,6 +425,15 @@ pub fn usage(process: &Process) -> Usage {
         time: crate::hypercall::thread_time(),
         peak_pages: counters.resident.peak(),
         faults: counters.faults.total(),
+    }
+}
+
+/// Says how a process was killed. Natively nobody would, but for the kernel when memory has run out.
+fn tell(pid: i32, death: &Death) {
+    if (death.by.signal, death.by.code) == (Signal::SIGKILL, Code::Kernel) {
+        log::warn!("process {pid} was {death}");
+    } else {
+        log::info!("process {pid} was {death}");
     }
 }
 

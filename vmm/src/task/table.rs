@@ -33,7 +33,7 @@ pub(super) struct Member {
     /// Its process group.
     pub(super) group: i32,
     /// What its parent is sent at its end; 0 for nothing.
-    exit_signal: i32,
+    pub(super) exit_signal: i32,
     /// What it does about signals.
     pub(super) signals: Arc<Signals>,
     /// What its thread waits at, when it waits for another process.
