@@ -84,10 +84,8 @@ fn processes() -> Vec<Case> {
         family("outlive", &["outlive"]).expect(in_guest.clone()),
         // The host allows more processes than KVM does vCPUs.
         Case { limit: long, ..family("until-refused", &["until-refused"]).only(Where::Direct) }
-            .expect(in_guest.clone())
+            .expect(in_guest)
             .prints("family: done"),
-        // A machine's memory, not its vCPUs, runs out; mmvisor does not.
-        tree("8", "2048").option("--mem=16M").expect(Expect::Status(1)).says("ENOMEM"),
         family("calls-traced", &["calls"])
             .option("--trace")
             .says("fork() = 2\n")

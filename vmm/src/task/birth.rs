@@ -174,12 +174,8 @@ fn enter(parent: &Process, signals: Arc<Signals>, request: &Request) -> Result<i
         (ChildOf::CallersParent, Some(caller)) => (caller.parent, caller.exit_signal),
         _ => (parent.pid, request.exit_signal),
     };
-    let birth = Birth {
-        parent: of,
-        exit_signal,
-        signals,
-        holds_parent: request.parent == Parent::Waits,
-    };
+    let birth =
+        Birth { parent: of, exit_signal, signals, holds_parent: request.parent == Parent::Waits };
     table.add(birth).ok_or(Errno::EAGAIN)
 }
 

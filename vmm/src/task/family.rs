@@ -25,7 +25,9 @@ use nix::sys::signal::Signal;
 use super::disposition::Sent;
 use super::process::{Identity, Process};
 use super::table::{Birth, FIRST, Look, Member, Table};
-use super::{Code, Death, End, Ended, Loaded, Signalled, Signals, Stats, Status, Task, TaskError, Timing};
+use super::{
+    Code, Death, End, Ended, Loaded, Signalled, Signals, Stats, Status, Task, TaskError, Timing,
+};
 use super::{Usage, Wanted};
 use crate::hypercall::{Streams, Tracer};
 use crate::kvm::{Kicker, install_kick_handler};

@@ -56,8 +56,10 @@ fn wait_errors() {
     check_eq!(wait(-1, 0, 0x10, 0), Err(Errno::EINVAL), "wait4's options");
     check_eq!(wait(i64::from(i32::MIN), 0, 0, 0), Err(Errno::ESRCH), "wait4 of no group");
     check_eq!(wait(99_999, 0, WNOHANG, 0), Err(Errno::ECHILD), "wait4 of nobody");
-    let pid = child(|| loop {
-        core::hint::spin_loop();
+    let pid = child(|| {
+        loop {
+            core::hint::spin_loop();
+        }
     });
     check_eq!(family::wait(-1, WNOHANG), Ok((0, End::Exited(0))), "a child that runs");
     check_eq!(wait(signed(process::id()), 0, 0, 0), Err(Errno::ECHILD), "waiting for oneself");
@@ -122,8 +124,10 @@ fn signals() {
     const BLOCK: u64 = 0;
     const UNBLOCK: u64 = 1;
     check_eq!(family::kill(99_999, 0), Err(Errno::ESRCH), "kill of nobody");
-    let pid = child(|| loop {
-        core::hint::spin_loop();
+    let pid = child(|| {
+        loop {
+            core::hint::spin_loop();
+        }
     });
     check_eq!(family::kill(signed(pid), 0), Ok(()), "asking for a child");
     check_eq!(family::kill(signed(pid), 65), Err(Errno::EINVAL), "a signal's number");
@@ -132,8 +136,10 @@ fn signals() {
     expect(pid, End::Killed(SIGTERM), "a child that runs");
     // Waits in a call.
     let pid = child(|| {
-        let grandchild = child(|| loop {
-            core::hint::spin_loop();
+        let grandchild = child(|| {
+            loop {
+                core::hint::spin_loop();
+            }
         });
         let _ = family::wait(signed(grandchild), 0);
         1
