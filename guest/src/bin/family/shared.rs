@@ -27,7 +27,7 @@ extern "C" fn answer(last: u64) -> ! {
     let mut seen = 0;
     while seen < last {
         let word = WORD.load(Ordering::Acquire);
-        if word != seen && word % 2 == 0 {
+        if word != seen && word.is_multiple_of(2) {
             WORD.store(word + 1, Ordering::Release);
             seen = word;
         }

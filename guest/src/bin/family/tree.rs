@@ -16,20 +16,21 @@ use guest::memory::{self, Flags, PAGE, Place, Prot};
 use guest::{check, check_eq, must, process};
 
 /// In how many parts the area is written.
-const PARTS: u64 = 10;
+const PARTS: u64 = PART_COUNT as u64;
+const PART_COUNT: usize = 10;
 
 /// The area, and who wrote each part of it last as far as this process must see.
 #[derive(Clone, Copy)]
 struct Area {
     start: u64,
     pages: u64,
-    writers: [u64; PARTS as usize],
+    writers: [u64; PART_COUNT],
 }
 
 /// Grows a tree of `count` processes over `pages` pages, and waits for it.
 pub(crate) fn grow(count: u64, pages: u64) {
     let start = must!(memory::map(Place::Anywhere, pages * PAGE, Prot::RW, Flags::OWN));
-    let mut area = Area { start, pages, writers: [0; PARTS as usize] };
+    let mut area = Area { start, pages, writers: [0; PART_COUNT] };
     (0..PARTS).for_each(|part| area.write(part, 1_000_000));
     branch(&area, 1..1 + count);
     area.check(0);
