@@ -69,7 +69,10 @@ fn take_apart(machine: &Machine, task: Task) -> Result<(), RunError> {
     if let Some(process) = Arc::into_inner(process) {
         process.space.put().map_err(|broken| RunError::Exit(broken.to_string()))?;
     }
-    Ok(())
+    match machine.system().frames().stats().pages {
+        0 => Ok(()),
+        left => Err(RunError::Exit(format!("{left} pages are in use by nobody"))),
+    }
 }
 
 /// How the program is started: as Linux does under `setarch -R`, but for what was asked for.
