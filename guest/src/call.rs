@@ -47,6 +47,8 @@ pub mod number {
     pub const MADVISE: u64 = 28;
     /// dup2(2)
     pub const DUP2: u64 = 33;
+    /// nanosleep(2)
+    pub const NANOSLEEP: u64 = 35;
     /// getpid(2)
     pub const GETPID: u64 = 39;
     /// clone(2)
@@ -105,6 +107,8 @@ pub mod number {
     pub const SET_MEMPOLICY: u64 = 238;
     /// get_mempolicy(2)
     pub const GET_MEMPOLICY: u64 = 239;
+    /// waitid(2)
+    pub const WAITID: u64 = 247;
     /// prlimit(2)
     pub const PRLIMIT64: u64 = 302;
     /// getrandom(2)
@@ -159,6 +163,11 @@ pub unsafe fn syscall<const N: usize>(number: u64, args: [u64; N]) -> Result<u64
             options(nostack),
         );
     }
+    answer(result)
+}
+
+/// What rax says after a call.
+pub(crate) fn answer(result: u64) -> Result<u64, Errno> {
     match u16::try_from(result.wrapping_neg()) {
         Ok(errno) if errno != 0 && u64::from(errno) <= MAX_ERRNO => Err(Errno(errno)),
         _ => Ok(result),

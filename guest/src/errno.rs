@@ -27,6 +27,7 @@ macro_rules! names {
 names! {
     EPERM = 1, "Operation not permitted";
     ENOENT = 2, "No such file or directory";
+    ESRCH = 3, "No such process";
     EINTR = 4, "Interrupted system call";
     EBADF = 9, "Bad file descriptor";
     ECHILD = 10, "No child processes";

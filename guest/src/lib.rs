@@ -32,6 +32,7 @@ pub mod call;
 pub mod check;
 pub mod entry;
 pub mod errno;
+pub mod family;
 pub mod fault;
 pub mod memory;
 pub mod native;

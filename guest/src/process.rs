@@ -65,6 +65,13 @@ pub fn id() -> u64 {
     unsafe { syscall::<0>(number::GETPID, []) }.unwrap_or(0)
 }
 
+/// Sleeps for some seconds: nanosleep(2).
+pub fn sleep(seconds: u64) {
+    let time = [seconds, 0];
+    // SAFETY: the call only reads the two words.
+    let _ = unsafe { syscall(number::NANOSLEEP, [time.as_ptr() as u64, 0]) };
+}
+
 /// The privilege level the program runs at: 3, wherever it is a program.
 #[must_use]
 pub fn ring() -> u64 {

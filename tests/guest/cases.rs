@@ -1,6 +1,7 @@
 //! The cases.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::case::{Case, Expect, Where};
 use crate::common::{c_example, c_program, payload};
@@ -28,6 +29,7 @@ fn lines(n: u32) -> Vec<u8> {
 pub fn all() -> Vec<Case> {
     let mut cases = payloads();
     cases.extend(ends());
+    cases.extend(processes());
     cases.extend(bad_input());
     cases.extend(others_programs());
     cases.extend(c_programs());
@@ -60,6 +62,41 @@ fn payloads() -> Vec<Case> {
         cases.push(Case::new(format!("stress-{seed}"), payload("stress"), &[&seed, "400"]));
     }
     cases
+}
+
+/// Processes that make processes. Under the host's KVM as many as there can be, elsewhere a few.
+fn processes() -> Vec<Case> {
+    let family = |name: &str, args: &[&str]| {
+        Case::new(format!("family-{name}"), payload("family"), args).natively()
+    };
+    // Tenths of 64 MiB.
+    let tree = |count, pages| family(&format!("tree-{count}"), &["tree", count, pages]);
+    let long = Duration::from_secs(300);
+    let in_guest = Expect::Status(0);
+    vec![
+        Case { limit: long, ..tree("500", "16384").only(Where::Direct) },
+        tree("20", "160").only(Where::Nested),
+        family("calls", &["calls"]),
+        family("shared", &["shared"]),
+        family("storm", &["storm", "10", "1"]).only(Where::Direct),
+        family("storm-2", &["storm", "2", "1"]).only(Where::Nested),
+        // Natively its children would stay.
+        family("outlive", &["outlive"]).expect(in_guest.clone()),
+        // The host allows more processes than KVM does vCPUs.
+        Case { limit: long, ..family("until-refused", &["until-refused"]).only(Where::Direct) }
+            .expect(in_guest)
+            .prints("family: done"),
+        family("calls-traced", &["calls"])
+            .option("--trace")
+            .says("fork() = 2\n")
+            .says("[pid     2] exit_group(1) = ?\n[pid     2] +++ exited with 1 +++\n")
+            .says("[pid     1] wait4(2, [{WIFEXITED(s) && WEXITSTATUS(s) == 1}], 0, NULL) = 2\n")
+            .says("{WIFSIGNALED(s) && WTERMSIG(s) == SIGSEGV}], 0, NULL)")
+            .says("WNOHANG, NULL) = 0\n")
+            .says("clone(child_stack=NULL, flags=CLONE_SIGHAND|SIGCHLD) = -1 EINVAL (Invalid argument)\n")
+            .says("+++ killed by SIGTERM +++"),
+        family("stats", &["tree", "20", "160"]).option("--stats").says("processes  21\n"),
+    ]
 }
 
 /// Each way a program ends, and what is said of it.
@@ -138,6 +175,14 @@ fn c_programs() -> Vec<Case> {
         cases.push(Case::new(&name, program.clone(), &["200"]).natively().only(Where::Direct));
         cases
             .push(Case::new(format!("{name}-40"), program, &["40"]).natively().only(Where::Nested));
+    }
+    for compiler in ["musl-gcc", "gcc"] {
+        let family = |name: &str, args: &[&str]| {
+            let program = c_program("family", compiler, &["-static"]);
+            Case::new(format!("family-{name}-{compiler}"), program, args).natively()
+        };
+        cases.push(family("c-40", &["40"]).only(Where::Direct));
+        cases.push(family("c-4", &["4"]).only(Where::Nested));
     }
     // Where its stack, its heap and itself are.
     let pie = || Case::new("", c_program("alloc", "gcc", &["-static-pie"]), &["40"]).natively();

@@ -48,6 +48,9 @@ pub fn trials() -> Vec<Trial> {
         let cat = &["cat"];
         all.push(Endless { name: "cat", program: "/bin/busybox".into(), args: cat, stop });
     }
+    for stop in [Stop::Signal(Signal::SIGINT), Stop::Signal(Signal::SIGTERM)] {
+        all.push(Endless { name: "family", program: payload("family"), args: &["endless"], stop });
+    }
     let yes = PathBuf::from("/bin/busybox");
     all.push(Endless { name: "yes", program: yes, args: &["yes"], stop: Stop::NoReader });
     all.into_iter().map(trial).collect()
@@ -62,7 +65,7 @@ fn trial(endless: Endless) -> Trial {
         if let Some(why) = kvm_unusable() {
             return Ok(Completion::ignored_with(why));
         }
-        let native = endless.stopped(Command::new(&endless.program))?;
+        let native = endless.natively()?;
         let mut mmvisor = Command::new(MMVISOR);
         mmvisor.args(["run", "--machine=kvm"]).arg(&endless.program);
         let guest = endless.stopped(mmvisor)?;
@@ -74,6 +77,17 @@ fn trial(endless: Endless) -> Trial {
 }
 
 impl Endless {
+    /// What it comes to natively. There its children would stay when it is stopped: with the machine
+    /// they end.
+    fn natively(&self) -> Result<Option<u8>, Failed> {
+        match self.stop {
+            Stop::Signal(signal) if self.name == "family" => {
+                Ok(Some(128 + u8::try_from(signal as i32)?))
+            }
+            _ => self.stopped(Command::new(&self.program)),
+        }
+    }
+
     /// Runs it by this command, stops it, and gives the status a shell shows; `None` if it did not end.
     fn stopped(&self, mut command: Command) -> Result<Option<u8>, Failed> {
         command.args(self.args).env_clear().process_group(0);

@@ -29,7 +29,9 @@ fn replays(name: &str, options: &[&str], program: &[&str], status: u8) -> Counts
         text.starts_with("@maps\n") && text.contains("\n@mmap_base 0x7ffff7fff000\n"),
         "{text}"
     );
-    assert!(text.contains("\n@end\n+++ ") || text.contains("\n@end\n--- "), "{text}");
+    // Where there are several processes, it says whose end it is.
+    let ends = ["+++ ", "--- ", "[pid     1] +++ "].map(|end| format!("\n@end\n{end}"));
+    assert!(ends.iter().any(|end| text.contains(end)), "{text}");
     let file = file.to_str().unwrap();
     Counts::of_good(&replay(&["--relocate", file], b""));
     let counts = Counts::of_good(&replay(&[file], b""));
@@ -42,6 +44,15 @@ fn every_payload_replays() {
     for name in ["tour", "stress", "faults", "badptr", "hello"] {
         let counts = replays(name, &[], &[payload(name).to_str().unwrap()], 0);
         assert!(counts.checks >= 3, "{counts:?}");
+    }
+}
+
+#[test]
+fn processes_that_make_processes_replay() {
+    let family = payload("family");
+    for what in ["tree", "calls", "shared", "storm"] {
+        let counts = replays(what, &[], &[family.to_str().unwrap(), what], 0);
+        assert!(counts.checks >= 10, "{what}: {counts:?}");
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use mm::addr::Frame;
 use mm::error::Broken;
 use mm::paging;
 use mm::phys::{AllocError, Contents, FrameKind, Frames, PhysMemory};
@@ -74,14 +75,78 @@ impl Machine {
     /// A vCPU at its start.
     ///
     /// # Errors
-    /// [`KvmError`] if the host makes no more of them or there are no frames for one.
-    pub fn take_vcpu(&self) -> Result<Vcpu, KvmError> {
-        self.pool.take(&mut || frame(self.system.frames()))
+    /// [`VcpuError`] if KVM or the host makes no more of them or there are no frames for one. Nothing is left
+    /// behind.
+    pub fn take_vcpu(&self) -> Result<Vcpu, VcpuError> {
+        let frames = self.system.frames();
+        let mut reserve = Reserve { frames, taken: Vec::new(), error: None };
+        let taken = self.pool.take(&mut || reserve.frame());
+        let Reserve { taken: left, error, .. } = reserve;
+        for frame in left {
+            frames.put(frame)?;
+        }
+        match (taken, error) {
+            (_, Some(AllocError::OutOfMemory)) => Err(VcpuError::OutOfMemory),
+            (_, Some(AllocError::Broken(broken))) => Err(broken.into()),
+            (Ok(vcpu), None) => Ok(vcpu),
+            (Err(KvmError::Broken(broken)), None) => Err(broken.into()),
+            (Err(refused), None) => Err(VcpuError::Refused(refused)),
+        }
     }
 
     /// Takes a vCPU back for the next task.
     pub fn give_back(&self, vcpu: Vcpu) {
         self.pool.give_back(vcpu);
+    }
+}
+
+/// Why there is no vCPU.
+#[derive(Debug, thiserror::Error)]
+pub enum VcpuError {
+    /// KVM or the host gives no more of them.
+    #[error(transparent)]
+    Refused(KvmError),
+    /// The guest's memory has no room for its pages.
+    #[error("the guest's memory has no room for one more vCPU; a larger --mem may help")]
+    OutOfMemory,
+    /// The machine stops.
+    #[error(transparent)]
+    Broken(#[from] Broken),
+}
+
+/// The frames that a vCPU may need, taken all at once or not at all.
+struct Reserve<'a> {
+    frames: &'a Frames,
+    taken: Vec<Frame>,
+    error: Option<AllocError>,
+}
+
+impl Reserve<'_> {
+    fn frame(&mut self) -> Result<Frame, Broken> {
+        if self.taken.is_empty() {
+            self.take_all().map_err(|error| {
+                self.error = Some(error);
+                Broken::Invariant("there are no frames for a vCPU".to_owned())
+            })?;
+        }
+        self.taken
+            .pop()
+            .ok_or_else(|| Broken::Invariant("a vCPU takes more frames than it may".to_owned()))
+    }
+
+    fn take_all(&mut self) -> Result<(), AllocError> {
+        while self.taken.len() < boot::VCPU_FRAMES {
+            match self.frames.alloc(FrameKind::Table, Contents::Zeroed) {
+                Ok(frame) => self.taken.push(frame),
+                Err(error) => {
+                    for frame in self.taken.drain(..) {
+                        self.frames.put(frame)?;
+                    }
+                    return Err(error);
+                }
+            }
+        }
+        Ok(())
     }
 }
 
@@ -103,8 +168,8 @@ impl KeptMachine {
     /// Makes one.
     ///
     /// # Errors
-    /// [`KvmError`], as of [`Machine::new`].
-    pub fn new() -> Result<Self, KvmError> {
+    /// [`KeptError`]: as of [`Machine::new`] and [`Machine::take_vcpu`].
+    pub fn new() -> Result<Self, KeptError> {
         let machine =
             Machine::new(MachineConfig { memory: KEPT_MEMORY, flush: FlushPolicy::Chosen })?;
         let vcpu = machine.take_vcpu()?;
@@ -112,8 +177,19 @@ impl KeptMachine {
     }
 }
 
+/// Why a machine cannot be kept.
+#[derive(Debug, thiserror::Error)]
+pub enum KeptError {
+    /// There is no machine.
+    #[error(transparent)]
+    Machine(#[from] KvmError),
+    /// It has no vCPU.
+    #[error(transparent)]
+    Vcpu(#[from] VcpuError),
+}
+
 /// A frame for the machine itself.
-fn frame(frames: &Frames) -> Result<mm::addr::Frame, Broken> {
+fn frame(frames: &Frames) -> Result<Frame, Broken> {
     frames.alloc(FrameKind::Table, Contents::Zeroed).map_err(|error| match error {
         AllocError::OutOfMemory => {
             Broken::Invariant("--mem is too small for the machine itself".to_owned())

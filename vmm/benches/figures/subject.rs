@@ -9,7 +9,7 @@ use vmm::hypercall::{Streams, TraceTarget, Tracer};
 use vmm::kvm::FlushPolicy;
 use vmm::load::Image;
 use vmm::machine::{Machine, MachineConfig};
-use vmm::task::{Identity, Launch, Process, Task, Timing, exec};
+use vmm::task::{Family, Identity, Launch, Task, Timing, exec};
 
 use crate::rounds::Outcome;
 
@@ -20,8 +20,6 @@ const MEMORY: u64 = 1 << 30;
 #[derive(Debug)]
 pub(crate) struct Subject {
     task: Task,
-    /// Dropped after the task.
-    _machine: Machine,
 }
 
 impl Subject {
@@ -33,16 +31,12 @@ impl Subject {
         let loaded =
             exec(machine.system(), &image, Path::new("/figures"), &argv, &[], &Launch::default())?;
         let identity = Identity {
-            pid: 1,
-            parent: 0,
             executable: "/figures".to_owned(),
             name: Mutex::new(*b"figures\0\0\0\0\0\0\0\0\0"),
         };
-        let process = Arc::new(Process::new(loaded.space, Streams::default(), identity));
-        let vcpu = machine.take_vcpu()?;
         let tracer = Tracer::new(&TraceTarget::Off)?;
-        let task = Task::new(vcpu, process, loaded.entry, loaded.stack, tracer, Timing::Off)?;
-        Ok(Subject { task, _machine: machine })
+        let family = Family::new(Arc::new(machine), tracer, Timing::Off)?;
+        Ok(Subject { task: family.first(loaded, Streams::default(), identity)? })
     }
 
     /// Runs until the program has made `calls` more calls.

@@ -53,6 +53,9 @@ impl Access {
     }
 }
 
+/// The most frames that a vCPU takes: two pages, and the two tables over them.
+pub const VCPU_FRAMES: usize = 4;
+
 /// A vCPU's own pages.
 #[derive(Clone, Copy, Debug)]
 pub struct VcpuArea {

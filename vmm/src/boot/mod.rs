@@ -10,7 +10,7 @@
 mod descriptors;
 mod half;
 
-pub use half::{KernelHalf, VcpuArea, install};
+pub use half::{KernelHalf, VCPU_FRAMES, VcpuArea, install};
 
 pub(crate) use descriptors::{GDT_LIMIT, IDT_LIMIT, TSS_LIMIT};
 

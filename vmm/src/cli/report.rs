@@ -1,16 +1,15 @@
 //! `--stats`: what a run counted, for people and as JSON.
 
 use std::fmt::Write;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use mm::space::AddressSpace;
+use mm::space::SpaceUser;
 use serde::Serialize;
 
 use crate::hypercall::name;
 use crate::kvm::FlushCounts;
 use crate::machine::Machine;
-use crate::task::Stats;
+use crate::task::{Stats, Totals};
 
 /// How to print.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
@@ -25,6 +24,7 @@ pub(super) enum Format {
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
     kvm: String,
+    processes: u64,
     exits: Exits,
     calls: Vec<CallRow>,
     faults: Faults,
@@ -77,8 +77,18 @@ struct Times {
 }
 
 impl Report {
-    pub(super) fn new(machine: &Machine, space: &AddressSpace, stats: &Stats) -> Self {
-        let faults = &space.counters().faults;
+    /// What the first process, whose memory and counts are given, and those that ended before it came to.
+    pub(super) fn new(
+        machine: &Machine,
+        space: &SpaceUser,
+        first: &Stats,
+        others: &Totals,
+    ) -> Self {
+        let mut faults = others.faults;
+        faults.add(space);
+        let mut stats = others.stats.clone();
+        stats.add(first);
+        let space = space.look();
         let resident = &space.counters().resident;
         let frames = machine.system().frames().stats();
         let mut calls: Vec<CallRow> = stats
@@ -94,6 +104,7 @@ impl Report {
         calls.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| a.name.cmp(&b.name)));
         Report {
             kvm: machine.kind().to_string(),
+            processes: others.processes,
             exits: Exits {
                 calls: stats.exits.calls,
                 page_faults: stats.exits.page_faults,
@@ -102,16 +113,16 @@ impl Report {
             },
             calls,
             faults: Faults {
-                zero: faults.zero.load(Ordering::Relaxed),
-                backed: faults.backed.load(Ordering::Relaxed),
-                copied: faults.copied.load(Ordering::Relaxed),
-                spurious: faults.spurious.load(Ordering::Relaxed),
-                stack_growth: faults.stack_growth.load(Ordering::Relaxed),
-                around: faults.around.load(Ordering::Relaxed),
+                zero: faults.zero,
+                backed: faults.backed,
+                copied: faults.copied,
+                spurious: faults.spurious,
+                stack_growth: faults.stack_growth,
+                around: faults.around,
             },
             pages: Pages {
                 resident: resident.total(),
-                resident_peak: resident.peak(),
+                resident_peak: faults.resident_peak,
                 tables: space.table().table_frames(),
                 frames_peak: frames.peak,
                 taken_from_host: frames.taken,
@@ -141,6 +152,7 @@ impl Report {
         };
         let Report { exits, faults, pages, flushes, time_us, .. } = self;
         row("kvm", self.kvm.clone());
+        row("processes", self.processes.to_string());
         row(
             "exits",
             format!(

@@ -120,6 +120,7 @@ impl Line {
             | Arg::PathOut
             | Arg::NodesOut
             | Arg::PolicyOut
+            | Arg::StatusOut
             | Arg::ResidentOut => true,
             Arg::ArchValue => matches!(self.call.args[0], 0x1003 | 0x1004),
             _ => false,
@@ -203,6 +204,14 @@ impl Line {
                 or_address(structs::resident(value, previous, read))
             }
             Arg::ResidentOut => text::address(value),
+            // 0 is no child: nothing was written.
+            Arg::StatusOut if matches!(stage, Stage::Returned(1..)) => {
+                or_address(structs::status(value, read))
+            }
+            Arg::StatusOut => text::address(value),
+            Arg::CloneStack => format!("child_stack={}", text::address(args[1])),
+            Arg::CloneFlags => format!("flags={}", clone_flags(low(args[0]))),
+            Arg::CloneTail => return clone_tail(args, index, stage, read),
             Arg::ArchValue if self.is_written(kind) => written(structs::written_address),
             Arg::ArchValue => text::hex(value),
         })
@@ -282,6 +291,36 @@ fn fcntl_value(command: u64, value: u64) -> Option<String> {
         c::F_SETFL => flags::OPEN.text(low(value)),
         _ => text::hex(value),
     })
+}
+
+/// `clone`'s flags, and the signal in their low byte.
+fn clone_flags(value: u64) -> String {
+    let (bits, exit_signal) = (value & !0xff, value & 0xff);
+    let name = (exit_signal != 0).then(|| signal(exit_signal));
+    let bits = (bits != 0 || name.is_none()).then(|| flags::CLONE.text(bits));
+    bits.into_iter().chain(name).collect::<Vec<_>>().join("|")
+}
+
+/// `clone`'s addresses in the order in which strace prints them: the parent's number's, the thread pointer,
+/// the child's number's.
+fn clone_tail(args: &[u64; 6], index: usize, stage: Stage, read: Reader<'_>) -> Option<String> {
+    use nix::libc as c;
+    let has = |flags: i32| args[0] & u64::from(flags.cast_unsigned()) != 0;
+    match index {
+        2 if has(c::CLONE_PARENT_SETTID | c::CLONE_PIDFD) => {
+            let number = match stage {
+                Stage::Returned(_) => structs::number(args[2], read),
+                Stage::Entered | Stage::Failed => None,
+            };
+            let number = number.unwrap_or_else(|| text::address(args[2]));
+            Some(format!("parent_tid={number}"))
+        }
+        3 if has(c::CLONE_SETTLS) => Some(format!("tls={}", text::hex(args[4]))),
+        4 if has(c::CLONE_CHILD_SETTID | c::CLONE_CHILD_CLEARTID) => {
+            Some(format!("child_tidptr={}", text::address(args[3])))
+        }
+        _ => None,
+    }
 }
 
 /// `prctl`'s arguments after the option.

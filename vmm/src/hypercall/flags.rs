@@ -36,6 +36,27 @@ pub(crate) const SEEK: ChoiceSet = ChoiceSet {
     names: names![SEEK_SET, SEEK_CUR, SEEK_END, SEEK_DATA, SEEK_HOLE],
 };
 
+/// `wait4`'s and `waitid`'s options. `WSTOPPED` is `WUNTRACED`'s other name.
+pub(crate) const WAIT: FlagSet = FlagSet {
+    prefix: "W",
+    zero: None,
+    names: &[
+        (c::WNOHANG as u64, "WNOHANG"),
+        (c::WSTOPPED as u64, "WSTOPPED"),
+        (c::WEXITED as u64, "WEXITED"),
+        (c::WCONTINUED as u64, "WCONTINUED"),
+        (c::WNOWAIT as u64, "WNOWAIT"),
+        (0x2000_0000, "__WNOTHREAD"),
+        (0x4000_0000, "__WALL"),
+        (0x8000_0000, "__WCLONE"),
+    ],
+    aliases: &[],
+};
+
+/// `waitid`'s first argument.
+pub(crate) const P: ChoiceSet =
+    ChoiceSet { prefix: "P_", names: names![P_ALL, P_PID, P_PGID, P_PIDFD] };
+
 /// `getrandom`.
 pub(crate) const GRND: FlagSet = FlagSet {
     prefix: "GRND_",

@@ -11,12 +11,26 @@ pub(super) const UTS_FIELD: usize = 65;
 
 /// getpid(2), gettid(2).
 pub(super) fn getpid(c: &mut Context<'_>) -> Served {
-    Ok(u64::from(c.process.identity.pid.unsigned_abs()))
+    Ok(u64::from(c.process.pid.unsigned_abs()))
 }
 
 /// getppid(2).
 pub(super) fn getppid(c: &mut Context<'_>) -> Served {
-    Ok(u64::from(c.process.identity.parent.unsigned_abs()))
+    Ok(u64::from(c.process.family.parent(c.process.pid).unsigned_abs()))
+}
+
+/// getpgrp(2).
+pub(super) fn getpgrp(c: &mut Context<'_>) -> Served {
+    Ok(u64::from(c.process.family.group(c.process.pid).unsigned_abs()))
+}
+
+/// getpgid(2).
+pub(super) fn getpgid(c: &mut Context<'_>) -> Served {
+    let pid = if c.int(0) == 0 { c.process.pid } else { c.int(0) };
+    if !c.process.family.has(pid) {
+        return Err(Errno::ESRCH.into());
+    }
+    Ok(u64::from(c.process.family.group(pid).unsigned_abs()))
 }
 
 /// getuid(2) and the like: the guest's programs are root in it.
@@ -35,7 +49,7 @@ pub(super) fn uname(c: &mut Context<'_>) -> Served {
     Ok(0)
 }
 
-/// sysinfo(2): the guest's memory, one process.
+/// sysinfo(2): the guest's memory and processes.
 pub(super) fn sysinfo(c: &mut Context<'_>) -> Served {
     let space = c.process.space.look();
     let stats = space.system().frames().stats();
@@ -45,7 +59,9 @@ pub(super) fn sysinfo(c: &mut Context<'_>) -> Served {
     let uptime = super::time::uptime().as_secs();
     // uptime, three loads, totalram, freeram, sharedram, bufferram, totalswap, freeswap, procs,
     // totalhigh, freehigh, mem_unit.
-    let words = [uptime, 0, 0, 0, total, free, 0, 0, 0, 0, 1, 0, 0, 1];
+    // procs is 16 bits wide.
+    let processes = c.process.family.count().min(u64::from(u16::MAX));
+    let words = [uptime, 0, 0, 0, total, free, 0, 0, 0, 0, processes, 0, 0, 1];
     c.write_words(c.address(0), &words)?;
     Ok(0)
 }

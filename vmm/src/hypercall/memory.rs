@@ -18,7 +18,7 @@ impl Caller for Process {
     }
 
     fn pid(&self) -> i32 {
-        self.identity.pid
+        self.pid
     }
 
     fn file(&self, fd: i32) -> Result<Arc<dyn Backing>, Errno> {

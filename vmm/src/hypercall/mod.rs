@@ -3,6 +3,7 @@
 //! The guest is not trusted: every pointer, length and descriptor is checked before use, and what it
 //! points to is copied once.
 
+mod clone;
 mod decode;
 mod flags;
 mod identity;
@@ -18,17 +19,19 @@ mod text;
 mod time;
 mod trace;
 mod user;
+mod wait;
 
 pub use decode::Call;
 pub use streams::Streams;
 pub use table::name;
+pub(crate) use time::thread_time;
 pub use trace::{TraceTarget, Tracer};
 
 use mm::error::{AccessError, Broken, CallError, Errno};
 use nix::libc;
 
 use crate::kvm::Vcpu;
-use crate::task::{Process, Signalled};
+use crate::task::{Newborn, Process, Signalled};
 
 /// What a call came to.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -115,15 +118,22 @@ struct Context<'a> {
     args: [u64; 6],
     process: &'a Process,
     vcpu: &'a mut Vcpu,
+    /// The process that the call made, which does not run yet.
+    newborn: &'a mut Option<Newborn>,
 }
 
-/// Serves a call.
+/// Serves a call. A process that it makes is left in `newborn`, to begin once the answer is known.
 ///
 /// # Errors
 /// [`Broken`] when the machine must stop.
-pub fn serve(call: &Call, process: &Process, vcpu: &mut Vcpu) -> Result<Answer, Broken> {
+pub fn serve(
+    call: &Call,
+    process: &Process,
+    vcpu: &mut Vcpu,
+    newborn: &mut Option<Newborn>,
+) -> Result<Answer, Broken> {
     let handler = handler(call.number).unwrap_or(memory::serve);
-    let mut context = Context { number: call.number, args: call.args, process, vcpu };
+    let mut context = Context { number: call.number, args: call.args, process, vcpu, newborn };
     match handler(&mut context) {
         Ok(value) => Ok(Answer::Value(value)),
         Err(Stop::Errno(errno)) => Ok(Answer::Error(errno)),
@@ -168,6 +178,11 @@ fn handler(number: u64) -> Option<Handler> {
         libc::SYS_readlink => paths::readlink,
         libc::SYS_readlinkat => paths::readlinkat,
 
+        libc::SYS_fork => clone::fork,
+        libc::SYS_vfork => clone::vfork,
+        libc::SYS_clone => clone::clone,
+        libc::SYS_wait4 => wait::wait4,
+        libc::SYS_waitid => wait::waitid,
         libc::SYS_exit | libc::SYS_exit_group => process::exit,
         libc::SYS_arch_prctl => process::arch_prctl,
         libc::SYS_set_tid_address => process::set_tid_address,
@@ -185,6 +200,8 @@ fn handler(number: u64) -> Option<Handler> {
 
         libc::SYS_getpid | libc::SYS_gettid => identity::getpid,
         libc::SYS_getppid => identity::getppid,
+        libc::SYS_getpgrp => identity::getpgrp,
+        libc::SYS_getpgid => identity::getpgid,
         libc::SYS_getuid | libc::SYS_geteuid | libc::SYS_getgid | libc::SYS_getegid => {
             identity::root
         }

@@ -4,6 +4,7 @@ use mm::error::Errno;
 use nix::libc;
 
 use super::{Context, Served, Stop};
+use crate::task::usage;
 
 /// `arch_prctl` operations (arch/x86/include/uapi/asm/prctl.h).
 pub(super) const ARCH_SET_GS: u64 = 0x1001;
@@ -32,9 +33,10 @@ pub(super) fn arch_prctl(c: &mut Context<'_>) -> Served {
     }
 }
 
-/// set_tid_address(2): nobody waits for a thread yet.
+/// set_tid_address(2).
 pub(super) fn set_tid_address(c: &mut Context<'_>) -> Served {
-    Ok(u64::from(c.process.identity.pid.unsigned_abs()))
+    c.process.set_clear_at_exit(c.args[0]);
+    Ok(u64::from(c.process.pid.unsigned_abs()))
 }
 
 /// set_robust_list(2): the list matters only when a thread dies holding a futex.
@@ -73,22 +75,13 @@ pub(super) fn sched_yield(_: &mut Context<'_>) -> Served {
     Ok(0)
 }
 
-/// getrusage(2): the host's times of this process, the guest's memory and faults.
+/// getrusage(2): the host's time of the process's thread, the guest's memory and faults.
 pub(super) fn getrusage(c: &mut Context<'_>) -> Served {
-    if !matches!(c.int(0), libc::RUSAGE_SELF | libc::RUSAGE_CHILDREN | libc::RUSAGE_THREAD) {
-        return Err(Errno::EINVAL.into());
-    }
-    let mut words = [0; 18];
-    if c.int(0) != libc::RUSAGE_CHILDREN {
-        let micros = super::time::cpu_time().as_micros();
-        let micros = u64::try_from(micros).unwrap_or(u64::MAX);
-        [words[0], words[1]] = [micros / 1_000_000, micros % 1_000_000];
-        let space = c.process.space.look();
-        let counters = space.counters();
-        // ru_maxrss in KiB, ru_minflt.
-        words[4] = counters.resident.peak() * 4;
-        words[8] = counters.faults.total();
-    }
-    c.write_words(c.address(1), &words)?;
+    let used = match c.int(0) {
+        libc::RUSAGE_SELF | libc::RUSAGE_THREAD => usage(c.process),
+        libc::RUSAGE_CHILDREN => c.process.family.children_usage(c.process.pid),
+        _ => return Err(Errno::EINVAL.into()),
+    };
+    c.write_words(c.address(1), &used.words())?;
     Ok(0)
 }

@@ -11,11 +11,12 @@ use mm::backing::{Backing, FileMode, OpenFile};
 use mm::error::Errno;
 use mm::vma::Userfault;
 use nix::libc;
-use rustix::event::{PollFd, PollFlags, Timespec, poll as host_poll};
+use nix::poll::{PollFd, PollFlags};
 use rustix::io::Errno as HostErrno;
 
-use super::signals::broken_pipe;
+use super::signals::{broken_pipe, interrupted};
 use super::{Context, Served, Stop};
+use crate::task::rest;
 
 /// The most bytes that one call moves at once.
 const CHUNK: usize = 1 << 20;
@@ -80,6 +81,12 @@ impl Default for Streams {
 impl Streams {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<i32, Descriptor>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A child's: the same objects behind the same numbers, a table of its own.
+    #[must_use]
+    pub fn copy(&self) -> Self {
+        Streams(Mutex::new(self.lock().clone()))
     }
 
     /// The stream behind a descriptor.
@@ -165,9 +172,28 @@ pub(super) fn read(c: &mut Context<'_>) -> Served {
     let stream = c.process.streams.get(c.int(0))?;
     c.check_user(c.address(1), c.args[2])?;
     let mut buffer = vec![0; length(c.args[2]).min(CHUNK)];
-    let count = rustix::io::retry_on_intr(|| rustix::io::read(stream.host(), &mut buffer))?;
+    let count = read_host(c, stream, &mut buffer)?;
     c.write_bytes(c.address(1), &buffer[..count])?;
     Ok(count as u64)
+}
+
+/// Reads from the host, waiting as long as it takes, or until the process is killed.
+fn read_host(c: &Context<'_>, stream: Stream, buffer: &mut [u8]) -> Result<usize, Stop> {
+    loop {
+        let flags = rustix::fs::fcntl_getfl(stream.host())?;
+        if !flags.contains(rustix::fs::OFlags::NONBLOCK) {
+            let mut fds = [PollFd::new(stream.host(), PollFlags::POLLIN)];
+            rest(c.process, &mut fds, None).map_err(Stop::Signal)??;
+        }
+        // Another process may have been quicker: then this waits, too, and can be interrupted.
+        match rustix::io::read(stream.host(), &mut *buffer) {
+            Err(HostErrno::INTR) => match interrupted(c) {
+                Some(by) => return Err(Stop::Signal(by)),
+                None => continue,
+            },
+            answer => return Ok(answer?),
+        }
+    }
 }
 
 /// write(2).
@@ -212,7 +238,7 @@ pub(super) fn readv(c: &mut Context<'_>) -> Served {
     let pieces = vector(c)?;
     let wanted: usize = pieces.iter().map(|piece| piece.len).sum();
     let mut buffer = vec![0; wanted.min(CHUNK)];
-    let count = rustix::io::retry_on_intr(|| rustix::io::read(stream.host(), &mut buffer))?;
+    let count = read_host(c, stream, &mut buffer)?;
     let mut rest = &buffer[..count];
     for piece in pieces {
         let (now, later) = rest.split_at(piece.len.min(rest.len()));
@@ -271,7 +297,11 @@ fn write_all(c: &Context<'_>, stream: Stream, bytes: &[u8], before: u64) -> Serv
                     return Ok(before + done as u64);
                 }
             }
-            Err(HostErrno::INTR) => {}
+            Err(HostErrno::INTR) => {
+                if let Some(by) = interrupted(c) {
+                    return Err(Stop::Signal(by));
+                }
+            }
             Err(_) if before > 0 || done > 0 => return Ok(before + done as u64),
             Err(HostErrno::PIPE) => return Err(broken_pipe(c)),
             Err(errno) => return Err(errno.into()),
@@ -438,38 +468,30 @@ pub(super) fn poll(c: &mut Context<'_>) -> Served {
         return Err(Errno::EINVAL.into());
     }
     let bytes = c.read_bytes(c.address(0), length(count * 8))?;
-    let asked: Vec<(i32, u16)> = bytes
+    let asked: Vec<(i32, i16)> = bytes
         .chunks_exact(8)
-        .map(|b| (i32::from_le_bytes([b[0], b[1], b[2], b[3]]), u16::from_le_bytes([b[4], b[5]])))
+        .map(|b| (i32::from_le_bytes([b[0], b[1], b[2], b[3]]), i16::from_le_bytes([b[4], b[5]])))
         .collect();
-    let mut results: Vec<u16> = vec![0; asked.len()];
+    let mut results: Vec<i16> = vec![0; asked.len()];
     let mut polled = Vec::new();
     for (index, &(fd, events)) in asked.iter().enumerate() {
         match c.process.streams.get(fd) {
             Ok(stream) => polled.push((index, stream, PollFlags::from_bits_truncate(events))),
             Err(_) if fd < 0 => {}
-            Err(_) => results[index] = PollFlags::NVAL.bits(),
+            Err(_) => results[index] = PollFlags::POLLNVAL.bits(),
         }
     }
-    let hosts: Vec<_> = polled.iter().map(|(_, stream, _)| stream.host()).collect();
-    let mut fds: Vec<PollFd<'_>> = polled
-        .iter()
-        .zip(&hosts)
-        .map(|((_, _, events), host)| PollFd::new(host, *events))
-        .collect();
+    let mut fds: Vec<PollFd<'_>> =
+        polled.iter().map(|(_, stream, events)| PollFd::new(stream.host(), *events)).collect();
     let known = results.iter().any(|&result| result != 0);
     let wait = match u64::try_from(c.int(2)) {
         _ if known => Some(Duration::ZERO),
         Ok(millis) => Some(Duration::from_millis(millis)),
         Err(_) => None,
     };
-    let timeout = wait.map(|wait| Timespec {
-        tv_sec: i64::try_from(wait.as_secs()).unwrap_or(i64::MAX),
-        tv_nsec: i64::from(wait.subsec_nanos()),
-    });
-    host_poll(&mut fds, timeout.as_ref())?;
+    rest(c.process, &mut fds, wait).map_err(Stop::Signal)??;
     for ((index, ..), fd) in polled.iter().zip(&fds) {
-        results[*index] = fd.revents().bits();
+        results[*index] = fd.revents().map_or(0, |flags| flags.bits());
     }
     for (index, result) in (0u64..).zip(&results) {
         let at = c.address(0).checked_add(index * 8 + 6).ok_or(Errno::EFAULT)?;

@@ -180,6 +180,27 @@ pub(crate) fn nodes(at: u64, maxnode: u64, read: Reader<'_>) -> Option<String> {
     (at != 0).then(|| format!("[{}]", elements.join(", ")))
 }
 
+/// A status that wait4(2) wrote, by the macros of wait(2).
+pub(crate) fn status(at: u64, read: Reader<'_>) -> Option<String> {
+    let bytes = block(at, 4, read)?;
+    let word = i32::from_le_bytes(bytes.try_into().ok()?);
+    let text = if libc::WIFEXITED(word) {
+        format!("WIFEXITED(s) && WEXITSTATUS(s) == {}", libc::WEXITSTATUS(word))
+    } else {
+        let number = libc::WTERMSIG(word);
+        let name = u64::try_from(number).ok().and_then(flags::signal);
+        let name = name.map_or_else(|| number.to_string(), |name| format!("SIG{name}"));
+        format!("WIFSIGNALED(s) && WTERMSIG(s) == {name}")
+    };
+    Some(format!("[{{{text}}}]"))
+}
+
+/// An `int` that the call wrote.
+pub(crate) fn number(at: u64, read: Reader<'_>) -> Option<String> {
+    let bytes = block(at, 4, read)?;
+    Some(format!("[{}]", i32::from_le_bytes(bytes.try_into().ok()?)))
+}
+
 /// A memory policy's mode, an `int`.
 pub(crate) fn policy(at: u64, read: Reader<'_>) -> Option<String> {
     let mode = block(at, 4, read)?;

@@ -104,6 +104,14 @@ pub(crate) enum Arg {
     NamesOut,
     /// `int[2]`, written.
     PairOut,
+    /// `wait4`'s status, an `int`, written where there is a child.
+    StatusOut,
+    /// `clone`'s first as strace has it: the stack, which is its second argument.
+    CloneStack,
+    /// `clone`'s second as strace has it: the flags, which are its first argument.
+    CloneFlags,
+    /// `clone`'s third to fifth, of which the flags decide which count.
+    CloneTail,
     /// `arch_prctl`'s second: an address, or where to one is written.
     ArchValue,
 }
@@ -247,9 +255,9 @@ fn files(call: Sysno) -> Option<&'static [Arg]> {
 
 fn process(call: Sysno) -> Option<&'static [Arg]> {
     use Arg::{
-        ActionIn, ActionOut, Address, ArchValue, Choice, Flags, FutexOp, FutexTail, Hex, Int,
-        LimitIn, LimitOut, MicrosOut, NamesOut, RandomOut, Signal, SignalsIn, SignalsOut, Size,
-        TimeIn, TimeOut, Unsigned,
+        ActionIn, ActionOut, Address, ArchValue, Choice, CloneFlags, CloneStack, CloneTail, Flags,
+        FutexOp, FutexTail, Hex, Int, LimitIn, LimitOut, MicrosOut, NamesOut, RandomOut, Signal,
+        SignalsIn, SignalsOut, Size, StatusOut, TimeIn, TimeOut, Unsigned,
     };
     Some(match call {
         Sysno::exit | Sysno::exit_group => &[Int],
@@ -288,7 +296,10 @@ fn process(call: Sysno) -> Option<&'static [Arg]> {
         | Sysno::pause => &[],
         Sysno::sched_getaffinity => &[Int, Size, Address],
         Sysno::getcpu => &[Address, Address, Address],
-        Sysno::wait4 => &[Int, Address, Hex, Address],
+        Sysno::wait4 => &[Int, StatusOut, Flags(&flags::WAIT), Address],
+        Sysno::waitid => &[Choice(&flags::P), Int, Address, Flags(&flags::WAIT), Address],
+        Sysno::clone => &[CloneStack, CloneFlags, CloneTail, CloneTail, CloneTail],
+        Sysno::getpgid => &[Int],
         _ => return None,
     })
 }

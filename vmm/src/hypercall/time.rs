@@ -9,14 +9,15 @@ use rustix::thread::ClockId;
 use rustix::time::{Timespec, clock_getres as host_getres, clock_gettime as host_gettime};
 
 use super::{Context, Served, Stop};
+use crate::task::rest;
 
 const NANOS: u64 = 1_000_000_000;
 /// Ticks a second of times(2).
 const CLOCK_TICKS: u64 = 100;
 
-/// Host time that this process has used.
-pub(super) fn cpu_time() -> Duration {
-    duration(host_gettime(ClockId::ProcessCPUTime))
+/// Host time that the calling thread has used: a guest process's, for each has a thread of its own.
+pub(crate) fn thread_time() -> Duration {
+    duration(host_gettime(ClockId::ThreadCPUTime))
 }
 
 /// Since the host was started.
@@ -33,8 +34,8 @@ fn clock(number: i32) -> Result<ClockId, Stop> {
     Ok(match number {
         libc::CLOCK_REALTIME => ClockId::Realtime,
         libc::CLOCK_MONOTONIC => ClockId::Monotonic,
-        libc::CLOCK_PROCESS_CPUTIME_ID => ClockId::ProcessCPUTime,
-        libc::CLOCK_THREAD_CPUTIME_ID => ClockId::ThreadCPUTime,
+        // Both: a guest process has one thread.
+        libc::CLOCK_PROCESS_CPUTIME_ID | libc::CLOCK_THREAD_CPUTIME_ID => ClockId::ThreadCPUTime,
         libc::CLOCK_MONOTONIC_RAW => ClockId::MonotonicRaw,
         libc::CLOCK_REALTIME_COARSE => ClockId::RealtimeCoarse,
         libc::CLOCK_MONOTONIC_COARSE => ClockId::MonotonicCoarse,
@@ -96,8 +97,7 @@ fn timespec(c: &Context<'_>, at: VirtAddr) -> Result<Duration, Stop> {
 
 /// nanosleep(2).
 pub(super) fn nanosleep(c: &mut Context<'_>) -> Served {
-    std::thread::sleep(timespec(c, c.address(0))?);
-    Ok(0)
+    sleep(c, timespec(c, c.address(0))?)
 }
 
 /// clock_nanosleep(2).
@@ -109,17 +109,22 @@ pub(super) fn clock_nanosleep(c: &mut Context<'_>) -> Served {
     } else {
         wanted.saturating_sub(duration(host_gettime(clock)))
     };
-    std::thread::sleep(left);
+    sleep(c, left)
+}
+
+fn sleep(c: &Context<'_>, time: Duration) -> Served {
+    rest(c.process, &mut [], Some(time)).map_err(Stop::Signal)??;
     Ok(0)
 }
 
-/// times(2): all of it as user time of the process itself.
+/// times(2): all of it as user time.
 pub(super) fn times(c: &mut Context<'_>) -> Served {
     let ticks = |time: Duration| {
         time.as_secs() * CLOCK_TICKS + u64::from(time.subsec_nanos()) * CLOCK_TICKS / NANOS
     };
     if c.address(0) != VirtAddr::ZERO {
-        c.write_words(c.address(0), &[ticks(cpu_time()), 0, 0, 0])?;
+        let children = c.process.family.children_usage(c.process.pid).time;
+        c.write_words(c.address(0), &[ticks(thread_time()), 0, ticks(children), 0])?;
     }
     Ok(ticks(uptime()))
 }

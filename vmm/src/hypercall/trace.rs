@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use mm::addr::VirtAddr;
@@ -36,6 +37,8 @@ pub struct Tracer {
     /// None where nothing is traced.
     output: Option<Mutex<Output>>,
     purpose: Purpose,
+    /// Whether there has been more than one process, so that lines say whose they are.
+    several: AtomicBool,
 }
 
 /// What a trace is for.
@@ -68,16 +71,22 @@ impl Tracer {
             TraceTarget::File(path) => (Some(create(path)?), Purpose::Reading),
             TraceTarget::Recording(path) => (Some(create(path)?), Purpose::Replay),
         };
-        Ok(Tracer { output: output.map(Mutex::new), purpose })
+        let several = AtomicBool::new(false);
+        Ok(Tracer { output: output.map(Mutex::new), purpose, several })
     }
 
     /// Begins the trace of a program that is loaded and has not run yet.
     pub fn begin(&self, space: &SharedSpace) {
         if self.purpose == Purpose::Replay {
             for line in starting_state(&space.look()) {
-                self.print(&line.to_string());
+                self.print(None, &line.to_string());
             }
         }
+    }
+
+    /// From now on there is more than one process, or has been.
+    pub fn several(&self) {
+        self.several.store(true, Ordering::Relaxed);
     }
 
     /// Notes that a call begins; what its arguments point to is read now.
@@ -87,8 +96,8 @@ impl Tracer {
         Some(Line::enter(call, &|addr, bytes| space.read(addr, bytes).is_ok()))
     }
 
-    /// Prints the call with its answer.
-    pub fn leave(&self, line: Option<Line>, answer: &Answer, space: &SharedSpace) {
+    /// Prints the call of process `pid` with its answer.
+    pub fn leave(&self, pid: i32, line: Option<Line>, answer: &Answer, space: &SharedSpace) {
         let Some(line) = line else { return };
         let read = |addr: VirtAddr, bytes: &mut [u8]| space.read(addr, bytes).is_ok();
         let text = match answer.rax() {
@@ -96,14 +105,20 @@ impl Tracer {
             None => line.never_returns(&read),
         };
         if self.purpose == Purpose::Replay && *answer == Answer::Error(Errno::ENOSYS) {
-            self.print(&format!("# not served: {text}"));
+            self.print(None, &format!("# not served: {text}"));
         } else {
-            self.print(&text);
+            self.print(Some(pid), &text);
         }
     }
 
-    /// Prints a fault and what became of it.
-    pub fn fault(&self, addr: VirtAddr, kind: AccessKind, resolved: &Result<(), AccessError>) {
+    /// Prints a fault of process `pid` and what became of it.
+    pub fn fault(
+        &self,
+        pid: i32,
+        addr: VirtAddr,
+        kind: AccessKind,
+        resolved: &Result<(), AccessError>,
+    ) {
         if self.output.is_none() {
             return;
         }
@@ -113,26 +128,27 @@ impl Tracer {
             Err(AccessError::Broken(_)) => None,
         };
         if let Some(result) = result {
-            self.print(&Directive::Touch { addr, kind, result }.to_string());
+            self.print(Some(pid), &Directive::Touch { addr, kind, result }.to_string());
         }
     }
 
-    /// Prints how the program ended, for a replay after the VMAs that it had, and closes the trace.
-    pub fn end(&self, end: &End, space: &SharedSpace) {
+    /// Prints how process `pid` ended, for a replay after the VMAs that it had, and writes the trace out.
+    pub fn end(&self, pid: i32, end: &End, space: &SharedSpace) {
         if self.output.is_none() {
             return;
         }
         if self.purpose == Purpose::Replay {
-            self.print(&all_vmas(&space.look()).to_string());
+            self.print(Some(pid), &all_vmas(&space.look()).to_string());
         }
         match end {
-            End::Exited(status) => self.print(&format!("+++ exited with {status} +++")),
+            End::Exited(status) => {
+                self.print(Some(pid), &format!("+++ exited with {status} +++"));
+            }
             End::Killed(Death { by, .. }) => {
                 let (signal, code, address) = (by.signal, by.code, by.address);
-                self.print(&format!(
-                    "--- {signal} {{si_signo={signal}, si_code={code}, si_addr={address:#x}}} ---"
-                ));
-                self.print(&format!("+++ killed by {signal} +++"));
+                let siginfo = format!("si_signo={signal}, si_code={code}, si_addr={address:#x}");
+                self.print(Some(pid), &format!("--- {signal} {{{siginfo}}} ---"));
+                self.print(Some(pid), &format!("+++ killed by {signal} +++"));
             }
         }
         self.with_output(|output| match output {
@@ -141,10 +157,15 @@ impl Tracer {
         });
     }
 
-    fn print(&self, line: &str) {
+    /// Prints a line of process `pid`, which it names where there are several, as `strace -f` does.
+    fn print(&self, pid: Option<i32>, line: &str) {
+        let prefix = match pid {
+            Some(pid) if self.several.load(Ordering::Relaxed) => format!("[pid {pid:>5}] "),
+            _ => String::new(),
+        };
         self.with_output(|output| match output {
-            Output::Stderr => writeln!(io::stderr().lock(), "{line}"),
-            Output::File(file) => writeln!(file, "{line}"),
+            Output::Stderr => writeln!(io::stderr().lock(), "{prefix}{line}"),
+            Output::File(file) => writeln!(file, "{prefix}{line}"),
             Output::Failed => Ok(()),
         });
     }

@@ -61,6 +61,12 @@ pub enum KvmError {
         /// Why the host refused.
         source: io::Error,
     },
+    /// The machine has as many vCPUs as KVM lets one have.
+    #[error("this KVM gives a machine no more than {most} vCPUs")]
+    TooManyVcpus {
+        /// How many that are.
+        most: usize,
+    },
     /// Building the guest's own structures failed.
     #[error(transparent)]
     Broken(#[from] mm::error::Broken),
@@ -78,7 +84,10 @@ impl KvmError {
             | KvmError::Version { .. }
             | KvmError::Capability { .. }
             | KvmError::NoMachine(_) => true,
-            KvmError::MemorySize { .. } | KvmError::Host { .. } | KvmError::Broken(_) => false,
+            KvmError::MemorySize { .. }
+            | KvmError::Host { .. }
+            | KvmError::TooManyVcpus { .. }
+            | KvmError::Broken(_) => false,
         }
     }
 

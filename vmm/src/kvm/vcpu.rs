@@ -67,10 +67,13 @@ struct InitialState {
 }
 
 impl Vcpu {
-    /// Makes vCPU number `area.index`, at ring 3 with everything zero and no address space.
-    pub(super) fn new(vm: &Vm, area: VcpuArea) -> Result<Vcpu, KvmError> {
-        let fd =
-            vm.fd().create_vcpu(u64::from(area.index)).map_err(KvmError::host("create a vCPU"))?;
+    /// Has KVM make vCPU number `index`, once for each number.
+    pub(super) fn create(vm: &Vm, index: u32) -> Result<VcpuFd, KvmError> {
+        vm.fd().create_vcpu(u64::from(index)).map_err(KvmError::host("create a vCPU"))
+    }
+
+    /// Sets vCPU number `area.index`, just made, to ring 3 with everything zero and no address space.
+    pub(super) fn new(vm: &Vm, fd: VcpuFd, area: VcpuArea) -> Result<Vcpu, KvmError> {
         // Once, before the first run: later it would be refused.
         fd.set_cpuid2(vm.cpuid()).map_err(KvmError::host("set the guest's CPUID"))?;
         let sregs = fd.get_sregs().map_err(KvmError::host("read a vCPU's system registers"))?;
@@ -245,6 +248,13 @@ impl Vcpu {
         self.fd.set_sync_dirty_reg(SyncReg::SystemRegister);
     }
 
+    /// The same if it is another one than now.
+    pub fn set_root_if_other(&mut self, table: Frame) {
+        if self.root() != table {
+            self.set_root(table);
+        }
+    }
+
     /// FS base: the thread pointer.
     #[must_use]
     pub fn fs_base(&self) -> u64 {
@@ -303,6 +313,22 @@ impl Vcpu {
     /// [`KvmError::Host`] if KVM refuses the image (`EINVAL`: reserved bits, as in a forged signal frame).
     pub fn set_xsave(&self, area: &XsaveArea) -> Result<(), KvmError> {
         area.store_to(&self.fd)
+    }
+
+    /// Takes over the whole state that another vCPU's program has, as of its last exit: registers, segments,
+    /// FS and GS base, floating-point and vector state. Only the page table is not copied.
+    ///
+    /// # Errors
+    /// [`KvmError::Host`] if KVM refuses; the vCPU must then be reset before it is used.
+    pub fn copy_program(&mut self, of: &Vcpu) -> Result<(), KvmError> {
+        self.set_xsave(&of.xsave()?)?;
+        let from = of.fd.sync_regs().sregs;
+        let sregs = &mut self.fd.sync_regs_mut().sregs;
+        (sregs.ds, sregs.es, sregs.fs, sregs.gs) = (from.ds, from.es, from.fs, from.gs);
+        self.fd.set_sync_dirty_reg(SyncReg::SystemRegister);
+        self.user = of.user;
+        self.enter_user_at_next_run();
+        Ok(())
     }
 
     /// Runs the guest until it stops.

@@ -2,6 +2,7 @@
 
 use std::ffi::{CString, OsString};
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use kvm_bindings::{
 };
 use kvm_ioctls::{Cap, VmFd};
 use log::debug;
+use mm::addr::PAGE_SIZE;
 
 use super::{GuestMemory, Kind, KvmError, cpuid};
 
@@ -127,6 +129,7 @@ pub struct Vm {
     cpuid: CpuId,
     memory: Arc<GuestMemory>,
     xsave_bytes: usize,
+    most_vcpus: usize,
 }
 
 impl Vm {
@@ -158,7 +161,10 @@ impl Vm {
         let xsave_bytes = usize::try_from(fd.check_extension_int(Cap::Xsave2)).unwrap_or(0);
         let fd = Arc::new(fd);
         let memory = Arc::new(GuestMemory::new(Arc::clone(&fd), memory_limit)?);
-        Ok(Vm { fd, kind: kvm.kind, cpuid: kvm.cpuid.clone(), memory, xsave_bytes })
+        let most_vcpus = kvm.fd.get_max_vcpus();
+        allow_shadow_pages(&fd, memory.limit(), most_vcpus);
+        let (kind, cpuid) = (kvm.kind, kvm.cpuid.clone());
+        Ok(Vm { fd, kind, cpuid, memory, xsave_bytes, most_vcpus })
     }
 
     /// The guest's physical memory.
@@ -181,8 +187,34 @@ impl Vm {
         &self.cpuid
     }
 
+    /// How many vCPUs a machine may have (`KVM_CAP_MAX_VCPUS`).
+    #[must_use]
+    pub fn most_vcpus(&self) -> usize {
+        self.most_vcpus
+    }
+
     /// Bytes of a vCPU's XSAVE image by KVM's count; 0 where KVM has only the old size of 4096.
     pub(super) fn xsave_bytes(&self) -> usize {
         self.xsave_bytes
+    }
+}
+
+/// Lets KVM have as many shadow page tables as many processes may need.
+///
+/// By default it keeps as many as fit a single system, 2 % of the guest's pages as far as there are slots,
+/// and evicts others beyond that. What a vCPU stands on cannot be evicted: with some 140 vCPUs in 16 MiB
+/// `KVM_RUN` failed with `ENOSPC`. They are made as they are needed; this only says how many there may be.
+fn allow_shadow_pages(vm: &VmFd, memory: u64, vcpus: usize) {
+    /// `_IO(KVMIO, 0x44)`.
+    const KVM_SET_NR_MMU_PAGES: libc::c_ulong = 0xae44;
+    /// A root and the tables down to a few leaves, with room for what a fault makes.
+    const A_VCPU: u64 = 64;
+    /// Bytes of guest memory for which there may be one.
+    const MEMORY: u64 = 8 * PAGE_SIZE;
+    let pages = memory / MEMORY + A_VCPU * u64::try_from(vcpus).unwrap_or(0);
+    // SAFETY: the call takes a number and touches no memory of ours.
+    let status = unsafe { libc::ioctl(vm.as_raw_fd(), KVM_SET_NR_MMU_PAGES, pages) };
+    if status != 0 {
+        debug!("KVM keeps to its number of shadow pages: {}", io::Error::last_os_error());
     }
 }

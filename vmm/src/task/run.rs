@@ -69,8 +69,6 @@ pub enum Timing {
 pub struct Task {
     vcpu: Vcpu,
     process: Arc<Process>,
-    tracer: Tracer,
-    timing: Timing,
     stats: Stats,
 }
 
@@ -92,13 +90,38 @@ impl Task {
         process: Arc<Process>,
         entry: VirtAddr,
         stack: VirtAddr,
-        tracer: Tracer,
-        timing: Timing,
     ) -> Result<Self, TaskError> {
         vcpu.set_root(process.space.look().table().root());
         let registers = Registers { rip: entry.get(), rsp: stack.get(), ..Registers::default() };
         vcpu.resume_user(&registers).map_err(|error| TaskError::Vcpu(error.to_string()))?;
-        Ok(Task { vcpu, process, tracer, timing, stats: Stats::default() })
+        Ok(Task::from_parts(vcpu, process))
+    }
+
+    /// A task whose vCPU is set by somebody else.
+    pub(super) fn from_parts(vcpu: Vcpu, process: Arc<Process>) -> Self {
+        Task { vcpu, process, stats: Stats::default() }
+    }
+
+    /// Gives everything back that is not counted in the process table.
+    pub(super) fn into_parts(self) -> (Vcpu, Arc<Process>, Stats) {
+        (self.vcpu, self.process, self.stats)
+    }
+
+    /// Runs a process other than the first to its end, and ends it, on the calling thread.
+    pub(super) fn live(mut self) {
+        let family = Arc::clone(&self.process.family);
+        let ended = self.run();
+        family.bury(self, ended);
+    }
+
+    /// The process it runs.
+    #[must_use]
+    pub fn process(&self) -> &Arc<Process> {
+        &self.process
+    }
+
+    pub(super) fn vcpu_mut(&mut self) -> &mut Vcpu {
+        &mut self.vcpu
     }
 
     /// Runs the program to its end.
@@ -106,6 +129,7 @@ impl Task {
     /// # Errors
     /// [`TaskError`] when mmvisor itself cannot go on.
     pub fn run(&mut self) -> Result<End, TaskError> {
+        self.process.family.enter(self.process.pid);
         loop {
             if let Some(end) = self.step()? {
                 return Ok(end);
@@ -119,13 +143,19 @@ impl Task {
     /// # Errors
     /// [`TaskError`] when mmvisor itself cannot go on.
     pub fn step(&mut self) -> Result<Option<End>, TaskError> {
-        let started = self.now();
-        let exit = self.vcpu.run();
-        self.stats.guest_time += since(started);
-        match self.serve(exit)? {
+        let next = match self.process.signals.fatal() {
+            Some(by) => self.die(by, self.vcpu.registers().rip),
+            None => {
+                let started = self.now();
+                let exit = self.vcpu.run();
+                self.stats.guest_time += since(started);
+                self.serve(exit)?
+            }
+        };
+        match next {
             Next::Run => Ok(None),
             Next::End(end) => {
-                self.tracer.end(&end, &self.process.space);
+                self.tracer().end(self.process.pid, &end, &self.process.space);
                 Ok(Some(end))
             }
         }
@@ -180,6 +210,10 @@ impl Task {
         self.signal(Signalled::general_protection(), *self.vcpu.registers())
     }
 
+    fn tracer(&self) -> &Tracer {
+        self.process.family.tracer()
+    }
+
     fn call(&mut self) -> Result<Next, TaskError> {
         self.stats.exits.calls += 1;
         let mut registers = *self.vcpu.registers();
@@ -196,13 +230,19 @@ impl Task {
             ],
         };
         let started = self.now();
-        let line = self.tracer.enter(call, &self.process.space);
-        let answer = hypercall::serve(&call, &self.process, &mut self.vcpu)?;
+        let line = self.tracer().enter(call, &self.process.space);
+        let mut newborn = None;
+        let answer = hypercall::serve(&call, &self.process, &mut self.vcpu, &mut newborn)?;
         let counted = self.stats.calls.entry(call.number).or_default();
         counted.count += 1;
         counted.errors += u64::from(matches!(answer, Answer::Error(_)));
         counted.time += since(started);
-        self.tracer.leave(line, &answer, &self.process.space);
+        self.tracer().leave(self.process.pid, line, &answer, &self.process.space);
+        if let Some(newborn) = newborn
+            && let Err(by) = newborn.begin(&self.process)
+        {
+            return Ok(self.die(by, registers.rip));
+        }
         match answer {
             Answer::Exit(status) => Ok(Next::End(End::Exited(status))),
             Answer::Signal(by) => Ok(self.die(by, self.vcpu.registers().rip)),
@@ -233,7 +273,7 @@ impl Task {
         let started = self.now();
         let resolved = self.process.space.fault(address, kind);
         self.stats.fault_time += since(started);
-        self.tracer.fault(address, kind, &resolved);
+        self.tracer().fault(self.process.pid, address, kind, &resolved);
         match resolved {
             Ok(()) => {
                 self.vcpu.retry_fault();
@@ -308,7 +348,7 @@ impl Task {
     }
 
     fn now(&self) -> Option<Instant> {
-        (self.timing == Timing::On).then(Instant::now)
+        (self.process.family.timing() == Timing::On).then(Instant::now)
     }
 }
 

@@ -13,6 +13,8 @@ pub enum Code {
     User,
     /// `SI_TKILL`: by tkill or tgkill.
     Tkill,
+    /// `CLD_EXITED` and the other codes of a child's end, by their number.
+    Child(i32),
     /// `SI_KERNEL`: by the kernel, without an address.
     Kernel,
     /// `FPE_INTDIV`.
@@ -41,7 +43,7 @@ impl Code {
             Code::User => 0,
             Code::Tkill => -6,
             Code::Kernel => 0x80,
-            Code::FloatingPoint(code) => code,
+            Code::FloatingPoint(code) | Code::Child(code) => code,
             Code::IntegerDivide | Code::NotMapped | Code::Alignment => 1,
             Code::IllegalOperand | Code::Trace | Code::Denied | Code::NoBacking => 2,
         }
@@ -53,6 +55,8 @@ impl fmt::Display for Code {
         let name = match self {
             Code::User => "SI_USER",
             Code::Tkill => "SI_TKILL",
+            Code::Child(2) => "CLD_KILLED",
+            Code::Child(_) => "CLD_EXITED",
             Code::Kernel => "SI_KERNEL",
             Code::IntegerDivide => "FPE_INTDIV",
             Code::FloatingPoint(2) => "FPE_INTOVF",

@@ -41,6 +41,22 @@ pub struct Stats {
 }
 
 impl Stats {
+    /// Adds what another task counted.
+    pub fn add(&mut self, other: &Stats) {
+        for (&number, call) in &other.calls {
+            let sum = self.calls.entry(number).or_default();
+            sum.count += call.count;
+            sum.errors += call.errors;
+            sum.time += call.time;
+        }
+        self.exits.calls += other.exits.calls;
+        self.exits.page_faults += other.exits.page_faults;
+        self.exits.exceptions += other.exits.exceptions;
+        self.exits.interrupts += other.exits.interrupts;
+        self.guest_time += other.guest_time;
+        self.fault_time += other.fault_time;
+    }
+
     /// Host time in calls.
     #[must_use]
     pub fn call_time(&self) -> Duration {

@@ -14,46 +14,43 @@ use super::{Args, Program, RunError};
 use crate::hypercall::{Streams, TraceTarget, Tracer};
 use crate::kvm::{FlushPolicy, KvmError};
 use crate::machine::{Machine, MachineConfig};
-use crate::task::{End, Identity, Launch, Process, Task, Timing, exec};
-
-/// The first process's number, as in a container.
-const FIRST_PID: i32 = 1;
+use crate::task::{End, Family, Identity, Launch, Task, Timing, exec};
 
 /// A machine of the size that was asked for, or else of half the host's memory, `has` bytes.
-pub(super) fn machine(args: &Args, has: u64) -> Result<Machine, KvmError> {
+pub(super) fn machine(args: &Args, has: u64) -> Result<Arc<Machine>, KvmError> {
     let memory = args.mem.map_or(has / 2, Size::bytes);
     let flush = FlushPolicy::of_environment();
     let machine = Machine::new(MachineConfig { memory, flush })?;
     log::info!("running under {} KVM", machine.kind());
-    Ok(machine)
+    Ok(Arc::new(machine))
 }
 
-/// Runs the program and gives its status. The process is expected to end then.
-pub(super) fn run(args: &Args, program: Program, machine: &Machine) -> Result<u8, RunError> {
+/// Runs the program and gives its status. When it has ended, so have the processes that it made. mmvisor's
+/// own process is expected to end then.
+pub(super) fn run(args: &Args, program: Program, machine: &Arc<Machine>) -> Result<u8, RunError> {
     let tracer = tracer(args)?;
     let Program { image, file: _, name, path, argv } = program;
     let loaded = exec(machine.system(), &image, &path, &argv, &args.env, &launch(args)?)
         .map_err(|source| RunError::Exec { path: name.clone(), source })?;
-    let process = Process::new(loaded.space, Streams::default(), identity(&name, &path));
-    let process = Arc::new(process);
-    tracer.begin(&process.space);
     let timing = if args.stats.is_some() { Timing::On } else { Timing::Off };
-    let vcpu = machine.take_vcpu()?;
-    let mut task =
-        Task::new(vcpu, Arc::clone(&process), loaded.entry, loaded.stack, tracer, timing)?;
-    let end = task.run()?;
+    let family = Family::new(Arc::clone(machine), tracer, timing).map_err(RunError::Kick)?;
+    let mut task = family.first(loaded, Streams::default(), identity(&name, &path))?;
+    let ended = task.run();
+    family.close()?;
+    let end = ended?;
 
+    let space = &task.process().space;
     if args.maps {
-        eprint!("{}", maps_text(&process.space.look()));
+        eprint!("{}", maps_text(&space.look()));
     }
     if let Some(format) = args.stats {
-        let report = Report::new(machine, &process.space.look(), task.stats());
+        let report = Report::new(machine, space, task.stats(), &family.totals());
         eprintln!("{}", report.print(format));
     }
     // The kernel takes everything from a process that ends anyway, so setting the vCPU back and freeing
     // page by page are not for a release to spend time on: they find bugs.
     if cfg!(debug_assertions) {
-        take_apart(machine, task, process)?;
+        take_apart(machine, task)?;
     }
     Ok(match end {
         End::Exited(status) => status,
@@ -65,13 +62,17 @@ pub(super) fn run(args: &Args, program: Program, machine: &Machine) -> Result<u8
 }
 
 /// Ends everything as in a machine that goes on to another program, and looks whether it was in order.
-fn take_apart(machine: &Machine, task: Task, process: Arc<Process>) -> Result<(), RunError> {
+fn take_apart(machine: &Machine, task: Task) -> Result<(), RunError> {
+    let process = Arc::clone(task.process());
     audit(&process.space.look()).map_err(RunError::Exit)?;
     machine.give_back(task.into_vcpu());
     if let Some(process) = Arc::into_inner(process) {
         process.space.put().map_err(|broken| RunError::Exit(broken.to_string()))?;
     }
-    Ok(())
+    match machine.system().frames().stats().pages {
+        0 => Ok(()),
+        left => Err(RunError::Exit(format!("{left} pages are in use by nobody"))),
+    }
 }
 
 /// How the program is started: as Linux does under `setarch -R`, but for what was asked for.
@@ -111,10 +112,5 @@ fn identity(name: &Path, path: &Path) -> Identity {
     let file = name.file_name().unwrap_or_default().as_encoded_bytes();
     let len = file.len().min(15);
     short[..len].copy_from_slice(&file[..len]);
-    Identity {
-        pid: FIRST_PID,
-        parent: 0,
-        executable: path.display().to_string(),
-        name: Mutex::new(short),
-    }
+    Identity { executable: path.display().to_string(), name: Mutex::new(short) }
 }

@@ -21,7 +21,7 @@ use super::{FAILED, complain};
 use crate::kvm::KvmError;
 use crate::load::{Image, LoadError};
 use crate::nested::NestedError;
-use crate::task::{ExecError, TaskError};
+use crate::task::{ExecError, StartError, TaskError};
 
 /// Arguments of `mmvisor run`.
 #[derive(Debug, clap::Args)]
@@ -106,6 +106,10 @@ enum RunError {
     Seed(std::io::Error),
     #[error("cannot read the host's memory size: {0}")]
     HostMemory(String),
+    #[error("cannot handle the signal that stops a vCPU: {0}")]
+    Kick(std::io::Error),
+    #[error(transparent)]
+    Start(#[from] StartError),
     #[error("the machine stopped: {0}")]
     Task(#[from] TaskError),
     #[error("the machine did not end cleanly: {0}")]

@@ -74,7 +74,7 @@ impl Guest {
     /// Frames that the host holds memory for: `Rss` in `/proc/self/smaps`.
     fn resident(&self) -> u64 {
         // Advised as nothing beside it is, so no mapping of the host reaches past it.
-        let first = self.memory.host_address(Frame::new(0)) as u64;
+        let first = self.memory.slice(Frame::new(0).addr(), PAGE_SIZE).ptr_guard().as_ptr() as u64;
         let region = first..first + self.memory.limit();
         let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap();
         let mut inside = false;

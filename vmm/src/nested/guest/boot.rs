@@ -15,8 +15,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use super::super::Kind;
 use super::super::wire::{Description, MODULES_PATH, PORT_NAMES};
 use super::Ports;
-use crate::kvm::KvmError;
-use crate::machine::KeptMachine;
+use crate::machine::{KeptError, KeptMachine};
 
 /// How long the ports may take to appear.
 const PORTS_LIMIT: Duration = Duration::from_secs(60);
@@ -79,7 +78,7 @@ pub(super) fn start_kvm(description: &Description) -> Result<(), String> {
 /// A machine to be kept as long as there are jobs. It is no reason to stop if there can be none: the jobs
 /// say why, those that need KVM.
 pub(super) fn keep_a_machine() -> Option<KeptMachine> {
-    let told = |error: &KvmError| eprintln!("mmvisor: no virtual machine is kept: {error}");
+    let told = |error: &KeptError| eprintln!("mmvisor: no virtual machine is kept: {error}");
     KeptMachine::new().inspect_err(told).ok()
 }
 

@@ -1,0 +1,463 @@
+//! The processes of one machine: their table behind its lock, waiting and waking, signals from one to
+//! another, and their common end.
+//!
+//! The first process is to the others what a container's init is: orphans become its children, and when it
+//! ends the others are killed. Unlike an init it is not immune to signals: it ends as it would natively.
+//!
+//! ```text
+//!   a thread waits                 and is woken by
+//!     for another process's end      that end, or a signal that kills it: its bell (wait, rest)
+//!     for a stream or for time       a kick: `ppoll` lets it in at one point only
+//!     in KVM_RUN                     a kick
+//! ```
+//!
+//! A kick can still come too early for a thread that is about to block in a plain write; so whoever waits
+//! for a process that is to die kicks it again.
+
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use mm::space::SpaceUser;
+use nix::sys::signal::Signal;
+
+use super::disposition::Sent;
+use super::process::{Identity, Process};
+use super::table::{Birth, FIRST, Look, Member, Table};
+use super::{
+    Code, Death, End, Ended, Loaded, Signalled, Signals, Stats, Status, Task, TaskError, Timing,
+};
+use super::{Usage, Wanted};
+use crate::hypercall::{Streams, Tracer};
+use crate::kvm::{Kicker, install_kick_handler};
+use crate::machine::{Machine, VcpuError};
+
+/// How long a process that is to die is given before it is kicked again.
+const PATIENCE: Duration = Duration::from_millis(10);
+
+/// Why the first process could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// There is no vCPU.
+    #[error(transparent)]
+    Vcpu(#[from] VcpuError),
+    /// It cannot begin.
+    #[error(transparent)]
+    Task(#[from] TaskError),
+}
+
+/// Whom kill(2) is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Target {
+    /// One process.
+    Process(i32),
+    /// A process group.
+    Group(i32),
+    /// All but the first and the sender.
+    Others,
+}
+
+/// What all processes together came to.
+#[derive(Clone, Debug, Default)]
+pub struct Totals {
+    /// What those that have ended counted.
+    pub stats: Stats,
+    /// Faults in address spaces that have ended, by what they needed: as `FaultCount` has them.
+    pub faults: FaultTotals,
+    /// How many processes there were.
+    pub processes: u64,
+}
+
+/// Faults resolved, by what they needed (`mm::space`'s `FaultCount`).
+#[derive(Clone, Copy, Debug, Default)]
+#[allow(missing_docs, reason = "mm's FaultCount describes each")]
+pub struct FaultTotals {
+    pub zero: u64,
+    pub backed: u64,
+    pub copied: u64,
+    pub spurious: u64,
+    pub stack_growth: u64,
+    pub around: u64,
+    /// The most pages that one space had.
+    pub resident_peak: u64,
+}
+
+impl FaultTotals {
+    /// Adds those of a space.
+    pub fn add(&mut self, space: &SpaceUser) {
+        let space = space.look();
+        let (counters, get) = (space.counters(), |n: &AtomicU64| n.load(Ordering::Relaxed));
+        self.zero += get(&counters.faults.zero);
+        self.backed += get(&counters.faults.backed);
+        self.copied += get(&counters.faults.copied);
+        self.spurious += get(&counters.faults.spurious);
+        self.stack_growth += get(&counters.faults.stack_growth);
+        self.around += get(&counters.faults.around);
+        self.resident_peak = self.resident_peak.max(counters.resident.peak());
+    }
+}
+
+/// All processes of one machine.
+#[derive(Debug)]
+pub struct Family {
+    machine: Arc<Machine>,
+    tracer: Tracer,
+    timing: Timing,
+    table: Mutex<Table>,
+    totals: Mutex<Totals>,
+    /// Why the machine cannot go on; found by any thread, told by the first's.
+    failure: Mutex<Option<TaskError>>,
+}
+
+impl Family {
+    /// Nobody yet, in this machine.
+    ///
+    /// # Errors
+    /// The host's, if it refuses the signal that stops a vCPU.
+    pub fn new(machine: Arc<Machine>, tracer: Tracer, timing: Timing) -> io::Result<Arc<Self>> {
+        install_kick_handler()?;
+        Ok(Arc::new(Family {
+            machine,
+            tracer,
+            timing,
+            table: Mutex::default(),
+            totals: Mutex::default(),
+            failure: Mutex::default(),
+        }))
+    }
+
+    /// The first process, at its first instruction; to be run on the caller's thread, and followed by
+    /// [`close`](Family::close).
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub fn first(
+        self: &Arc<Self>,
+        program: Loaded,
+        streams: Streams,
+        identity: Identity,
+    ) -> Result<Task, StartError> {
+        let vcpu = self.machine.take_vcpu()?;
+        let signals = Arc::new(Signals::default());
+        let birth =
+            Birth { parent: 0, exit_signal: 0, signals: Arc::clone(&signals), holds_parent: false };
+        self.lock().add(birth);
+        let process = Arc::new(Process {
+            family: Arc::clone(self),
+            pid: FIRST,
+            space: program.space,
+            streams: Arc::new(streams),
+            identity,
+            signals,
+            policy: Mutex::new(None),
+            recovery: AtomicU64::new(0),
+            clear_at_exit: AtomicU64::new(0),
+        });
+        self.tracer.begin(&process.space);
+        self.totals().processes += 1;
+        Ok(Task::new(vcpu, process, program.entry, program.stack)?)
+    }
+
+    /// The machine that they are in.
+    #[must_use]
+    pub fn machine(&self) -> &Machine {
+        &self.machine
+    }
+
+    /// Who writes down what they do.
+    #[must_use]
+    pub fn tracer(&self) -> &Tracer {
+        &self.tracer
+    }
+
+    /// Whether host time is taken.
+    #[must_use]
+    pub fn timing(&self) -> Timing {
+        self.timing
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What those that have ended came to.
+    pub fn totals(&self) -> MutexGuard<'_, Totals> {
+        self.totals.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many processes there are, zombies included.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.lock().pids().count() as u64
+    }
+
+    /// A process's parent; 0 for the first one's.
+    #[must_use]
+    pub fn parent(&self, pid: i32) -> i32 {
+        self.lock().get(pid).map_or(0, |member| member.parent)
+    }
+
+    /// A process's group.
+    #[must_use]
+    pub fn group(&self, pid: i32) -> i32 {
+        self.lock().get(pid).map_or(0, |member| member.group)
+    }
+
+    /// Whether there is such a process, or the zombie of one.
+    #[must_use]
+    pub fn has(&self, pid: i32) -> bool {
+        self.lock().get(pid).is_some()
+    }
+
+    /// What the children used that `pid` has waited for.
+    #[must_use]
+    pub fn children_usage(&self, pid: i32) -> Usage {
+        self.lock().get(pid).map_or(Usage::default(), |member| member.reaped)
+    }
+
+    /// Those that a signal is for: their numbers, zombies' included.
+    #[must_use]
+    pub fn targets(&self, target: Target, sender: i32) -> Vec<i32> {
+        let table = self.lock();
+        let is_meant = |pid: &i32| match target {
+            Target::Process(one) => one == *pid,
+            Target::Group(group) => table.get(*pid).is_some_and(|member| member.group == group),
+            Target::Others => *pid != FIRST && *pid != sender,
+        };
+        table.pids().filter(is_meant).collect()
+    }
+
+    /// Sends a signal to a process; to one that has ended it is nothing.
+    pub fn send(&self, pid: i32, signal: Signal, code: Code) {
+        let table = self.lock();
+        let Some(member) = table.get(pid) else { return };
+        if let Sent::Dies(_) = member.signals.send(signal, code) {
+            member.interrupt();
+            // It may wait for this one: now with less patience.
+            if let Some(parent) = table.get(member.parent) {
+                parent.bell.notify_all();
+            }
+        }
+    }
+
+    /// Waits until a child of `pid` has ended; `None` if there is no such child.
+    ///
+    /// # Errors
+    /// The signal that `pid` itself is to die of.
+    pub fn wait(&self, pid: i32, wanted: &Wanted) -> Result<Option<Ended>, Signalled> {
+        self.wait_until(pid, |table| match table.look(pid, wanted) {
+            Look::Nobody => Some(None),
+            Look::NotYet => None,
+            Look::Ended(ended) => Some(Some(ended)),
+        })
+    }
+
+    /// Looks for a child of `pid` that has ended, without waiting: `ECHILD` is an outer `None`, one that has
+    /// not ended an inner one.
+    #[must_use]
+    pub fn poll(&self, pid: i32, wanted: &Wanted) -> Option<Option<Ended>> {
+        match self.lock().look(pid, wanted) {
+            Look::Nobody => None,
+            Look::NotYet => Some(None),
+            Look::Ended(ended) => Some(Some(ended)),
+        }
+    }
+
+    /// Waits until `child` no longer holds its parent `pid` up (vfork(2)).
+    ///
+    /// # Errors
+    /// The signal that `pid` itself is to die of.
+    pub(super) fn wait_for_release(&self, pid: i32, child: i32) -> Result<(), Signalled> {
+        self.wait_until(pid, |table| {
+            let held = table.get(child).is_some_and(|member| member.holds_parent);
+            (!held).then_some(())
+        })
+    }
+
+    /// Waits at the bell of `pid` until `ready` gives something.
+    fn wait_until<T>(
+        &self,
+        pid: i32,
+        mut ready: impl FnMut(&mut Table) -> Option<T>,
+    ) -> Result<T, Signalled> {
+        let mut table = self.lock();
+        loop {
+            if let Some(value) = ready(&mut table) {
+                return Ok(value);
+            }
+            let Some(member) = table.get(pid) else {
+                return Err(Signalled::plain(Signal::SIGKILL, Code::Kernel));
+            };
+            if let Some(by) = member.signals.fatal() {
+                return Err(by);
+            }
+            let bell = Arc::clone(&member.bell);
+            table = if is_anyone_to_die(&table) {
+                let (table, timeout) =
+                    bell.wait_timeout(table, PATIENCE).unwrap_or_else(PoisonError::into_inner);
+                if timeout.timed_out() {
+                    kick_those_to_die(&table);
+                }
+                table
+            } else {
+                bell.wait(table).unwrap_or_else(PoisonError::into_inner)
+            };
+        }
+    }
+
+    /// The calling thread is the one that runs `pid` from now on.
+    pub(super) fn enter(&self, pid: i32) {
+        if let Some(member) = self.lock().get_mut(pid) {
+            member.kicker = Some(Kicker::of_this_thread());
+        }
+    }
+
+    /// Ends a process that the calling thread ran to its end, but for the first one: everything it had is
+    /// free before anybody can know.
+    pub(super) fn bury(&self, task: Task, ended: Result<End, TaskError>) {
+        let (vcpu, process, stats) = task.into_parts();
+        let (pid, usage) = (process.pid, usage(&process));
+        self.machine.give_back(vcpu);
+        let left = match Arc::into_inner(process) {
+            Some(process) => self.leave(process, &stats).map_err(TaskError::from),
+            None => Err(TaskError::Vcpu(format!("process {pid} ended while it is in use"))),
+        };
+        let status = match ended.and_then(|end| left.map(|()| end)) {
+            Ok(end) => {
+                if let End::Killed(death) = &end {
+                    tell(pid, death);
+                }
+                Status::from(&end)
+            }
+            Err(error) => {
+                self.fail(error);
+                Status::Killed(Signal::SIGKILL)
+            }
+        };
+        self.end(pid, status, usage);
+    }
+
+    fn leave(&self, process: Process, stats: &Stats) -> Result<(), mm::error::Broken> {
+        let Process { space, clear_at_exit, .. } = process;
+        let clear = clear_at_exit.into_inner();
+        if clear != 0 && space.users() > 1 {
+            // Nobody can be told if it cannot be written.
+            let _ = space.write(mm::addr::VirtAddr::new(clear), &[0; 4]);
+        }
+        let mut totals = self.totals();
+        totals.stats.add(stats);
+        if space.users() == 1 {
+            totals.faults.add(&space);
+            drop(totals);
+            space.put()?;
+        } else {
+            // With the lock, so that exactly one of several sees that it is the last.
+            space.put()?;
+        }
+        Ok(())
+    }
+
+    fn end(&self, pid: i32, status: Status, usage: Usage) {
+        let mut table = self.lock();
+        let parent = table.get(pid).map(|member| member.parent);
+        table.end(pid, status, usage);
+        for told in [parent, table.closing.then_some(FIRST)].into_iter().flatten() {
+            if let Some(member) = table.get(told) {
+                member.bell.notify_all();
+            }
+        }
+    }
+
+    /// The machine cannot go on: everybody is to die.
+    fn fail(&self, error: TaskError) {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+        kill_all(&mut self.lock());
+    }
+
+    /// What made everybody die, if something has.
+    pub(super) fn take_failure(&self) -> Option<TaskError> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Ends the first process, which no longer runs, and with it all others. Afterwards no thread but the
+    /// caller's is left, and no vCPU but the first's is taken.
+    ///
+    /// # Errors
+    /// [`TaskError`] if the machine could not go on.
+    pub fn close(&self) -> Result<(), TaskError> {
+        let mut table = self.lock();
+        table.closing = true;
+        if let Some(first) = table.get_mut(FIRST) {
+            first.kicker = None;
+        }
+        kill_all(&mut table);
+        while table.alive().any(|(pid, _)| pid != FIRST) {
+            let Some(bell) = table.get(FIRST).map(|first| Arc::clone(&first.bell)) else { break };
+            let waited = bell.wait_timeout(table, PATIENCE);
+            let timeout;
+            (table, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
+            if timeout.timed_out() {
+                kick_those_to_die(&table);
+            }
+        }
+        let threads = std::mem::take(&mut table.ended);
+        drop(table);
+        for thread in threads {
+            join(thread);
+        }
+        self.take_failure().map_or(Ok(()), Err)
+    }
+
+    /// Joins the threads of processes that have ended.
+    pub(super) fn join_ended(&self) {
+        let threads = std::mem::take(&mut self.lock().ended);
+        for thread in threads {
+            join(thread);
+        }
+    }
+}
+
+/// What a process used itself. Its memory must still be there, and its thread be the caller's.
+#[must_use]
+pub fn usage(process: &Process) -> Usage {
+    let space = process.space.look();
+    let counters = space.counters();
+    Usage {
+        time: crate::hypercall::thread_time(),
+        peak_pages: counters.resident.peak(),
+        faults: counters.faults.total(),
+    }
+}
+
+/// Says how a process was killed. Natively nobody would, but for the kernel when memory has run out.
+fn tell(pid: i32, death: &Death) {
+    if (death.by.signal, death.by.code) == (Signal::SIGKILL, Code::Kernel) {
+        log::warn!("process {pid} was {death}");
+    } else {
+        log::info!("process {pid} was {death}");
+    }
+}
+
+fn is_anyone_to_die(table: &Table) -> bool {
+    table.alive().any(|(_, member)| member.signals.fatal().is_some())
+}
+
+fn kick_those_to_die(table: &Table) {
+    let doomed = table.alive().filter(|(_, member)| member.signals.fatal().is_some());
+    doomed.for_each(|(_, member)| member.interrupt());
+}
+
+fn kill_all(table: &mut Table) {
+    table.alive().map(|(_, member)| member).for_each(kill);
+}
+
+fn kill(member: &Member) {
+    member.signals.doom(Signalled::plain(Signal::SIGKILL, Code::User));
+    member.interrupt();
+}
+
+fn join(thread: std::thread::JoinHandle<()>) {
+    // A thread that panics ends the whole of mmvisor.
+    let _ = thread.join();
+}

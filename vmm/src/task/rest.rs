@@ -1,0 +1,43 @@
+//! Waiting for the host, in such a way that a process that is killed meanwhile notices.
+//!
+//! The signal of a kick is blocked up to `ppoll`, which lets it in as it begins to wait: one that came
+//! before ends the wait at once.
+
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, ppoll};
+use nix::sys::signal::{SigSet, SigmaskHow};
+use nix::sys::time::TimeSpec;
+
+use super::{Process, Signalled};
+
+/// Waits until one of `streams` is ready, or for `time`; how many are ready.
+///
+/// # Errors
+/// Outer: the signal that the process is to die of. Inner: the host's errno, never `EINTR`.
+pub fn rest(
+    process: &Process,
+    streams: &mut [PollFd<'_>],
+    time: Option<Duration>,
+) -> Result<Result<i32, Errno>, Signalled> {
+    // All of them: nix has no names for real-time signals, which a kick is.
+    let before = match SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK) {
+        Ok(before) => before,
+        Err(errno) => return Ok(Err(errno)),
+    };
+    let started = std::time::Instant::now();
+    let answer = loop {
+        if let Some(by) = process.signals.fatal() {
+            break Err(by);
+        }
+        let left = time.map(|time| TimeSpec::from(time.saturating_sub(started.elapsed())));
+        match ppoll(streams, left, Some(before)) {
+            Err(Errno::EINTR) => {}
+            answer => break Ok(answer),
+        }
+    };
+    // Setting a mask that was read back cannot fail.
+    let _ = before.thread_set_mask();
+    answer
+}

@@ -1,0 +1,109 @@
+//! How a process ended and what it used, as its parent is told (wait(2), getrusage(2)).
+
+use std::time::Duration;
+
+use nix::libc;
+use nix::sys::signal::Signal;
+
+use super::End;
+
+/// How a process ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Status {
+    /// It exited with this status.
+    Exited(u8),
+    /// This signal killed it.
+    Killed(Signal),
+}
+
+impl Status {
+    /// What wait4(2) writes. There are no core files, so `WCOREFLAG` is never set.
+    #[must_use]
+    pub fn word(self) -> u32 {
+        match self {
+            Status::Exited(status) => u32::from(status) << 8,
+            Status::Killed(signal) => (signal as i32).unsigned_abs(),
+        }
+    }
+
+    /// waitid(2)'s `si_code`.
+    #[must_use]
+    pub fn cause(self) -> i32 {
+        match self {
+            Status::Exited(_) => libc::CLD_EXITED,
+            Status::Killed(_) => libc::CLD_KILLED,
+        }
+    }
+
+    /// waitid(2)'s `si_status`: the exit status or the signal's number.
+    #[must_use]
+    pub fn number(self) -> i32 {
+        match self {
+            Status::Exited(status) => i32::from(status),
+            Status::Killed(signal) => signal as i32,
+        }
+    }
+}
+
+impl From<&End> for Status {
+    fn from(end: &End) -> Self {
+        match end {
+            End::Exited(status) => Status::Exited(*status),
+            End::Killed(death) => Status::Killed(death.by.signal),
+        }
+    }
+}
+
+/// What processes used.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Usage {
+    /// Processor time of the host, in the guest and in serving it.
+    pub time: Duration,
+    /// The most pages that one of them had.
+    pub peak_pages: u64,
+    /// Faults that needed no input (`ru_minflt`).
+    pub faults: u64,
+}
+
+impl Usage {
+    /// Adds what another process used.
+    pub fn add(&mut self, other: Usage) {
+        self.time += other.time;
+        self.peak_pages = self.peak_pages.max(other.peak_pages);
+        self.faults += other.faults;
+    }
+
+    /// As a `struct rusage`, all time as user time.
+    #[must_use]
+    pub fn words(self) -> [u64; 18] {
+        let mut words = [0; 18];
+        [words[0], words[1]] = [self.time.as_secs(), u64::from(self.time.subsec_micros())];
+        // ru_maxrss in KiB, ru_minflt.
+        words[4] = self.peak_pages * 4;
+        words[8] = self.faults;
+        words
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_is_what_the_macros_of_wait_expect() {
+        let exited = Status::Exited(7).word().cast_signed();
+        assert!(libc::WIFEXITED(exited) && libc::WEXITSTATUS(exited) == 7);
+        let killed = Status::Killed(Signal::SIGSEGV).word().cast_signed();
+        assert!(libc::WIFSIGNALED(killed) && libc::WTERMSIG(killed) == libc::SIGSEGV);
+        assert!(!libc::WCOREDUMP(killed));
+    }
+
+    #[test]
+    fn the_peak_of_several_is_the_highest_and_the_rest_is_the_sum() {
+        let one = Usage { time: Duration::from_millis(1500), peak_pages: 3, faults: 5 };
+        let mut both = one;
+        both.add(Usage { peak_pages: 2, ..one });
+        assert_eq!((both.peak_pages, both.faults), (3, 10));
+        assert_eq!(both.words()[..9], [3, 0, 0, 0, 12, 0, 0, 0, 10]);
+    }
+}
