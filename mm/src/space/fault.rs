@@ -149,7 +149,9 @@ impl AddressSpace {
         }
         let access = entry_access(at.vma.flags, Owner::Backing);
         let frame = match self.backing_page(at, backing, at.page) {
-            Err(error) if at.kind != AccessKind::Write => {
+            Err(error @ AccessError::Fault(Fault::NoBacking(_)))
+                if at.kind != AccessKind::Write =>
+            {
                 // Linux looks around before it asks for the page itself (`do_fault_around`).
                 self.map_around(at, backing, words, access)?;
                 return Err(error);
