@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use super::AddressSpace;
 use super::advise::{Advice, Kind};
-use crate::addr::{PAGE_BYTES, PageRange, TABLE_SPAN, VirtAddr};
+use crate::addr::{PAGE_BYTES, PAGE_SHIFT, PageRange, TABLE_SPAN, VirtAddr};
 use crate::error::{CallResult, Errno};
 use crate::hooks::Invalidation;
 use crate::paging::{Entry, FlushBatch};
@@ -114,18 +114,31 @@ impl AddressSpace {
 /// could hold one is to be tried again. A range within one huge page is refused, one that touches a border
 /// between two is done: Linux counts the huge pages in between, which are -1 or 0.
 fn collapse(vma: &Vma, part: PageRange) -> Result<(), Errno> {
-    let borders = |range: PageRange| {
-        let first = range.start().get().div_ceil(TABLE_SPAN);
-        (first, range.end().get() / TABLE_SPAN)
-    };
-    let unfit = VmFlags::SPECIAL | VmFlags::HUGETLB | VmFlags::NOHUGEPAGE;
-    let (first, last) = borders(vma.range());
-    if vma.flags.intersects(unfit) || first >= last || vma.anon().is_none() {
+    if !may_be_huge(vma) {
         return Err(Errno::EINVAL);
     }
-    match borders(part) {
-        (first, last) if first > last => Err(Errno::EINVAL),
-        (first, last) if first == last => Ok(()),
-        _ => Err(Errno::EAGAIN),
+    let first = part.start().get().div_ceil(TABLE_SPAN);
+    match first.cmp(&(part.end().get() / TABLE_SPAN)) {
+        std::cmp::Ordering::Greater => Err(Errno::EINVAL),
+        std::cmp::Ordering::Equal => Ok(()),
+        std::cmp::Ordering::Less => Err(Errno::EAGAIN),
     }
+}
+
+/// Whether huge pages may be in a VMA when it is asked for outright (`__thp_vma_allowable_orders` with
+/// `TVA_FORCED_COLLAPSE`).
+fn may_be_huge(vma: &Vma) -> bool {
+    let (start, end) = (vma.range().start(), vma.range().end());
+    // Linux looks at the last one that could be there; below address 2 MiB that wraps, and fits.
+    let last = end.get().wrapping_sub(TABLE_SPAN) & !(TABLE_SPAN - 1);
+    let fits = last >= start.get() && last.wrapping_add(TABLE_SPAN) <= end.get();
+    let allowed = match &vma.backing {
+        None => vma.anon().is_some(),
+        Some(backing) => {
+            let from = (start.get() >> PAGE_SHIFT).wrapping_sub(vma.pgoff);
+            backing.is_shared_memory() && from % (TABLE_SPAN >> PAGE_SHIFT) == 0
+        }
+    };
+    let unfit = VmFlags::SPECIAL | VmFlags::HUGETLB | VmFlags::NOHUGEPAGE;
+    fits && allowed && !vma.flags.intersects(unfit)
 }

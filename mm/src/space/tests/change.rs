@@ -1,6 +1,7 @@
 //! Calls that change memory where it is: munmap, mprotect, madvise.
 
 use super::*;
+use crate::vma::MapType;
 
 #[test]
 fn munmap_takes_the_page_away_at_once_with_one_flush() {
@@ -99,4 +100,20 @@ fn madvise_dontneed_gives_zeros_back_and_goes_on_past_a_hole() {
     let advised = m.space.change().madvise(page(0), 3 * PAGE_SIZE, Advice::DontNeed as i32);
     assert_eq!(errno_of(advised), Errno::ENOMEM);
     assert_eq!((m.load(page(0)).unwrap(), m.load(page(2)).unwrap()), (0, 0));
+}
+
+#[test]
+fn memory_just_above_address_0_counts_as_large_enough_to_collapse() {
+    let m = machine();
+    let shared = MapFlags::ANONYMOUS | MapType::Shared.into();
+    let collapse = |at: u64| {
+        let mut request = MapRequest::anonymous(VirtAddr::new(at), 3 * PAGE_SIZE, RW, shared);
+        request.flags = shared | MapFlags::FIXED;
+        let mut space = m.space.change();
+        space.limits_mut().capabilities |= crate::vma::limits::Capabilities::SYS_RAWIO;
+        space.mmap(&request).unwrap();
+        space.madvise(VirtAddr::new(at), PAGE_SIZE, Advice::Collapse as i32)
+    };
+    assert!(collapse(0).is_ok());
+    assert_eq!(errno_of(collapse(BASE)), Errno::EINVAL);
 }
