@@ -1,4 +1,4 @@
-//! The software machine as an executor of traces.
+//! The machine as an executor of traces.
 
 use std::sync::{Arc, Mutex};
 
@@ -26,7 +26,7 @@ const F_DUPFD: u64 = 0;
 const F_DUPFD_CLOEXEC: u64 = 1030;
 const F_ADD_SEALS: u64 = 1033;
 
-/// Why the software machine cannot go on.
+/// Why the machine cannot go on.
 #[derive(Debug, thiserror::Error)]
 pub enum LinuxError {
     /// It is broken, or the host is.
@@ -268,6 +268,7 @@ impl Linux {
     fn set_sysctl(&self, name: &str, value: u64) -> Reply<()> {
         let sysctl = &self.system.sysctl;
         match (name, value) {
+            ("mmvisor.fault_ahead", _) => sysctl.set_fault_ahead(value),
             ("vm.max_map_count", _) => sysctl.set_max_map_count(value),
             ("vm.mmap_min_addr", _) => sysctl.set_mmap_min_addr(value),
             ("vm.overcommit_ratio", _) => sysctl.set_overcommit_ratio(value),
