@@ -19,6 +19,7 @@ use mm::error::{AccessError, Broken};
 use mm::paging::AccessKind;
 use mm::replay::linux::{ByteAccess, Linux, Processor};
 use mm::space::SharedSpace;
+use mm::sysctl::Sysctl;
 
 use crate::kvm::{Exit, KvmError, Registers, Vcpu, faulting_access};
 use crate::machine::Machine;
@@ -42,6 +43,8 @@ mod tests;
 /// [`KvmError`] if there is no vCPU to be had.
 pub fn in_guest(machine: &Arc<Machine>) -> Result<Linux, KvmError> {
     let vcpu = Some(machine.take_vcpu()?);
+    // As in software: what a trace was promised it is promised again, whatever this host has.
+    machine.system().sysctl.set_total_pages(Sysctl::ENDLESS);
     let processor = VcpuProcessor { vcpu, machine: Arc::clone(machine) };
     Ok(Linux::on(Arc::clone(machine.system()), Box::new(processor)))
 }

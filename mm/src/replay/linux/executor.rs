@@ -269,6 +269,7 @@ impl Linux {
         let sysctl = &self.system.sysctl;
         match (name, value) {
             ("mmvisor.fault_ahead", _) => sysctl.set_fault_ahead(value),
+            ("mmvisor.total_pages", _) => sysctl.set_total_pages(value),
             ("vm.max_map_count", _) => sysctl.set_max_map_count(value),
             ("vm.mmap_min_addr", _) => sysctl.set_mmap_min_addr(value),
             ("vm.overcommit_ratio", _) => sysctl.set_overcommit_ratio(value),

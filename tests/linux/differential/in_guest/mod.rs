@@ -1,0 +1,173 @@
+//! The third executor: the same acts in software and in a guest under KVM, compared after each.
+//!
+//! ```text
+//!   acts, then a sweep ──┬─> software ──┐  results, VMAs, what mincore sees, after each;
+//!   (every page that is  ├─> guest ─────┴─ VmFlags and accounts at the end
+//!    left: read, written,│
+//!    read again; exit)   └─> as a trace ──> `replay --in-guest` in the nested machine
+//! ```
+//!
+//! Both have the same code for everything but translation. So what differs is a translation that should
+//! have been flushed, an entry that hardware takes otherwise than the walk in software, or a fault that
+//! was resolved for another access than the one that was made.
+//!
+//! `make fuzz-guest N=100000 SEED=1` makes as many calls as one likes.
+
+mod as_trace;
+mod nested;
+
+use std::sync::Arc;
+
+use libtest_mimic::{Completion, Failed, Trial};
+use mm::addr::PAGE_SIZE;
+use mm::paging::AccessKind;
+use vmm::kvm::{FlushPolicy, Kind};
+use vmm::machine::{Machine, MachineConfig};
+use vmm::replay;
+
+use super::act::{Act, Deed};
+use super::model::{Model, Start};
+use super::run::{self, Difference};
+use super::{Executors, LENGTH, generate, many, shrink};
+use crate::common::kvm_unusable;
+use crate::oracle::Oracle;
+
+/// Memory of the guest: far more than the acts can touch.
+const MEMORY: u64 = 256 << 20;
+/// Sequences from seeds that never change.
+const FIXED: u64 = 100;
+/// Within how many acts it has to show that nothing is flushed.
+const NOTICED_WITHIN: u64 = 10_000;
+/// How much of each VMA is looked at, in pages.
+const LOOKED_AT: u64 = 16;
+
+/// The trials.
+pub fn trials() -> Vec<Trial> {
+    let mut trials = vec![
+        Trial::ignorable_test("differential::in_guest::random_calls", random_calls),
+        Trial::ignorable_test("differential::in_guest::notices_without_flush", notices),
+    ];
+    trials.extend(nested::trials());
+    trials
+}
+
+/// The same seeds on the host's kernel, in software, and in the guest.
+fn random_calls() -> Result<Completion, Failed> {
+    if let Some(why) = kvm_unusable() {
+        return Ok(Completion::ignored_with(why));
+    }
+    many(1, FIXED, Executors::KernelSoftwareGuest)?;
+    Ok(Completion::Completed)
+}
+
+/// With a guest that is never flushed, a difference is found soon.
+fn notices() -> Result<Completion, Failed> {
+    let kind = Kind::detect();
+    if let Some(why) = kvm_unusable() {
+        return Ok(Completion::ignored_with(why));
+    }
+    if !matches!(kind, Kind::Soft | Kind::Shadow) {
+        let why = format!("a missing flush need not show under {kind}; the nested machine shows it");
+        return Ok(Completion::ignored_with(why));
+    }
+    let start = Start::of(&mut Oracle::start()?)?;
+    for seed in 1..=NOTICED_WITHIN / LENGTH {
+        let sequence = generate::sequence(&start, seed, LENGTH)?;
+        if let Some(difference) = compare(&start, &sequence.acts, FlushPolicy::None)? {
+            println!("without flushes, in sequence {seed}: {difference}");
+            return Ok(Completion::Completed);
+        }
+    }
+    Err(format!("{NOTICED_WITHIN} acts did not show that nothing is flushed").into())
+}
+
+/// Fails if software and guest differ, with the shortest acts that show it.
+pub fn check(start: &Start, acts: Vec<Act>) -> Result<(), Failed> {
+    let Some(difference) = compare(start, &acts, FlushPolicy::Chosen)? else { return Ok(()) };
+    let (acts, difference) = shrink::shrink(acts, difference, |fewer| {
+        compare(start, fewer, FlushPolicy::Chosen).ok().flatten()
+    });
+    let listing: String = acts.iter().map(|act| format!("{act}\n")).collect();
+    Err(format!("software and guest, shrunk:\n{listing}{difference}").into())
+}
+
+/// Does the acts in software and in a new guest. Differences of the sweep are at the act past the last.
+fn compare(start: &Start, acts: &[Act], flush: FlushPolicy) -> Result<Option<Difference>, Failed> {
+    let machine = Machine::for_replay(MachineConfig { memory: MEMORY, flush })?;
+    let guest = replay::in_guest(&Arc::new(machine))?;
+    let mut both = Both { software: Model::new(start)?, guest: Model::on(start, guest)? };
+    for (at, act) in acts.iter().enumerate() {
+        if let Some(what) = both.perform(start, act)? {
+            return Ok(Some(Difference { act: at, what }));
+        }
+    }
+    let differs = |what| Ok(Some(Difference { act: acts.len(), what }));
+    let (software, guest) = (run::ends(&both.software), run::ends(&both.guest));
+    if software != guest {
+        return differs(format!("at the end: software {software:x?}, the guest {guest:x?}"));
+    }
+    for act in &sweep(&both.software) {
+        if let Some(what) = both.perform(start, act)? {
+            return differs(format!("{act}: {what}"));
+        }
+    }
+    Ok(None)
+}
+
+/// The two machines.
+struct Both {
+    software: Model,
+    guest: Model,
+}
+
+impl Both {
+    /// Does an act on both. What is broken in the guest is a difference: it is not in software.
+    fn perform(&mut self, start: &Start, act: &Act) -> Result<Option<String>, Failed> {
+        let Both { software, guest } = self;
+        let process = act.process;
+        let ours = software.perform(act)?;
+        let sound = |guest: &Model| start.is_sound(guest, process);
+        let guests = match guest.perform(act).and_then(|result| sound(guest).map(|()| result)) {
+            Ok(result) => result,
+            Err(failed) => return Ok(Some(format!("the guest: {:?}", failed.message()))),
+        };
+        if ours != guests {
+            return Ok(Some(format!("software answers {ours:x?}, the guest {guests:x?}")));
+        }
+        let (ours, guests) = (software.lines(process), guest.lines(process));
+        if ours != guests {
+            return Ok(Some(format!("VMAs: software {ours:x?}, the guest {guests:x?}")));
+        }
+        for range in software.beginnings(process, LOOKED_AT) {
+            let ours = software.resident(process, range.clone());
+            let guests = guest.resident(process, range.clone());
+            if ours != guests {
+                return Ok(Some(format!("resident in {range:x?}: {ours:?}, the guest {guests:?}")));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// Every process reads all that is left, writes to it, and reads it again; then it ends.
+fn sweep(model: &Model) -> Vec<Act> {
+    let mut pages: Vec<(u8, u64)> = Vec::new();
+    for process in 0..u8::MAX {
+        let ranges = model.beginnings(process, LOOKED_AT);
+        let addresses = ranges.into_iter().flat_map(|range| range.step_by(PAGE_SIZE as usize));
+        // A fault that a userfaultfd waits for has no end.
+        pages.extend(addresses.filter(|&at| !model.is_watched(process, at)).map(|at| (process, at)));
+    }
+    let of_all = |deed: fn(u64, u8) -> Deed| {
+        let numbered = pages.iter().zip((1..=u8::MAX).cycle());
+        numbered.map(move |(&(process, at), byte)| Act { process, deed: deed(at, byte) })
+    };
+    let mut processes: Vec<u8> = pages.iter().map(|(process, _)| *process).collect();
+    processes.dedup();
+    of_all(|at, _| Deed::Load(at))
+        .chain(of_all(|at, byte| Deed::Store(at + 9, byte)))
+        .chain(of_all(|at, _| Deed::Load(at + 9)))
+        .chain(of_all(|at, _| Deed::Touch(at, AccessKind::Execute)))
+        .chain(processes.iter().map(|&process| Act { process, deed: Deed::Exit }))
+        .collect()
+}
