@@ -29,8 +29,7 @@ const ADDR_NO_RANDOMIZE: u64 = 0x0004_0000;
 const FRAMES: u64 = 1 << 16;
 
 /// The player's streams: /dev/null twice, and a pipe.
-pub const STREAMS: [(i32, FileMode); 3] =
-    [(0, BOTH), (1, BOTH), (2, FileMode::WRITE)];
+pub const STREAMS: [(i32, FileMode); 3] = [(0, BOTH), (1, BOTH), (2, FileMode::WRITE)];
 const BOTH: FileMode = FileMode::READ.union(FileMode::WRITE);
 /// Capabilities that matter to memory, by their numbers and names.
 pub const CAPABILITIES: [(u32, &str, Capabilities); 3] = [

@@ -4,13 +4,13 @@ use std::fmt::Write;
 
 use libtest_mimic::Failed;
 use mm::addr::VirtAddr;
-use mm::error::Errno;
 use mm::backing::FileMode;
+use mm::error::Errno;
 use mm::paging::AccessKind;
 use mm::replay::calls::{Call, Extent, MemoryCall as M, Outcome, Pointee, ProcessCall, Residency};
 use mm::replay::trace::{
-    Action, Directive, Event, File, FileKind, Held, Hidden, MapLine, OpenMode, Setting, Span, Touched,
-    UffdChange, UffdModes, VmFlagNames,
+    Action, Directive, Event, File, FileKind, Held, Hidden, MapLine, OpenMode, Setting, Span,
+    Touched, UffdChange, UffdModes, VmFlagNames,
 };
 
 use super::super::act::{Act, Deed, Open};
@@ -212,10 +212,9 @@ fn answered(call: &M, result: &Result) -> M {
     match call.clone() {
         M::Mincore { addr, len, .. } => {
             let vec = match result {
-                Result::Resident(pages) => Pointee::Shown(Residency {
-                    pages: pages.clone(),
-                    extent: Extent::Whole,
-                }),
+                Result::Resident(pages) => {
+                    Pointee::Shown(Residency { pages: pages.clone(), extent: Extent::Whole })
+                }
                 _ => Pointee::Unread(SOMEWHERE),
             };
             M::Mincore { addr, len, vec }

@@ -67,7 +67,8 @@ fn notices() -> Result<Completion, Failed> {
         return Ok(Completion::ignored_with(why));
     }
     if !matches!(kind, Kind::Soft | Kind::Shadow) {
-        let why = format!("a missing flush need not show under {kind}; the nested machine shows it");
+        let why =
+            format!("a missing flush need not show under {kind}; the nested machine shows it");
         return Ok(Completion::ignored_with(why));
     }
     let start = Start::of(&mut Oracle::start()?)?;
@@ -97,7 +98,8 @@ fn compare(start: &Start, acts: &[Act], flush: FlushPolicy) -> Result<Option<Dif
     let guest = replay::in_guest(&Arc::new(machine))?;
     let mut both = Both { software: Model::new(start)?, guest: Model::on(start, guest)? };
     for (at, act) in acts.iter().enumerate() {
-        if let Some(what) = both.perform(start, act)? {
+        let what = both.perform(act)?.or_else(|| both.differ_in(start, act.process));
+        if let Some(what) = what {
             return Ok(Some(Difference { act: at, what }));
         }
     }
@@ -107,7 +109,14 @@ fn compare(start: &Start, acts: &[Act], flush: FlushPolicy) -> Result<Option<Dif
         return differs(format!("at the end: software {software:x?}, the guest {guest:x?}"));
     }
     for act in &sweep(&both.software) {
-        if let Some(what) = both.perform(start, act)? {
+        // The last thing that a process does.
+        let is_last = act.deed == Deed::Exit;
+        let state = || is_last.then(|| both.differ_in(start, act.process)).flatten();
+        let what = match state() {
+            None => both.perform(act)?,
+            what => what,
+        };
+        if let Some(what) = what {
             return differs(format!("{act}: {what}"));
         }
     }
@@ -121,31 +130,33 @@ struct Both {
 }
 
 impl Both {
-    /// Does an act on both. What is broken in the guest is a difference: it is not in software.
-    fn perform(&mut self, start: &Start, act: &Act) -> Result<Option<String>, Failed> {
+    /// Does an act on both, and says how the answers differ. What is broken in the guest is a
+    /// difference: it is not in software.
+    fn perform(&mut self, act: &Act) -> Result<Option<String>, Failed> {
+        let ours = self.software.perform(act)?;
+        Ok(match self.guest.perform(act) {
+            Ok(guests) if guests == ours => None,
+            Ok(guests) => Some(format!("software answers {ours:x?}, the guest {guests:x?}")),
+            Err(failed) => Some(format!("the guest: {:?}", failed.message())),
+        })
+    }
+
+    /// How a process differs in its VMAs or in what is resident, or what is unsound with the guest's.
+    fn differ_in(&self, start: &Start, process: u8) -> Option<String> {
         let Both { software, guest } = self;
-        let process = act.process;
-        let ours = software.perform(act)?;
-        let sound = |guest: &Model| start.is_sound(guest, process);
-        let guests = match guest.perform(act).and_then(|result| sound(guest).map(|()| result)) {
-            Ok(result) => result,
-            Err(failed) => return Ok(Some(format!("the guest: {:?}", failed.message()))),
-        };
-        if ours != guests {
-            return Ok(Some(format!("software answers {ours:x?}, the guest {guests:x?}")));
+        if let Err(failed) = start.is_sound(guest, process) {
+            return Some(format!("the guest: {:?}", failed.message()));
         }
         let (ours, guests) = (software.lines(process), guest.lines(process));
         if ours != guests {
-            return Ok(Some(format!("VMAs: software {ours:x?}, the guest {guests:x?}")));
+            return Some(format!("VMAs: software {ours:x?}, the guest {guests:x?}"));
         }
-        for range in software.beginnings(process, LOOKED_AT) {
+        software.beginnings(process, LOOKED_AT).into_iter().find_map(|range| {
             let ours = software.resident(process, range.clone());
             let guests = guest.resident(process, range.clone());
-            if ours != guests {
-                return Ok(Some(format!("resident in {range:x?}: {ours:?}, the guest {guests:?}")));
-            }
-        }
-        Ok(None)
+            let differ = ours != guests;
+            differ.then(|| format!("resident in {range:x?}: {ours:?}, the guest {guests:?}"))
+        })
     }
 }
 
@@ -156,7 +167,8 @@ fn sweep(model: &Model) -> Vec<Act> {
         let ranges = model.beginnings(process, LOOKED_AT);
         let addresses = ranges.into_iter().flat_map(|range| range.step_by(PAGE_SIZE as usize));
         // A fault that a userfaultfd waits for has no end.
-        pages.extend(addresses.filter(|&at| !model.is_watched(process, at)).map(|at| (process, at)));
+        pages
+            .extend(addresses.filter(|&at| !model.is_watched(process, at)).map(|at| (process, at)));
     }
     let of_all = |deed: fn(u64, u8) -> Deed| {
         let numbered = pages.iter().zip((1..=u8::MAX).cycle());
