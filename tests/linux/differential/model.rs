@@ -71,6 +71,8 @@ pub struct Start {
     brk: u64,
     /// What the host has: promises beyond it are refused.
     total_pages: u64,
+    /// How many pages a fault brings in at most. Linux brings in one at a time, and mincore sees it.
+    fault_ahead: u64,
     /// A rule that our side does without.
     without: Option<Rule>,
 }
@@ -79,6 +81,11 @@ impl Start {
     /// The same without one of our rules.
     pub fn without(self, rule: Rule) -> Self {
         Start { without: Some(rule), ..self }
+    }
+
+    /// The same where a fault brings in more pages than Linux's.
+    pub fn with_fault_ahead(self, pages: u64) -> Self {
+        Start { fault_ahead: pages, ..self }
     }
 
     /// Checks every invariant of a process, but not without a rule: then it is the comparison that has
@@ -110,8 +117,7 @@ impl Start {
 
     /// The machine's settings.
     pub fn sysctls(&self) -> [(&'static str, u64); 2] {
-        // Linux brings in a page at a time, and mincore sees it.
-        [("mmvisor.total_pages", self.total_pages), ("mmvisor.fault_ahead", 1)]
+        [("mmvisor.total_pages", self.total_pages), ("mmvisor.fault_ahead", self.fault_ahead)]
     }
 
     /// Asks a player.
@@ -131,7 +137,13 @@ impl Start {
             let flags = VmFlagNames(names.collect());
             starting_line(at, vma, flags)
         });
-        Ok(Start { lines: lines.collect(), brk: *brk, total_pages: total_pages()?, without: None })
+        Ok(Start {
+            lines: lines.collect(),
+            brk: *brk,
+            total_pages: total_pages()?,
+            fault_ahead: 1,
+            without: None,
+        })
     }
 }
 

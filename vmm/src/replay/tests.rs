@@ -150,6 +150,25 @@ fn processes_that_take_turns_on_one_vcpu_see_their_own_memory() {
 }
 
 #[test]
+fn a_machine_that_runs_programs_has_no_accesses_in_its_kernel_half() {
+    if machine(FlushPolicy::Chosen).is_none() {
+        return;
+    }
+    let config = MachineConfig { memory: MEMORY, flush: FlushPolicy::Chosen };
+    let machine = Arc::new(Machine::new(config).unwrap());
+    let mut linux = in_guest(&machine).unwrap();
+    linux.start(Task(0)).unwrap();
+    let read = ByteAccess::Touch(AccessKind::Read);
+    match linux.access(Task(0), VirtAddr::new(0x10000), read) {
+        Err(AccessError::Broken(broken)) => {
+            let text = broken.to_string();
+            assert!(text.contains("ended in Fault { vector: 14"), "{text}");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
 fn calls_and_accesses_agree_about_what_is_in_memory() {
     let Some(machine) = machine(FlushPolicy::Chosen) else { return };
     let mut linux = in_guest(&machine).unwrap();

@@ -38,6 +38,8 @@ const MEMORY: u64 = 256 << 20;
 const FIXED: u64 = 100;
 /// Within how many acts it has to show that nothing is flushed.
 const NOTICED_WITHIN: u64 = 10_000;
+/// How many pages a fault may bring in, by turns.
+const FAULT_AHEAD: [u64; 2] = [1, 64];
 /// How much of each VMA is looked at, in pages.
 const LOOKED_AT: u64 = 16;
 
@@ -82,8 +84,14 @@ fn notices() -> Result<Completion, Failed> {
     Err(format!("{NOTICED_WITHIN} acts did not show that nothing is flushed").into())
 }
 
+/// How many pages a fault may bring in, in a seed's sequence.
+fn fault_ahead(seed: u64) -> u64 {
+    FAULT_AHEAD[mm::addr::index(seed) % FAULT_AHEAD.len()]
+}
+
 /// Fails if software and guest differ, with the shortest acts that show it.
-pub fn check(start: &Start, acts: Vec<Act>) -> Result<(), Failed> {
+pub fn check(start: &Start, seed: u64, acts: Vec<Act>) -> Result<(), Failed> {
+    let start = &start.clone().with_fault_ahead(fault_ahead(seed));
     let Some(difference) = compare(start, &acts, FlushPolicy::Chosen)? else { return Ok(()) };
     let (acts, difference) = shrink::shrink(acts, difference, |fewer| {
         compare(start, fewer, FlushPolicy::Chosen).ok().flatten()

@@ -95,12 +95,14 @@ fn try_run(args: &Args) -> Result<u8, ReplayFailed> {
     if !args.in_guest {
         return print(args, &name, &text, Linux::new(FRAMES));
     }
-    match (args.machine, machine()) {
-        (Where::Nested, _) => nested::run(args, name, text, "as asked"),
-        (Where::Auto, Err(error)) if error.means_unusable() => {
+    if args.machine == Where::Nested {
+        return nested::run(args, name, text, "as asked");
+    }
+    match machine() {
+        Err(error) if args.machine == Where::Auto && error.means_unusable() => {
             nested::run(args, name, text, &error.cause())
         }
-        (_, machine) => print(args, &name, &text, in_guest(&Arc::new(machine?))?),
+        machine => print(args, &name, &text, in_guest(&Arc::new(machine?))?),
     }
 }
 
