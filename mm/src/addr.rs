@@ -2,6 +2,7 @@
 //! unaligned range cannot be written down.
 
 use std::fmt;
+use std::num::NonZeroU64;
 
 /// Bytes in the smallest page, as an exponent of two.
 pub const PAGE_SHIFT: u32 = 12;
@@ -206,7 +207,8 @@ pub struct FrameRun {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PageRange {
     start: VirtAddr,
-    end: VirtAddr,
+    /// Above the start, and so not 0: an `Option` of a range takes no more room.
+    end: NonZeroU64,
 }
 
 impl PageRange {
@@ -215,19 +217,14 @@ impl PageRange {
     #[must_use]
     pub fn new(start: VirtAddr, end: VirtAddr) -> Option<Self> {
         let aligned = start.is_page_aligned() && end.is_page_aligned();
-        (aligned && start < end && end <= VirtAddr::TASK_END).then_some(PageRange { start, end })
+        let fits = aligned && start < end && end <= VirtAddr::TASK_END;
+        NonZeroU64::new(end.0).filter(|_| fits).map(|end| PageRange { start, end })
     }
 
     /// From a page-aligned start and a length in bytes, rounded up to pages.
     #[must_use]
     pub fn from_len(start: VirtAddr, len: u64) -> Option<Self> {
         PageRange::new(start, start.checked_add(page_align(len)?)?)
-    }
-
-    /// The one page that `addr` lies in; `None` past the user half.
-    #[must_use]
-    pub fn page_of(addr: VirtAddr) -> Option<Self> {
-        PageRange::from_len(addr.page_floor(), PAGE_SIZE)
     }
 
     /// The first address.
@@ -239,14 +236,14 @@ impl PageRange {
     /// The first address past the range.
     #[must_use]
     pub const fn end(self) -> VirtAddr {
-        self.end
+        VirtAddr(self.end.get())
     }
 
     /// Length in bytes.
     #[must_use]
     #[allow(clippy::len_without_is_empty, reason = "a range is never empty")]
     pub const fn len(self) -> u64 {
-        self.end.0 - self.start.0
+        self.end.get() - self.start.0
     }
 
     /// Length in pages.
@@ -258,7 +255,7 @@ impl PageRange {
     /// Whether the address lies inside.
     #[must_use]
     pub fn contains(self, addr: VirtAddr) -> bool {
-        self.start <= addr && addr < self.end
+        self.start <= addr && addr < self.end()
     }
 
     /// Whether all of `other` lies inside.
@@ -270,25 +267,25 @@ impl PageRange {
     /// Whether any page is in both.
     #[must_use]
     pub fn overlaps(self, other: PageRange) -> bool {
-        self.start < other.end && other.start < self.end
+        self.start < other.end() && other.start < self.end()
     }
 
     /// The pages in both, if any.
     #[must_use]
     pub fn intersect(self, other: PageRange) -> Option<PageRange> {
-        PageRange::new(self.start.max(other.start), self.end.min(other.end))
+        PageRange::new(self.start.max(other.start), self.end().min(other.end()))
     }
 }
 
 impl fmt::Debug for PageRange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:x}-{:x}", self.start.0, self.end.0)
+        write!(f, "{:x}-{:x}", self.start.0, self.end.get())
     }
 }
 
 impl fmt::Display for PageRange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:x}-{:x}", self.start.0, self.end.0)
+        write!(f, "{:x}-{:x}", self.start.0, self.end.get())
     }
 }
 

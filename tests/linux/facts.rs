@@ -2,36 +2,20 @@
 
 use std::ops::Range;
 
+use guest::call::number::{BRK, MADVISE, MLOCK, MMAP, MPROTECT, MREMAP, MSEAL, MUNMAP};
 use guest::errno::Errno;
 use guest::fault::{Answer as Fault, BUS_ADRERR, SIGBUS};
+use guest::memory::TASK_SIZE;
 use guest::script::{Access, Arg, Name, Op, Vma};
 use libtest_mimic::{Failed, Trial};
 
 use crate::oracle::Oracle;
-use crate::script::{
-    Answer, BRK, FTRUNCATE, MADVISE, MEMFD_CREATE, MLOCK, MMAP, MPROTECT, MREMAP, MSEAL, MUNMAP,
-    Script,
-};
+use crate::script::{Answer, FTRUNCATE, MEMFD_CREATE, Script};
 use crate::trial::{Named, equal, group};
+use crate::values::*;
 
 /// Where these tests put their maps.
-const BASE: u64 = 0x100_0000_0000;
 const WINDOW: Range<u64> = BASE..BASE + (1 << 30);
-const PAGE: u64 = 4096;
-
-const NONE: u64 = 0;
-const R: u64 = 1;
-const RW: u64 = 3;
-const RWX: u64 = 7;
-const SHARED: u64 = 1;
-const PRIVATE: u64 = 2;
-const FIXED: u64 = 0x10;
-const ANON: u64 = 0x20;
-const GROWSDOWN: u64 = 0x100;
-const NO_FILE: u64 = u64::MAX;
-const MAYMOVE: u64 = 1;
-const MOVE_TO: u64 = 3;
-const DONTUNMAP: u64 = 4;
 
 /// The facts, each a trial.
 pub fn trials() -> Vec<Trial> {
@@ -324,7 +308,7 @@ fn growsdown() -> Result<(), Failed> {
 
 /// The stack that exec made; the player stands on another.
 fn stack_growth() -> Result<(), Failed> {
-    const TOP: u64 = 0x7fff_ffff_f000;
+    const TOP: u64 = TASK_SIZE;
     let far = TOP - (4 << 20);
     let mut script = Script::new();
     script.touch(far, Access::Write);

@@ -12,6 +12,7 @@ mod oracle;
 mod player;
 mod script;
 mod trial;
+mod values;
 
 use libtest_mimic::{Arguments, Trial};
 

@@ -3,26 +3,25 @@
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use guest::call::number::{CLOSE, EXIT_GROUP, MLOCKALL, MMAP, MPROTECT, MUNMAP, PRLIMIT64, READ};
 use guest::errno::Errno;
 use guest::fault::Answer as Fault;
+use guest::memory::TASK_SIZE;
 use guest::random::Random;
 use guest::script::{ANSWER_BYTES, Access, Arg, Ending, Op, Report, Request, Wrong};
 use libtest_mimic::{Completion, Failed, Trial};
 
 use crate::common;
 use crate::oracle::{Oracle, OracleError};
-use crate::script::{Answer, MMAP, MPROTECT, MUNMAP, Script};
+use crate::script::{Answer, Script};
 use crate::trial::{Named, equal, group};
+use crate::values::{ANON, BASE, FIXED, NO_FILE, PAGE, PRIVATE, R, RW, SHARED};
 
-const BASE: u64 = 0x100_0000_0000;
-const PAGE: u64 = 4096;
-const RW: u64 = 3;
-const SHARED_FIXED: u64 = 0x31;
-const PRIVATE_FIXED: u64 = 0x32;
+const SHARED_FIXED: u64 = SHARED | ANON | FIXED;
+const PRIVATE_FIXED: u64 = PRIVATE | ANON | FIXED;
 
 /// The player's image.
 const IMAGE: u64 = 0x40_0000;
-const PAUSE: u64 = 34;
 
 /// The trials.
 pub fn trials() -> Vec<Trial> {
@@ -50,7 +49,7 @@ pub fn trials() -> Vec<Trial> {
 }
 
 fn map(script: &mut Script, addr: u64, pages: u64, flags: u64) {
-    script.call(MMAP, &[addr, pages * PAGE, RW, flags, u64::MAX, 0]);
+    script.call(MMAP, &[addr, pages * PAGE, RW, flags, NO_FILE, 0]);
 }
 
 /// A script that works, to see that the oracle does.
@@ -96,10 +95,8 @@ fn turns() -> Result<(), Failed> {
 /// A pipe's write end that only the child has: once the child is gone, and not before, it reads as
 /// ended.
 fn exits() -> Result<(), Failed> {
-    const READ: u64 = 0;
-    const CLOSE: u64 = 3;
-    const PIPE2: u64 = 293;
-    const NONBLOCK: u64 = 0o4000;
+    const PIPE2: u64 = libc::SYS_pipe2 as u64;
+    const NONBLOCK: u64 = libc::O_NONBLOCK as u64;
     let mut oracle = Oracle::start()?;
     for _ in 0..50 {
         let mut script = Script::new();
@@ -119,9 +116,8 @@ fn exits() -> Result<(), Failed> {
 }
 
 fn absent() -> Result<(), Failed> {
-    const SETRESUID: u64 = 117;
-    const PRLIMIT64: u64 = 302;
-    const NPROC: u64 = 6;
+    const SETRESUID: u64 = libc::SYS_setresuid as u64;
+    const NPROC: u64 = libc::RLIMIT_NPROC as u64;
     const NOBODY: u64 = 65534;
     let mut script = Script::new();
     script.call_of(
@@ -169,7 +165,7 @@ fn repeats() -> Result<(), Failed> {
     script.step(0, Op::VmFlags { start: 0, end: u64::MAX });
     for n in 0..20 {
         map(&mut script, BASE + n * 3 * PAGE, 2, PRIVATE_FIXED);
-        script.call(MMAP, &[0, (n + 1) * PAGE, RW, 0x22, u64::MAX, 0]);
+        script.call(MMAP, &[0, (n + 1) * PAGE, RW, PRIVATE | ANON, NO_FILE, 0]);
         script.step(0, Op::Store { addr: BASE + n * 3 * PAGE, byte: 1 });
     }
     script.maps(0..u64::MAX);
@@ -182,7 +178,7 @@ fn repeats() -> Result<(), Failed> {
     equal(&oracle.run(&script)?, &first)?;
     equal(&oracle.run(&script)?, &first)?;
     let mut script = Script::new();
-    script.call(MMAP, &[0, PAGE, RW, 0x22, u64::MAX, 0]);
+    script.call(MMAP, &[0, PAGE, RW, PRIVATE | ANON, NO_FILE, 0]);
     script.maps(0x7000_0000_0000..u64::MAX);
     script.step(0, Op::Status);
     let first = oracle.run(&script)?;
@@ -205,7 +201,7 @@ fn random_repeats() -> Result<(), Failed> {
             let flags = if random.chance(20) { SHARED_FIXED } else { PRIVATE_FIXED };
             let prot = random.below(8);
             let range = [addr, length].map(Arg::Value);
-            let map = [addr, length, prot, flags, u64::MAX, 0].map(Arg::Value);
+            let map = [addr, length, prot, flags, NO_FILE, 0].map(Arg::Value);
             match random.below(10) {
                 0 => {
                     if let Some(child) = children.next() {
@@ -264,7 +260,7 @@ fn late() -> Result<(), Failed> {
     oracle.set_limit(Duration::from_millis(200));
     let mut script = Script::new();
     script.step(0, Op::Fork { child: 1 });
-    script.call_of(1, PAUSE, &[]);
+    script.call_of(1, libc::SYS_pause as u64, &[]);
     script.call(MUNMAP, &[BASE, PAGE]);
     let (step, ending, answers) = stopped(oracle.run(&script))?;
     equal((step, ending, answers), (1, Ending::Late, 1))?;
@@ -284,7 +280,6 @@ fn full() -> Result<(), Failed> {
 }
 
 fn refused() -> Result<(), Failed> {
-    const EXIT_GROUP: u64 = 231;
     let mut oracle = Oracle::start()?;
     let mut refuse = |script: &Script, wanted: (u32, Wrong)| match oracle.run(script) {
         Err(OracleError::Refused { step, wrong }) => equal((step, wrong), wanted),
@@ -344,7 +339,7 @@ fn stopped_player() -> Result<(), Failed> {
 fn status() -> Result<(), Failed> {
     let mut script = Script::new();
     script.step(0, Op::Status);
-    script.call(MMAP, &[BASE, 1 << 20, RW, PRIVATE_FIXED, u64::MAX, 0]);
+    script.call(MMAP, &[BASE, 1 << 20, RW, PRIVATE_FIXED, NO_FILE, 0]);
     script.step(0, Op::Status);
     let answers = Oracle::start()?.run(&script)?;
     let size = |answer: &Answer| match answer {
@@ -361,15 +356,12 @@ fn status() -> Result<(), Failed> {
 /// Without its stack, vdso and heap, with everything locked and no address space to be had, a process
 /// still plays.
 fn spoil() -> Result<(), Failed> {
-    const MLOCKALL: u64 = 151;
-    const CURRENT_AND_FUTURE: u64 = 3;
-    const PRLIMIT64: u64 = 302;
-    const RLIMIT_AS: u64 = 9;
+    const CURRENT_AND_FUTURE: u64 = (libc::MCL_CURRENT | libc::MCL_FUTURE) as u64;
+    const RLIMIT_AS: u64 = libc::RLIMIT_AS as u64;
     const TOP: u64 = 0x7000_0000_0000;
-    const USER_END: u64 = 0x7fff_ffff_f000;
     let mut script = Script::new();
     map(&mut script, BASE, 1, PRIVATE_FIXED);
-    script.call(MUNMAP, &[TOP, USER_END - TOP]);
+    script.call(MUNMAP, &[TOP, TASK_SIZE - TOP]);
     script.call(MLOCKALL, &[CURRENT_AND_FUTURE]);
     let none = [Arg::Value(0), Arg::Value(RLIMIT_AS), Arg::In(&[0; 16]), Arg::Value(0)];
     script.call_of(0, PRLIMIT64, &none);
@@ -414,9 +406,7 @@ fn in_guest() -> Result<Completion, Failed> {
         let addr = BASE + random.below(16) * PAGE;
         let length = (1 + random.below(4)) * PAGE;
         match random.below(8) {
-            0 | 1 => {
-                script.call(MMAP, &[addr, length, random.below(8), PRIVATE_FIXED, u64::MAX, 0])
-            }
+            0 | 1 => script.call(MMAP, &[addr, length, random.below(8), PRIVATE_FIXED, NO_FILE, 0]),
             2 => script.call(MPROTECT, &[addr, length, random.below(8)]),
             3 => script.call(MUNMAP, &[addr, length]),
             4 => script.step(0, Op::Store { addr, byte: random.bits().to_le_bytes()[0] }),
@@ -452,8 +442,8 @@ fn speed() -> Result<(), Failed> {
         for n in 0..CALLS {
             let addr = BASE + (n * 7 % 32) * PAGE;
             match n % 4 {
-                0 | 1 => script.call(MMAP, &[addr, 2 * PAGE, RW, PRIVATE_FIXED, u64::MAX, 0]),
-                2 => script.call(MPROTECT, &[addr, PAGE, 1]),
+                0 | 1 => script.call(MMAP, &[addr, 2 * PAGE, RW, PRIVATE_FIXED, NO_FILE, 0]),
+                2 => script.call(MPROTECT, &[addr, PAGE, R]),
                 _ => script.call(MUNMAP, &[addr, PAGE]),
             };
             if let Some(range) = &range {

@@ -69,9 +69,8 @@ impl Script {
 
     /// Adds mincore(2) by process 0 for so many pages: its only output has a byte a page.
     pub fn resident(&mut self, addr: u64, pages: u32) -> usize {
-        const MINCORE: u64 = 27;
         let length = u64::from(pages) * guest::memory::PAGE;
-        self.call_of(0, MINCORE, &[Arg::Value(addr), Arg::Value(length), Arg::Out(pages)])
+        self.call_of(0, number::MINCORE, &[Arg::Value(addr), Arg::Value(length), Arg::Out(pages)])
     }
 
     /// The answers in these bytes, which may be fewer than the steps.
@@ -151,13 +150,9 @@ fn result(rax: u64) -> Result<u64, Errno> {
     }
 }
 
-/// The calls of tests by name.
-pub use number::{BRK, MADVISE, MMAP, MPROTECT, MREMAP, MUNMAP};
-/// mlock(2)
-pub const MLOCK: u64 = 149;
+/// capset(2): here and below, calls that `guest` has no name for.
+pub const CAPSET: u64 = libc::SYS_capset as u64;
 /// memfd_create(2)
-pub const MEMFD_CREATE: u64 = 319;
+pub const MEMFD_CREATE: u64 = libc::SYS_memfd_create as u64;
 /// ftruncate(2)
-pub const FTRUNCATE: u64 = 77;
-/// mseal(2)
-pub const MSEAL: u64 = 462;
+pub const FTRUNCATE: u64 = libc::SYS_ftruncate as u64;

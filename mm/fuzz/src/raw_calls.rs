@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use mm::addr::{PAGE_SIZE, TASK_SIZE, VirtAddr};
 use mm::backing::{Backing, BackingName, FileMode, OpenFile, Seals, SharedMemory};
-use mm::calls::{Caller, serve, userfault_ioctl};
+use mm::calls::{Caller, UFFDIO_API, UFFDIO_REGISTER, UFFDIO_UNREGISTER, serve, userfault_ioctl};
 use mm::error::{AccessError, CallError, CallResult, Errno};
 use mm::inspect::{audit, maps_text};
 use mm::paging::{AccessKind, KernelHalf};
@@ -270,7 +270,7 @@ impl Run {
             13 => {
                 let fd = i32::from(words.byte()? % 4) + 8;
                 let uffd = process.uffds.borrow().get(&fd).cloned();
-                let request = [0xc018_aa3f, 0xc020_aa00, 0xc020_aa00, 0x8010_aa01];
+                let request = [UFFDIO_API, UFFDIO_REGISTER, UFFDIO_REGISTER, UFFDIO_UNREGISTER];
                 let request = request[usize::from(words.byte()? % 4)];
                 let argument = words.addr()?;
                 if let Some(uffd) = uffd {

@@ -21,6 +21,8 @@ mod userfault;
 #[cfg(test)]
 mod tests;
 
+pub use userfault::{UFFDIO_API, UFFDIO_REGISTER, UFFDIO_UNREGISTER, ioctl as userfault_ioctl};
+
 use std::sync::Arc;
 
 use nix::libc;
@@ -85,8 +87,6 @@ pub fn serve(caller: &dyn Caller, number: u64, args: [u64; 6]) -> Option<CallRes
     let serve = handler(number)?;
     Some(serve(&Call { caller, args }))
 }
-
-pub use userfault::ioctl as userfault_ioctl;
 
 /// What serves one call.
 type Handler = fn(&Call<'_>) -> CallResult<u64>;

@@ -45,11 +45,9 @@ pub(super) fn prctl(c: &Call<'_>) -> CallResult<u64> {
 
 /// `PR_GET_AUXV` (include/uapi/linux/prctl.h): "AUXV".
 const PR_GET_AUXV: i32 = 0x4155_5856;
-/// `PR_SET_VMA_ANON_NAME`.
-const SET_VMA_ANON_NAME: u64 = 0;
+const SET_VMA_ANON_NAME: u64 = libc::PR_SET_VMA_ANON_NAME as u64;
 
 /// personality(2): 0xffffffff only asks.
-#[allow(clippy::cast_possible_truncation, reason = "an unsigned int is what the call takes")]
 pub(super) fn personality(c: &Call<'_>) -> CallResult<u64> {
     let persona = low_half(c.word(0));
     let mut space = c.caller.space().change();
@@ -121,11 +119,11 @@ fn set_mm(c: &Call<'_>) -> CallResult<u64> {
     }
 }
 
-/// `PR_SET_MM_AUXV`, `_EXE_FILE`, `_MAP`, `_MAP_SIZE`.
-const SET_AUXV: u64 = 12;
-const SET_EXE_FILE: u64 = 13;
-const SET_MAP: u64 = 14;
-const SET_MAP_SIZE: u64 = 15;
+/// What of the layout `PR_SET_MM` sets beside single fields.
+const SET_AUXV: u64 = libc::PR_SET_MM_AUXV as u64;
+const SET_EXE_FILE: u64 = libc::PR_SET_MM_EXE_FILE as u64;
+const SET_MAP: u64 = libc::PR_SET_MM_MAP as u64;
+const SET_MAP_SIZE: u64 = libc::PR_SET_MM_MAP_SIZE as u64;
 
 /// `PR_SET_MM_MAP`: all fields at once (`prctl_set_mm_map`).
 fn set_map(c: &Call<'_>) -> CallResult<u64> {

@@ -3,18 +3,22 @@
 
 use std::sync::Arc;
 
+use nix::libc;
+
 use super::{Call, Caller};
 use crate::addr::VirtAddr;
-use crate::error::{CallError, CallResult, Errno};
+use crate::error::{CallResult, Errno};
 use crate::vma::Userfault;
 
-/// `UFFD_USER_MODE_ONLY | O_NONBLOCK | O_CLOEXEC`.
-const FLAGS: u64 = 1 | 0o4000 | 0o2_000_000;
+/// The flags of userfaultfd(2); the first is `UFFD_USER_MODE_ONLY`.
+const FLAGS: u64 = 1 | (libc::O_NONBLOCK | libc::O_CLOEXEC) as u64;
 
-/// `UFFDIO_API`, `UFFDIO_REGISTER`, `UFFDIO_UNREGISTER` (include/uapi/linux/userfaultfd.h).
-const API: u64 = 0xc018_aa3f;
-const REGISTER: u64 = 0xc020_aa00;
-const UNREGISTER: u64 = 0x8010_aa01;
+/// Agrees on the interface (include/uapi/linux/userfaultfd.h, as the next two).
+pub const UFFDIO_API: u64 = 0xc018_aa3f;
+/// Registers a range.
+pub const UFFDIO_REGISTER: u64 = 0xc020_aa00;
+/// Unregisters a range.
+pub const UFFDIO_UNREGISTER: u64 = 0x8010_aa01;
 
 /// The only version of the interface (`UFFD_API`).
 const VERSION: u64 = 0xaa;
@@ -55,10 +59,10 @@ pub fn ioctl(
 ) -> CallResult<u64> {
     let c = Call { caller, args: [0; 6] };
     match request {
-        API => agree(&c, uffd, argument),
+        UFFDIO_API => agree(&c, uffd, argument),
         _ if !uffd.is_initialized() => Err(Errno::EINVAL.into()),
-        REGISTER => register(&c, uffd, argument),
-        UNREGISTER => {
+        UFFDIO_REGISTER => register(&c, uffd, argument),
+        UFFDIO_UNREGISTER => {
             let [start, len] = c.read_words(argument)?;
             caller.space().change().userfault_unregister(VirtAddr::new(start), len)?;
             Ok(0)
@@ -82,13 +86,7 @@ fn agree(c: &Call<'_>, uffd: &Userfault, at: VirtAddr) -> CallResult<u64> {
 /// `UFFDIO_REGISTER`: tells what the range can be asked from then on.
 fn register(c: &Call<'_>, uffd: &Arc<Userfault>, at: VirtAddr) -> CallResult<u64> {
     let [start, len, mode] = c.read_words(at)?;
-    let result =
-        c.caller.space().change().userfault_register(uffd, VirtAddr::new(start), len, mode);
-    match result {
-        Ok(()) => {}
-        Err(CallError::Errno(errno)) => return Err(errno.into()),
-        Err(broken) => return Err(broken),
-    }
+    c.caller.space().change().userfault_register(uffd, VirtAddr::new(start), len, mode)?;
     let mut ioctls = RANGE_IOCTLS;
     ioctls |= if mode & MODE_WP != 0 { WRITEPROTECT } else { 0 };
     ioctls |= if mode & MODE_MINOR != 0 { CONTINUE } else { 0 };

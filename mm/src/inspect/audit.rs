@@ -28,7 +28,7 @@ pub fn audit(space: &AddressSpace) -> Result<(), String> {
         let may = vma.flags.needed_may();
         check(vma.flags.contains(may), || format!("{vma:?} lacks {may:?}"))?;
         let uffd = vma.flags.intersects(VmFlags::UFFD);
-        check(uffd == vma.userfault.is_some(), || format!("{vma:?}: flags and userfaultfd"))?;
+        check(uffd == vma.userfault().is_some(), || format!("{vma:?}: flags and userfaultfd"))?;
     }
     audit_entries(space)
 }

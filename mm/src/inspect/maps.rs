@@ -8,7 +8,7 @@ use crate::space::AddressSpace;
 use crate::vma::{VmFlags, Vma};
 
 /// The column at which the name begins.
-const NAME_COLUMN: usize = 73;
+pub(crate) const NAME_COLUMN: usize = 73;
 
 /// One line of `/proc/PID/maps`.
 #[derive(Clone, Debug, PartialEq, Eq)]

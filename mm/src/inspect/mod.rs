@@ -7,6 +7,7 @@ mod smaps;
 mod status;
 
 pub use audit::{audit, unmerged};
+pub(crate) use maps::NAME_COLUMN;
 pub use maps::{MapsLine, maps, maps_text};
 pub use smaps::VmFlagsLine;
 pub use status::{MemoryStatus, status};

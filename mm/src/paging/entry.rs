@@ -7,7 +7,8 @@
 //!
 //! The hardware ignores everything but P in an entry whose P is clear, so the rest holds the software
 //! states: `HELD`, a page that is there but that `PROT_NONE` forbids to touch; `GUARDED`, no page, and a
-//! touch is a fault (`MADV_GUARD_INSTALL`). `OWN` marks a page that belongs to the process, and not to a backing: it may be written in place.
+//! touch is a fault (`MADV_GUARD_INSTALL`). `OWN` marks a page that belongs to the process, and not to a
+//! backing: it may be written in place.
 
 use bitflags::bitflags;
 

@@ -27,12 +27,6 @@ pub struct FlushRequest {
 }
 
 impl FlushRequest {
-    /// How many frames the runs hold.
-    #[must_use]
-    pub fn leaf_frames(&self) -> u64 {
-        self.leaves.iter().map(|run| run.count).sum()
-    }
-
     /// Whether there is nothing to make visible.
     #[must_use]
     pub fn is_empty(&self) -> bool {

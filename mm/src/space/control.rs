@@ -186,24 +186,24 @@ impl AddressSpace {
             if vma.backing.as_ref().is_some_and(|backing| !backing.is_shared_anonymous()) {
                 return Err(Errno::EBADF.into());
             }
-            if unnamed && vma.name.is_none() || vma.name == name {
+            if unnamed && vma.name().is_none() || vma.name() == name.as_ref() {
                 return Ok(vma.range().end().min(vma_range.end()));
             }
             let old = vma.flags;
             let mut changed: Vma = vma.part(vma_range);
-            changed.name.clone_from(&name);
+            changed.set_name(name.clone());
             space.modify(changed, old).map_err(super::advise::later)
         })
     }
 }
 
 /// Linux's `is_valid_name_char` for a whole name.
-fn check_name(bytes: &[u8]) -> Result<Arc<Box<str>>, Errno> {
+fn check_name(bytes: &[u8]) -> Result<Arc<str>, Errno> {
     let valid = |&byte: &u8| {
         byte > 0x1f && byte < 0x7f && !matches!(byte, b'\\' | b'`' | b'$' | b'[' | b']')
     };
     if bytes.len() >= NAME_MAX || !bytes.iter().all(valid) {
         return Err(Errno::EINVAL);
     }
-    Ok(Arc::new(String::from_utf8_lossy(bytes).into_owned().into_boxed_str()))
+    Ok(Arc::from(String::from_utf8_lossy(bytes)))
 }

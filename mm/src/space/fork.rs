@@ -94,7 +94,7 @@ impl AddressSpace {
     fn child_of(&self, vma: &Vma) -> Vma {
         let mut copy = vma.clone();
         copy.flags.remove(VmFlags::LOCKED_MASK | VmFlags::UFFD);
-        copy.userfault = None;
+        copy.set_userfault(None);
         // Each VMA becomes a branch of its own of the memory's family.
         let inherited = self.rule(Rule::ForkLineage);
         let lineage = if inherited { Lineage::Inherited } else { Lineage::Own };

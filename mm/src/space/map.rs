@@ -98,7 +98,7 @@ impl AddressSpace {
 
     /// Everything that can be refused before anything changes. Returns the VMA that is to be, and its
     /// flags before the file had its say.
-    fn check(&self, request: &MapRequest) -> CallResult<(Vma, VmFlags)> {
+    fn check(&mut self, request: &MapRequest) -> CallResult<(Vma, VmFlags)> {
         let flags = request.flags;
         let len = page_align(request.len).filter(|&len| len != 0).ok_or(Errno::ENOMEM)?;
         let pages = len >> PAGE_SHIFT;
@@ -113,6 +113,7 @@ impl AddressSpace {
             | VmFlags::MAY;
         let addr = self.place(request.file.as_ref(), request.addr, len, pgoff, flags)?;
         let range = PageRange::from_len(addr, len).ok_or(Errno::ENOMEM)?;
+        self.vmas.aim(addr);
         if flags.contains(MapFlags::FIXED_NOREPLACE) && self.vmas.find_intersection(range).is_some()
         {
             return Err(Errno::EEXIST.into());

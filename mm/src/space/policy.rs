@@ -1,7 +1,5 @@
 //! mbind(2), set_mempolicy(2), get_mempolicy(2): Linux's `mm/mempolicy.c`, as VMAs feel it.
 
-use std::sync::Arc;
-
 use super::AddressSpace;
 use super::range::CallRange;
 use crate::addr::{PageRange, VirtAddr};
@@ -49,17 +47,17 @@ impl AddressSpace {
             return Err(Errno::EPERM.into());
         }
         let Some(range) = CallRange::wrapped(addr, len)? else { return Ok(()) };
-        let policy = Policy::new(mode, nodes, self.system.nodes())?.map(Arc::new);
-        self.check_pages(range, &Wanted { nodes, policy: policy.as_deref(), flags })?;
+        let policy = Policy::new(mode, nodes, self.system.nodes())?;
+        self.check_pages(range, &Wanted { nodes, policy: policy.as_ref(), flags })?;
         // A hole was refused above, or is none to the default policy.
         let _ = self.walk_parts(range, |space, part| {
             let vma = space.vmas.find_exact(part.start()).ok_or(Errno::ENOMEM)?;
-            if vma.policy == policy {
+            if vma.policy() == policy.as_ref() {
                 return Ok(part.end());
             }
             let old = vma.flags;
             let mut changed = vma.part(part);
-            changed.policy.clone_from(&policy);
+            changed.set_policy(policy);
             Ok(space.modify(changed, old)?)
         })?;
         Ok(())
@@ -104,6 +102,6 @@ impl AddressSpace {
     /// `EFAULT` nothing mapped there. Source: get_mempolicy(2) with `MPOL_F_ADDR`.
     pub fn policy_at(&self, addr: VirtAddr) -> CallResult<Option<Policy>> {
         let vma = self.vmas.find_exact(addr).ok_or(Errno::EFAULT)?;
-        Ok(vma.policy.as_deref().copied())
+        Ok(vma.policy().copied())
     }
 }

@@ -4,7 +4,6 @@
 use super::AddressSpace;
 use crate::addr::{PAGE_SIZE, PageRange, VirtAddr, page_align};
 use crate::error::{CallResult, Errno};
-use crate::vma::Vma;
 
 /// A range that is not empty and does not wrap.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -117,7 +116,8 @@ impl AddressSpace {
     ) -> CallResult<Coverage> {
         let (mut at, mut coverage) = (range.start, Coverage::Whole);
         while at < range.end {
-            let next = self.vmas.find(at).map(Vma::range).filter(|next| next.start() < range.end);
+            self.vmas.aim(at);
+            let next = self.vmas.find_range(at).filter(|next| next.start() < range.end);
             let Some(next) = next else { return Ok(Coverage::Holes) };
             if next.start() > at {
                 coverage = Coverage::Holes;

@@ -60,7 +60,8 @@ impl AddressSpace {
         // Nobody asked to hear of moves: the whole VMA that it is part of now is watched no longer
         // (`mremap_userfaultfd_prep`).
         self.vmas.update(merged, |vma| {
-            if vma.userfault.take().is_some() {
+            if vma.userfault().is_some() {
+                vma.set_userfault(None);
                 vma.flags.remove(VmFlags::UFFD);
             }
         });

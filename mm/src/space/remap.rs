@@ -190,7 +190,7 @@ impl AddressSpace {
         while let Some(vma) = self.next_to_move(from, old)? {
             let part = vma.range().intersect(old).ok_or(Errno::EFAULT)?;
             let single =
-                vma.userfault.is_some() || !vma.flags.intersection(VmFlags::UFFD).is_empty();
+                vma.userfault().is_some() || !vma.flags.intersection(VmFlags::UFFD).is_empty();
             if result.is_none() && part.start() > old.start()
                 || single && (result.is_some() || vma.range().end() < old.end())
             {

@@ -29,17 +29,19 @@ impl AddressSpace {
         let end = addr.checked_add(len).ok_or(Errno::ENOMEM)?;
         let (mut at, mut hole) = (addr, false);
         while at < end {
-            let vma = self.vmas.find(at).ok_or(Errno::ENOMEM)?;
-            if at < vma.range().start() {
-                if flags == MS_ASYNC || vma.range().start() >= end {
+            let range = self.vmas.find_range(at).ok_or(Errno::ENOMEM)?;
+            if at < range.start() {
+                if flags == MS_ASYNC || range.start() >= end {
                     return Err(Errno::ENOMEM.into());
                 }
                 hole = true;
             }
-            if flags & MS_INVALIDATE != 0 && vma.flags.contains(VmFlags::LOCKED) {
+            if flags & MS_INVALIDATE != 0
+                && self.vmas.find(at).is_some_and(|vma| vma.flags.contains(VmFlags::LOCKED))
+            {
                 return Err(Errno::EBUSY.into());
             }
-            at = vma.range().end();
+            at = range.end();
         }
         if hole { Err(Errno::ENOMEM.into()) } else { Ok(()) }
     }

@@ -54,6 +54,7 @@ impl AddressSpace {
     /// Cuts VMAs at the ends of the range, so that each is wholly inside or wholly outside, and counts
     /// those inside. The tree must have room for two more.
     pub(super) fn gather(&mut self, range: PageRange) -> Result<Gathered, Errno> {
+        self.vmas.aim(range.start());
         let Some(first) = self.vmas.find_intersection(range) else {
             return Ok(Gathered::default());
         };

@@ -42,21 +42,21 @@ impl AddressSpace {
             if !vma.flags.contains(VmFlags::MAYWRITE) {
                 return Err(Errno::EPERM.into());
             }
-            if vma.userfault.as_ref().is_some_and(|other| !Arc::ptr_eq(other, uffd)) {
+            if vma.userfault().is_some_and(|other| !Arc::ptr_eq(other, uffd)) {
                 return Err(Errno::EBUSY.into());
             }
         }
         // Holes are no error.
         let _ = self.walk_parts(range.into(), |space, part| {
             let vma = space.vmas.find_exact(part.start()).ok_or(Errno::ENOMEM)?;
-            let registered = vma.userfault.is_some() && vma.flags.contains(add);
+            let registered = vma.userfault().is_some() && vma.flags.contains(add);
             if registered {
                 return Ok(part.end());
             }
             let old = vma.flags;
             let mut changed = vma.part(part);
             changed.flags = old.difference(VmFlags::UFFD) | add;
-            changed.userfault = Some(Arc::clone(uffd));
+            changed.set_userfault(Some(Arc::clone(uffd)));
             Ok(space.modify(changed, old)?)
         })?;
         Ok(())
@@ -78,13 +78,13 @@ impl AddressSpace {
         // Holes are no error.
         let _ = self.walk_parts(range.into(), |space, part| {
             let vma = space.vmas.find_exact(part.start()).ok_or(Errno::ENOMEM)?;
-            if vma.userfault.is_none() {
+            if vma.userfault().is_none() {
                 return Ok(part.end());
             }
             let old = vma.flags;
             let mut changed = vma.part(part);
             changed.flags = old.difference(VmFlags::UFFD);
-            changed.userfault = None;
+            changed.set_userfault(None);
             Ok(space.modify(changed, old)?)
         })?;
         Ok(())

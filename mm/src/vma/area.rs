@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::flags::VmFlags;
-use super::policy::Policy;
+use super::rare::Rare;
 use super::tree::Span;
 use crate::addr::{PAGE_SHIFT, PageRange, VirtAddr, low_half};
 use crate::backing::Backing;
@@ -59,7 +59,8 @@ impl AnonId {
 /// A range of pages with one set of flags and one source of bytes.
 ///
 /// All fields but one are protected by the address space's lock, held exclusively; the anonymous
-/// identity is set once, under the lock held shared.
+/// identity is set once, under the lock held shared. It is one cache line.
+#[repr(align(64))]
 pub struct Vma {
     range: PageRange,
     /// What may be done with it, and how it behaves.
@@ -69,12 +70,8 @@ pub struct Vma {
     pub pgoff: u64,
     /// Where the bytes come from, as one open file; `None` for anonymous memory (Linux's `vm_file`).
     pub backing: Option<Arc<dyn Backing>>,
-    /// From which nodes pages come, if the program said so (Linux's `vm_policy`).
-    pub policy: Option<Arc<Policy>>,
-    /// The name of anonymous memory, if the program gave one (`PR_SET_VMA_ANON_NAME`).
-    pub name: Option<Arc<Box<str>>>,
-    /// The userfaultfd that is told of its faults.
-    pub userfault: Option<Arc<Userfault>>,
+    /// `None` if it would be empty.
+    pub(super) rare: Option<Arc<Rare>>,
     anon: AtomicU64,
 }
 
@@ -115,9 +112,7 @@ impl Vma {
             flags,
             pgoff: range.start().get() >> PAGE_SHIFT,
             backing: None,
-            policy: None,
-            name: None,
-            userfault: None,
+            rare: None,
             anon: AtomicU64::new(0),
         }
     }
@@ -206,9 +201,7 @@ impl Clone for Vma {
             flags: self.flags,
             pgoff: self.pgoff,
             backing: self.backing.clone(),
-            policy: self.policy.clone(),
-            name: self.name.clone(),
-            userfault: self.userfault.clone(),
+            rare: self.rare.clone(),
             anon: AtomicU64::new(self.anon.load(Ordering::Relaxed)),
         }
     }
@@ -219,6 +212,9 @@ impl Span for Vma {
         self.range
     }
 }
+
+/// Also in the tree, where a range that cannot be 0 tells a slot in use from a vacant one.
+const _: () = assert!(size_of::<Option<Vma>>() == 64);
 
 impl fmt::Debug for Vma {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

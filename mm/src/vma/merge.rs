@@ -51,13 +51,7 @@ pub fn continues(left: &Vma, right: &Vma) -> bool {
         && (left.flags ^ right.flags).difference(VmFlags::STICKY).is_empty()
         && same(left.backing.as_ref(), right.backing.as_ref())
         && left.pgoff.wrapping_add(left.range().pages()) == right.pgoff
-        && left.policy == right.policy
-        && left.name == right.name
-        && match (&left.userfault, &right.userfault) {
-            (None, None) => true,
-            (Some(a), Some(b)) => Arc::ptr_eq(a, b),
-            _ => false,
-        }
+        && left.has_rare_of(right)
 }
 
 /// Whether two neighbours could share their anonymous identity: they differ at most in what mprotect(2)
@@ -68,7 +62,7 @@ pub fn may_share(left: &Vma, right: &Vma) -> bool {
         && (left.flags ^ right.flags).difference(VmFlags::ACCESS | VmFlags::STICKY).is_empty()
         && same(left.backing.as_ref(), right.backing.as_ref())
         && left.pgoff.wrapping_add(left.range().pages()) == right.pgoff
-        && left.policy == right.policy
+        && left.policy() == right.policy()
 }
 
 /// Two maps of one file are the same memory only if they are of one open of it.

@@ -8,6 +8,7 @@ pub mod limits;
 pub mod merge;
 pub mod place;
 pub mod policy;
+mod rare;
 pub mod split;
 pub mod tree;
 

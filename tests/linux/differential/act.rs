@@ -2,12 +2,14 @@
 
 use std::fmt;
 
+use guest::call::number;
 use guest::script::{Access, Arg, Op};
 use mm::addr::{VirtAddr, low_half};
+use mm::calls::{UFFDIO_API, UFFDIO_REGISTER, UFFDIO_UNREGISTER};
 use mm::paging::AccessKind;
 use mm::replay::calls::{Call, IoVec, MemoryCall, Pointee};
 
-use crate::script::{FTRUNCATE, MEMFD_CREATE, Script};
+use crate::script::{CAPSET, FTRUNCATE, MEMFD_CREATE, Script};
 
 /// What a process does.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -105,21 +107,18 @@ impl Act {
             &Deed::Store(addr, byte) => script.step(process, Op::Store { addr, byte }),
             &Deed::Load(addr) => script.step(process, Op::Load { addr }),
             &Deed::Userfault(fd) => {
-                const API: u64 = 0xc018_aa3f;
-                let step = script.call_of(process, 323, &[Arg::Value(1)]);
+                let step = script.call_of(process, number::USERFAULTFD, &[Arg::Value(1)]);
                 let bytes: Vec<u8> = [0xaau64, 0, 0].iter().flat_map(|w| w.to_le_bytes()).collect();
-                let args = [Arg::Value(word(fd)), Arg::Value(API), Arg::InOut(&bytes)];
-                script.call_of(process, 16, &args);
+                let args = [Arg::Value(word(fd)), Arg::Value(UFFDIO_API), Arg::InOut(&bytes)];
+                script.call_of(process, number::IOCTL, &args);
                 step
             }
             &Deed::Uffd(fd, addr, len, mode) => {
-                const REGISTER: u64 = 0xc020_aa00;
-                const UNREGISTER: u64 = 0x8010_aa01;
-                let request = if mode == 0 { UNREGISTER } else { REGISTER };
+                let request = if mode == 0 { UFFDIO_UNREGISTER } else { UFFDIO_REGISTER };
                 let words = [addr, len, mode, 0];
                 let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
                 let args = [Arg::Value(word(fd)), Arg::Value(request), Arg::InOut(&bytes)];
-                script.call_of(process, 16, &args)
+                script.call_of(process, number::IOCTL, &args)
             }
             &Deed::DropCapabilities(dropped) => drop_capabilities(script, process, dropped),
             &Deed::Fork(child) => script.step(process, Op::Fork { child }),
@@ -140,11 +139,10 @@ fn drop_capabilities(script: &mut Script, process: u8, dropped: u64) -> usize {
     let all = 0x1ff_feff_ffffu64 & !dropped;
     let (low, high) = (low_half(all), low_half(all >> 32));
     let sets: Vec<u8> = [low, low, 0, high, high, 0].iter().flat_map(|w| w.to_le_bytes()).collect();
-    script.call_of(process, 126, &[Arg::In(&header), Arg::In(&sets)])
+    script.call_of(process, CAPSET, &[Arg::In(&header), Arg::In(&sets)])
 }
 
 fn add_open(script: &mut Script, process: u8, fd: i32, open: Open) -> usize {
-    const OPEN: u64 = 2;
     let (step, pages) = match open {
         Open::Memfd(pages) => {
             let args = [Arg::In(b"trace\0"), Arg::Value(2)];
@@ -153,14 +151,18 @@ fn add_open(script: &mut Script, process: u8, fd: i32, open: Open) -> usize {
         Open::File(pages) => {
             // O_TMPFILE|O_RDWR
             let args = [Arg::In(b"/tmp\0"), Arg::Value(0o20_200_002), Arg::Value(0o600)];
-            (script.call_of(process, OPEN, &args), pages)
+            (script.call_of(process, number::OPEN, &args), pages)
         }
         Open::Again(fd, mode) => {
             let path = format!("/proc/self/fd/{fd}\0");
-            return script.call_of(process, OPEN, &[Arg::In(path.as_bytes()), Arg::Value(mode)]);
+            return script.call_of(
+                process,
+                number::OPEN,
+                &[Arg::In(path.as_bytes()), Arg::Value(mode)],
+            );
         }
         Open::Directory => {
-            return script.call_of(process, OPEN, &[Arg::In(b"/\0"), Arg::Value(0)]);
+            return script.call_of(process, number::OPEN, &[Arg::In(b"/\0"), Arg::Value(0)]);
         }
     };
     script.call_of(process, FTRUNCATE, &[Arg::Value(word(fd)), Arg::Value(pages * 4096)]);
@@ -178,61 +180,65 @@ fn add_call(script: &mut Script, process: u8, call: &MemoryCall) -> usize {
     let a = |addr: VirtAddr| addr.get();
     match *call {
         M::Mmap { addr, len, prot, flags, fd, offset } => {
-            numbers(9, &[a(addr), len, prot, flags, word(fd), offset])
+            numbers(number::MMAP, &[a(addr), len, prot, flags, word(fd), offset])
         }
-        M::Munmap { addr, len } => numbers(11, &[a(addr), len]),
-        M::Mprotect { addr, len, prot } => numbers(10, &[a(addr), len, prot]),
+        M::Munmap { addr, len } => numbers(number::MUNMAP, &[a(addr), len]),
+        M::Mprotect { addr, len, prot } => numbers(number::MPROTECT, &[a(addr), len, prot]),
         M::PkeyMprotect { addr, len, prot, pkey } => {
-            numbers(329, &[a(addr), len, prot, word(pkey)])
+            numbers(number::PKEY_MPROTECT, &[a(addr), len, prot, word(pkey)])
         }
         M::Mremap { addr, old_len, new_len, flags, new_addr } => {
-            numbers(25, &[a(addr), old_len, new_len, flags, a(new_addr)])
+            numbers(number::MREMAP, &[a(addr), old_len, new_len, flags, a(new_addr)])
         }
-        M::Brk { addr } => numbers(12, &[a(addr)]),
+        M::Brk { addr } => numbers(number::BRK, &[a(addr)]),
         M::RemapFilePages { addr, len, prot, pgoff, flags } => {
-            numbers(216, &[a(addr), len, prot, pgoff, flags])
+            numbers(number::REMAP_FILE_PAGES, &[a(addr), len, prot, pgoff, flags])
         }
-        M::Madvise { addr, len, advice } => numbers(28, &[a(addr), len, advice]),
-        M::Mlock { addr, len } => numbers(149, &[a(addr), len]),
-        M::Mlock2 { addr, len, flags } => numbers(325, &[a(addr), len, flags]),
-        M::Munlock { addr, len } => numbers(150, &[a(addr), len]),
-        M::Mlockall { flags } => numbers(151, &[flags]),
-        M::Munlockall => numbers(152, &[]),
-        M::Mseal { addr, len, flags } => numbers(462, &[a(addr), len, flags]),
-        M::Msync { addr, len, flags } => numbers(26, &[a(addr), len, flags]),
+        M::Madvise { addr, len, advice } => numbers(number::MADVISE, &[a(addr), len, advice]),
+        M::Mlock { addr, len } => numbers(number::MLOCK, &[a(addr), len]),
+        M::Mlock2 { addr, len, flags } => numbers(number::MLOCK2, &[a(addr), len, flags]),
+        M::Munlock { addr, len } => numbers(number::MUNLOCK, &[a(addr), len]),
+        M::Mlockall { flags } => numbers(number::MLOCKALL, &[flags]),
+        M::Munlockall => numbers(number::MUNLOCKALL, &[]),
+        M::Mseal { addr, len, flags } => numbers(number::MSEAL, &[a(addr), len, flags]),
+        M::Msync { addr, len, flags } => numbers(number::MSYNC, &[a(addr), len, flags]),
         M::Mincore { addr, len, .. } => {
             let pages = u32::try_from(len.div_ceil(4096).min(1 << 16)).unwrap_or(0);
             let args = [Arg::Value(a(addr)), Arg::Value(len), Arg::Out(pages)];
-            script.call_of(process, 27, &args)
+            script.call_of(process, number::MINCORE, &args)
         }
         M::Mbind { addr, len, mode, ref nodes, maxnode, flags } => {
             let bytes = nodes.shown().map(|words| bytes_of(words));
             let nodes = bytes.as_deref().map_or(Arg::Value(0), Arg::In);
             let (addr, len) = (Arg::Value(a(addr)), Arg::Value(len));
             let rest = [Arg::Value(mode), nodes, Arg::Value(maxnode), Arg::Value(flags)];
-            script.call_of(process, 237, &[addr, len, rest[0], rest[1], rest[2], rest[3]])
+            script.call_of(process, number::MBIND, &[addr, len, rest[0], rest[1], rest[2], rest[3]])
         }
         M::SetMempolicy { mode, ref nodes, maxnode } => {
             let bytes = nodes.shown().map(|words| bytes_of(words));
             let nodes = bytes.as_deref().map_or(Arg::Value(0), Arg::In);
-            script.call_of(process, 238, &[Arg::Value(mode), nodes, Arg::Value(maxnode)])
+            script.call_of(
+                process,
+                number::SET_MEMPOLICY,
+                &[Arg::Value(mode), nodes, Arg::Value(maxnode)],
+            )
         }
         M::GetMempolicy { addr, flags, .. } => {
             let args =
                 [Arg::Out(4), Arg::Value(0), Arg::Value(0), Arg::Value(a(addr)), Arg::Value(flags)];
-            script.call_of(process, 239, &args)
+            script.call_of(process, number::GET_MEMPOLICY, &args)
         }
         M::Prctl { option, args, .. } => {
-            numbers(157, &[option, args[0], args[1], args[2], args[3]])
+            numbers(number::PRCTL, &[option, args[0], args[1], args[2], args[3]])
         }
         M::Prlimit { resource, ref new, .. } => {
             let bytes = new.shown().map(|limit| bytes_of(&[limit.current, limit.maximum]));
             let new = bytes.as_deref().map_or(Arg::Value(0), Arg::In);
             let args = [Arg::Value(0), Arg::Value(resource), new, Arg::Out(16)];
-            script.call_of(process, 302, &args)
+            script.call_of(process, number::PRLIMIT64, &args)
         }
-        M::Personality { persona } => numbers(135, &[persona]),
-        M::Userfaultfd { flags } => numbers(323, &[flags]),
+        M::Personality { persona } => numbers(number::PERSONALITY, &[persona]),
+        M::Userfaultfd { flags } => numbers(number::USERFAULTFD, &[flags]),
         M::ProcessMadvise { pidfd, ref ranges, count, advice, flags } => {
             let words: Vec<u64> = ranges
                 .shown()
@@ -249,14 +255,14 @@ fn add_call(script: &mut Script, process: u8, call: &MemoryCall) -> usize {
                 Arg::Value(advice),
                 Arg::Value(flags),
             ];
-            script.call_of(process, 440, &args)
+            script.call_of(process, number::PROCESS_MADVISE, &args)
         }
         M::Setrlimit { .. }
         | M::Getrlimit { .. }
         | M::Shmget { .. }
         | M::Shmat { .. }
         | M::Shmdt { .. }
-        | M::Shmctl { .. } => numbers(39, &[]),
+        | M::Shmctl { .. } => numbers(number::GETPID, &[]),
     }
 }
 

@@ -29,8 +29,8 @@ const IMAGE: Range<u64> = 0x40_0000..0x50_0000;
 
 /// The longest maps.
 const LARGE: u64 = 16 << 20;
-const HUGETLB: u64 = 0x4_0000;
-const NORESERVE: u64 = 0x4000;
+const HUGETLB: u64 = libc::MAP_HUGETLB as u64;
+const NORESERVE: u64 = libc::MAP_NORESERVE as u64;
 
 /// Acts and what our side makes of them.
 #[derive(Debug)]

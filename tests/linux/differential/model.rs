@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use guest::call::number::BRK;
 use guest::script::{Name, Op, Vma};
 use libtest_mimic::Failed;
 use mm::addr::{PAGE_SIZE, TASK_SIZE, VirtAddr, low_half};
@@ -21,10 +22,10 @@ use mm::vma::{Userfault, VmFlags};
 
 use super::act::{Act, Deed, Open};
 use crate::oracle::Oracle;
-use crate::script::{Answer, BRK, Script};
+use crate::script::{Answer, Script};
 
 /// What the player sets for itself, with personality(2).
-const ADDR_NO_RANDOMIZE: u64 = 0x0004_0000;
+const ADDR_NO_RANDOMIZE: u64 = libc::ADDR_NO_RANDOMIZE as u64;
 /// Frames of the machine: far more than the acts can touch.
 const FRAMES: u64 = 1 << 16;
 
@@ -251,9 +252,11 @@ impl Model {
                 self.open(task, fd, open)?;
                 Ok(Result::Value(u64::from(fd.unsigned_abs())))
             }
-            &Deed::Touch(addr, kind) => self.access(task, addr, ByteAccess::Touch(kind), false),
-            &Deed::Store(addr, byte) => self.access(task, addr, ByteAccess::Store(byte), false),
-            &Deed::Load(addr) => self.access(task, addr, ByteAccess::Touch(AccessKind::Read), true),
+            &Deed::Touch(addr, kind) => self.access(task, addr, ByteAccess::Touch(kind), |_| 0),
+            &Deed::Store(addr, byte) => self.access(task, addr, ByteAccess::Store(byte), |_| 0),
+            &Deed::Load(addr) => {
+                self.access(task, addr, ByteAccess::Touch(AccessKind::Read), |byte| byte)
+            }
             &Deed::Userfault(fd) => {
                 self.linux.open(
                     task,
@@ -311,15 +314,16 @@ impl Model {
         Ok(())
     }
 
+    /// `shown` is what the player tells of the byte.
     fn access(
         &mut self,
         task: Task,
         addr: u64,
         access: ByteAccess,
-        tells: bool,
+        shown: impl Fn(u8) -> u8,
     ) -> std::result::Result<Result, Failed> {
         match self.linux.access(task, VirtAddr::new(addr), access) {
-            Ok(byte) => Ok(Result::Done(if tells { byte } else { 0 })),
+            Ok(byte) => Ok(Result::Done(shown(byte))),
             Err(AccessError::Fault(Fault::NotMapped(_))) => Ok(Result::Signal(11, 1)),
             Err(AccessError::Fault(Fault::Denied(_))) => Ok(Result::Signal(11, 2)),
             Err(AccessError::Fault(Fault::NoBacking(_))) => Ok(Result::Signal(7, 2)),
@@ -446,7 +450,7 @@ impl Model {
             let range = vma.range();
             // A touch below a stack makes it longer.
             let is_above = !vma.flags.contains(VmFlags::GROWSDOWN) && range.start().get() >= end;
-            vma.userfault.is_some() && !is_above && range.end().get() > addr
+            vma.userfault().is_some() && !is_above && range.end().get() > addr
         })
     }
 

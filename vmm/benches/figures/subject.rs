@@ -30,7 +30,8 @@ impl Subject {
         let machine = Machine::new(MachineConfig { memory: MEMORY, flush: FlushPolicy::Chosen })?;
         let image = Image::from_file(Arc::clone(program))?;
         let argv = [CString::from(c"figures")];
-        let loaded = exec(&machine, &image, Path::new("/figures"), &argv, &[], &Launch::default())?;
+        let loaded =
+            exec(machine.system(), &image, Path::new("/figures"), &argv, &[], &Launch::default())?;
         let identity = Identity {
             pid: 1,
             parent: 0,

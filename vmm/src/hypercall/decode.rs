@@ -5,6 +5,7 @@
 //! the call can change it; at exit what the call wrote, and the result.
 
 use mm::error::Errno;
+use nix::libc;
 
 use super::flags::{self, Names};
 use super::structs;
@@ -151,7 +152,7 @@ impl Line {
             Arg::DirFd if int(value) == nix::libc::AT_FDCWD => "AT_FDCWD".to_owned(),
             Arg::DirFd => int(value).to_string(),
             Arg::Mode => text::octal(value & 0xffff),
-            Arg::CreateMode if makes_file(previous) => text::octal(value & 0xffff),
+            Arg::CreateMode if flags::makes_file(previous) => text::octal(value & 0xffff),
             Arg::CreateMode => return None,
             Arg::Flags64(set) => set.text(value),
             Arg::Flags(set) => set.text(low(value)),
@@ -238,14 +239,9 @@ fn signal(value: u64) -> String {
     flags::signal(low(value)).map_or_else(|| int(value).to_string(), |name| format!("SIG{name}"))
 }
 
-/// Whether `open`'s flags give the mode a meaning: O_CREAT or __O_TMPFILE.
-fn makes_file(open_flags: u64) -> bool {
-    open_flags & 0o20_000_100 != 0
-}
-
 fn futex_op(value: u64) -> String {
-    const PRIVATE: u64 = 128;
-    const REALTIME: u64 = 256;
+    const PRIVATE: u64 = libc::FUTEX_PRIVATE_FLAG as u64;
+    const REALTIME: u64 = libc::FUTEX_CLOCK_REALTIME as u64;
     let operation = value & !(PRIVATE | REALTIME);
     let mut text = flags::FUTEX.text(operation);
     if value & PRIVATE != 0 {

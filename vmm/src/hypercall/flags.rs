@@ -1,8 +1,11 @@
 //! Names in the arguments of the calls that are no memory calls; those are in `mm`, which reads and
 //! writes traces. The order in a set is the order in which strace prints.
 
+use mm::calls::{UFFDIO_API, UFFDIO_REGISTER, UFFDIO_UNREGISTER};
 pub(crate) use mm::replay::names::*;
 use nix::libc as c;
+
+use super::process::{ARCH_GET_FS, ARCH_GET_GS, ARCH_SET_FS, ARCH_SET_GS};
 
 /// Pairs of a constant's value and its name.
 macro_rules! names {
@@ -59,14 +62,14 @@ pub(crate) const CLOCK: ChoiceSet = ChoiceSet {
     ],
 };
 
-/// `arch_prctl` (arch/x86/include/uapi/asm/prctl.h).
+/// `arch_prctl`.
 pub(crate) const ARCH: ChoiceSet = ChoiceSet {
     prefix: "ARCH_",
     names: &[
-        (0x1001, "ARCH_SET_GS"),
-        (0x1002, "ARCH_SET_FS"),
-        (0x1003, "ARCH_GET_FS"),
-        (0x1004, "ARCH_GET_GS"),
+        (ARCH_SET_GS, "ARCH_SET_GS"),
+        (ARCH_SET_FS, "ARCH_SET_FS"),
+        (ARCH_GET_FS, "ARCH_GET_FS"),
+        (ARCH_GET_GS, "ARCH_GET_GS"),
         (0x1011, "ARCH_GET_CPUID"),
         (0x1012, "ARCH_SET_CPUID"),
     ],
@@ -107,9 +110,9 @@ pub(crate) const IOCTL: ChoiceSet = ChoiceSet {
         (c::TIOCSPGRP, "TIOCSPGRP"),
         (c::FIONREAD, "FIONREAD"),
         (c::FIONBIO, "FIONBIO"),
-        (0xc018_aa3f, "UFFDIO_API"),
-        (0xc020_aa00, "UFFDIO_REGISTER"),
-        (0x8010_aa01, "UFFDIO_UNREGISTER"),
+        (UFFDIO_API, "UFFDIO_API"),
+        (UFFDIO_REGISTER, "UFFDIO_REGISTER"),
+        (UFFDIO_UNREGISTER, "UFFDIO_UNREGISTER"),
     ],
 };
 

@@ -2,11 +2,12 @@
 
 use mm::addr::{PAGE_BYTES, PAGE_SIZE};
 use mm::error::Errno;
+use nix::libc;
 
 use super::{Context, Served};
 
-/// Bytes of a field of `struct utsname`.
-const UTS_FIELD: usize = 65;
+/// Bytes of a field of `struct utsname`, of which there are six.
+pub(super) const UTS_FIELD: usize = 65;
 
 /// getpid(2), gettid(2).
 pub(super) fn getpid(c: &mut Context<'_>) -> Served {
@@ -65,9 +66,11 @@ pub(super) fn umask(_: &mut Context<'_>) -> Served {
 
 /// getrandom(2): the host's.
 pub(super) fn getrandom(c: &mut Context<'_>) -> Served {
-    /// `GRND_NONBLOCK`, `GRND_RANDOM`, `GRND_INSECURE`.
-    const KNOWN: u64 = 7;
-    if c.args[2] & !KNOWN != 0 || c.args[2] & 6 == 6 {
+    const NONBLOCK: u64 = libc::GRND_NONBLOCK as u64;
+    const RANDOM: u64 = libc::GRND_RANDOM as u64;
+    const INSECURE: u64 = libc::GRND_INSECURE as u64;
+    // These two exclude each other.
+    if ![0, RANDOM, INSECURE].contains(&(c.args[2] & !NONBLOCK)) {
         return Err(Errno::EINVAL.into());
     }
     c.check_user(c.address(0), c.args[1])?;

@@ -8,6 +8,7 @@ mod flags;
 mod identity;
 mod memory;
 mod own;
+mod paths;
 mod process;
 mod signals;
 mod streams;
@@ -48,10 +49,15 @@ impl Answer {
     pub fn rax(&self) -> Option<u64> {
         match self {
             Answer::Value(value) => Some(*value),
-            Answer::Error(errno) => Some(i64::from(-(*errno as i32)).cast_unsigned()),
+            Answer::Error(errno) => Some(negated(*errno)),
             Answer::Exit(_) | Answer::Signal(_) => None,
         }
     }
+}
+
+/// An errno as rax holds it.
+pub(crate) fn negated(errno: Errno) -> u64 {
+    i64::from(-(errno as i32)).cast_unsigned()
 }
 
 /// Why a call does not simply return a value.
@@ -155,12 +161,12 @@ fn handler(number: u64) -> Option<Handler> {
         libc::SYS_dup2 => streams::dup2,
         libc::SYS_dup3 => streams::dup3,
         libc::SYS_poll => streams::poll,
-        libc::SYS_open => streams::open,
-        libc::SYS_openat => streams::openat,
-        libc::SYS_access | libc::SYS_stat | libc::SYS_lstat => streams::no_such_path,
-        libc::SYS_faccessat | libc::SYS_faccessat2 | libc::SYS_statx => streams::no_such_path_at,
-        libc::SYS_readlink => streams::readlink,
-        libc::SYS_readlinkat => streams::readlinkat,
+        libc::SYS_open | libc::SYS_access | libc::SYS_stat | libc::SYS_lstat => paths::no_such_path,
+        libc::SYS_openat | libc::SYS_faccessat | libc::SYS_faccessat2 | libc::SYS_statx => {
+            paths::no_such_path_at
+        }
+        libc::SYS_readlink => paths::readlink,
+        libc::SYS_readlinkat => paths::readlinkat,
 
         libc::SYS_exit | libc::SYS_exit_group => process::exit,
         libc::SYS_arch_prctl => process::arch_prctl,

@@ -6,10 +6,10 @@ use nix::libc;
 use super::{Context, Served, Stop};
 
 /// `arch_prctl` operations (arch/x86/include/uapi/asm/prctl.h).
-const ARCH_SET_GS: i32 = 0x1001;
-const ARCH_SET_FS: i32 = 0x1002;
-const ARCH_GET_FS: i32 = 0x1003;
-const ARCH_GET_GS: i32 = 0x1004;
+pub(super) const ARCH_SET_GS: u64 = 0x1001;
+pub(super) const ARCH_SET_FS: u64 = 0x1002;
+pub(super) const ARCH_GET_FS: u64 = 0x1003;
+pub(super) const ARCH_GET_GS: u64 = 0x1004;
 
 /// Bytes of a `struct robust_list_head`.
 const ROBUST_LIST_HEAD: u64 = 24;
@@ -22,7 +22,7 @@ pub(super) fn exit(c: &mut Context<'_>) -> Served {
 /// arch_prctl(2): FS and GS base.
 pub(super) fn arch_prctl(c: &mut Context<'_>) -> Served {
     let base = c.args[1];
-    match c.int(0) {
+    match u64::from(c.int(0).cast_unsigned()) {
         ARCH_SET_FS | ARCH_SET_GS if base > mm::addr::TASK_SIZE => Err(Errno::EPERM.into()),
         ARCH_SET_FS => c.vcpu.set_fs_base(base).map_err(|_| Errno::EPERM.into()).map(|()| 0),
         ARCH_SET_GS => c.vcpu.set_gs_base(base).map_err(|_| Errno::EPERM.into()).map(|()| 0),

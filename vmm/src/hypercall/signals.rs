@@ -5,13 +5,14 @@ use std::sync::PoisonError;
 
 use mm::addr::VirtAddr;
 use mm::error::Errno;
+use nix::libc;
 use nix::sys::signal::Signal;
 
 use super::{Context, Served, Stop};
 use crate::task::{Code, SignalAction, Signalled};
 
-/// `SIG_IGN`.
-const IGNORE: u64 = 1;
+/// What ignores a signal; what is above is a handler.
+const SIG_IGN: u64 = libc::SIG_IGN as u64;
 /// Bytes of the kernel's `sigset_t`.
 const SIGSET: u64 = 8;
 
@@ -59,10 +60,10 @@ fn send(c: &Context<'_>, number: i32, code: Code) -> Served {
     let action = action(c, number).handler;
     let stops =
         matches!(signal, Signal::SIGSTOP | Signal::SIGTSTP | Signal::SIGTTIN | Signal::SIGTTOU);
-    if ignored_by_default || stops || (action == IGNORE && signal != Signal::SIGKILL) {
+    if ignored_by_default || stops || (action == SIG_IGN && signal != Signal::SIGKILL) {
         return Ok(0);
     }
-    if action > IGNORE {
+    if action > SIG_IGN {
         log::warn!("{signal} has a handler, but handlers are not called yet");
     }
     Err(Stop::Signal(Signalled::plain(signal, code)))
@@ -119,9 +120,9 @@ pub(super) fn rt_sigprocmask(c: &mut Context<'_>) -> Served {
         let [set] = c.read_words(c.address(1))?;
         let set = set & !(bit(Signal::SIGKILL) | bit(Signal::SIGSTOP));
         let new = match c.int(0) {
-            0 => old | set,
-            1 => old & !set,
-            2 => set,
+            libc::SIG_BLOCK => old | set,
+            libc::SIG_UNBLOCK => old & !set,
+            libc::SIG_SETMASK => set,
             _ => return Err(Errno::EINVAL.into()),
         };
         c.process.set_signal_mask(new);
@@ -138,13 +139,11 @@ fn bit(signal: Signal) -> u64 {
 
 /// sigaltstack(2): none is in use, and one may be named.
 pub(super) fn sigaltstack(c: &mut Context<'_>) -> Served {
-    /// `SS_DISABLE`.
-    const DISABLED: u64 = 2;
     if c.address(0) != VirtAddr::ZERO {
         c.read_words::<3>(c.address(0))?;
     }
     if c.address(1) != VirtAddr::ZERO {
-        c.write_words(c.address(1), &[0, DISABLED, 0])?;
+        c.write_words(c.address(1), &[0, u64::from(libc::SS_DISABLE.unsigned_abs()), 0])?;
     }
     Ok(0)
 }

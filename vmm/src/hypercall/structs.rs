@@ -5,6 +5,7 @@ use mm::addr::{PAGE_SIZE, VirtAddr, page_align};
 use nix::libc;
 
 use super::flags::{self, Names as _};
+use super::identity::UTS_FIELD;
 use super::text::{self, Reader, Style};
 
 /// How many elements of an array are shown.
@@ -94,11 +95,11 @@ pub(crate) fn stat(at: u64, read: Reader<'_>) -> Option<String> {
     Some(format!("{{st_mode={kind_text}|{permissions:#05o}, {last}, ...}}").replace("0o", "0"))
 }
 
-/// `struct utsname`: the first two of its six fields of 65 bytes.
+/// `struct utsname`: the first two of its fields.
 pub(crate) fn names(at: u64, read: Reader<'_>) -> Option<String> {
-    let bytes = block(at, 6 * 65, read)?;
+    let bytes = block(at, 6 * UTS_FIELD, read)?;
     let field = |index: usize| {
-        let bytes = &bytes[index * 65..(index + 1) * 65];
+        let bytes = &bytes[index * UTS_FIELD..(index + 1) * UTS_FIELD];
         let name = bytes.split(|&b| b == 0).next().unwrap_or_default();
         text::quote(name, Style::Escaped)
     };

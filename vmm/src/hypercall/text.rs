@@ -3,14 +3,14 @@
 use mm::addr::{PAGE_SIZE, VirtAddr};
 pub(crate) use mm::replay::text::{Style, address, hex, limit, octal, quote, signed};
 
+use super::user::PATH_MAX;
+
 /// Reads the program's memory: fills the buffer from the address and says whether all of it could be
 /// read.
 pub(crate) type Reader<'a> = &'a dyn Fn(VirtAddr, &mut [u8]) -> bool;
 
 /// How many bytes of a text or a buffer are shown (strace's `-s`).
 const SHOWN: usize = 32;
-/// The longest path that is read (`PATH_MAX`), in bytes.
-const PATH_MAX: usize = 4096;
 
 /// A path: up to its null, whole.
 pub(crate) fn path(at: u64, read: Reader<'_>) -> String {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use mm::addr::VirtAddr;
 use mm::error::Errno;
+use nix::libc;
 use rustix::thread::ClockId;
 use rustix::time::{Timespec, clock_getres as host_getres, clock_gettime as host_gettime};
 
@@ -12,8 +13,6 @@ use super::{Context, Served, Stop};
 const NANOS: u64 = 1_000_000_000;
 /// Ticks a second of times(2).
 const CLOCK_TICKS: u64 = 100;
-/// `TIMER_ABSTIME`.
-const ABSOLUTE: u64 = 1;
 
 /// Host time that this process has used.
 pub(super) fn cpu_time() -> Duration {
@@ -32,14 +31,14 @@ fn duration(time: Timespec) -> Duration {
 
 fn clock(number: i32) -> Result<ClockId, Stop> {
     Ok(match number {
-        0 => ClockId::Realtime,
-        1 => ClockId::Monotonic,
-        2 => ClockId::ProcessCPUTime,
-        3 => ClockId::ThreadCPUTime,
-        4 => ClockId::MonotonicRaw,
-        5 => ClockId::RealtimeCoarse,
-        6 => ClockId::MonotonicCoarse,
-        7 => ClockId::Boottime,
+        libc::CLOCK_REALTIME => ClockId::Realtime,
+        libc::CLOCK_MONOTONIC => ClockId::Monotonic,
+        libc::CLOCK_PROCESS_CPUTIME_ID => ClockId::ProcessCPUTime,
+        libc::CLOCK_THREAD_CPUTIME_ID => ClockId::ThreadCPUTime,
+        libc::CLOCK_MONOTONIC_RAW => ClockId::MonotonicRaw,
+        libc::CLOCK_REALTIME_COARSE => ClockId::RealtimeCoarse,
+        libc::CLOCK_MONOTONIC_COARSE => ClockId::MonotonicCoarse,
+        libc::CLOCK_BOOTTIME => ClockId::Boottime,
         _ => return Err(Errno::EINVAL.into()),
     })
 }
@@ -105,7 +104,7 @@ pub(super) fn nanosleep(c: &mut Context<'_>) -> Served {
 pub(super) fn clock_nanosleep(c: &mut Context<'_>) -> Served {
     let clock = clock(c.int(0))?;
     let wanted = timespec(c, c.address(2))?;
-    let left = if c.args[1] & ABSOLUTE == 0 {
+    let left = if c.int(1) & libc::TIMER_ABSTIME == 0 {
         wanted
     } else {
         wanted.saturating_sub(duration(host_gettime(clock)))

@@ -7,8 +7,9 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use mm::addr::VirtAddr;
-use mm::error::{AccessError, Errno, Fault};
+use mm::error::{AccessError, Errno};
 use mm::paging::AccessKind;
+use mm::replay::trace::{Directive, Touched};
 use mm::replay::{all_vmas, starting_state};
 use mm::space::SharedSpace;
 
@@ -106,19 +107,14 @@ impl Tracer {
         if self.output.is_none() {
             return;
         }
-        let kind = match kind {
-            AccessKind::Read => 'r',
-            AccessKind::Write => 'w',
-            AccessKind::Execute => 'x',
-        };
         let result = match resolved {
-            Ok(()) => "ok",
-            Err(AccessError::Fault(Fault::NotMapped(_))) => "SEGV_MAPERR",
-            Err(AccessError::Fault(Fault::Denied(_))) => "SEGV_ACCERR",
-            Err(AccessError::Fault(Fault::NoBacking(_))) => "BUS_ADRERR",
-            Err(AccessError::Fault(Fault::OutOfMemory(_)) | AccessError::Broken(_)) => return,
+            Ok(()) => Some(Touched::Done),
+            Err(AccessError::Fault(fault)) => Touched::by(*fault),
+            Err(AccessError::Broken(_)) => None,
         };
-        self.print(&format!("@touch {addr} {kind} = {result}"));
+        if let Some(result) = result {
+            self.print(&Directive::Touch { addr, kind, result }.to_string());
+        }
     }
 
     /// Prints how the program ended, for a replay after the VMAs that it had, and closes the trace.

@@ -2,11 +2,12 @@
 
 use mm::addr::{PAGE_SIZE, VirtAddr};
 use mm::error::Errno;
+use nix::libc;
 
 use super::{Context, Stop};
 
 /// The longest path, its end included (`PATH_MAX`).
-const PATH_MAX: usize = 4096;
+pub(super) const PATH_MAX: usize = libc::PATH_MAX as usize;
 
 impl Context<'_> {
     /// Argument `index` as an address.

@@ -106,12 +106,6 @@ impl GuestMemory {
         self.limit
     }
 
-    /// The host address of a frame; the frame's bytes are there as long as `self` lives.
-    #[must_use]
-    pub fn host_address(&self, frame: Frame) -> *mut u8 {
-        self.slice(frame.addr(), PAGE_SIZE).ptr_guard_mut().as_ptr()
-    }
-
     /// Changes the host's protection of a run of frames; the flush sink's tool.
     pub(super) fn protect(&self, run: FrameRun, protection: i32) -> io::Result<()> {
         let slice = self.slice(run.start.addr(), run.count << PAGE_SHIFT);

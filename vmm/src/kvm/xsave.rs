@@ -8,8 +8,6 @@ use kvm_ioctls::VcpuFd;
 
 use super::KvmError;
 
-/// Words of 32 bits in the image that every KVM has.
-const BASE_WORDS: usize = 1024;
 /// Index of the word that holds FCW (low half) and FSW.
 const FCW: usize = 0;
 /// Index of MXCSR.
@@ -66,27 +64,11 @@ impl XsaveArea {
         result.map_err(KvmError::host("set a vCPU's floating-point state"))
     }
 
-    /// The image's bytes, as a signal frame holds them.
+    /// The image's bytes.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
         let base = &self.0.as_fam_struct_ref().xsave.region;
         base.iter().chain(self.0.as_slice()).flat_map(|word| word.to_le_bytes()).collect()
-    }
-
-    /// Replaces the image's bytes by those of a signal frame, as many as fit. KVM checks them when they
-    /// are set: the caller answers a refusal as a bad signal frame.
-    pub fn set_bytes(&mut self, bytes: &[u8]) {
-        let words: Vec<u32> = bytes
-            .chunks_exact(size_of::<u32>())
-            .map(|chunk| chunk.iter().rev().fold(0, |word, byte| word << 8 | u32::from(*byte)))
-            .collect();
-        let (base, extra) = words.split_at(words.len().min(BASE_WORDS));
-        // SAFETY: the length of the image's variable part is not changed.
-        let region = unsafe { &mut self.0.as_mut_fam_struct().xsave.region };
-        region[..base.len()].copy_from_slice(base);
-        for (slot, word) in self.0.as_mut_slice().iter_mut().zip(extra) {
-            *slot = *word;
-        }
     }
 }
 

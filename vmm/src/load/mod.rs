@@ -15,7 +15,7 @@
 mod elf;
 mod error;
 #[cfg(test)]
-mod fixture;
+pub(crate) mod fixture;
 mod layout;
 mod machine;
 mod stack;

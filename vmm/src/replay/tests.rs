@@ -181,14 +181,13 @@ fn calls_and_accesses_agree_about_what_is_in_memory() {
     }
     let at = VirtAddr::new(0x10123);
     linux.access(Task(0), at, ByteAccess::Store(7)).unwrap();
-    let space = linux.space(Task(0)).unwrap();
     let mut byte = [0];
-    space.read(at, &mut byte).unwrap();
+    linux.space(Task(0)).unwrap().read(at, &mut byte).unwrap();
     assert_eq!(byte, [7]);
-    space.write(at, &[9]).unwrap();
+    linux.space(Task(0)).unwrap().write(at, &[9]).unwrap();
     let read = linux.access(Task(0), at, ByteAccess::Touch(AccessKind::Read)).unwrap();
     assert_eq!(read, 9);
-    assert_eq!(audit(&space.look()), Ok(()));
+    assert_eq!(audit(&linux.space(Task(0)).unwrap().look()), Ok(()));
 }
 
 /// Shadow paging remembers what nobody has flushed.

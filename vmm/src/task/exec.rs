@@ -20,7 +20,6 @@ use nix::sys::mman::ProtFlags;
 use crate::load::{
     Aux, Image, InitialStack, Layout, LoadError, Mapping, Placement, StackAccess, StackInputs,
 };
-use crate::machine::Machine;
 
 /// Why a program could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -52,7 +51,7 @@ pub struct Launch {
 }
 
 /// `ADDR_NO_RANDOMIZE` of personality(2).
-const ADDR_NO_RANDOMIZE: u32 = 0x0004_0000;
+const ADDR_NO_RANDOMIZE: u32 = nix::libc::ADDR_NO_RANDOMIZE as u32;
 
 /// A program in memory, ready to run.
 #[derive(Debug)]
@@ -65,20 +64,47 @@ pub struct Loaded {
     pub stack: VirtAddr,
 }
 
-/// Loads a program into a fresh address space.
+/// Loads a program into a fresh address space of `system`.
 ///
 /// # Errors
 /// [`ExecError`]; nothing is left behind.
 pub fn exec(
-    machine: &Machine,
+    system: &Arc<System>,
     image: &Image,
     path: &Path,
     argv: &[CString],
     envp: &[CString],
     launch: &Launch,
 ) -> Result<Loaded, ExecError> {
-    let limits = Limits::default();
-    let mut space = AddressSpace::new(Arc::clone(machine.system()), limits)?;
+    let space = AddressSpace::new(Arc::clone(system), Limits::default())?;
+    let space = SpaceUser::new(space);
+    match load(&space, image, path, argv, envp, launch) {
+        Ok(Start { entry, stack }) => Ok(Loaded { space, entry, stack }),
+        Err(error) => {
+            if let Err(broken) = space.put() {
+                log::error!("what was mapped of {} cannot be given up: {broken}", path.display());
+            }
+            Err(error)
+        }
+    }
+}
+
+/// Where a program starts.
+struct Start {
+    entry: VirtAddr,
+    stack: VirtAddr,
+}
+
+/// Fills an empty address space with a program.
+fn load(
+    user: &SharedSpace,
+    image: &Image,
+    path: &Path,
+    argv: &[CString],
+    envp: &[CString],
+    launch: &Launch,
+) -> Result<Start, ExecError> {
+    let mut space = user.change();
     let randomized = launch.personality & ADDR_NO_RANDOMIZE == 0;
     let aslr = if randomized { launch.aslr } else { Aslr::OFF };
     space.modes_mut().personality = launch.personality;
@@ -89,7 +115,7 @@ pub fn exec(
     let stack = InitialStack::build(&StackInputs {
         top,
         random_gap: aslr.stack_bytes(),
-        stack_limit: limits.stack.soft,
+        stack_limit: space.limits().stack.soft,
         execfn: &execfn,
         argv,
         envp,
@@ -102,10 +128,10 @@ pub fn exec(
     space.set_data(layout.start_data..layout.end_data);
     space.set_strings(stack.arg_start..stack.arg_end, stack.env_start..stack.env_end);
     space.set_auxv(stack.auxv.iter().flat_map(|&(key, value)| [key, value]).collect());
-    let space = SpaceUser::new(space);
-    clear_tails(&space, &layout)?;
-    space.write(stack.start, &stack.bytes)?;
-    Ok(Loaded { space, entry: layout.entry, stack: stack.start })
+    drop(space);
+    clear_tails(user, &layout)?;
+    user.write(stack.start, &stack.bytes)?;
+    Ok(Start { entry: layout.entry, stack: stack.start })
 }
 
 /// Maps a program, or a program's interpreter, at its place. What [`clear_tails`] clears is not yet.
@@ -229,5 +255,47 @@ impl FileSource for HostFile {
         }
         into[done..].fill(0);
         Ok(done)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::load::fixture::Builder;
+    use mm::paging::KernelHalf;
+    use mm::phys::{Frames, SoftwareMemory};
+    use mm::replay::CountingSink;
+    use std::io::Write;
+
+    /// Executes a small program with one argument; says how many frames were in use meanwhile.
+    fn executed(system: &Arc<System>, argument: &str) -> Result<u64, ExecError> {
+        let path = std::env::temp_dir().join(format!("mmvisor-{}-exec", std::process::id()));
+        let mut file = File::create_new(&path).unwrap();
+        file.write_all(&Builder::fixed().bytes()).unwrap();
+        let file = File::open(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        let image = Image::from_file(Arc::new(file)).unwrap();
+        let argv = [CString::new(argument).unwrap()];
+        let loaded = exec(system, &image, &path, &argv, &[], &Launch::default())?;
+        let in_use = in_use(system);
+        loaded.space.put().unwrap();
+        Ok(in_use)
+    }
+
+    fn in_use(system: &System) -> u64 {
+        let stats = system.frames().stats();
+        stats.pages + stats.tables
+    }
+
+    #[test]
+    fn nothing_is_left_of_a_program_that_could_not_be_started() {
+        let frames = Arc::new(Frames::new(Arc::new(SoftwareMemory::new(4096))));
+        let sink = Box::new(CountingSink::default());
+        let system = Arc::new(System::new(frames, sink, KernelHalf::default()));
+        assert!(executed(&system, "short").unwrap() > 0);
+        assert_eq!(in_use(&system), 0);
+        let error = executed(&system, &"long".repeat(1 << 20)).unwrap_err();
+        assert!(matches!(error, ExecError::Load(_)), "{error}");
+        assert_eq!((in_use(&system), system.committed()), (0, 0));
     }
 }

@@ -211,7 +211,7 @@ impl Task {
                 self.resume(&registers)
             }
             Answer::Error(errno) => {
-                registers.rax = i64::from(-(errno as i32)).cast_unsigned();
+                registers.rax = hypercall::negated(errno);
                 self.resume(&registers)
             }
         }

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use nix::libc;
+
 use super::{
     Call, Extent, FileCall, IoVec, Limit, MemoryCall, Outcome, Pointee, ProcessCall, Residency,
     Text,
@@ -109,8 +111,8 @@ fn memory(call: &MemoryCall) -> (&'static str, Arguments) {
             ("pkey_mprotect", a.address(*addr).size(*len).named(&names::PROT, *prot).int(*pkey))
         }
         M::Mremap { addr, old_len, new_len, flags, new_addr } => {
-            /// `MREMAP_MAYMOVE | MREMAP_FIXED`: strace prints the new address with both.
-            const MOVED: u64 = 3;
+            /// strace prints the new address with both.
+            const MOVED: u64 = (libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED) as u64;
             let a = a.address(*addr).size(*old_len).size(*new_len).named(&names::MREMAP, *flags);
             let has_target = flags & MOVED == MOVED || *new_addr != VirtAddr::ZERO;
             ("mremap", if has_target { a.address(*new_addr) } else { a })
@@ -223,15 +225,13 @@ fn prctl(option: u64, args: &[u64; 4], name: Option<&Text>) -> Arguments {
 
 fn file(call: &FileCall) -> (&'static str, Arguments) {
     use FileCall as F;
-    /// `O_CREAT | __O_TMPFILE`: the mode counts.
-    const MAKES_FILE: u64 = 0o20_000_100;
     let a = Arguments::default();
     match call {
         F::Openat { dir, path, flags, mode } => {
-            let at_cwd = *dir == nix::libc::AT_FDCWD;
+            let at_cwd = *dir == libc::AT_FDCWD;
             let a = if at_cwd { a.raw("AT_FDCWD") } else { a.int(*dir) };
             let a = a.pointee(path, string).named(&names::OPEN, *flags);
-            let has_mode = flags & MAKES_FILE != 0 || *mode != 0;
+            let has_mode = names::makes_file(*flags) || *mode != 0;
             ("openat", if has_mode { a.raw(text::octal(*mode)) } else { a })
         }
         F::Close { fd } => ("close", a.int(*fd)),

@@ -277,8 +277,7 @@ impl ProcessCall {
     /// `CLONE_*` of a call that makes a task; none for the others.
     #[must_use]
     pub fn clone_flags(&self) -> Option<u64> {
-        /// `CLONE_VM | CLONE_VFORK`.
-        const VFORK: u64 = 0x4100;
+        const VFORK: u64 = (nix::libc::CLONE_VM | nix::libc::CLONE_VFORK) as u64;
         match *self {
             ProcessCall::Fork => Some(0),
             ProcessCall::Vfork => Some(VFORK),

@@ -1,5 +1,7 @@
 //! A memory call of the trace: its addresses translated, performed, and compared.
 
+use nix::libc;
+
 use super::addresses::Part;
 use super::order::Events;
 use super::tasks::Known;
@@ -10,11 +12,10 @@ use crate::replay::calls::{Call, Extent, IoVec, MemoryCall, Outcome, Pointee};
 use crate::replay::text;
 use crate::replay::trace::Setting;
 
-/// `MAP_FIXED` and `MAP_FIXED_NOREPLACE`.
-const FIXED: u64 = 0x10 | 0x10_0000;
-/// `MREMAP_FIXED`, `MREMAP_DONTUNMAP`.
-const MREMAP_FIXED: u64 = 2;
-const MREMAP_DONTUNMAP: u64 = 4;
+/// The flags that say where a map goes.
+pub(super) const FIXED: u64 = (libc::MAP_FIXED | libc::MAP_FIXED_NOREPLACE) as u64;
+pub(super) const MREMAP_FIXED: u64 = libc::MREMAP_FIXED as u64;
+const MREMAP_DONTUNMAP: u64 = libc::MREMAP_DONTUNMAP as u64;
 
 /// What a call of the trace becomes.
 enum Plan {
@@ -130,10 +131,9 @@ impl<E: Executor> Engine<'_, E> {
 
     /// Maps what of a range the trace has not explained.
     fn assume(&mut self, at: Place, start: u64, len: u64) -> Result<(), E::Error> {
-        /// `PROT_READ | PROT_WRITE`; `MAP_PRIVATE | MAP_ANONYMOUS`; `MAP_FIXED_NOREPLACE`.
-        const ACCESS: u64 = 3;
-        const ANONYMOUS: u64 = 0x22;
-        const NOREPLACE: u64 = 0x10_0000;
+        const ACCESS: u64 = (libc::PROT_READ | libc::PROT_WRITE) as u64;
+        const ANONYMOUS: u64 = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS) as u64;
+        const NOREPLACE: u64 = libc::MAP_FIXED_NOREPLACE as u64;
         let len = page_align(len).unwrap_or(len);
         let Some(space) = self.tasks.space(at.task) else { return Ok(()) };
         let unknown: Vec<Part> =

@@ -12,6 +12,7 @@
 
 use std::collections::VecDeque;
 
+use super::memory::{FIXED, MREMAP_FIXED};
 use super::tasks::Space;
 use super::{AddressMode, Answer, Engine, Executor, Place, Reply};
 use crate::addr::{VirtAddr, page_align};
@@ -20,11 +21,7 @@ use crate::replay::trace::{Action, Event, Reader, TraceError};
 
 /// How many events may lie between a call's return and that of one that came before it.
 const FAR: usize = 64;
-/// `MAP_FIXED` and `MAP_FIXED_NOREPLACE`.
-const FIXED: u64 = 0x10 | 0x10_0000;
-/// `MREMAP_MAYMOVE`, `MREMAP_FIXED`.
-const MREMAP_MAYMOVE: u64 = 1;
-const MREMAP_FIXED: u64 = 2;
+const MREMAP_MAYMOVE: u64 = nix::libc::MREMAP_MAYMOVE as u64;
 
 /// The events to come; some may be taken before their turn.
 pub(super) struct Events<'a> {
@@ -88,7 +85,7 @@ impl<E: Executor> Engine<'_, E> {
             return Ok(());
         };
         while self.tasks.space(at.task).is_some_and(|space| is_taken(space, start, len)) {
-            let under_way = events.under_way(at.line).into_iter();
+            let under_way = events.under_way(at.line);
             let freed = under_way.into_iter().find(|(_, event)| {
                 self.is_beside(at, event)
                     && matches!(

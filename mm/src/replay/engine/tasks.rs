@@ -3,13 +3,15 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
+use nix::libc;
+
 use super::addresses::Addresses;
 use super::executor::{Cloned, Sharing, Task};
 
-/// `CLONE_VM`, `CLONE_FILES` and `CLONE_THREAD`.
-const VM: u64 = 0x100;
-const FILES: u64 = 0x400;
-const THREAD: u64 = 0x1_0000;
+/// Flags of clone(2).
+const VM: u64 = libc::CLONE_VM as u64;
+const FILES: u64 = libc::CLONE_FILES as u64;
+const THREAD: u64 = libc::CLONE_THREAD as u64;
 
 /// How much of an address space the trace has explained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

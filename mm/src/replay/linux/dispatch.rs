@@ -1,11 +1,10 @@
 //! A memory call of a trace: made with its registers, as the program made it ([`crate::calls`]).
 
 use std::cell::Cell;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
-use super::files::Files;
 use super::recorded::{RecordedMemory, Registers, registers};
-use super::{Linux, Task};
+use super::{Linux, Process, Task};
 use crate::addr::VirtAddr;
 use crate::backing::{Backing, FileMode, OpenFile};
 use crate::calls::{self, Caller};
@@ -33,22 +32,15 @@ pub enum Written {
 pub(super) type Answered = Option<(Result<u64, Errno>, Written)>;
 
 /// A traced process, whose pointers lead to what was recorded.
-struct Recorded {
-    space: Arc<SharedSpace>,
-    files: Arc<Mutex<Files>>,
+struct Recorded<'a> {
+    process: &'a Process,
     policy: Cell<Option<Policy>>,
     memory: RecordedMemory,
 }
 
-impl Recorded {
-    fn files(&self) -> std::sync::MutexGuard<'_, Files> {
-        self.files.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Caller for Recorded {
+impl Caller for Recorded<'_> {
     fn space(&self) -> &SharedSpace {
-        &self.space
+        &self.process.space
     }
 
     fn pid(&self) -> i32 {
@@ -65,11 +57,11 @@ impl Caller for Recorded {
     }
 
     fn file(&self, fd: i32) -> Result<Arc<dyn Backing>, Errno> {
-        self.files().to_map(fd)
+        self.process.files().to_map(fd)
     }
 
     fn install(&self, _: Arc<Userfault>, _: i32) -> Result<i32, Errno> {
-        let mut files = self.files();
+        let mut files = self.process.files();
         let fd = files.lowest_free();
         files.set(fd, Arc::new(OpenFile::unmappable(FileMode::READ | FileMode::WRITE)));
         Ok(fd)
@@ -96,18 +88,14 @@ impl Linux {
             return Ok(None);
         };
         let process = self.process(task)?;
-        let caller = Recorded {
-            space: Arc::clone(&process.space),
-            files: Arc::clone(&process.files),
-            policy: Cell::new(process.policy),
-            memory,
-        };
+        let caller = Recorded { process, policy: Cell::new(process.policy), memory };
         let Some(result) = calls::serve(&caller, number, args) else { return Ok(None) };
+        let Recorded { policy, memory, .. } = caller;
         if let Some(process) = self.processes.get_mut(&task) {
-            process.policy = caller.policy.get();
+            process.policy = policy.get();
         }
         match result {
-            Ok(value) => Ok(Some((Ok(value), written(call, &caller.memory)))),
+            Ok(value) => Ok(Some((Ok(value), written(call, &memory)))),
             Err(CallError::Errno(errno)) => Ok(Some((Err(errno), Written::Nothing))),
             Err(CallError::Broken(broken)) => Err(broken),
         }
@@ -128,9 +116,13 @@ fn is_of_something_else(call: &MemoryCall) -> bool {
         M::Getrlimit { resource, .. } => (*resource, false),
         _ => return false,
     };
-    let of_memory =
-        [Resource::Data, Resource::Stack, Resource::LockedMemory, Resource::AddressSpace];
-    Resource::from_number(resource).is_some_and(|known| !of_memory.contains(&known)) && !refused
+    Resource::from_number(resource).is_some_and(|known| !limits_memory(&known)) && !refused
+}
+
+/// Whether memory calls depend on the limit.
+pub(super) fn limits_memory(resource: &Resource) -> bool {
+    use Resource as R;
+    matches!(resource, R::Data | R::Stack | R::LockedMemory | R::AddressSpace)
 }
 
 /// What a call that succeeded has written.

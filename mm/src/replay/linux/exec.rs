@@ -11,7 +11,7 @@ use crate::error::{Broken, CallError, CallResult};
 use crate::phys::AllocError;
 use crate::replay::calls::{Extent, Text};
 use crate::replay::trace::MapLine;
-use crate::space::{AddressSpace, SharedSpace};
+use crate::space::{AddressSpace, SharedSpace, SpaceUser};
 use crate::vma::Vma;
 
 /// Where the heap of a program begins that could not be loaded: where Linux has it for a
@@ -53,14 +53,20 @@ impl Linux {
 
     /// Gives a task an empty address space, descriptors of its own, and everything else as it was.
     pub(super) fn begin_program(&mut self, task: Task) -> Result<Result<(), AllocError>, Broken> {
-        let old = self.process(task)?.clone();
+        let old = self.process(task)?;
         let space = match old.space.look().for_exec() {
-            Ok(space) => Arc::new(SharedSpace::new(space)),
+            Ok(space) => SpaceUser::new(space),
             Err(error) => return Ok(Err(error)),
         };
-        let files = Arc::new(Mutex::new(self.files(task)?.clone()));
+        let process = Process {
+            space,
+            files: Arc::new(Mutex::new(old.files().clone())),
+            policy: old.policy,
+            uffd: Arc::default(),
+            executable: old.executable.clone(),
+        };
         self.end(task)?;
-        self.processes.insert(task, Process { space, files, uffd: Arc::default(), ..old });
+        self.processes.insert(task, process);
         Ok(Ok(()))
     }
 
@@ -75,7 +81,7 @@ impl Linux {
     /// Loads a program into the task's empty address space.
     pub(super) fn load_program(&mut self, task: Task, path: &Text) -> Result<Loaded, Broken> {
         let space = self.space(task)?;
-        match self.try_load(task, &space, path) {
+        match self.try_load(task, space, path) {
             Ok(Some(executable)) => {
                 if let Some(process) = self.processes.get_mut(&task) {
                     process.executable = Some(executable);

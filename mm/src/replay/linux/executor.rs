@@ -2,13 +2,15 @@
 
 use std::sync::{Arc, Mutex};
 
-use super::dispatch::Written;
+use nix::libc;
+
+use super::dispatch::{Written, limits_memory};
 use super::exec::Loaded;
 use super::object::{LONG_ENOUGH, ObjectKind};
-use super::{ByteAccess, Linux};
+use super::{ByteAccess, Linux, Process};
 use crate::addr::{PAGE_SIZE, VirtAddr, low_half};
 use crate::backing::{FileMode, Seals};
-use crate::error::{AccessError, Broken, CallError, Errno, Fault};
+use crate::error::{AccessError, Broken, CallError, Errno};
 use crate::inspect;
 use crate::paging::AccessKind;
 use crate::phys::AllocError;
@@ -18,13 +20,16 @@ use crate::replay::trace::{
     self, FileKind, Held, MapLine, OpenMode, Rss, Setting, Touched, UffdChange, VmFlagNames,
 };
 use crate::sysctl::Overcommit;
-use crate::vma::Userfault;
-use crate::vma::limits::Capabilities;
+use crate::vma::limits::{Capabilities, Limit, Resource};
 
-/// Commands of fcntl(2).
-const F_DUPFD: u64 = 0;
-const F_DUPFD_CLOEXEC: u64 = 1030;
-const F_ADD_SEALS: u64 = 1033;
+/// Commands of fcntl(2), as a register holds them.
+const F_DUPFD: u64 = libc::F_DUPFD as u64;
+const F_DUPFD_CLOEXEC: u64 = libc::F_DUPFD_CLOEXEC as u64;
+const F_ADD_SEALS: u64 = libc::F_ADD_SEALS as u64;
+/// How open(2) opens.
+const O_ACCMODE: u64 = libc::O_ACCMODE as u64;
+const O_RDONLY: u64 = libc::O_RDONLY as u64;
+const O_WRONLY: u64 = libc::O_WRONLY as u64;
 
 /// Why the machine cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -119,9 +124,9 @@ impl Executor for Linux {
                 self.open(task, fd, ObjectKind::Memfd, 0, mode, Seals::empty())?;
             }
             FileCall::Openat { flags, .. } => {
-                let mode = match flags & 3 {
-                    0 => FileMode::READ,
-                    1 => FileMode::WRITE,
+                let mode = match flags & O_ACCMODE {
+                    O_RDONLY => FileMode::READ,
+                    O_WRONLY => FileMode::WRITE,
                     _ => FileMode::READ | FileMode::WRITE,
                 };
                 self.open(task, fd, ObjectKind::File, LONG_ENOUGH, mode, Seals::empty())?;
@@ -144,14 +149,10 @@ impl Executor for Linux {
         let mut space = space.change();
         match setting {
             Setting::Limit { resource, value } => {
+                let resource = Resource::from_number(*resource).filter(limits_memory);
+                let Some(resource) = resource else { return Ok(Reply::Unsupported) };
                 let limits = space.limits_mut();
-                match resource {
-                    2 => limits.data.soft = *value,
-                    3 => limits.stack.soft = *value,
-                    8 => limits.memlock.soft = *value,
-                    9 => limits.address_space.soft = *value,
-                    _ => return Ok(Reply::Unsupported),
-                }
+                limits.set(resource, Limit { soft: *value, ..limits.get(resource) });
             }
             Setting::Sysctl { name, value } => return Ok(self.set_sysctl(name, *value)),
             Setting::Capability { name, held } => {
@@ -249,7 +250,9 @@ impl Executor for Linux {
     }
 
     fn rss(&mut self, _task: Task) -> Result<Reply<Rss>, LinuxError> {
-        // Which pages of files and of shared memory are resident is not told apart yet.
+        // The counts would differ from Linux's where nothing is wrong: a read of anonymous memory has a
+        // page of its own here, not the zero page, which counts as none; a fault brings in pages that
+        // nobody touched; and files are shared memory underneath. It waits for pages to be Linux's.
         Ok(Reply::Unsupported)
     }
 }
@@ -257,10 +260,18 @@ impl Executor for Linux {
 impl Linux {
     /// A task in the address space of another (`CLONE_VM`).
     fn share(&mut self, parent: Task, child: Task, files: Sharing) -> Result<(), Broken> {
-        let mut process = self.process(parent)?.clone();
-        if files == Sharing::Copied {
-            process.files = Arc::new(Mutex::new(self.files(parent)?.clone()));
-        }
+        let process = self.process(parent)?;
+        let files = match files {
+            Sharing::Shared => Arc::clone(&process.files),
+            Sharing::Copied => Arc::new(Mutex::new(process.files().clone())),
+        };
+        let process = Process {
+            space: process.space.share(),
+            files,
+            policy: process.policy,
+            uffd: Arc::clone(&process.uffd),
+            executable: process.executable.clone(),
+        };
         self.processes.insert(child, process);
         Ok(())
     }
@@ -312,7 +323,7 @@ impl Linux {
     ) -> Result<(), Broken> {
         let result = match change {
             UffdChange::Register(modes) => {
-                let uffd: Arc<Userfault> = self.process(task)?.uffd();
+                let uffd = Arc::clone(&self.process(task)?.uffd);
                 self.register(task, &uffd, addr, len, u64::from(modes.bits()))
             }
             UffdChange::Unregister => self.unregister(task, addr, len),
@@ -326,14 +337,11 @@ impl Linux {
 
 /// What a trace calls the outcome of an access.
 fn touched(result: Result<u8, AccessError>) -> Result<Reply<Touched>, LinuxError> {
-    Ok(Reply::Is(match result {
-        Ok(_) => Touched::Done,
-        Err(AccessError::Fault(Fault::NotMapped(_))) => Touched::MapErr,
-        Err(AccessError::Fault(Fault::Denied(_))) => Touched::AccErr,
-        Err(AccessError::Fault(Fault::NoBacking(_))) => Touched::BusErr,
-        Err(AccessError::Fault(Fault::OutOfMemory(addr))) => {
-            return Err(Broken::Invariant(format!("no frame for a touch at {addr}")).into());
-        }
-        Err(AccessError::Broken(broken)) => return Err(broken.into()),
-    }))
+    match result {
+        Ok(_) => Ok(Reply::Is(Touched::Done)),
+        Err(AccessError::Fault(fault)) => Touched::by(fault).map(Reply::Is).ok_or_else(|| {
+            Broken::Invariant(format!("no frame for a touch at {}", fault.address())).into()
+        }),
+        Err(AccessError::Broken(broken)) => Err(broken.into()),
+    }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::object::{LONG_ENOUGH, ObjectKind};
+use super::object::LONG_ENOUGH;
 use super::{Linux, Task};
 use crate::addr::{Frame, PAGE_SHIFT, PageRange, VirtAddr};
 use crate::backing::{Backing, BackingError, BackingName, FileMode, OpenFile, Placement};
@@ -141,22 +141,21 @@ impl Linux {
             return None;
         }
         let file = known.files.entry((line.device, line.inode)).or_insert_with(|| {
-            let kind = kind_of(&name.path);
-            let object = self.object(kind, LONG_ENOUGH, name);
+            let object = if is_shared_memory(&name.path) {
+                Arc::new(self.shared_memory(LONG_ENOUGH, name))
+            } else {
+                self.regular_file(LONG_ENOUGH, name)
+            };
             Arc::new(OpenFile::new(object, FileMode::READ | FileMode::WRITE))
         });
         Some(Arc::clone(file))
     }
 }
 
-/// What kind of object has this path.
-fn kind_of(path: &str) -> ObjectKind {
+/// Whether it is shared memory that has this path; else it is a regular file.
+fn is_shared_memory(path: &str) -> bool {
     let shared_memory = ["/memfd:", "/dev/zero (deleted)", "/dev/shm/", "/SYSV"];
-    if shared_memory.iter().any(|prefix| path.starts_with(prefix)) {
-        ObjectKind::Memfd
-    } else {
-        ObjectKind::File
-    }
+    shared_memory.iter().any(|prefix| path.starts_with(prefix))
 }
 
 /// The flags that a line without a list of them stands for.

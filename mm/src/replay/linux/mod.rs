@@ -4,7 +4,7 @@
 //! ```text
 //!   Linux ─┬─ System: frames, flush sink, kernel half, sysctls, what is promised
 //!          ├─ Processor: makes the accesses
-//!          └─ Task ──> Process ─┬─ SharedSpace (several tasks may have one)
+//!          └─ Task ──> Process ─┬─ SpaceUser (several tasks may have one space)
 //!                               ├─ Files
 //!                               └─ its memory policy
 //! ```
@@ -36,7 +36,7 @@ use crate::addr::VirtAddr;
 use crate::error::{AccessError, Broken, CallResult, Fault};
 use crate::paging::KernelHalf;
 use crate::phys::{AllocError, Frames, SoftwareMemory};
-use crate::space::{AddressSpace, SharedSpace};
+use crate::space::{AddressSpace, SharedSpace, SpaceUser};
 use crate::system::System;
 use crate::vma::Userfault;
 use crate::vma::limits::Limits;
@@ -54,21 +54,15 @@ pub struct Linux {
     loader: Option<Box<dyn Loader>>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Process {
-    space: Arc<SharedSpace>,
+    space: SpaceUser,
     files: Arc<Mutex<Files>>,
     policy: Option<Policy>,
     /// The one userfaultfd of `@uffd` lines.
     uffd: Arc<Userfault>,
     /// The file that was executed last, if it was loaded.
     executable: Option<Vec<u8>>,
-}
-
-impl Process {
-    fn uffd(&self) -> Arc<Userfault> {
-        Arc::clone(&self.uffd)
-    }
 }
 
 impl Linux {
@@ -101,9 +95,8 @@ impl Linux {
     /// [`AllocError`] when there is no memory for its root table.
     pub fn start(&mut self, task: Task) -> Result<(), AllocError> {
         let space = AddressSpace::new(Arc::clone(&self.system), Limits::default())?;
-        let space = Arc::new(SharedSpace::new(space));
         let process = Process {
-            space,
+            space: SpaceUser::new(space),
             files: Arc::default(),
             policy: None,
             uffd: Arc::default(),
@@ -119,11 +112,10 @@ impl Linux {
     /// `ENOMEM`: then there is no child.
     pub fn fork(&mut self, parent: Task, child: Task) -> CallResult<()> {
         let process = self.process(parent)?;
-        let space = Arc::new(SharedSpace::new(process.space.change().fork()?));
-        let files = process.files.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let space = SpaceUser::new(process.space.change().fork()?);
         let process = Process {
             space,
-            files: Arc::new(Mutex::new(files)),
+            files: Arc::new(Mutex::new(process.files().clone())),
             policy: process.policy,
             uffd: Arc::default(),
             executable: process.executable.clone(),
@@ -137,9 +129,8 @@ impl Linux {
     /// # Errors
     /// [`Broken`] when its memory cannot be freed.
     pub fn end(&mut self, task: Task) -> Result<(), Broken> {
-        let process = self.processes.remove(&task);
-        match process.and_then(|process| Arc::into_inner(process.space)) {
-            Some(space) => space.exit(),
+        match self.processes.remove(&task) {
+            Some(process) => process.space.put().map(drop),
             None => Ok(()),
         }
     }
@@ -148,8 +139,8 @@ impl Linux {
     ///
     /// # Errors
     /// [`Broken`] when there is no such task.
-    pub fn space(&self, task: Task) -> Result<Arc<SharedSpace>, Broken> {
-        Ok(Arc::clone(&self.process(task)?.space))
+    pub fn space(&self, task: Task) -> Result<&SharedSpace, Broken> {
+        Ok(&self.process(task)?.space)
     }
 
     /// One access of one byte by the program. Answers with the byte that a read found.
@@ -166,17 +157,25 @@ impl Linux {
         if addr >= VirtAddr::TASK_END {
             return Err(Fault::NotMapped(addr).into());
         }
-        let space = self.space(task)?;
-        self.processor.access(&space, addr, access)
+        let process = self.processes.get(&task).ok_or_else(|| no_task(task))?;
+        self.processor.access(&process.space, addr, access)
     }
 
     fn process(&self, task: Task) -> Result<&Process, Broken> {
-        self.processes
-            .get(&task)
-            .ok_or_else(|| Broken::Invariant(format!("there is no task {}", task.0)))
+        self.processes.get(&task).ok_or_else(|| no_task(task))
     }
 
     fn files(&self, task: Task) -> Result<MutexGuard<'_, Files>, Broken> {
-        Ok(self.process(task)?.files.lock().unwrap_or_else(PoisonError::into_inner))
+        Ok(self.process(task)?.files())
     }
+}
+
+impl Process {
+    fn files(&self) -> MutexGuard<'_, Files> {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn no_task(task: Task) -> Broken {
+    Broken::Invariant(format!("there is no task {}", task.0))
 }

@@ -62,21 +62,17 @@ impl Backing for RegularFile {
 }
 
 impl Linux {
-    /// An object of so many pages.
-    pub(super) fn object(
-        &self,
-        kind: ObjectKind,
-        pages: u64,
-        name: BackingName,
-    ) -> Arc<dyn Backing> {
-        let memory = SharedMemory::file(Arc::clone(self.system.frames()), pages, name);
-        match kind {
-            ObjectKind::Memfd | ObjectKind::Unmappable => Arc::new(memory),
-            ObjectKind::File => Arc::new(RegularFile(memory)),
-        }
+    /// A memfd or another object of shared memory, of so many pages.
+    pub(super) fn shared_memory(&self, pages: u64, name: BackingName) -> SharedMemory {
+        SharedMemory::file(Arc::clone(self.system.frames()), pages, name)
     }
 
-    /// Makes `fd` refer to a new object of so many pages.
+    /// A regular file of so many pages.
+    pub(super) fn regular_file(&self, pages: u64, name: BackingName) -> Arc<dyn Backing> {
+        Arc::new(RegularFile(self.shared_memory(pages, name)))
+    }
+
+    /// Makes `fd` refer to a new object of so many pages; `seals` are a memfd's.
     ///
     /// # Errors
     /// [`Broken`] when there is no such task.
@@ -89,23 +85,18 @@ impl Linux {
         mode: FileMode,
         seals: Seals,
     ) -> Result<(), Broken> {
-        let path = match kind {
-            ObjectKind::Unmappable => {
-                self.files(task)?.set(fd, Arc::new(OpenFile::unmappable(mode)));
-                return Ok(());
-            }
-            ObjectKind::Memfd => "/memfd:trace (deleted)".to_owned(),
-            ObjectKind::File => format!("/trace/{fd}"),
-        };
-        let name = BackingName { major: 0, minor: 1, inode: self.system.new_inode(), path };
-        let memory = SharedMemory::file(Arc::clone(self.system.frames()), pages, name);
-        let _ = memory.add_seals(seals);
+        let name = |path| BackingName { major: 0, minor: 1, inode: self.system.new_inode(), path };
         let open = |object: Arc<dyn Backing>| Arc::new(OpenFile::new(object, mode));
-        let descriptor = if kind == ObjectKind::Memfd {
-            let memory = Arc::new(memory);
-            Descriptor { file: open(Arc::clone(&memory) as _), memfd: Some(memory) }
-        } else {
-            open(Arc::new(RegularFile(memory))).into()
+        let descriptor = match kind {
+            ObjectKind::Memfd => {
+                let name = name("/memfd:trace (deleted)".to_owned());
+                let memory = Arc::new(self.shared_memory(pages, name));
+                // Nothing seals it against seals yet.
+                let _ = memory.add_seals(seals);
+                Descriptor { file: open(Arc::clone(&memory) as _), memfd: Some(memory) }
+            }
+            ObjectKind::File => open(self.regular_file(pages, name(format!("/trace/{fd}")))).into(),
+            ObjectKind::Unmappable => Arc::new(OpenFile::unmappable(mode)).into(),
         };
         self.files(task)?.set(fd, descriptor);
         Ok(())

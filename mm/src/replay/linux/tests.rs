@@ -40,7 +40,10 @@ fn good(trace: &str, addresses: AddressMode) -> String {
     assert_eq!(mismatches, [""; 0], "{trace}");
     assert_eq!(report.exit_status(), 0, "{trace}");
     // Everything that a process had goes with it.
-    assert_eq!(Arc::strong_count(linux.system()), 1, "{trace}");
+    let system = linux.system();
+    let frames = system.frames().stats();
+    let left = (Arc::strong_count(system), frames.pages, frames.tables, system.committed());
+    assert_eq!(left, (1, 0, 0, 0), "{trace}");
     report.summary.to_string()
 }
 

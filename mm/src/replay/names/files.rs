@@ -22,6 +22,14 @@ pub const OPEN: Layered = Layered { kind: Some((3, &O_ACCESS)), flags: &O, above
 const O_ACCESS: ChoiceSet =
     ChoiceSet { prefix: "O_", names: names![O_RDONLY, O_WRONLY, O_RDWR, O_ACCMODE] };
 
+/// Whether `open`'s flags give its mode a meaning.
+#[must_use]
+pub fn makes_file(open_flags: u64) -> bool {
+    /// What `O_TMPFILE` has beside `O_DIRECTORY`; libc has no name for it.
+    const __O_TMPFILE: u64 = (c::O_TMPFILE & !c::O_DIRECTORY) as u64;
+    open_flags & (c::O_CREAT as u64 | __O_TMPFILE) != 0
+}
+
 /// `open`: the other flags.
 pub const O: FlagSet = FlagSet {
     prefix: "O_",

@@ -10,7 +10,7 @@ mod memory;
 mod process;
 
 pub use errno::{errno, errno_text};
-pub use files::{F_SEAL, FCNTL, MFD, O, O_DESCRIPTOR, OPEN, UFFD};
+pub use files::{F_SEAL, FCNTL, MFD, O, O_DESCRIPTOR, OPEN, UFFD, makes_file};
 pub use memory::{
     IPC, MADV, MAP, MCL, MLOCK, MPOL, MPOL_F, MPOL_MF, MREMAP, MS, PROT, SHMAT, SHMGET,
 };

@@ -2,6 +2,7 @@
 //! `print`.
 
 use crate::addr::VirtAddr;
+use crate::error::Fault;
 use crate::paging::AccessKind;
 
 /// An `@` line.
@@ -185,6 +186,20 @@ pub enum Touched {
     AccErr,
     /// `SIGBUS` with `BUS_ADRERR`.
     BusErr,
+}
+
+impl Touched {
+    /// What a trace calls an access that ends in this fault; `None` for a kill for want of memory, which it
+    /// has no word for.
+    #[must_use]
+    pub fn by(fault: Fault) -> Option<Self> {
+        match fault {
+            Fault::NotMapped(_) => Some(Touched::MapErr),
+            Fault::Denied(_) => Some(Touched::AccErr),
+            Fault::NoBacking(_) => Some(Touched::BusErr),
+            Fault::OutOfMemory(_) => None,
+        }
+    }
 }
 
 /// rss_stat, in pages. What a line does not name is not compared.

@@ -6,6 +6,7 @@ use super::{
     Action, AnonOrigin, Directive, Event, File, MapLine, Rss, Setting, Span, Touched, UffdChange,
     VmFlagNames, parse_at,
 };
+use crate::inspect::NAME_COLUMN;
 use crate::replay::calls::Call;
 use crate::replay::names;
 use crate::replay::text;
@@ -155,8 +156,6 @@ impl fmt::Display for VmFlagNames {
 
 impl fmt::Display for MapLine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        /// The column at which the kernel begins the name.
-        const NAME_COLUMN: usize = 73;
         let letters: String = self.permissions.iter().map(|&letter| char::from(letter)).collect();
         let (major, minor) = self.device;
         let line = format!(

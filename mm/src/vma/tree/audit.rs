@@ -30,6 +30,7 @@ impl<V: Span> Tree<V> {
             self.audit_node(self.height, self.root, &mut seen)?;
             expect("the leaf after the last", self.leaves[seen.leaf].next, NIL)?;
         }
+        self.audit_path()?;
         expect("the number of spans", self.len, seen.spans)?;
         expect("the highest end", self.top, seen.end)?;
         expect("the leaves in use", self.leaves.in_use(), seen.leaves)?;
@@ -38,6 +39,21 @@ impl<V: Span> Tree<V> {
         self.leaves.audit().map_err(|what| format!("leaves: {what}"))?;
         self.inners.audit().map_err(|what| format!("inner nodes: {what}"))?;
         self.values.audit().map_err(|what| format!("values: {what}"))
+    }
+
+    /// Checks that the path remembered, if there is one, is what a descent to its leaf finds.
+    fn audit_path(&self) -> Result<(), String> {
+        let Some(leaf) = self.leaves.get(self.path.leaf().node) else { return Ok(()) };
+        let (mut node, mut floor) = (self.root, VirtAddr::ZERO);
+        for level in (1..=self.height).rev() {
+            let (step, inner) = (self.path.step(level), &self.inners[node]);
+            expect("a node of the path", step.node, node)?;
+            expect("a row of the path", step.at(), inner.seek(leaf.start(0)))?;
+            expect("a floor of the path", step.floor, floor)?;
+            (node, floor) = (inner.to(step.at()), inner.floor(step.at(), floor));
+        }
+        expect("the leaf of the path", self.path.leaf().node, node)?;
+        expect("the floor of the path's leaf", self.path.leaf().floor, floor)
     }
 
     /// Checks what is under a node and says its widest gap.

@@ -14,14 +14,15 @@
 //! what programs do, and where plain splitting leaves every node half empty.
 
 use super::node::{Inner, Leaf, Node, Row};
-use super::path::Path;
 use super::{Span, Tree};
 use crate::addr::VirtAddr;
 
 impl<V: Span> Tree<V> {
     /// Moves some rows out of the path's full leaf; if that takes room further up, makes that room
-    /// first and leaves the rest to the next call. The path is stale afterwards.
-    pub(super) fn relieve(&mut self, path: &Path) {
+    /// first and leaves the rest to the next call. Forgets the path.
+    pub(super) fn relieve(&mut self) {
+        let path = self.path;
+        self.forget_path();
         for level in 0..self.height {
             let parent = path.step(level + 1);
             if let Some(left) = self.roomy_pair(level, parent.node, parent.at()) {
@@ -77,8 +78,11 @@ impl<V: Span> Tree<V> {
         self.refresh(level, parent, slot + 1, floor);
     }
 
-    /// After a removal in the path's leaf: gives it enough rows again, and the nodes above.
-    pub(super) fn mend(&mut self, path: &Path) {
+    /// After a removal in the path's leaf: gives it enough rows again, and the nodes above. Forgets the
+    /// path.
+    pub(super) fn mend(&mut self) {
+        let path = self.path;
+        self.forget_path();
         for level in 0..self.height {
             let parent = path.step(level + 1);
             let slot = parent.at();

@@ -2,7 +2,7 @@
 //! carried up for as long as they change anything.
 
 use super::node::{Leaf, Row};
-use super::path::{MAX_SPANS, Path};
+use super::path::{MAX_SPANS, Step};
 use super::pool::{NIL, Slot};
 use super::{Span, Tree};
 use crate::addr::{PageRange, VirtAddr};
@@ -22,25 +22,24 @@ impl<V: Span> Tree<V> {
         if self.len >= MAX_SPANS {
             return Err(value);
         }
-        let mut path = self.path_to(range.start());
+        let mut step = self.path_to(range.start());
         // Everything before the place found ends at or below our start; only what follows can overlap.
-        if self.leaf_start(&path).is_some_and(|start| start < range.end()) {
+        if self.leaf_start(step).is_some_and(|start| start < range.end()) {
             return Err(value);
         }
-        while self.leaves[path.leaf().node].is_full() {
-            self.relieve(&path);
-            path = self.path_to(range.start());
+        while self.leaves[step.node].is_full() {
+            self.relieve();
+            step = self.path_to(range.start());
         }
         let to = self.values.put(Slot::Taken(value));
-        self.insert_row(&path, Row { end: range.end(), detail: range.start(), to });
+        self.insert_row(step, Row { end: range.end(), detail: range.start(), to });
         self.len += 1;
         Ok(())
     }
 
     /// Takes out the span that starts at `start`; `None` if none does.
     pub fn remove(&mut self, start: VirtAddr) -> Option<V> {
-        let (path, _) = self.path_to_start(start)?;
-        let step = path.leaf();
+        let (step, _) = self.path_to_start(start)?;
         let leaf = &mut self.leaves[step.node];
         let row = leaf.remove(step.at());
         let value = self.values.take(row.to).into_value();
@@ -48,6 +47,7 @@ impl<V: Span> Tree<V> {
         if self.len == 0 {
             self.leaves.take(step.node);
             (self.root, self.top) = (NIL, VirtAddr::ZERO);
+            self.forget_path();
             return value;
         }
         let leaf = &self.leaves[step.node];
@@ -55,17 +55,16 @@ impl<V: Span> Tree<V> {
         if step.at() < leaf.len() {
             // The gaps on both sides and the span between have become one gap.
             let gap = leaf.start(step.at()).bytes_from(floor);
-            self.carry_up(&path, |_, stored| stored.max(gap));
+            self.carry_up(|_, stored| stored.max(gap));
         } else {
             let gap = row.detail.bytes_from(floor);
             self.carry_up(
-                &path,
                 |leaf, stored| if gap < stored { stored } else { leaf.widest(step.floor) },
             );
-            self.settle_after(&path, row.end);
+            self.settle_after(row.end);
         }
         if self.leaves[step.node].len() < Leaf::MIN {
-            self.mend(&path);
+            self.mend();
         }
         value
     }
@@ -74,14 +73,14 @@ impl<V: Span> Tree<V> {
     /// False if there is none, or (a bug of the caller, which debug builds assert) the new range does
     /// not fit; then the tree still knows the span by its old range.
     pub fn update(&mut self, start: VirtAddr, change: impl FnOnce(&mut V)) -> bool {
-        let Some((path, to)) = self.path_to_start(start) else { return false };
+        let Some((step, to)) = self.path_to_start(start) else { return false };
         let Some(value) = self.values.get_mut(to).and_then(Slot::value_mut) else { return false };
         change(value);
         let range = value.range();
-        let fits = self.fits(&path, range);
+        let fits = self.fits(step, range);
         debug_assert!(fits, "{range} does not fit between the neighbours of the span at {start}");
         if fits {
-            self.rekey(&path, range);
+            self.rekey(step, range);
         }
         fits
     }
@@ -99,9 +98,9 @@ impl<V: Span> Tree<V> {
     /// Gives `upper` back if it is no upper part of a span that starts at `start`, or `change` does
     /// not end that one where it begins (or it would be the 2^31st).
     pub fn cut(&mut self, start: VirtAddr, upper: V, change: impl FnOnce(&mut V)) -> Result<(), V> {
-        let Some((mut path, to)) = self.path_to_start(start) else { return Err(upper) };
+        let Some((mut step, to)) = self.path_to_start(start) else { return Err(upper) };
         let cut = upper.range();
-        let ends_alike = self.leaves[path.leaf().node].end(path.leaf().at()) == cut.end();
+        let ends_alike = self.leaves[step.node].end(step.at()) == cut.end();
         let lower = PageRange::new(start, cut.start());
         if !ends_alike || lower.is_none() || self.len >= MAX_SPANS {
             return Err(upper);
@@ -114,12 +113,11 @@ impl<V: Span> Tree<V> {
             debug_assert!(false, "{} is not cut at {}", value.range(), cut.start());
             return Err(upper);
         }
-        while self.leaves[path.leaf().node].is_full() {
-            self.relieve(&path);
-            path = self.path_to(start);
+        while self.leaves[step.node].is_full() {
+            self.relieve();
+            step = self.path_to(start);
         }
         let to = self.values.put(Slot::Taken(upper));
-        let step = path.leaf();
         let leaf = &mut self.leaves[step.node];
         leaf.set(step.at(), cut.start(), start);
         leaf.insert(step.at() + 1, Row { end: cut.end(), detail: cut.start(), to });
@@ -131,8 +129,7 @@ impl<V: Span> Tree<V> {
     /// makes it reach as far. What [`cut`](Self::cut) did, undone. `None`, and nothing has happened, if
     /// there are no two such spans.
     pub fn absorb(&mut self, start: VirtAddr, change: impl FnOnce(&mut V)) -> Option<V> {
-        let (path, to) = self.path_to_start(start)?;
-        let step = path.leaf();
+        let (step, to) = self.path_to_start(start)?;
         let (leaf, next) = (&self.leaves[step.node], step.at() + 1);
         let border = leaf.end(step.at());
         if next == leaf.len() {
@@ -154,25 +151,22 @@ impl<V: Span> Tree<V> {
         leaf.set(step.at(), joined.end(), start);
         self.len -= 1;
         if self.leaves[step.node].len() < Leaf::MIN {
-            self.mend(&path);
+            self.mend();
         }
         self.values.take(upper.to).into_value()
     }
 
-    /// The way to the span that starts at `start`, and its value's index.
-    fn path_to_start(&self, start: VirtAddr) -> Option<(Path, u32)> {
+    /// Makes the path lead to the span that starts at `start`. Its step in the leaf, and the value's index.
+    fn path_to_start(&mut self, start: VirtAddr) -> Option<(Step, u32)> {
         if start >= self.top {
             return None;
         }
-        let path = self.path_to(start);
-        let step = path.leaf();
-        (self.leaf_start(&path) == Some(start))
-            .then(|| (path, self.leaves[step.node].to(step.at())))
+        let step = self.path_to(start);
+        (self.leaf_start(step) == Some(start)).then(|| (step, self.leaves[step.node].to(step.at())))
     }
 
-    /// The start of the span that the path leads to, if it leads to one.
-    fn leaf_start(&self, path: &Path) -> Option<VirtAddr> {
-        let step = path.leaf();
+    /// The start of the span that the path, with that step in its leaf, leads to, if it leads to one.
+    fn leaf_start(&self, step: Step) -> Option<VirtAddr> {
         let leaf = &self.leaves[step.node];
         (step.at() < leaf.len()).then(|| leaf.start(step.at()))
     }
@@ -201,8 +195,7 @@ impl<V: Span> Tree<V> {
     ///     before   floor ├────────────── gap ─────────────┤ next span
     ///     after    floor ├── gap ──┤ new ├───── gap ──────┤ next span
     /// ```
-    fn insert_row(&mut self, path: &Path, row: Row<VirtAddr>) {
-        let step = path.leaf();
+    fn insert_row(&mut self, step: Step, row: Row<VirtAddr>) {
         let leaf = &mut self.leaves[step.node];
         let floor = leaf.floor(step.at(), step.floor);
         let next = (step.at() < leaf.len()).then(|| leaf.start(step.at()));
@@ -211,21 +204,19 @@ impl<V: Span> Tree<V> {
             Some(next) => {
                 let split = next.bytes_from(floor);
                 self.carry_up(
-                    path,
                     |leaf, stored| if split < stored { stored } else { leaf.widest(step.floor) },
                 );
             }
             None => {
                 let gap = row.detail.bytes_from(floor);
-                self.carry_up(path, |_, stored| stored.max(gap));
+                self.carry_up(|_, stored| stored.max(gap));
                 self.top = row.end;
             }
         }
     }
 
     /// Whether `range` leaves the neighbours of the span that the path leads to alone.
-    fn fits(&self, path: &Path, range: PageRange) -> bool {
-        let step = path.leaf();
+    fn fits(&self, step: Step, range: PageRange) -> bool {
         let leaf = &self.leaves[step.node];
         let above = match step.at() + 1 {
             next if next < leaf.len() => Some(leaf.start(next)),
@@ -236,8 +227,7 @@ impl<V: Span> Tree<V> {
     }
 
     /// Gives the span that the path leads to a new range, which fits.
-    fn rekey(&mut self, path: &Path, range: PageRange) {
-        let step = path.leaf();
+    fn rekey(&mut self, step: Step, range: PageRange) {
         let leaf = &mut self.leaves[step.node];
         let old_end = leaf.end(step.at());
         if (leaf.start(step.at()), old_end) == (range.start(), range.end()) {
@@ -247,40 +237,42 @@ impl<V: Span> Tree<V> {
         leaf.set(step.at(), range.end(), range.start());
         let new = leaf.wider_beside(step.at(), step.floor);
         let is_last = step.at() + 1 == leaf.len();
-        self.carry_up(path, |leaf, stored| match () {
+        self.carry_up(|leaf, stored| match () {
             () if new >= stored => new,
             // Neither of the two gaps was the widest, nor is.
             () if old < stored => stored,
             () => leaf.widest(step.floor),
         });
         if is_last && old_end != range.end() {
-            self.settle_after(path, range.end());
+            self.settle_after(range.end());
         }
     }
 
     /// The leaf's last span, which ends or ended at `end`, has changed: so has the gap after it,
     /// which belongs to the next leaf, or is the open space past the last span.
-    fn settle_after(&mut self, path: &Path, end: VirtAddr) {
+    fn settle_after(&mut self, end: VirtAddr) {
+        let path = self.path;
         let leaf = &self.leaves[path.leaf().node];
         if leaf.next == NIL {
             self.top = leaf.last_end();
             return;
         }
-        let path = self.path_to(end);
-        self.carry_up(&path, |leaf, _| leaf.widest(path.leaf().floor));
+        let next = self.path_to(end);
+        self.carry_up(|leaf, _| leaf.widest(next.floor));
+        self.path = path;
     }
 
-    /// Brings the rows above a changed leaf up to date. `widest` says the leaf's widest gap, given
+    /// Brings the rows above the path's leaf, which has changed, up to date. `widest` says the leaf's widest gap, given
     /// the leaf and what its parent has stored.
-    fn carry_up(&mut self, path: &Path, widest: impl FnOnce(&Leaf, u64) -> u64) {
+    fn carry_up(&mut self, widest: impl FnOnce(&Leaf, u64) -> u64) {
         if self.height == 0 {
             return;
         }
-        let leaf = &self.leaves[path.leaf().node];
+        let leaf = &self.leaves[self.path.leaf().node];
         let mut end = leaf.last_end();
-        let mut gap = widest(leaf, self.stored_gap(path, 1));
+        let mut gap = widest(leaf, self.stored_gap(1));
         for level in 1..=self.height {
-            let step = path.step(level);
+            let step = self.path.step(level);
             let inner = &mut self.inners[step.node];
             let old = inner.gap(step.at());
             if (inner.end(step.at()), old) == (end, gap) {
@@ -291,7 +283,7 @@ impl<V: Span> Tree<V> {
                 return;
             }
             end = inner.last_end();
-            let stored = self.stored_gap(path, level + 1);
+            let stored = self.stored_gap(level + 1);
             gap = match () {
                 () if gap >= stored => gap,
                 () if old < stored => stored,
@@ -301,8 +293,8 @@ impl<V: Span> Tree<V> {
     }
 
     /// What the path's inner node at `level` has stored as the widest gap of the child taken.
-    fn stored_gap(&self, path: &Path, level: usize) -> u64 {
-        let step = path.step(level);
+    fn stored_gap(&self, level: usize) -> u64 {
+        let step = self.path.step(level);
         self.inners[step.node].gap(step.at())
     }
 }

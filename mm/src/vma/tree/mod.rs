@@ -34,6 +34,11 @@
 //! touches one leaf. Taking a leaf's last span, or moving its end, also changes the first gap of the
 //! next leaf. The open space past the last span belongs to no node: [`Tree::highest_end`] bounds it.
 //!
+//! # The last place
+//!
+//! A call that changes an address space looks at one place many times: what is there, what touches it,
+//! then the edits. The way of the last edit is kept (path.rs), and searches in its leaf start there.
+//!
 //! # Memory
 //!
 //! Nodes and values lie in arenas (pool.rs). [`Tree::reserve`] takes everything that a number of insertions
@@ -59,6 +64,7 @@ use std::fmt;
 
 use crate::addr::{PageRange, VirtAddr};
 use node::{Inner, Leaf};
+use path::Path;
 use pool::{NIL, Pool, Slot};
 
 /// What a tree can hold: something that occupies a range of addresses.
@@ -86,6 +92,8 @@ pub struct Tree<V> {
     len: usize,
     /// The end of the last span; zero without one.
     top: VirtAddr,
+    /// The way to where the last change was, or `Path::NONE`.
+    path: Path,
     /// A number of spans for which there are inner nodes enough, however few rows each has.
     inners_suffice: usize,
     /// What [`reserve`](Tree::reserve) may not grow beyond, in bytes.
@@ -104,6 +112,7 @@ impl<V: Span> Tree<V> {
             height: 0,
             len: 0,
             top: VirtAddr::ZERO,
+            path: Path::NONE,
             inners_suffice: 0,
             memory_limit: usize::MAX,
         }
@@ -131,6 +140,13 @@ impl<V: Span> Tree<V> {
     #[must_use]
     pub fn find(&self, addr: VirtAddr) -> Option<&V> {
         self.locate(addr).and_then(|spot| self.value(spot))
+    }
+
+    /// Where the span is that [`find`](Self::find) finds, without a look at the span itself: with many
+    /// spans, that is one wait for memory less.
+    #[must_use]
+    pub fn find_range(&self, addr: VirtAddr) -> Option<PageRange> {
+        self.locate(addr).and_then(|spot| PageRange::new(self.start(spot), self.end(spot)))
     }
 
     /// The span that contains `addr`: Linux's `vma_lookup`.
@@ -206,6 +222,10 @@ impl<V: Span> Tree<V> {
     fn locate(&self, addr: VirtAddr) -> Option<Spot> {
         if addr >= self.top {
             return None;
+        }
+        if self.is_on_path(addr) {
+            let leaf = self.path.leaf().node;
+            return Some(Spot { leaf, at: self.leaves[leaf].seek(addr) });
         }
         let mut node = self.root;
         for _ in 0..self.height {

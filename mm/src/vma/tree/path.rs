@@ -1,6 +1,8 @@
-//! A descent from the root, remembered: what an edit needs to carry a change back up.
+//! A descent from the root, remembered: what an edit needs to carry a change back up, and what spares the
+//! searches that follow at the same place a descent of their own (a *finger*).
 
 use super::node::{Inner, Leaf};
+use super::pool::NIL;
 use super::{Span, Tree};
 use crate::addr::VirtAddr;
 
@@ -17,6 +19,9 @@ pub(super) const MAX_HEIGHT: usize = {
     }
     height
 };
+
+/// Above every address.
+const NOWHERE: VirtAddr = VirtAddr::new(u64::MAX);
 
 /// Where the descent went through one level.
 #[derive(Clone, Copy, Debug)]
@@ -36,12 +41,16 @@ impl Step {
 }
 
 /// One step for each level; the leaf is level 0, the root level `height`.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Path {
     steps: [Step; MAX_HEIGHT + 1],
 }
 
 impl Path {
+    /// No way to anywhere: its leaf covers no address.
+    pub(super) const NONE: Path =
+        Path { steps: [Step { node: NIL, slot: 0, floor: NOWHERE }; MAX_HEIGHT + 1] };
+
     pub(super) fn leaf(&self) -> Step {
         self.steps[0]
     }
@@ -52,27 +61,53 @@ impl Path {
 }
 
 impl<V: Span> Tree<V> {
-    /// The way to the first span whose end is above `addr`. Where there is none, to the place behind
-    /// the last span. The tree is not empty.
-    pub(super) fn path_to(&self, addr: VirtAddr) -> Path {
+    /// Remembers the way to `addr`: calls that follow, there or nearby, do not search for it again. A
+    /// call that changes an address space looks at the same place many times.
+    pub fn aim(&mut self, addr: VirtAddr) {
+        if addr < self.top {
+            self.path_to(addr);
+        }
+    }
+
+    /// Makes the path lead to the first span whose end is above `addr`; where there is none, to the
+    /// place behind the last span. Returns its step in the leaf. The tree is not empty.
+    pub(super) fn path_to(&mut self, addr: VirtAddr) -> Step {
+        if !self.is_on_path(addr) {
+            self.descend(addr);
+        }
+        let leaf = &self.leaves[self.path.leaf().node];
+        let at = leaf.seek(addr).min(leaf.len());
+        self.path.steps[0].slot = slot(at);
+        self.path.leaf()
+    }
+
+    /// Whether the path's leaf covers `addr`. Spans of that leaf may have come, gone and changed since the
+    /// descent; a change elsewhere has taken the path there, and one of the tree's shape has forgotten it.
+    pub(super) fn is_on_path(&self, addr: VirtAddr) -> bool {
+        let Step { node, floor, .. } = self.path.leaf();
+        floor <= addr && self.leaves.get(node).is_some_and(|leaf| addr < leaf.last_end())
+    }
+
+    /// To be called when rows move between nodes.
+    pub(super) fn forget_path(&mut self) {
+        self.path = Path::NONE;
+    }
+
+    fn descend(&mut self, addr: VirtAddr) {
         let mut node = self.root;
         let mut floor = VirtAddr::ZERO;
-        let mut path = Path { steps: [Step { node, slot: 0, floor }; MAX_HEIGHT + 1] };
         for level in (1..=self.height).rev() {
             let inner = &self.inners[node];
             let at = inner.seek(addr).min(inner.len() - 1);
-            path.steps[level] = step(node, at, floor);
+            self.path.steps[level] = Step { node, slot: slot(at), floor };
             floor = inner.floor(at, floor);
             node = inner.to(at);
         }
-        let leaf = &self.leaves[node];
-        path.steps[0] = step(node, leaf.seek(addr).min(leaf.len()), floor);
-        path
+        self.path.steps[0] = Step { node, slot: 0, floor };
     }
 }
 
-fn step(node: u32, at: usize, floor: VirtAddr) -> Step {
-    #[expect(clippy::cast_possible_truncation, reason = "a node's row number is at most its size")]
-    let slot = at as u32;
-    Step { node, slot, floor }
+#[expect(clippy::cast_possible_truncation, reason = "a node's row number is at most its size")]
+fn slot(at: usize) -> u32 {
+    at as u32
 }

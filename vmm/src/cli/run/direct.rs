@@ -32,7 +32,7 @@ pub(super) fn machine(args: &Args, has: u64) -> Result<Machine, KvmError> {
 pub(super) fn run(args: &Args, program: Program, machine: &Machine) -> Result<u8, RunError> {
     let tracer = tracer(args)?;
     let Program { image, file: _, name, path, argv } = program;
-    let loaded = exec(machine, &image, &path, &argv, &args.env, &launch(args)?)
+    let loaded = exec(machine.system(), &image, &path, &argv, &args.env, &launch(args)?)
         .map_err(|source| RunError::Exec { path: name.clone(), source })?;
     let process = Process::new(loaded.space, Streams::default(), identity(&name, &path));
     let process = Arc::new(process);

@@ -67,9 +67,9 @@ impl Snapshot {
                 attributes: format!(
                     "{:?} object {object:?} policy {:?} name {:?} uffd {}",
                     vma.flags,
-                    vma.policy,
-                    vma.name,
-                    vma.userfault.is_some()
+                    vma.policy(),
+                    vma.name(),
+                    vma.userfault().is_some()
                 ),
                 pgoff: vma.pgoff,
                 anon: anon.map(|id| (families.of(id), id.lineage())),

@@ -123,9 +123,12 @@ fn anonymous_memory_that_came_from_elsewhere_does_not_merge() {
 
 #[test]
 fn policies_that_are_equal_merge() {
-    let policy = |mode, nodes| Policy::new(mode, nodes, 3).unwrap().map(Arc::new);
-    let with = |a: Option<Arc<Policy>>, b: Option<Arc<Policy>>| {
-        merge(|left, right| (left.policy, right.policy) = (a, b))
+    let policy = |mode, nodes| Policy::new(mode, nodes, 3).unwrap();
+    let with = |a, b| {
+        merge(|left, right| {
+            left.set_policy(a);
+            right.set_policy(b);
+        })
     };
     const PREFERRED: u64 = 1;
     const BIND: u64 = 2;
@@ -138,8 +141,13 @@ fn policies_that_are_equal_merge() {
 
 #[test]
 fn names_that_are_equal_merge() {
-    let name = |text: &str| Some(Arc::new(text.to_owned().into_boxed_str()));
-    let with = |a, b| merge(|left, right| (left.name, right.name) = (a, b));
+    let name = |text: &str| Some(Arc::from(text));
+    let with = |a, b| {
+        merge(|left, right| {
+            left.set_name(a);
+            right.set_name(b);
+        })
+    };
     assert!(with(name("heap"), name("heap")));
     assert!(!with(name("heap"), name("heaps")));
     assert!(!with(name("heap"), None));
@@ -148,7 +156,12 @@ fn names_that_are_equal_merge() {
 
 #[test]
 fn only_one_userfaultfd_s_memory_merges() {
-    let with = |a, b| merge(|left, right| (left.userfault, right.userfault) = (a, b));
+    let with = |a, b| {
+        merge(|left, right| {
+            left.set_userfault(a);
+            right.set_userfault(b);
+        })
+    };
     let (one, other) = (Arc::new(Userfault::default()), Arc::new(Userfault::default()));
     assert!(with(Some(Arc::clone(&one)), Some(Arc::clone(&one))));
     assert!(!with(Some(Arc::clone(&one)), Some(other)));

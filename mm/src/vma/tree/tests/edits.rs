@@ -1,14 +1,14 @@
 //! What insertion, removal and change do to nodes and gaps, and what they refuse.
 
 use super::{comb, page, pages, tree};
-use crate::addr::{PAGE_SIZE, PageRange};
+use crate::addr::{PAGE_SIZE, PageRange, VirtAddr};
 use crate::vma::tree::node::{Inner, Leaf};
 use crate::vma::tree::{ReserveError, Tree};
 
 /// The number of rows of each leaf.
 fn leaves(tree: &Tree<PageRange>) -> Vec<usize> {
     let mut rows = Vec::new();
-    let mut leaf = tree.first().map_or(tree.root, |first| tree.path_to(first.start()).leaf().node);
+    let mut leaf = tree.locate(VirtAddr::ZERO).map_or(tree.root, |spot| spot.leaf);
     while let Some(node) = tree.leaves.get(leaf) {
         rows.push(node.len());
         leaf = node.next;

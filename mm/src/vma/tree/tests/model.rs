@@ -194,6 +194,7 @@ impl Pair {
         assert_eq!(tree.find(inside).copied(), find);
         assert_eq!(tree.find_exact(inside).copied(), find.filter(|span| span.range.contains(low)));
         assert_eq!(tree.find_prev(low), (find.as_ref(), prev.as_ref()));
+        assert_eq!(tree.find_range(low), find.map(|span| span.range));
         assert_eq!(tree.prev(low).copied(), prev);
         assert_eq!(tree.get(low).copied(), self.model.get_key_value(&start).map(tagged));
         let touching = (

@@ -1,6 +1,6 @@
 //! What each query answers, on drawn trees.
 
-use super::{page, pages, tree};
+use super::{comb, page, pages, tree};
 use crate::addr::{PAGE_SIZE, PageRange, VirtAddr};
 use crate::vma::tree::Tree;
 
@@ -51,6 +51,20 @@ fn find_vma_prev_adds_the_span_before() {
     assert_eq!(tree.find_prev(page(4)), (Some(&pages(5, 6)), Some(&pages(1, 3))));
     assert_eq!(tree.find_prev(page(7)), (Some(&pages(6, 8)), Some(&pages(5, 6))));
     assert_eq!(tree.find_prev(page(9)), (None, Some(&pages(6, 8))));
+}
+
+#[test]
+fn what_was_aimed_at_changes_no_answer() {
+    let mut tree = comb(200);
+    for aimed in (0..402).step_by(7) {
+        tree.aim(page(aimed));
+        tree.audit().unwrap();
+        for gap in (0..400).step_by(2) {
+            let span = pages(gap + 1, gap + 2);
+            assert_eq!(tree.find(page(gap)), Some(&span), "aimed at page {aimed}");
+            assert_eq!(tree.find_range(span.start()), Some(span), "aimed at page {aimed}");
+        }
+    }
 }
 
 #[test]
