@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use libtest_mimic::Failed;
-use mm::addr::VirtAddr;
+use mm::addr::{PAGE_SIZE, VirtAddr};
 use mm::backing::FileMode;
 use mm::error::Errno;
 use mm::paging::AccessKind;
@@ -118,13 +118,12 @@ impl Trace {
             (&Deed::Uffd(_, at, len, mode), _) => {
                 let change = match mode {
                     0 => UffdChange::Unregister,
-                    // All that there are, so that nothing is lost.
                     mode => {
                         let [bits, ..] = mode.to_le_bytes();
-                        UffdChange::Register(UffdModes::from_bits_retain(bits.into()))
+                        UffdChange::Register(UffdModes::from_bits_truncate(bits))
                     }
                 };
-                let pages = len.div_ceil(4096);
+                let pages = len.div_ceil(PAGE_SIZE);
                 self.set(process, Setting::Uffd { addr: addr(at), pages, change });
             }
             (&Deed::DropCapabilities(dropped), _) => {

@@ -19,7 +19,7 @@ mod nested;
 use std::sync::Arc;
 
 use libtest_mimic::{Completion, Failed, Trial};
-use mm::addr::PAGE_SIZE;
+use mm::addr::{PAGE_BYTES, index};
 use mm::paging::AccessKind;
 use vmm::kvm::{FlushPolicy, Kind};
 use vmm::machine::{Machine, MachineConfig};
@@ -86,7 +86,7 @@ fn notices() -> Result<Completion, Failed> {
 
 /// How many pages a fault may bring in, in a seed's sequence.
 fn fault_ahead(seed: u64) -> u64 {
-    FAULT_AHEAD[mm::addr::index(seed) % FAULT_AHEAD.len()]
+    FAULT_AHEAD[index(seed) % FAULT_AHEAD.len()]
 }
 
 /// Fails if software and guest differ, with the shortest acts that show it.
@@ -173,7 +173,7 @@ fn sweep(model: &Model) -> Vec<Act> {
     let mut pages: Vec<(u8, u64)> = Vec::new();
     for process in 0..u8::MAX {
         let ranges = model.beginnings(process, LOOKED_AT);
-        let addresses = ranges.into_iter().flat_map(|range| range.step_by(PAGE_SIZE as usize));
+        let addresses = ranges.into_iter().flat_map(|range| range.step_by(PAGE_BYTES));
         // A fault that a userfaultfd waits for has no end.
         pages
             .extend(addresses.filter(|&at| !model.is_watched(process, at)).map(|at| (process, at)));
