@@ -20,7 +20,6 @@ use std::sync::Arc;
 
 use libtest_mimic::{Completion, Failed, Trial};
 use mm::addr::{PAGE_BYTES, index};
-use mm::paging::AccessKind;
 use vmm::kvm::{FlushPolicy, Kind};
 use vmm::machine::{Machine, MachineConfig};
 use vmm::replay;
@@ -41,7 +40,7 @@ const NOTICED_WITHIN: u64 = 10_000;
 /// How many pages a fault may bring in, by turns.
 const FAULT_AHEAD: [u64; 2] = [1, 64];
 /// How much of each VMA is looked at, in pages.
-const LOOKED_AT: u64 = 16;
+const LOOKED_AT: u64 = 8;
 
 /// The trials.
 pub fn trials() -> Vec<Trial> {
@@ -187,7 +186,6 @@ fn sweep(model: &Model) -> Vec<Act> {
     of_all(|at, _| Deed::Load(at))
         .chain(of_all(|at, byte| Deed::Store(at + 9, byte)))
         .chain(of_all(|at, _| Deed::Load(at + 9)))
-        .chain(of_all(|at, _| Deed::Touch(at, AccessKind::Execute)))
         .chain(processes.iter().map(|&process| Act { process, deed: Deed::Exit }))
         .collect()
 }
