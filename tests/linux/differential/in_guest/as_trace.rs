@@ -33,6 +33,9 @@ pub fn trace(start: &Start, acts: &[Act]) -> std::result::Result<String, Failed>
     }
     trace.ends(&model);
     for act in sweep(&model) {
+        if model.lines(act.process).is_empty() {
+            continue;
+        }
         let result = model.perform(&act)?;
         trace.act(&act, &result);
     }

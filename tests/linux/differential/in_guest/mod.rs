@@ -39,6 +39,8 @@ const FIXED: u64 = 100;
 const NOTICED_WITHIN: u64 = 10_000;
 /// How many pages a fault may bring in, by turns.
 const FAULT_AHEAD: [u64; 2] = [1, 64];
+/// The number of the sweep's first child: beyond those of the acts.
+const FIRST_CHILD: u8 = 100;
 /// How much of each VMA is looked at, in pages.
 const LOOKED_AT: u64 = 8;
 
@@ -116,6 +118,9 @@ fn compare(start: &Start, acts: &[Act], flush: FlushPolicy) -> Result<Option<Dif
         return differs(format!("at the end: software {software:x?}, the guest {guest:x?}"));
     }
     for act in &sweep(&both.software) {
+        if both.software.lines(act.process).is_empty() {
+            continue;
+        }
         // The last thing that a process does.
         let is_last = act.deed == Deed::Exit;
         let state = || is_last.then(|| both.differ_in(start, act.process)).flatten();
@@ -167,7 +172,10 @@ impl Both {
     }
 }
 
-/// Every process reads all that is left, writes to it, and reads it again; then it ends.
+/// Every process reads all that is left, writes to it, and reads it again. Then each forks a child and
+/// ends before it, so that tables of those that ended are those of the next.
+///
+/// A fork may fail: then there is no child to act.
 fn sweep(model: &Model) -> Vec<Act> {
     let mut pages: Vec<(u8, u64)> = Vec::new();
     for process in 0..u8::MAX {
@@ -177,15 +185,25 @@ fn sweep(model: &Model) -> Vec<Act> {
         pages
             .extend(addresses.filter(|&at| !model.is_watched(process, at)).map(|at| (process, at)));
     }
-    let of_all = |deed: fn(u64, u8) -> Deed| {
-        let numbered = pages.iter().zip((1..=u8::MAX).cycle());
-        numbered.map(move |(&(process, at), byte)| Act { process, deed: deed(at, byte) })
-    };
     let mut processes: Vec<u8> = pages.iter().map(|(process, _)| *process).collect();
     processes.dedup();
-    of_all(|at, _| Deed::Load(at))
-        .chain(of_all(|at, byte| Deed::Store(at + 9, byte)))
-        .chain(of_all(|at, _| Deed::Load(at + 9)))
-        .chain(processes.iter().map(|&process| Act { process, deed: Deed::Exit }))
-        .collect()
+    let of = |owner: Option<u8>, process: Option<u8>, deed: fn(u64, u8) -> Deed| -> Vec<Act> {
+        let numbered = pages.iter().zip((1..=u8::MAX).cycle());
+        let owned = numbered.filter(|((by, _), _)| owner.is_none_or(|owner| owner == *by));
+        let act = |(&(by, at), byte)| Act { process: process.unwrap_or(by), deed: deed(at, byte) };
+        owned.map(act).collect()
+    };
+    let load: fn(u64, u8) -> Deed = |at, _| Deed::Load(at + 9);
+    let store: fn(u64, u8) -> Deed = |at, byte| Deed::Store(at + 9, byte);
+    let mut acts = [of(None, None, load), of(None, None, store), of(None, None, load)].concat();
+    for (&parent, child) in processes.iter().zip(FIRST_CHILD..) {
+        let act = |process, deed| vec![Act { process, deed }];
+        acts.extend(act(parent, Deed::Fork(child)));
+        acts.extend(of(Some(parent), Some(child), |at, byte| Deed::Store(at + 9, !byte)));
+        acts.extend(of(Some(parent), Some(parent), load));
+        acts.extend(act(parent, Deed::Exit));
+        acts.extend(of(Some(parent), Some(child), load));
+        acts.extend(act(child, Deed::Exit));
+    }
+    acts
 }
