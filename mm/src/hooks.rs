@@ -20,16 +20,23 @@ pub enum Invalidation {
     Clear,
     /// Permissions change (`MMU_NOTIFY_PROTECTION_VMA`).
     Protection,
+    /// A child process gets the pages as well (`MMU_NOTIFY_PROTECTION_PAGE`).
+    Fork,
 }
 
 /// Is told what happens to address spaces. It cannot refuse anything.
 ///
 /// ```text
-///   munmap:    unmap_called, invalidating Unmap, file_unmapped..., invalidated, unmapped
-///   mmap:      descriptor_mapped, (what it replaces: as munmap, but unmap_called), mapped, file_mapped
-///   mprotect:  for each VMA invalidating Protection, invalidated, mapped
-///   mremap:    invalidating Unmap, invalidated, file_unmapped, unmapped
-///   madvise:   for each VMA invalidating Clear, invalidated
+///   munmap:    unmap_called, (cut), invalidating Unmap, file_unmapped..., invalidated, unmapped
+///   mmap:      descriptor_mapped, (what it replaces: as munmap, but unmap_called), (merged), mapped,
+///              file_mapped
+///   mprotect:  for each VMA (cut or merged), invalidating Protection, invalidated, mapped
+///   mremap:    (merged), invalidating Unmap, invalidated; then as munmap, but unmap_called
+///   madvise:   for each VMA (cut or merged), or invalidating Clear, invalidated
+///   fork:      for each private VMA that was written to, invalidating Fork, invalidated
+///   cut:       of a file: file_unmapped of the whole, file_mapped of both halves
+///   merged:    of a file: file_unmapped, file_mapped of those that grow or shrink, file_unmapped of
+///              those that are no more
 ///   a write to a page that is shared: invalidating Clear, invalidated, faulted
 /// ```
 pub trait Observer: Debug + Send + Sync {
@@ -43,10 +50,12 @@ pub trait Observer: Debug + Send + Sync {
     /// (`perf_event_mmap`). Moves are not told.
     fn mapped(&self, _vma: &Vma) {}
 
-    /// Memory of a file was mapped; `vma` is the VMA that it is part of now (`uprobe_mmap`).
+    /// Memory of a file was mapped, or the bounds of its VMA changed; `vma` is the VMA that it is part of
+    /// now (`uprobe_mmap`).
     fn file_mapped(&self, _vma: &Vma) {}
 
-    /// Memory of a file is being unmapped: `part` of `vma`, which is there still (`uprobe_munmap`).
+    /// Memory of a file is being unmapped, or the bounds of its VMA change: `part` of `vma`, as it was
+    /// (`uprobe_munmap`).
     fn file_unmapped(&self, _vma: &Vma, _part: PageRange) {}
 
     /// Translations of the range are about to become invalid
@@ -68,7 +77,8 @@ pub trait Observer: Debug + Send + Sync {
 
 /// May veto what a program asks for. A veto is the call's errno, and nothing has changed, but for what
 /// Linux too has changed by then: the VMAs of a `PROT_*` change before the one that was refused, the cut
-/// at the ends of a range that was to be replaced, the target of an mremap.
+/// at the ends of a range that was to be replaced, what was there where shared memory was refused its
+/// promise, the target of an mremap.
 pub trait Guardian: Debug + Send + Sync {
     /// mmap(2) or remap_file_pages(2), before anything else is looked at (`security_mmap_file`).
     ///

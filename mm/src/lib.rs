@@ -17,6 +17,7 @@ pub mod hooks;
 pub mod inspect;
 pub mod paging;
 pub mod phys;
+pub mod promise;
 pub mod replay;
 pub mod rules;
 pub mod space;

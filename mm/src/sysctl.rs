@@ -4,6 +4,7 @@
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use crate::addr::PAGE_SIZE;
+use crate::vma::limits::Capabilities;
 
 /// When promises of memory are refused (`vm.overcommit_memory`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -16,16 +17,26 @@ pub enum Overcommit {
     Never,
 }
 
-/// Pages kept for the administrator when all promises are counted (`vm.admin_reserve_kbytes`, 8 MiB).
-const ADMIN_RESERVE: u64 = (8 << 20) / PAGE_SIZE;
-/// The most pages kept for a user (`vm.user_reserve_kbytes`, 128 MiB).
-const USER_RESERVE: u64 = (128 << 20) / PAGE_SIZE;
+/// Kibibytes of a page, the unit of some settings.
+const PAGE_KBYTES: u64 = PAGE_SIZE >> 10;
+
+/// Who asks for a promise.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Claimant {
+    /// Pages that it has mapped (`total_vm`).
+    pub(crate) mapped: u64,
+    /// What it may do: `CAP_SYS_ADMIN` may use the administrator's reserve.
+    pub(crate) capabilities: Capabilities,
+}
 
 /// The settings. The defaults are those of Linux 6.18 on x86-64.
 #[derive(Debug)]
 pub struct Sysctl {
     overcommit: AtomicU8,
     overcommit_ratio: AtomicU64,
+    overcommit_kbytes: AtomicU64,
+    admin_reserve_kbytes: AtomicU64,
+    user_reserve_kbytes: AtomicU64,
     max_map_count: AtomicU64,
     mmap_min_addr: AtomicU64,
     total_pages: AtomicU64,
@@ -37,6 +48,9 @@ impl Default for Sysctl {
         Sysctl {
             overcommit: AtomicU8::new(0),
             overcommit_ratio: AtomicU64::new(50),
+            overcommit_kbytes: AtomicU64::new(0),
+            admin_reserve_kbytes: AtomicU64::new(8 << 10),
+            user_reserve_kbytes: AtomicU64::new(128 << 10),
             max_map_count: AtomicU64::new(65530),
             mmap_min_addr: AtomicU64::new(PAGE_SIZE),
             total_pages: AtomicU64::new(Sysctl::ENDLESS),
@@ -86,9 +100,28 @@ impl Sysctl {
         self.overcommit.store(number, Ordering::Relaxed);
     }
 
-    /// Sets `vm.overcommit_ratio`: how many hundredths of all memory may be promised in mode 2.
+    /// Sets `vm.overcommit_ratio`: how many hundredths of all memory may be promised in mode 2. It takes
+    /// the place of a size.
     pub fn set_overcommit_ratio(&self, percent: u64) {
         self.overcommit_ratio.store(percent, Ordering::Relaxed);
+        self.overcommit_kbytes.store(0, Ordering::Relaxed);
+    }
+
+    /// Sets `vm.overcommit_kbytes`: how much may be promised in mode 2, in KiB. It takes the place of a
+    /// ratio, which is 0 from then on.
+    pub fn set_overcommit_kbytes(&self, kbytes: u64) {
+        self.overcommit_kbytes.store(kbytes, Ordering::Relaxed);
+        self.overcommit_ratio.store(0, Ordering::Relaxed);
+    }
+
+    /// Sets `vm.admin_reserve_kbytes`: what is kept in mode 2 for those with `CAP_SYS_ADMIN`, in KiB.
+    pub fn set_admin_reserve_kbytes(&self, kbytes: u64) {
+        self.admin_reserve_kbytes.store(kbytes, Ordering::Relaxed);
+    }
+
+    /// Sets `vm.user_reserve_kbytes`: how much one process leaves to others in mode 2 at most, in KiB.
+    pub fn set_user_reserve_kbytes(&self, kbytes: u64) {
+        self.user_reserve_kbytes.store(kbytes, Ordering::Relaxed);
     }
 
     /// `vm.max_map_count`: the most VMAs a process may have.
@@ -121,21 +154,32 @@ impl Sysctl {
     /// All promises that may be given in mode 2, in pages (`CommitLimit` of /proc/meminfo).
     #[must_use]
     pub fn commit_limit(&self) -> u64 {
+        let kbytes = self.overcommit_kbytes.load(Ordering::Relaxed);
+        if kbytes != 0 {
+            return kbytes / PAGE_KBYTES;
+        }
         let ratio = self.overcommit_ratio.load(Ordering::Relaxed);
         let limit = u128::from(self.total_pages.load(Ordering::Relaxed)) * u128::from(ratio) / 100;
         u64::try_from(limit).unwrap_or(u64::MAX)
     }
 
-    /// Whether `pages` more may be promised, with which there are `committed` in all, to a process
-    /// that has `mapped` pages (Linux's `__vm_enough_memory`).
-    pub(crate) fn allows(&self, committed: u64, pages: u64, mapped: u64) -> bool {
+    /// What one process may bring all promises to in mode 2, in pages.
+    pub(crate) fn commit_limit_for(&self, claimant: Claimant) -> u64 {
+        let pages = |kbytes: &AtomicU64| kbytes.load(Ordering::Relaxed) / PAGE_KBYTES;
+        let mut limit = self.commit_limit();
+        if !claimant.capabilities.contains(Capabilities::SYS_ADMIN) {
+            limit = limit.saturating_sub(pages(&self.admin_reserve_kbytes));
+        }
+        limit.saturating_sub((claimant.mapped / 32).min(pages(&self.user_reserve_kbytes)))
+    }
+
+    /// Whether `pages` more may be promised to a process, with which there are `committed` in all
+    /// (Linux's `__vm_enough_memory`).
+    pub(crate) fn allows(&self, committed: u64, pages: u64, claimant: Claimant) -> bool {
         match self.overcommit() {
             Overcommit::Always => true,
             Overcommit::Guess => pages <= self.total_pages.load(Ordering::Relaxed),
-            Overcommit::Never => {
-                let reserve = ADMIN_RESERVE + (mapped / 32).min(USER_RESERVE);
-                committed < self.commit_limit().saturating_sub(reserve)
-            }
+            Overcommit::Never => committed < self.commit_limit_for(claimant),
         }
     }
 }

@@ -8,8 +8,9 @@ use crate::failure::FailPoint;
 use crate::hooks::{Guardian, Observer};
 use crate::paging::{FlushBatch, FlushSink, KernelHalf};
 use crate::phys::{Frames, PhysMemory};
+use crate::promise::{Committed, Promise};
 use crate::rules::Rules;
-use crate::sysctl::Sysctl;
+use crate::sysctl::{Claimant, Sysctl};
 use crate::vma::{AnonId, Lineage};
 
 /// What all address spaces of one machine share.
@@ -28,8 +29,7 @@ pub struct System {
     pub vma_failures: FailPoint,
     /// Linux's hidden rules: all of them, but in a test.
     pub rules: Rules,
-    /// Pages promised to all address spaces.
-    committed: AtomicU64,
+    committed: Committed,
     next_anon: AtomicU32,
     next_inode: AtomicU64,
 }
@@ -48,7 +48,7 @@ impl System {
             sysctl: Sysctl::default(),
             vma_failures: FailPoint::default(),
             rules: Rules::default(),
-            committed: AtomicU64::new(0),
+            committed: Committed::default(),
             next_anon: AtomicU32::new(1),
             next_inode: AtomicU64::new(1),
         }
@@ -116,15 +116,14 @@ impl System {
         }
     }
 
-    /// Promises `pages` more to a process that has `mapped` pages (Linux's
-    /// `security_vm_enough_memory_mm` and `__vm_enough_memory`).
+    /// Promises `pages` more to a process (Linux's `security_vm_enough_memory_mm` and
+    /// `__vm_enough_memory`).
     ///
     /// # Errors
     /// The guardian's veto; `ENOMEM` when the overcommit mode forbids it.
-    pub(crate) fn commit(&self, pages: u64, mapped: u64) -> Result<(), Errno> {
+    pub(crate) fn commit(&self, pages: u64, claimant: Claimant) -> Result<(), Errno> {
         self.ask(|guardian| guardian.may_commit(pages))?;
-        let before = self.committed.fetch_add(pages, Ordering::Relaxed);
-        if self.sysctl.allows(before.saturating_add(pages), pages, mapped) {
+        if self.sysctl.allows(self.committed.add(pages), pages, claimant) {
             return Ok(());
         }
         self.uncommit(pages);
@@ -133,7 +132,18 @@ impl System {
 
     /// Takes back a promise of `pages` (Linux's `vm_unacct_memory`).
     pub(crate) fn uncommit(&self, pages: u64) {
-        self.committed.fetch_sub(pages, Ordering::Relaxed);
+        self.committed.sub(pages);
+    }
+
+    /// Somebody to whom `pages` were committed.
+    pub(crate) fn held(&self, pages: u64) -> Promise {
+        self.committed.held(pages)
+    }
+
+    /// The promise of somebody who has been promised nothing so far: an object that pays page by page.
+    #[must_use]
+    pub fn no_promise(&self) -> Promise {
+        self.held(0)
     }
 
     /// The machine's NUMA nodes, a bit each. There is one so far.
@@ -142,10 +152,10 @@ impl System {
         1
     }
 
-    /// Pages promised to all address spaces (`Committed_AS` of /proc/meminfo).
+    /// Pages promised to all address spaces and objects (`Committed_AS` of /proc/meminfo).
     #[must_use]
     pub fn committed(&self) -> u64 {
-        self.committed.load(Ordering::Relaxed)
+        self.committed.pages()
     }
 
     /// A new inode number for a memory object.

@@ -1,5 +1,5 @@
 //! The host kernel as an executor of scripts: the payload `player`, natively, at the other end of two
-//! pipes.
+//! pipes. Or the nested machine's kernel, where the machine's settings can be changed.
 
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -17,6 +17,8 @@ use crate::script::{Answer, Script};
 
 /// How long a script may take unless something else is said.
 const LIMIT: Duration = Duration::from_secs(10);
+/// The same in a nested machine, which has to come up first.
+const NESTED_LIMIT: Duration = Duration::from_secs(240);
 /// How much longer the player is waited for: it keeps the limit itself.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -100,9 +102,24 @@ fn describe(ending: &Ending) -> String {
 impl Oracle {
     /// Starts a player.
     pub fn start() -> Result<Self, OracleError> {
-        let program = common::payload("player");
-        let start = || {
-            let mut player = Command::new(&program)
+        Self::of(&mut Command::new(common::payload("player")))
+    }
+
+    /// Starts a player, as root, in a nested machine of its own. The first script has the boot to wait
+    /// for.
+    pub fn nested() -> Result<Self, OracleError> {
+        let mut command = Command::new(common::MMVISOR);
+        command.args(["nested", "run", "--"]).arg(common::payload("player"));
+        let mut oracle = Self::of(&mut command)?;
+        oracle.limit = NESTED_LIMIT;
+        Ok(oracle)
+    }
+
+    /// Starts a player by its command.
+    fn of(command: &mut Command) -> Result<Self, OracleError> {
+        let program = command.get_program().to_owned();
+        let mut start = || {
+            let mut player = command
                 .stdin(Stdio::piped())
                 .stdout(Stdio::piped())
                 .stderr(Stdio::piped())

@@ -366,6 +366,7 @@ fn open(system: &System, process: &Process, words: &mut Words<'_>) -> Option<()>
             let (pages, seals) = (words.word()?, u32::from(words.byte()?));
             let name = BackingName { inode: 1, path: "/memfd:x".to_owned(), ..Default::default() };
             let memory = SharedMemory::file(Arc::clone(system.frames()), pages, name);
+            let memory = memory.promised_by_page(system.no_promise());
             let _ = memory.add_seals(Seals::from_bits_truncate(if seals < 64 { seals } else { 0 }));
             files.insert(fd, Arc::new(OpenFile::new(Arc::new(memory), mode)));
         }

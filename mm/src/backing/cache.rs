@@ -54,15 +54,15 @@ impl PageCache {
         self.pages.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&index)
     }
 
-    /// Gives up the pages of a range. Whoever has mapped them keeps them.
-    pub(super) fn forget(&self, range: Range<u64>) -> Result<(), Broken> {
+    /// Gives up the pages of a range, and says how many there were. Whoever has mapped them keeps them.
+    pub(super) fn forget(&self, range: Range<u64>) -> Result<u64, Broken> {
         let mut pages = self.pages.lock().unwrap_or_else(PoisonError::into_inner);
         let gone: Vec<(u64, Frame)> = pages.range(range).map(|(&i, &f)| (i, f)).collect();
-        for (index, frame) in gone {
+        for &(index, frame) in &gone {
             pages.remove(&index);
             self.frames.put(frame)?;
         }
-        Ok(())
+        Ok(gone.len() as u64)
     }
 }
 

@@ -9,6 +9,7 @@ use super::{Backing, BackingError, BackingName, Placement};
 use crate::addr::{Frame, PAGE_BYTES, PAGE_SIZE};
 use crate::error::Errno;
 use crate::phys::{Contents, FrameKind, Frames};
+use crate::promise::Payer;
 use crate::vma::{MapFlags, VmFlags};
 
 /// Bytes at offsets.
@@ -43,7 +44,7 @@ pub(crate) fn no_sync(flags: VmFlags) -> Result<VmFlags, Errno> {
 }
 
 impl<S: FileSource> Backing for FileBacking<S> {
-    fn page(&self, index: u64) -> Result<Frame, BackingError> {
+    fn page(&self, index: u64, _: &dyn Payer) -> Result<Frame, BackingError> {
         self.cache.page(index, Contents::Any, |frames, frame| {
             let mut bytes = [0; PAGE_BYTES];
             let offset = index.checked_mul(PAGE_SIZE).ok_or(BackingError::NoPage)?;

@@ -4,6 +4,7 @@
 use super::{Backing, BackingError, BackingName, Placement};
 use crate::addr::{Frame, VirtAddr};
 use crate::error::Errno;
+use crate::promise::Payer;
 use crate::vma::VmFlags;
 
 /// Memory from the pool.
@@ -21,7 +22,7 @@ impl HugePool {
 }
 
 impl Backing for HugePool {
-    fn page(&self, _: u64) -> Result<Frame, BackingError> {
+    fn page(&self, _: u64, _: &dyn Payer) -> Result<Frame, BackingError> {
         Err(BackingError::NoPage)
     }
 

@@ -20,6 +20,7 @@ use bitflags::bitflags;
 use crate::addr::{Frame, VirtAddr};
 use crate::error::{Broken, Errno};
 use crate::phys::AllocError;
+use crate::promise::Payer;
 use crate::vma::{MapFlags, VmFlags};
 
 /// Why a backing has no page.
@@ -94,11 +95,11 @@ pub enum Placement {
 pub trait Backing: Debug + Send + Sync {
     /// The frame that holds page `index` of the backing, in pages from its start, read in if need be.
     /// The caller gets a reference of its own, and gives it up with [`Frames::put`](crate::phys::Frames::put). A private mapping
-    /// must not write to it.
+    /// must not write to it. Where pages are promised as they come into being, `payer` is asked.
     ///
     /// # Errors
     /// [`BackingError`] when there is no such page, no memory, or the host failed.
-    fn page(&self, index: u64) -> Result<Frame, BackingError>;
+    fn page(&self, index: u64, payer: &dyn Payer) -> Result<Frame, BackingError>;
 
     /// What `/proc/PID/maps` prints for it.
     fn name(&self) -> BackingName;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::{Backing, BackingError, BackingName, FileMode, Placement};
 use crate::addr::{Frame, VirtAddr};
 use crate::error::Errno;
+use crate::promise::Payer;
 use crate::vma::{MapFlags, VmFlags};
 
 /// An object as one open sees it.
@@ -42,7 +43,7 @@ impl OpenFile {
 struct Unmappable;
 
 impl Backing for Unmappable {
-    fn page(&self, _: u64) -> Result<Frame, BackingError> {
+    fn page(&self, _: u64, _: &dyn Payer) -> Result<Frame, BackingError> {
         Err(BackingError::NoPage)
     }
 
@@ -52,8 +53,8 @@ impl Backing for Unmappable {
 }
 
 impl Backing for OpenFile {
-    fn page(&self, index: u64) -> Result<Frame, BackingError> {
-        self.object.page(index)
+    fn page(&self, index: u64, payer: &dyn Payer) -> Result<Frame, BackingError> {
+        self.object.page(index, payer)
     }
 
     fn name(&self) -> BackingName {

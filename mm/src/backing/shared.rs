@@ -12,6 +12,7 @@ use super::{Backing, BackingError, BackingName, Placement};
 use crate::addr::Frame;
 use crate::error::Errno;
 use crate::phys::{Contents, FrameKind, Frames};
+use crate::promise::{Payer, Promise};
 use crate::vma::VmFlags;
 
 bitflags! {
@@ -40,10 +41,22 @@ enum Origin {
     File,
 }
 
+/// What an object's pages are to the commit limit.
+#[derive(Debug)]
+enum Payment {
+    /// Nothing: it stands for something else, such as a file on a disk.
+    Free,
+    /// All were promised when it was made (Linux's `shmem_acct_size`).
+    Whole(Promise),
+    /// Each is promised when it comes into being (Linux's `shmem_acct_blocks`).
+    EachPage(Promise),
+}
+
 /// A shared memory object.
 #[derive(Debug)]
 pub struct SharedMemory {
     origin: Origin,
+    payment: Payment,
     pages: AtomicU64,
     seals: AtomicU32,
     name: BackingName,
@@ -64,10 +77,33 @@ impl SharedMemory {
     pub fn file(frames: Arc<Frames>, pages: u64, name: BackingName) -> Self {
         SharedMemory {
             origin: Origin::File,
+            payment: Payment::Free,
             pages: AtomicU64::new(pages),
             seals: AtomicU32::new(0),
             name,
             cache: PageCache::new(frames, FrameKind::Shared),
+        }
+    }
+
+    /// The same object, all of whose pages have been promised: what `MAP_SHARED|MAP_ANONYMOUS` makes.
+    #[must_use]
+    pub fn promised(self, promise: Promise) -> Self {
+        SharedMemory { payment: Payment::Whole(promise), ..self }
+    }
+
+    /// The same object, each page of which will be promised when it comes into being: a memfd, or
+    /// shared memory with `MAP_NORESERVE`. `nothing` is [`System::no_promise`](crate::system::System::no_promise).
+    #[must_use]
+    pub fn promised_by_page(self, nothing: Promise) -> Self {
+        SharedMemory { payment: Payment::EachPage(nothing), ..self }
+    }
+
+    /// How many pages it has been promised.
+    #[must_use]
+    pub fn promised_pages(&self) -> u64 {
+        match &self.payment {
+            Payment::Free => 0,
+            Payment::Whole(promise) | Payment::EachPage(promise) => promise.pages(),
         }
     }
 
@@ -112,19 +148,29 @@ impl SharedMemory {
     }
 
     fn forget(&self, pages: Range<u64>) -> Result<(), Errno> {
-        self.cache.forget(pages).map_err(|broken| {
+        let gone = self.cache.forget(pages).map_err(|broken| {
             log::error!("shared memory cannot give up pages: {broken}");
             Errno::EIO
-        })
+        })?;
+        if let Payment::EachPage(promise) = &self.payment {
+            promise.give_back(gone);
+        }
+        Ok(())
     }
 }
 
 impl Backing for SharedMemory {
-    fn page(&self, index: u64) -> Result<Frame, BackingError> {
+    fn page(&self, index: u64, payer: &dyn Payer) -> Result<Frame, BackingError> {
         if index >= self.pages() {
             return Err(BackingError::NoPage);
         }
-        self.cache.page(index, Contents::Zeroed, |_, _| Ok(()))
+        self.cache.page(index, Contents::Zeroed, |_, _| {
+            if let Payment::EachPage(promise) = &self.payment {
+                // Linux says `ENOSPC` here, so that the access gets a `SIGBUS` and nobody is killed.
+                promise.join(&payer.promise(1).map_err(|_| BackingError::NoPage)?);
+            }
+            Ok(())
+        })
     }
 
     fn name(&self) -> BackingName {

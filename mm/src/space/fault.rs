@@ -147,7 +147,15 @@ impl AddressSpace {
             // Before the backing is asked, so also where it has no such page (`do_cow_fault`).
             self.prepare_anon(at.vma);
         }
-        let frame = self.backing_page(at, backing, at.page)?;
+        let access = entry_access(at.vma.flags, Owner::Backing);
+        let frame = match self.backing_page(at, backing, at.page) {
+            Err(error) if at.kind != AccessKind::Write => {
+                // Linux looks around before it asks for the page itself (`do_fault_around`).
+                self.map_around(at, backing, words, access)?;
+                return Err(error);
+            }
+            page => page?,
+        };
         let faults = &self.counters.faults;
         if copies {
             let copied = self.copy_page(at, frame);
@@ -157,7 +165,6 @@ impl AddressSpace {
             faults.copied.fetch_add(1, Ordering::Relaxed);
             return Ok(());
         }
-        let access = entry_access(at.vma.flags, Owner::Backing);
         self.install(at.slot, Entry::leaf(frame, Owner::Backing, access, at.touch()))?;
         faults.backed.fetch_add(1, Ordering::Relaxed);
         if at.kind == AccessKind::Write {
@@ -262,7 +269,7 @@ impl AddressSpace {
         page: VirtAddr,
     ) -> Result<Frame, AccessError> {
         let index = at.vma.page_index(page);
-        backing.page(index).map_err(|error| match error {
+        backing.page(index, self).map_err(|error| match error {
             BackingError::NoPage => Fault::NoBacking(at.addr).into(),
             BackingError::OutOfMemory => Fault::OutOfMemory(at.addr).into(),
             BackingError::Broken(broken) => broken.into(),

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use super::{AddressSpace, Ahead, Counters, PageClass};
 use crate::addr::PAGE_SIZE;
 use crate::error::{CallResult, Errno};
+use crate::hooks::Invalidation;
 use crate::paging::{Entry, Owner, PageTable, Touch};
 use crate::phys::{Contents, FrameKind};
 use crate::rules::Rule;
@@ -59,33 +60,47 @@ impl AddressSpace {
     /// Gives the child the pages that it would otherwise not find again: the process's own ones, each
     /// as a copy, and the guards. Pages of backings it finds there.
     fn copy_pages(&self, child: &AddressSpace) -> CallResult<()> {
-        let frames = self.system.frames();
         // Linux's `vma_needs_copy`: what was never written to is not looked at.
         let needed = |vma: &&Vma| {
             let kept = vma.anon().is_some() || vma.flags.contains(VmFlags::MAYBE_GUARD);
             kept && !vma.flags.contains(VmFlags::WIPEONFORK)
         };
         for vma in child.vmas.iter().filter(needed) {
-            for leaf in self.table.cursor(vma.range()) {
-                let entry = leaf.entry;
-                if !entry.is_guard() && entry.owner() != Owner::Process {
-                    continue;
-                }
-                // The table first: what fails after the copy was made would leave the copy behind.
-                let words = child.table.ensure(leaf.addr)?;
-                let touch = if entry.is_dirty() { Touch::Written } else { Touch::Read };
-                let copy = match entry.frame() {
-                    Some(frame) => {
-                        let copy = frames.alloc(FrameKind::Anonymous, Contents::Any)?;
-                        frames.memory().copy(frame, copy);
-                        child.counters.resident.add(PageClass::Own);
-                        Entry::leaf(copy, Owner::Process, entry.access(), touch)
-                    }
-                    None => entry,
-                };
-                let at = crate::addr::index((leaf.addr.get() / PAGE_SIZE) & 511);
-                words[at].store(copy.raw(), Ordering::Release);
+            // Where Linux would let both share the pages until one writes (`is_cow_mapping`).
+            let may = vma.flags & (VmFlags::SHARED | VmFlags::MAYWRITE);
+            if may == VmFlags::MAYWRITE {
+                self.invalidate(vma.range(), Invalidation::Fork, |space| {
+                    space.copy_part(child, vma)
+                })?;
+            } else {
+                self.copy_part(child, vma)?;
             }
+        }
+        Ok(())
+    }
+
+    /// The pages of one VMA (`copy_page_range`).
+    fn copy_part(&self, child: &AddressSpace, vma: &Vma) -> CallResult<()> {
+        let frames = self.system.frames();
+        for leaf in self.table.cursor(vma.range()) {
+            let entry = leaf.entry;
+            if !entry.is_guard() && entry.owner() != Owner::Process {
+                continue;
+            }
+            // The table first: what fails after the copy was made would leave the copy behind.
+            let words = child.table.ensure(leaf.addr)?;
+            let touch = if entry.is_dirty() { Touch::Written } else { Touch::Read };
+            let copy = match entry.frame() {
+                Some(frame) => {
+                    let copy = frames.alloc(FrameKind::Anonymous, Contents::Any)?;
+                    frames.memory().copy(frame, copy);
+                    child.counters.resident.add(PageClass::Own);
+                    Entry::leaf(copy, Owner::Process, entry.access(), touch)
+                }
+                None => entry,
+            };
+            let at = crate::addr::index((leaf.addr.get() / PAGE_SIZE) & 511);
+            words[at].store(copy.raw(), Ordering::Release);
         }
         Ok(())
     }

@@ -7,9 +7,10 @@ use crate::addr::{PAGE_SHIFT, PageRange, VirtAddr, page_align};
 use crate::backing::{Backing, FileMode, HugePool, Placement, SharedMemory};
 use crate::error::{CallResult, Errno};
 use crate::paging::FlushBatch;
+use crate::promise::Payer;
 use crate::rules::Rule;
 use crate::vma::limits::Capabilities;
-use crate::vma::merge::{Origin, insert_merged};
+use crate::vma::merge::Origin;
 use crate::vma::place::{PlaceRequest, PlaceSource, get_unmapped_area};
 use crate::vma::{MapFlags, MapType, Prot, VmFlags, Vma};
 
@@ -53,7 +54,8 @@ impl AddressSpace {
     /// `mmap_min_addr`; `EEXIST` with `MAP_FIXED_NOREPLACE`; `EPERM`, `EAGAIN` locking; what the file
     /// forbids (`EOVERFLOW`, `EOPNOTSUPP`, `EACCES`, `EPERM`, `ENODEV`); `EINVAL` the type, or growing
     /// where that cannot be; `EACCES` writable and executable under MDWE; `EPERM` over a sealed VMA;
-    /// `ENOMEM` `RLIMIT_AS`, `RLIMIT_DATA`, the commit limit.
+    /// `ENOMEM` `RLIMIT_AS`, `RLIMIT_DATA`, the commit limit. Nothing has changed then, except that what
+    /// shared memory was to replace is gone when its own promise is refused.
     /// Source: mmap(2), Linux's `mm/mmap.c` and `mm/vma.c`.
     pub fn mmap(&mut self, request: &MapRequest) -> CallResult<VirtAddr> {
         if !request.offset.is_multiple_of(1 << PAGE_SHIFT) {
@@ -148,9 +150,6 @@ impl AddressSpace {
             vma.backing = Some(Arc::clone(file));
             vma.pgoff = pgoff;
         } else if vm.contains(VmFlags::SHARED) && self.rule(Rule::SharedObject) {
-            let frames = Arc::clone(self.system.frames());
-            let object = SharedMemory::new(frames, pages, self.system.new_inode());
-            vma.backing = Some(Arc::new(object));
             vma.pgoff = 0;
         }
         Ok((vma, vm))
@@ -211,13 +210,18 @@ impl AddressSpace {
             freed = 0;
             vma.flags |= VmFlags::ACCOUNT;
         }
+        // While what is there still counts, as in Linux.
+        let object = self.new_shared_object(&vma);
         if old.pages > 0 {
             let mut batch = FlushBatch::new();
             self.remove_gathered(range, &mut batch);
             self.system.uncommit(freed);
             self.finish(batch)?;
         }
-        if let Some(backing) = &vma.backing {
+        if let Some(object) = object {
+            // What was there stays gone if there is none: Linux leaves a hole likewise.
+            vma.backing = Some(Arc::new(object?));
+        } else if let Some(backing) = &vma.backing {
             // What was there stays gone if this fails: Linux leaves a hole likewise.
             vma.flags = match backing.map(vma.flags) {
                 Ok(flags) => flags,
@@ -233,19 +237,35 @@ impl AddressSpace {
         let unlocked =
             vma.flags.contains(VmFlags::LOCKED) && vma.flags.intersects(VmFlags::UNLOCKABLE);
         let apart = vma.backing.is_some() && !self.rule(Rule::FileOffset);
-        let (start, merged) = if apart {
+        let start = if apart {
             let _ = self.vmas.insert(vma);
-            (range.start(), None)
+            range.start()
         } else {
-            insert_merged(&mut self.vmas, vma, Origin::New)
+            self.insert_merged(vma, Origin::New)
         };
-        self.counters.merges.count(merged);
         if unlocked {
             // Only now, as Linux does: what is mapped beside it later finds other flags.
             self.change_flags(start, |flags| flags.difference(VmFlags::LOCKED_MASK));
         }
         self.tell_mapped(start);
         Ok(())
+    }
+
+    /// The object behind shared memory without a file, if that is what the VMA is (Linux's
+    /// `shmem_zero_setup` and `shmem_acct_size`). Nobody but the VMA has it, so its pages are promised
+    /// now or, with `VM_NORESERVE`, one by one.
+    fn new_shared_object(&self, vma: &Vma) -> Option<Result<SharedMemory, Errno>> {
+        let anonymous = vma.backing.is_none() && vma.flags.contains(VmFlags::SHARED);
+        if !anonymous || !self.rule(Rule::SharedObject) {
+            return None;
+        }
+        let (frames, pages) = (Arc::clone(self.system.frames()), vma.range().pages());
+        let object = SharedMemory::new(frames, pages, self.system.new_inode());
+        Some(if vma.flags.contains(VmFlags::NORESERVE) {
+            Ok(object.promised_by_page(self.system.no_promise()))
+        } else {
+            self.promise(pages).map(|promise| object.promised(promise))
+        })
     }
 
     /// Tells that memory was mapped, which is part of the VMA at `start` now.

@@ -11,6 +11,7 @@
 //! ```
 
 mod access;
+mod adjust;
 mod advise;
 mod brk;
 mod control;
@@ -59,15 +60,16 @@ pub use users::{Left, SpaceHolder, SpaceUser};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::addr::{PAGE_SHIFT, PageRange, VirtAddr};
+use crate::addr::{PAGE_SHIFT, PageRange};
 use crate::error::Errno;
 use crate::paging::{Entry, FlushBatch, PageTable};
 use crate::phys::AllocError;
+use crate::promise::{Payer, Promise};
 use crate::rules::Rule;
+use crate::sysctl::Claimant;
 use crate::system::System;
 use crate::vma::account::{Account, is_data};
 use crate::vma::limits::{Capabilities, Limits};
-use crate::vma::split::{cut_out, modify};
 use crate::vma::tree::Tree;
 use crate::vma::{VmFlags, Vma};
 use counters::Ahead;
@@ -201,7 +203,8 @@ impl AddressSpace {
 
     /// Promises `pages` more (Linux's `security_vm_enough_memory_mm`).
     fn commit(&self, pages: u64) -> Result<(), Errno> {
-        self.system.commit(pages, self.account.total)
+        let capabilities = self.limits.capabilities;
+        self.system.commit(pages, Claimant { mapped: self.account.total, capabilities })
     }
 
     /// Makes sure that `vmas` more VMAs can be inserted, so that inserting them cannot fail.
@@ -215,38 +218,6 @@ impl AddressSpace {
     /// Whether one of the hidden rules applies.
     fn rule(&self, rule: Rule) -> bool {
         self.system.rules.apply(rule)
-    }
-
-    /// Gives a part of a VMA other attributes (`vma_modify`), and accounts for it. Returns where the
-    /// VMA ends that it is part of then.
-    ///
-    /// # Errors
-    /// `ENOMEM`: it would have to be cut and there are too many VMAs, or no memory for one more.
-    fn modify(&mut self, changed: Vma, old: VmFlags) -> Result<VirtAddr, Errno> {
-        let (flags, pages) = (changed.flags, changed.range().pages());
-        let max = self.max_map_count();
-        self.reserve(2)?;
-        let (end, merged) = if self.rule(Rule::Rejoin) {
-            modify(&mut self.vmas, changed, max)?
-        } else {
-            (cut_out(&mut self.vmas, changed, max)?, None)
-        };
-        self.counters.merges.count(merged);
-        self.account.remove(old, pages);
-        self.account.add(flags, pages);
-        Ok(end)
-    }
-
-    /// Gives a part of the VMA that contains it other flags. See [`Self::modify`].
-    ///
-    /// # Errors
-    /// As [`Self::modify`].
-    fn modify_flags(&mut self, range: PageRange, flags: VmFlags) -> Result<VirtAddr, Errno> {
-        let vma = self.vmas.find_exact(range.start()).ok_or(Errno::ENOMEM)?;
-        let old = vma.flags;
-        let mut changed = vma.part(range);
-        changed.flags = flags;
-        self.modify(changed, old)
     }
 
     /// Removes the pages of `range` from the page table; the VMAs stay (Linux's `zap_page_range`).
@@ -281,6 +252,13 @@ impl AddressSpace {
     fn tables_worth_keeping(&self) -> u64 {
         let needed = self.account.total / 512 + 4 * self.vmas.len() as u64;
         256 + 2 * needed
+    }
+}
+
+impl Payer for AddressSpace {
+    fn promise(&self, pages: u64) -> Result<Promise, Errno> {
+        self.commit(pages)?;
+        Ok(self.system.held(pages))
     }
 }
 

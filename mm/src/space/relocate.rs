@@ -10,7 +10,7 @@ use crate::hooks::Invalidation;
 use crate::paging::{Entry, FlushBatch};
 use crate::rules::Rule;
 use crate::vma::VmFlags;
-use crate::vma::merge::{Origin, insert_merged};
+use crate::vma::merge::Origin;
 
 impl AddressSpace {
     /// Moves `old_len` bytes at `addr` to the free range of `new_len` bytes at `new_addr`.
@@ -55,8 +55,7 @@ impl AddressSpace {
         let peak = self.account.peak;
         self.account.add(flags, target.pages());
         self.account.peak = peak;
-        let (merged, how) = insert_merged(&mut self.vmas, moved, Origin::Moved);
-        self.counters.merges.count(how);
+        let merged = self.insert_merged(moved, Origin::Moved);
         // Nobody asked to hear of moves: the whole VMA that it is part of now is watched no longer
         // (`mremap_userfaultfd_prep`).
         self.vmas.update(merged, |vma| {
@@ -75,7 +74,7 @@ impl AddressSpace {
             } else if !keeps {
                 // What was promised for the source is promised for the target now.
                 self.gather(old)?;
-                self.tell_files_unmapped(old);
+                self.invalidate(old, Invalidation::Unmap, |space| space.tell_files_unmapped(old));
                 self.remove_vmas(old);
             }
             self.finish(batch)?;

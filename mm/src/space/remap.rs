@@ -15,7 +15,7 @@ use super::AddressSpace;
 use crate::addr::{PAGE_SHIFT, PageRange, TASK_SIZE, VirtAddr, page_align};
 use crate::error::{CallResult, Errno};
 use crate::rules::Rule;
-use crate::vma::merge::{Origin, merge_new};
+use crate::vma::merge::Origin;
 use crate::vma::{MapFlags, VmFlags, Vma};
 
 bitflags! {
@@ -285,9 +285,7 @@ impl AddressSpace {
             self.commit(more.pages())?;
         }
         // The new part goes on where the VMA ends: as a VMA of its own it merges with it.
-        let merged = merge_new(&mut self.vmas, &tail, Origin::Extension);
-        self.counters.merges.count(merged.map(|merged| merged.how));
-        if merged.is_none() {
+        if self.merge_new(&tail, Origin::Extension).is_none() {
             if flags.contains(VmFlags::ACCOUNT) {
                 self.system.uncommit(more.pages());
             }

@@ -1,12 +1,12 @@
 //! munmap(2): Linux's `do_vmi_munmap`, `vms_gather_munmap_vmas`, `unmap_region`, `free_pgtables`.
 
 use super::AddressSpace;
+use super::adjust::NewHalf;
 use crate::addr::{PageRange, TASK_SIZE, VirtAddr, page_align};
 use crate::error::{CallResult, Errno};
 use crate::hooks::Invalidation;
 use crate::paging::FlushBatch;
 use crate::vma::VmFlags;
-use crate::vma::split::split_at;
 
 /// What lies in a range that is to be unmapped.
 #[derive(Clone, Copy, Debug, Default)]
@@ -66,7 +66,7 @@ impl AddressSpace {
             if first.flags.contains(VmFlags::SEALED) {
                 return Err(Errno::EPERM);
             }
-            split_at(&mut self.vmas, range.start())?;
+            self.split_at(range.start(), NewHalf::Lower)?;
         }
         let mut gathered = Gathered::default();
         let mut end = range.end();
@@ -82,7 +82,7 @@ impl AddressSpace {
             end = vma.range().end();
         }
         if end > range.end() {
-            split_at(&mut self.vmas, range.end())?;
+            self.split_at(range.end(), NewHalf::Upper)?;
         }
         Ok(gathered)
     }

@@ -12,6 +12,7 @@
 
 mod act;
 mod answers;
+mod commit;
 mod generate;
 mod in_guest;
 mod kernel;
@@ -68,6 +69,7 @@ pub fn trials() -> Vec<Trial> {
     let mut trials = vec![Trial::test("differential::random_calls", random_calls)];
     trials.push(Trial::test("differential::kernel", says_what_differs));
     trials.push(Trial::test("differential::max_map_count", max_map_count));
+    trials.push(Trial::test("differential::overcommit", commit::compare));
     trials.extend(in_guest::trials());
     trials.extend(Rule::ALL.map(|rule| {
         Trial::test(format!("differential::notices_without::{rule:?}"), move || notices(rule))

@@ -33,9 +33,10 @@ const FRAMES: u64 = 1 << 16;
 pub const STREAMS: [(i32, FileMode); 3] = [(0, BOTH), (1, BOTH), (2, FileMode::WRITE)];
 const BOTH: FileMode = FileMode::READ.union(FileMode::WRITE);
 /// Capabilities that matter to memory, by their numbers and names.
-pub const CAPABILITIES: [(u32, &str, Capabilities); 3] = [
+pub const CAPABILITIES: [(u32, &str, Capabilities); 4] = [
     (14, "CAP_IPC_LOCK", Capabilities::IPC_LOCK),
     (17, "CAP_SYS_RAWIO", Capabilities::SYS_RAWIO),
+    (21, "CAP_SYS_ADMIN", Capabilities::SYS_ADMIN),
     (23, "CAP_SYS_NICE", Capabilities::SYS_NICE),
 ];
 
@@ -72,27 +73,34 @@ pub struct Start {
     brk: u64,
     /// What the host has: promises beyond it are refused.
     total_pages: u64,
-    /// How many pages a fault brings in at most. Linux brings in one at a time, and mincore sees it.
-    fault_ahead: u64,
-    /// A rule that our side does without.
-    without: Option<Rule>,
+    /// Rules that our side does without.
+    without: Vec<Rule>,
+    /// Settings of the machine by name, the later ones last.
+    settings: Vec<(&'static str, u64)>,
 }
 
 impl Start {
     /// The same without one of our rules.
-    pub fn without(self, rule: Rule) -> Self {
-        Start { without: Some(rule), ..self }
+    pub fn without(mut self, rule: Rule) -> Self {
+        self.without.push(rule);
+        self
     }
 
-    /// The same where a fault brings in more pages than Linux's.
-    pub fn with_fault_ahead(self, pages: u64) -> Self {
-        Start { fault_ahead: pages, ..self }
+    /// The same on a machine with so many pages of memory.
+    pub fn on_machine(self, total_pages: u64) -> Self {
+        Start { total_pages, ..self }
+    }
+
+    /// The same with these settings of the machine (`vm.*`) beside those that it has.
+    pub fn set(mut self, settings: &[(&'static str, u64)]) -> Self {
+        self.settings.extend(settings);
+        self
     }
 
     /// Checks every invariant of a process, but not without a rule: then it is the comparison that has
     /// to notice.
     pub fn is_sound(&self, model: &Model, process: u8) -> std::result::Result<(), Failed> {
-        if self.without.is_some() { Ok(()) } else { model.audit(process) }
+        if !self.without.is_empty() { Ok(()) } else { model.audit(process) }
     }
 
     /// Where the kernel's own pages begin that lie above everything it places.
@@ -116,9 +124,10 @@ impl Start {
         ADDR_NO_RANDOMIZE
     }
 
-    /// The machine's settings.
-    pub fn sysctls(&self) -> [(&'static str, u64); 2] {
-        [("mmvisor.total_pages", self.total_pages), ("mmvisor.fault_ahead", self.fault_ahead)]
+    /// The machine's settings, in the order in which they are made.
+    pub fn settings(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let memory = ("mmvisor.total_pages", self.total_pages);
+        std::iter::once(memory).chain(self.settings.iter().copied())
     }
 
     /// Asks a player.
@@ -128,10 +137,15 @@ impl Start {
         script.step(0, Op::VmFlags { start: 0, end: TASK_SIZE });
         script.call(BRK, &[0]);
         let answers = oracle.run(&script)?;
-        let [Answer::Maps(vmas), Answer::VmFlags(flags), Answer::Result { value: Ok(brk), .. }] =
-            &answers[..]
-        else {
-            return Err(format!("the starting state: {answers:?}").into());
+        let (vmas, flags, brk) = match &answers[..] {
+            [Answer::Maps(vmas), Answer::VmFlags(flags), Answer::Result { value: Ok(brk), .. }] => {
+                (vmas.clone(), flags, brk)
+            }
+            // Kernels before 6.11 have no PROCMAP_QUERY.
+            [Answer::Error(_), Answer::VmFlags(flags), Answer::Result { value: Ok(brk), .. }] => {
+                (flags.iter().map(|(range, flags)| vma_of(range, flags)).collect(), flags, brk)
+            }
+            _ => return Err(format!("the starting state: {answers:?}").into()),
         };
         let lines = vmas.iter().zip(flags).enumerate().map(|(at, (vma, (_, flags)))| {
             let names = flags.split_whitespace().filter_map(|n| n.as_bytes().try_into().ok());
@@ -142,8 +156,9 @@ impl Start {
             lines: lines.collect(),
             brk: *brk,
             total_pages: total_pages()?,
-            fault_ahead: 1,
-            without: None,
+            without: Vec::new(),
+            // Linux brings in a page at a time, and mincore sees it.
+            settings: vec![("mmvisor.fault_ahead", 1)],
         })
     }
 }
@@ -157,6 +172,22 @@ fn total_pages() -> std::result::Result<u64, Failed> {
     };
     let both = kib("MemTotal:").zip(kib("SwapTotal:"));
     both.map(|(memory, swap)| (memory + swap) / 4).ok_or_else(|| "no MemTotal".into())
+}
+
+/// A VMA as far as its flags tell. Of a file nothing is known, but for the sake of shared memory.
+fn vma_of(range: &Range<u64>, flags: &str) -> Vma {
+    let has = |name: &str| flags.split_whitespace().any(|flag| flag == name);
+    let bit = |name: &str, bit: u8| if has(name) { bit } else { 0 };
+    let name = match () {
+        () if has("gd") => Name::Stack,
+        () if has("pf") => Name::Vvar,
+        () if has("de") && has("ex") => Name::Vdso,
+        () => Name::None,
+    };
+    let permissions = bit("rd", Vma::READ) | bit("wr", Vma::WRITE) | bit("ex", Vma::EXEC);
+    let (start, end, inode) = (range.start, range.end, u64::from(has("sh")));
+    let flags = permissions | bit("sh", Vma::SHARED);
+    Vma { start, end, offset: 0, inode, flags, name, device: 0 }
 }
 
 fn starting_line(at: usize, vma: &Vma, flags: VmFlagNames) -> MapLine {
@@ -204,13 +235,16 @@ impl Model {
     pub fn on(start: &Start, mut linux: Linux) -> std::result::Result<Self, Failed> {
         linux.start(Task(0)).map_err(|error| error.to_string())?;
         linux.import(Task(0), &start.lines).map_err(|error| error.to_string())?;
-        if let Some(rule) = start.without {
+        for &rule in &start.without {
             linux.system().rules.switch_off(rule);
         }
-        for (name, value) in start.sysctls() {
+        for (name, value) in start.settings() {
             let setting = Setting::Sysctl { name: name.to_owned(), value };
-            let set = linux.configure(Task(0), &setting).map_err(|error| error.to_string())?;
-            assert_eq!(set, Reply::Is(()), "{name}");
+            if linux.configure(Task(0), &setting).map_err(|error| error.to_string())?
+                != Reply::Is(())
+            {
+                return Err(format!("{name} is not modelled").into());
+            }
         }
         for (fd, mode) in STREAMS {
             linux.open(Task(0), fd, ObjectKind::Unmappable, 0, mode, Seals::empty())?;
@@ -389,6 +423,16 @@ impl Model {
 }
 
 impl Model {
+    /// Pages promised to all processes and objects.
+    pub fn committed(&self) -> u64 {
+        self.linux.system().committed()
+    }
+
+    /// How many may be at most where all are counted.
+    pub fn commit_limit(&self) -> u64 {
+        self.linux.system().sysctl.commit_limit()
+    }
+
     /// Sets the most VMAs.
     pub fn set_max_map_count(&mut self, count: u64) {
         self.linux.system().sysctl.set_max_map_count(count);

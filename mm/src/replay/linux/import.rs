@@ -8,6 +8,7 @@ use super::{Linux, Task};
 use crate::addr::{Frame, PAGE_SHIFT, PageRange, VirtAddr};
 use crate::backing::{Backing, BackingError, BackingName, FileMode, OpenFile, Placement};
 use crate::error::{Broken, CallResult, Errno};
+use crate::promise::Payer;
 use crate::replay::trace::{AnonOrigin, MapLine};
 use crate::vma::{AnonId, Lineage, VmFlags, Vma};
 
@@ -36,7 +37,7 @@ impl Special {
 }
 
 impl Backing for Special {
-    fn page(&self, _: u64) -> Result<Frame, BackingError> {
+    fn page(&self, _: u64, _: &dyn Payer) -> Result<Frame, BackingError> {
         Err(BackingError::NoPage)
     }
 

@@ -10,6 +10,7 @@ use crate::backing::{
     Backing, BackingError, BackingName, FileMode, OpenFile, Placement, Seals, SharedMemory, no_sync,
 };
 use crate::error::{Broken, Errno};
+use crate::promise::Payer;
 use crate::rules::Rule;
 use crate::vma::{MapFlags, VmFlags};
 
@@ -32,8 +33,8 @@ pub(super) const LONG_ENOUGH: u64 = u64::MAX >> PAGE_SHIFT;
 struct RegularFile(SharedMemory);
 
 impl Backing for RegularFile {
-    fn page(&self, index: u64) -> Result<Frame, BackingError> {
-        self.0.page(index)
+    fn page(&self, index: u64, payer: &dyn Payer) -> Result<Frame, BackingError> {
+        self.0.page(index, payer)
     }
 
     fn name(&self) -> BackingName {
@@ -65,11 +66,12 @@ impl Linux {
     /// A memfd or another object of shared memory, of so many pages.
     pub(super) fn shared_memory(&self, pages: u64, name: BackingName) -> SharedMemory {
         SharedMemory::file(Arc::clone(self.system.frames()), pages, name)
+            .promised_by_page(self.system.no_promise())
     }
 
     /// A regular file of so many pages.
     pub(super) fn regular_file(&self, pages: u64, name: BackingName) -> Arc<dyn Backing> {
-        Arc::new(RegularFile(self.shared_memory(pages, name)))
+        Arc::new(RegularFile(SharedMemory::file(Arc::clone(self.system.frames()), pages, name)))
     }
 
     /// Makes `fd` refer to a new object of so many pages; `seals` are a memfd's.

@@ -77,6 +77,25 @@ fn a_second_read_of_a_file_page_needs_no_flush_and_breaking_cow_needs_one() {
 }
 
 #[test]
+fn a_read_past_the_end_of_a_file_brings_in_the_pages_around_it_and_is_a_sigbus() {
+    let m = machine();
+    let request = MapRequest {
+        addr: page(0),
+        len: 4 * PAGE_SIZE,
+        prot: RW,
+        flags: MapFlags::FIXED | MapType::Private.into(),
+        file: Some(file_of(&m)),
+        offset: 0,
+    };
+    let resident = || m.space.look().counters().resident.backed();
+    m.space.change().mmap(&request).unwrap();
+    assert_eq!(fault_of(m.store(page(3), 1)), Fault::NoBacking(page(3)));
+    assert_eq!(resident(), 0, "a write looks at its own page alone");
+    assert_eq!(fault_of(m.load(page(3))), Fault::NoBacking(page(3)));
+    assert_eq!(resident(), 2);
+}
+
+#[test]
 fn a_map_that_its_file_refuses_at_last_gives_its_promise_back_and_leaves_a_hole() {
     let m = machine();
     map_at(&m, 0, 2, RW).unwrap();

@@ -2,6 +2,7 @@
 //! model.
 
 mod change;
+mod commit;
 mod failure;
 mod files;
 mod fork;
@@ -10,7 +11,7 @@ mod model;
 mod touch;
 
 use super::*;
-use crate::addr::PAGE_SIZE;
+use crate::addr::{PAGE_SIZE, VirtAddr};
 use crate::error::{AccessError, CallError, CallResult, Fault};
 use crate::inspect::{audit, maps_text};
 use crate::paging::AccessKind;

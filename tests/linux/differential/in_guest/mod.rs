@@ -91,13 +91,13 @@ fn notices(flush: FlushPolicy) -> Result<Completion, Failed> {
 }
 
 /// How many pages a fault may bring in, in a seed's sequence.
-fn fault_ahead(seed: u64) -> u64 {
-    FAULT_AHEAD[index(seed) % FAULT_AHEAD.len()]
+fn fault_ahead(seed: u64) -> [(&'static str, u64); 1] {
+    [("mmvisor.fault_ahead", FAULT_AHEAD[index(seed) % FAULT_AHEAD.len()])]
 }
 
 /// Fails if software and guest differ, with the shortest acts that show it.
 pub fn check(start: &Start, seed: u64, acts: Vec<Act>) -> Result<(), Failed> {
-    let start = &start.clone().with_fault_ahead(fault_ahead(seed));
+    let start = &start.clone().set(&fault_ahead(seed));
     let Some(difference) = compare(start, &acts, FlushPolicy::Chosen)? else { return Ok(()) };
     let (acts, difference) = shrink::shrink(acts, difference, |fewer| {
         compare(start, fewer, FlushPolicy::Chosen).ok().flatten()

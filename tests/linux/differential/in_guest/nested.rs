@@ -62,7 +62,7 @@ fn run(kind: Kind, env: &[(&str, &str)]) -> Result<Vec<JobResult>, Failed> {
     let mut traces = Vec::new();
     for seed in 1..=SEQUENCES {
         let sequence = generate::sequence(&start, seed, LENGTH)?;
-        let start = start.clone().with_fault_ahead(super::fault_ahead(seed));
+        let start = start.clone().set(&super::fault_ahead(seed));
         traces.push(as_trace::trace(&start, &sequence.acts)?);
     }
     let machine = Machine::new(kind).executable(Path::new(MMVISOR)).time_limit(LIMIT);

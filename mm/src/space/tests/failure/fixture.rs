@@ -86,6 +86,7 @@ pub(super) struct Fixture {
     pub(super) memfd: Arc<dyn Backing>,
     pub(super) uffd: Arc<Userfault>,
     vetoes: Arc<Vetoes>,
+    system: Arc<System>,
 }
 
 impl Fixture {
@@ -96,11 +97,13 @@ impl Fixture {
             System::new(Arc::clone(&frames), Box::new(Arc::clone(&sink)), KernelHalf::default());
         let vetoes = Arc::new(Vetoes::default());
         system.set_guardian(Box::new(Veto(Arc::clone(&vetoes))));
-        let space = AddressSpace::new(Arc::new(system), Limits::default()).unwrap();
+        let system = Arc::new(system);
+        let space = AddressSpace::new(Arc::clone(&system), Limits::default()).unwrap();
         let m = SoftwareMachine { space: SharedSpace::new(space), sink, frames };
         let name = BackingName { inode: 9, path: "/memfd:x".to_owned(), ..Default::default() };
-        let memfd: Arc<dyn Backing> = Arc::new(SharedMemory::file(Arc::clone(&m.frames), 16, name));
-        let fixture = Fixture { file: file_of(&m), memfd, uffd: Arc::default(), vetoes, m };
+        let memfd = SharedMemory::file(Arc::clone(&m.frames), 16, name);
+        let memfd = Arc::new(memfd.promised_by_page(system.no_promise()));
+        let fixture = Fixture { file: file_of(&m), memfd, uffd: Arc::default(), vetoes, system, m };
         fixture.fill();
         fixture
     }
@@ -173,13 +176,14 @@ impl Fixture {
         }
     }
 
-    /// Ends the space: not a frame may be left.
+    /// Ends the space: not a frame may be left, nor a promise.
     pub(super) fn end(self) {
-        let Fixture { m, file, memfd, .. } = self;
+        let Fixture { m, file, memfd, system, .. } = self;
         m.space.exit().unwrap();
         drop((file, memfd));
         let stats = m.frames.stats();
         assert_eq!((stats.pages, stats.tables), (0, 0), "frames are left after the end");
+        assert_eq!(system.committed(), 0, "promises are left after the end");
     }
 }
 

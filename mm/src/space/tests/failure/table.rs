@@ -97,6 +97,11 @@ fn maps() -> Vec<Case> {
         case("mmap without reserve", |f| mmap(f, 0, 4, RW, MapFlags::NORESERVE)),
         case("mmap that grows down", |f| mmap(f, 0, 4, RW, MapFlags::GROWSDOWN)),
         case("mmap of shared memory", |f| mmap(f, 0, 4, RW, MapType::Shared.into())),
+        case("mmap of shared memory over others", |f| addr(f.map(2, 14, MapType::Shared, None)))
+            .on(Kind::Promise, &[(Told::Refusal, Leaves::Without(2, 16))]),
+        case("mmap of shared memory without reserve", |f| {
+            mmap(f, 0, 4, RW, MapFlags::NORESERVE | MapType::Shared.into())
+        }),
         case("mmap of droppable memory", |f| mmap(f, 0, 4, RW, MapType::Droppable.into())),
         case("mmap of huge pages", |f| {
             mmap(f, 0, 512, RW, MapFlags::HUGETLB | MapFlags::NORESERVE)
@@ -323,7 +328,8 @@ fn locks() -> Vec<Case> {
         case("munlock of a VMA", unlock(30, 4)),
         case("mlockall of what is there", lock_all(1))
             .on(Kind::Vmas, &all_the_same)
-            .without_pages(),
+            .without_pages()
+            .on(Kind::Promise, &[(Told::Nothing, Leaves::Vmas)]),
         case("mlockall of what comes", lock_all(2)),
         case("munlockall", |f| {
             f.m.space.change().munlockall();
@@ -362,7 +368,8 @@ fn attributes() -> Vec<Case> {
         case("remap_file_pages", |f| {
             done(f.m.space.change().remap_file_pages(page(41), 2 * PAGE_SIZE, 0, 12, 0))
         })
-        .without_pages(),
+        .without_pages()
+        .on(Kind::Promise, &[(Told::Nothing, Leaves::Vmas)]),
         case("msync", |f| done(f.m.space.change().msync(page(0), 4 * PAGE_SIZE, 4))),
         case("mincore", |f| {
             let pages = f.m.space.look().mincore(page(0), 4 * PAGE_SIZE);
@@ -392,6 +399,9 @@ fn faults() -> Vec<Case> {
             .on(Kind::Frame, &around),
         case("a write to shared memory", fault(200, write))
             .after(map_shared)
+            .on(Kind::Frame, &around),
+        case("a write to a memfd that has no such page yet", fault(41, write))
+            .on(Kind::Promise, &[(Told::NoBacking, Leaves::Same)])
             .on(Kind::Frame, &around),
         case("a read of a file", fault(200, read)).after(map_file).on(Kind::Frame, &around),
         case("a write to a file's page", fault(200, write))

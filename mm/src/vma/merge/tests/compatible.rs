@@ -3,6 +3,7 @@
 use super::*;
 use crate::addr::Frame;
 use crate::backing::{BackingError, BackingName};
+use crate::promise::Payer;
 use crate::vma::Userfault;
 use crate::vma::policy::Policy;
 
@@ -20,7 +21,7 @@ enum Hook {
 }
 
 impl Backing for File {
-    fn page(&self, _: u64) -> Result<Frame, BackingError> {
+    fn page(&self, _: u64, _: &dyn Payer) -> Result<Frame, BackingError> {
         Err(BackingError::NoPage)
     }
 
