@@ -5,7 +5,7 @@ CARGO ?= cargo
 PROFILE := release
 BIN := target/$(PROFILE)
 
-.PHONY: run test linker deps nested-setup build bench check fuzz-linux fuzz-mm miri clean
+.PHONY: run test linker deps nested-setup build bench check fuzz-linux fuzz-guest fuzz-mm miri clean
 
 ## Runs the tour: a payload that maps, touches, protects, splits, merges and unmaps memory.
 run: build
@@ -39,6 +39,12 @@ N ?= 1000000
 SEED ?=
 fuzz-linux: linker
 	MMVISOR_FUZZ_CALLS=$(N) MMVISOR_FUZZ_SEED=$(SEED) \
+	    $(CARGO) test --release --package mmvisor --test linux -- differential --nocapture
+
+## The same, and in a guest under the host's KVM too: page faults and flushes are then the hardware's.
+fuzz-guest: N = 100000
+fuzz-guest: linker
+	MMVISOR_FUZZ_GUEST=1 MMVISOR_FUZZ_CALLS=$(N) MMVISOR_FUZZ_SEED=$(SEED) \
 	    $(CARGO) test --release --package mmvisor --test linux -- differential --nocapture
 
 ## The memory manager under libFuzzer, for FUZZ_SECONDS; `make test` runs the same target on random

@@ -14,6 +14,7 @@ pub const PORT_FAULT: u16 = 0x4e;
 ///               + 0x1000   exception entries  supervisor, read-only, executable
 ///               + 0x2000   GDT                supervisor, read-only
 ///               + 0x3000   IDT                supervisor, read-only
+///               + 0x4000   accesses           user, read-only, executable; only where traces are replayed
 ///   VCPU_BASE + n * VCPU_STRIDE
 ///               + 0x0000   TSS of vCPU n      supervisor, read-only to the guest's code
 ///               + 0x1000   ring-0 stack       supervisor, writable
@@ -27,6 +28,8 @@ pub const ENTRY_PAGE: u64 = KERNEL_BASE + 0x1000;
 pub const GDT_PAGE: u64 = KERNEL_BASE + 0x2000;
 /// The interrupt descriptor table's page.
 pub const IDT_PAGE: u64 = KERNEL_BASE + 0x3000;
+/// The page of accesses, in machines that replay traces.
+pub const ACCESS_PAGE: u64 = KERNEL_BASE + 0x4000;
 /// The first vCPU's pages.
 pub const VCPU_BASE: u64 = KERNEL_BASE + 0x10_0000;
 /// Bytes from one vCPU's pages to the next one's.
@@ -37,6 +40,15 @@ pub const STUB_CALL: u64 = 0;
 /// Offset in the stub page where a 32-bit `SYSCALL` lands on AMD (MSR_CSTAR). The ABI has no 32-bit
 /// calls; the landing place keeps such a jump from running the program's own bytes in ring 0.
 pub const STUB_COMPAT: u64 = 0x40;
+/// Offset in the access page: reads the byte at rdi into sil, then makes a system call.
+pub const ACCESS_LOAD: u64 = 0;
+/// Offset in the access page: writes sil to the byte at rdi, then makes a system call.
+pub const ACCESS_STORE: u64 = 0x10;
+/// Offset in the access page: writes the byte at rdi as it is, then makes a system call.
+pub const ACCESS_REWRITE: u64 = 0x20;
+/// Bytes of one access.
+pub const ACCESS_STRIDE: u64 = 16;
+
 /// Bytes of one exception entry: vector n's lies at `ENTRY_PAGE + n * ENTRY_STRIDE`.
 pub const ENTRY_STRIDE: u64 = 16;
 /// How many exception vectors have an entry.

@@ -27,6 +27,7 @@
 #![deny(unsafe_code)]
 
 pub mod abi;
+pub mod accesses;
 mod bits;
 pub mod call;
 pub mod check;

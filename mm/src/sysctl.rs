@@ -53,13 +53,16 @@ impl Default for Sysctl {
             user_reserve_kbytes: AtomicU64::new(128 << 10),
             max_map_count: AtomicU64::new(65530),
             mmap_min_addr: AtomicU64::new(PAGE_SIZE),
-            total_pages: AtomicU64::new(u64::MAX >> 12),
+            total_pages: AtomicU64::new(Sysctl::ENDLESS),
             fault_ahead: AtomicU64::new(64),
         }
     }
 }
 
 impl Sysctl {
+    /// Memory without end, in pages: no promise is too large for it.
+    pub const ENDLESS: u64 = u64::MAX >> 12;
+
     /// `vm.overcommit_memory`.
     #[must_use]
     pub fn overcommit(&self) -> Overcommit {

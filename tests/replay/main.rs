@@ -7,6 +7,7 @@
 mod common;
 
 mod bad_input;
+mod in_guest;
 mod programs;
 mod recorded;
 mod strace;

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use crate::common::{MMVISOR, Ran, payload, run};
+use crate::common::{MMVISOR, Ran, kvm_unusable, payload, run};
 use crate::{Counts, replay, scratch};
 
 /// A program in a guest, perhaps in the nested machine.
@@ -19,7 +19,7 @@ fn record(file: &Path, options: &[&str], program: &[&str]) -> Ran {
 }
 
 /// A program's recording begins with its starting state, ends with its VMAs and its end, and replays with
-/// every line equal, its addresses as they are or translated.
+/// every line equal, its addresses as they are or translated, in software or in a guest.
 fn replays(name: &str, options: &[&str], program: &[&str], status: u8) -> Counts {
     let file = scratch(&format!("{name}.recording"));
     let ran = record(&file, options, program);
@@ -35,6 +35,9 @@ fn replays(name: &str, options: &[&str], program: &[&str], status: u8) -> Counts
     let file = file.to_str().unwrap();
     Counts::of_good(&replay(&["--relocate", file], b""));
     let counts = Counts::of_good(&replay(&[file], b""));
+    if kvm_unusable().is_none() {
+        assert_eq!(Counts::of_good(&replay(&["--in-guest", file], b"")), counts);
+    }
     println!("{name}: {counts:?}");
     counts
 }

@@ -11,4 +11,5 @@ pub mod kvm;
 pub mod load;
 pub mod machine;
 pub mod nested;
+pub mod replay;
 pub mod task;

@@ -36,12 +36,31 @@ impl Machine {
     /// # Errors
     /// [`KvmError`]: KVM cannot be used here, or the host refuses memory.
     pub fn new(config: MachineConfig) -> Result<Self, KvmError> {
+        Machine::with_half(config, |_, _| Ok(()))
+    }
+
+    /// The same, whose kernel half has the page of accesses: it replays traces, and runs no program.
+    ///
+    /// # Errors
+    /// As of [`Machine::new`].
+    pub fn for_replay(config: MachineConfig) -> Result<Self, KvmError> {
+        Machine::with_half(config, |half, frames| {
+            half.add_accesses(frames.memory(), &mut || frame(frames))
+        })
+    }
+
+    /// A machine whose kernel half has what `complete` adds.
+    fn with_half(
+        config: MachineConfig,
+        complete: impl FnOnce(&boot::KernelHalf, &Frames) -> Result<(), Broken>,
+    ) -> Result<Self, KvmError> {
         let kvm = Kvm::open()?;
         let vm = Arc::new(Vm::new(&kvm, config.memory)?);
         let memory: Arc<dyn PhysMemory> = Arc::clone(vm.memory()) as Arc<dyn PhysMemory>;
         let frames = Arc::new(Frames::new(memory));
         let sink = Arc::new(KvmSink::new(&vm, config.flush, frames.pages_in_use())?);
         let half = boot::install(frames.memory(), vm.kind().call_port(), &mut || frame(&frames))?;
+        complete(&half, &frames)?;
         let kernel = paging::KernelHalf { top_entry: half.entry() };
         let total_pages = vm.memory().limit() / mm::addr::PAGE_SIZE;
         let system = System::new(frames, Box::new(Arc::clone(&sink)), kernel);

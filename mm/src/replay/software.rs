@@ -94,12 +94,7 @@ impl SoftwareMachine {
     /// # Errors
     /// The fault that the program would get.
     pub fn access(&self, addr: VirtAddr, kind: AccessKind) -> Result<GuestPhysAddr, AccessError> {
-        loop {
-            if let Ok(at) = self.space.look().table().walk(addr, kind) {
-                return Ok(at);
-            }
-            self.space.fault(addr, kind)?;
-        }
+        access(&self.space, addr, kind)
     }
 
     /// Loads a byte.
@@ -121,5 +116,22 @@ impl SoftwareMachine {
         let at = self.access(addr, AccessKind::Write)?;
         self.frames.memory().write(at, &[byte]);
         Ok(())
+    }
+}
+
+/// One access as ring 3 would do it: walk, fault, walk again. Answers with the place of the byte.
+///
+/// # Errors
+/// The fault that the program would get.
+pub(super) fn access(
+    space: &SharedSpace,
+    addr: VirtAddr,
+    kind: AccessKind,
+) -> Result<GuestPhysAddr, AccessError> {
+    loop {
+        if let Ok(at) = space.look().table().walk(addr, kind) {
+            return Ok(at);
+        }
+        space.fault(addr, kind)?;
     }
 }

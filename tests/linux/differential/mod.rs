@@ -6,12 +6,15 @@
 //!            so most calls hit something)                   -> shrink: the shortest that still differ
 //! ```
 //!
+//! `in_guest` then compares our side in software with our side in a guest.
+//!
 //! `make fuzz-linux N=10000000 SEED=1` makes as many calls as one likes.
 
 mod act;
 mod answers;
 mod commit;
 mod generate;
+mod in_guest;
 mod kernel;
 mod limit;
 mod model;
@@ -40,19 +43,34 @@ const FRESH: u64 = 200;
 /// Within how many acts a missing rule has to show.
 const NOTICED_WITHIN: u64 = 200_000;
 
-/// The trials. With `MMVISOR_FUZZ_CALLS`, only so many calls, from `MMVISOR_FUZZ_SEED` on.
+/// What a sequence is compared on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Executors {
+    /// The host's kernel and software.
+    KernelSoftware,
+    /// These, and a guest under the host's KVM.
+    KernelSoftwareGuest,
+}
+
+/// The trials. With `MMVISOR_FUZZ_CALLS`, only so many calls, from `MMVISOR_FUZZ_SEED` on, and with
+/// `MMVISOR_FUZZ_GUEST`, of any value, in a guest too.
 pub fn trials() -> Vec<Trial> {
     let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     if let Some(calls) = number("MMVISOR_FUZZ_CALLS") {
         let first = number("MMVISOR_FUZZ_SEED").unwrap_or_else(fresh_seed);
+        let executors = match std::env::var_os("MMVISOR_FUZZ_GUEST") {
+            Some(_) => Executors::KernelSoftwareGuest,
+            None => Executors::KernelSoftware,
+        };
         return vec![Trial::test("differential::fuzz", move || {
-            many(first, calls.div_ceil(LENGTH)).map(drop)
+            many(first, calls.div_ceil(LENGTH), executors).map(drop)
         })];
     }
     let mut trials = vec![Trial::test("differential::random_calls", random_calls)];
     trials.push(Trial::test("differential::kernel", says_what_differs));
     trials.push(Trial::test("differential::max_map_count", max_map_count));
     trials.push(Trial::test("differential::overcommit", commit::compare));
+    trials.extend(in_guest::trials());
     trials.extend(Rule::ALL.map(|rule| {
         Trial::test(format!("differential::notices_without::{rule:?}"), move || notices(rule))
     }));
@@ -61,8 +79,8 @@ pub fn trials() -> Vec<Trial> {
 
 /// The seeds that never change, and some that nobody tried before; together they meet every answer.
 fn random_calls() -> Result<(), Failed> {
-    let mut tally = many(1, FIXED)?;
-    tally.add(&many(fresh_seed(), FRESH)?);
+    let mut tally = many(1, FIXED, Executors::KernelSoftware)?;
+    tally.add(&many(fresh_seed(), FRESH, Executors::KernelSoftware)?);
     if tally.left_out() > 0 {
         // Then the host's kernel is another one, and not all can be met.
         return Ok(());
@@ -95,7 +113,7 @@ fn fresh_seed() -> u64 {
 }
 
 /// So many sequences, from these seeds on, on all processors.
-fn many(first: u64, sequences: u64) -> Result<Tally, Failed> {
+fn many(first: u64, sequences: u64, executors: Executors) -> Result<Tally, Failed> {
     let began = Instant::now();
     let (next, failed) = (AtomicU64::new(first), AtomicBool::new(false));
     let tally = Mutex::new(Tally::default());
@@ -109,7 +127,7 @@ fn many(first: u64, sequences: u64) -> Result<Tally, Failed> {
             if seed - first >= sequences {
                 break;
             }
-            one(&mut oracle, &start, &kernel, seed, &mut own)?;
+            one(&mut oracle, &start, &kernel, seed, executors, &mut own)?;
         }
         tally.lock().map_err(|_| "another thread failed")?.add(&own);
         Ok(())
@@ -136,6 +154,7 @@ fn one(
     start: &Start,
     kernel: &Kernel,
     seed: u64,
+    executors: Executors,
     tally: &mut Tally,
 ) -> Result<(), Failed> {
     let of_seed = |failed: Failed| -> Failed {
@@ -148,11 +167,17 @@ fn one(
     }
     let difference = run::compare(oracle, &sequence.acts, &sequence.ours).map_err(of_seed)?;
     if let Some(difference) = difference {
-        let (acts, difference) = shrink::shrink(oracle, start, sequence.acts, difference)?;
+        let (acts, difference) = shrink::shrink(sequence.acts, difference, |fewer| {
+            let ours = run::perform(start, fewer).ok()?;
+            run::compare(oracle, fewer, &ours).ok().flatten()
+        });
         let listing: String = acts.iter().map(|act| format!("{act}\n")).collect();
         return Err(format!("seed {seed}, shrunk:\n{listing}{difference}").into());
     }
     tally.add(&sequence.tally);
+    if executors == Executors::KernelSoftwareGuest {
+        in_guest::check(start, seed, sequence.acts).map_err(of_seed)?;
+    }
     Ok(())
 }
 

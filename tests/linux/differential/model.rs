@@ -1,4 +1,4 @@
-//! Our side: the software executor, begun from the state that a process of the player begins with.
+//! Our side: the executor, in software or in a guest, begun from the state that a process of the player begins with.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use guest::call::number::BRK;
 use guest::script::{Name, Op, Vma};
 use libtest_mimic::Failed;
-use mm::addr::{PAGE_SIZE, TASK_SIZE, VirtAddr};
+use mm::addr::{PAGE_SIZE, TASK_SIZE, VirtAddr, low_half};
 use mm::backing::{FileMode, Seals};
 use mm::error::{AccessError, CallError, Fault};
 use mm::inspect;
@@ -25,9 +25,20 @@ use crate::oracle::Oracle;
 use crate::script::{Answer, Script};
 
 /// What the player sets for itself, with personality(2).
-const ADDR_NO_RANDOMIZE: u32 = libc::ADDR_NO_RANDOMIZE as u32;
+const ADDR_NO_RANDOMIZE: u64 = libc::ADDR_NO_RANDOMIZE as u64;
 /// Frames of the machine: far more than the acts can touch.
 const FRAMES: u64 = 1 << 16;
+
+/// The player's streams: /dev/null twice, and a pipe.
+pub const STREAMS: [(i32, FileMode); 3] = [(0, BOTH), (1, BOTH), (2, FileMode::WRITE)];
+const BOTH: FileMode = FileMode::READ.union(FileMode::WRITE);
+/// Capabilities that matter to memory, by their numbers and names.
+pub const CAPABILITIES: [(u32, &str, Capabilities); 4] = [
+    (14, "CAP_IPC_LOCK", Capabilities::IPC_LOCK),
+    (17, "CAP_SYS_RAWIO", Capabilities::SYS_RAWIO),
+    (21, "CAP_SYS_ADMIN", Capabilities::SYS_ADMIN),
+    (23, "CAP_SYS_NICE", Capabilities::SYS_NICE),
+];
 
 /// What a deed came to, as far as both sides can be compared.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -96,6 +107,27 @@ impl Start {
     pub fn top(&self) -> u64 {
         let starts = self.lines.iter().map(|line| line.span.start.get());
         starts.filter(|&start| start > 0x7fff_0000_0000).min().unwrap_or(TASK_SIZE)
+    }
+
+    /// The VMAs.
+    pub fn lines(&self) -> &[MapLine] {
+        &self.lines
+    }
+
+    /// Where the heap begins and ends.
+    pub fn brk(&self) -> u64 {
+        self.brk
+    }
+
+    /// The personality.
+    pub fn personality(&self) -> u64 {
+        ADDR_NO_RANDOMIZE
+    }
+
+    /// The machine's settings, in the order in which they are made.
+    pub fn settings(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let memory = ("mmvisor.total_pages", self.total_pages);
+        std::iter::once(memory).chain(self.settings.iter().copied())
     }
 
     /// Asks a player.
@@ -183,7 +215,7 @@ fn starting_line(at: usize, vma: &Vma, flags: VmFlagNames) -> MapLine {
     }
 }
 
-/// The software executor and what the acts need beside it.
+/// The executor and what the acts need beside it.
 #[derive(Debug)]
 pub struct Model {
     linux: Linux,
@@ -193,16 +225,19 @@ pub struct Model {
 }
 
 impl Model {
-    /// A machine with process 0 in the starting state.
+    /// A machine in software with process 0 in the starting state.
     pub fn new(start: &Start) -> std::result::Result<Self, Failed> {
-        let mut linux = Linux::new(FRAMES);
+        Model::on(start, Linux::new(FRAMES))
+    }
+
+    /// The same on a machine without processes.
+    pub fn on(start: &Start, mut linux: Linux) -> std::result::Result<Self, Failed> {
         linux.start(Task(0)).map_err(|error| error.to_string())?;
         linux.import(Task(0), &start.lines).map_err(|error| error.to_string())?;
-        linux.system().sysctl.set_total_pages(start.total_pages);
         for &rule in &start.without {
             linux.system().rules.switch_off(rule);
         }
-        for &(name, value) in &start.settings {
+        for (name, value) in start.settings() {
             let setting = Setting::Sysctl { name: name.to_owned(), value };
             if linux.configure(Task(0), &setting).map_err(|error| error.to_string())?
                 != Reply::Is(())
@@ -210,16 +245,14 @@ impl Model {
                 return Err(format!("{name} is not modelled").into());
             }
         }
-        // The player's streams: /dev/null twice, and a pipe.
-        let both = FileMode::READ | FileMode::WRITE;
-        for (fd, mode) in [(0, both), (1, both), (2, FileMode::WRITE)] {
+        for (fd, mode) in STREAMS {
             linux.open(Task(0), fd, ObjectKind::Unmappable, 0, mode, Seals::empty())?;
         }
         let brk = VirtAddr::new(start.brk);
         let space = linux.space(Task(0))?;
         let mut change = space.change();
         change.set_brk(brk, brk);
-        change.modes_mut().personality = ADDR_NO_RANDOMIZE;
+        change.modes_mut().personality = low_half(start.personality());
         drop(change);
         Ok(Model { linux, userfault: Arc::default(), paged_out: false })
     }
@@ -276,14 +309,11 @@ impl Model {
                 call(self.linux.register(task, &uffd, VirtAddr::new(addr), len, mode))
             }
             &Deed::DropCapabilities(dropped) => {
-                let known = [
-                    (14, Capabilities::IPC_LOCK),
-                    (17, Capabilities::SYS_RAWIO),
-                    (21, Capabilities::SYS_ADMIN),
-                    (23, Capabilities::SYS_NICE),
-                ];
-                for (_, capability) in known.iter().filter(|(bit, _)| dropped >> bit & 1 == 1) {
-                    self.linux.space(task)?.change().limits_mut().capabilities.remove(*capability);
+                for (bit, _, capability) in CAPABILITIES {
+                    if dropped >> bit & 1 == 1 {
+                        let space = self.linux.space(task)?;
+                        space.change().limits_mut().capabilities.remove(capability);
+                    }
                 }
                 Ok(Result::Value(0))
             }
@@ -296,18 +326,17 @@ impl Model {
     }
 
     fn open(&mut self, task: Task, fd: i32, open: Open) -> std::result::Result<(), Failed> {
-        let both = FileMode::READ | FileMode::WRITE;
         let none = Seals::empty();
         match open {
             Open::Memfd(pages) => {
-                self.linux.open(task, fd, ObjectKind::Memfd, pages, both, none)?;
+                self.linux.open(task, fd, ObjectKind::Memfd, pages, BOTH, none)?;
             }
-            Open::File(pages) => self.linux.open(task, fd, ObjectKind::File, pages, both, none)?,
+            Open::File(pages) => self.linux.open(task, fd, ObjectKind::File, pages, BOTH, none)?,
             Open::Again(of, mode) => {
                 let mode = match mode {
                     0 => FileMode::READ,
                     1 => FileMode::WRITE,
-                    _ => both,
+                    _ => BOTH,
                 };
                 self.linux.reopen(task, of, fd, mode)?;
             }
@@ -320,7 +349,7 @@ impl Model {
 
     /// `shown` is what the player tells of the byte.
     fn access(
-        &self,
+        &mut self,
         task: Task,
         addr: u64,
         access: ByteAccess,
@@ -406,6 +435,22 @@ impl Model {
     /// Sets the most VMAs.
     pub fn set_max_map_count(&mut self, count: u64) {
         self.linux.system().sysctl.set_max_map_count(count);
+    }
+}
+
+/// What two executors of ours are compared by, beside what an act shows.
+impl Model {
+    /// The VMAs of a process, none of them longer than so many pages: what is behind is cut off.
+    pub fn beginnings(&self, process: u8, pages: u64) -> Vec<Range<u64>> {
+        let cut = |range: Range<u64>| range.start..range.end.min(range.start + pages * PAGE_SIZE);
+        self.lines(process).into_iter().map(|line| cut(line.range)).collect()
+    }
+
+    /// What mincore says of pages; none of pages that it does not tell about.
+    pub fn resident(&self, process: u8, range: Range<u64>) -> Option<Vec<u8>> {
+        let space = self.linux.space(Task(u32::from(process))).ok()?;
+        let space = space.look();
+        space.mincore(VirtAddr::new(range.start), range.end - range.start).ok()
     }
 }
 

@@ -1,19 +1,14 @@
 //! The shortest acts that still show a difference.
 
-use libtest_mimic::Failed;
-
 use super::act::Act;
-use super::model::Start;
-use super::run::{self, Difference};
-use crate::oracle::Oracle;
+use super::run::Difference;
 
 /// Leaves out acts, many at once and then fewer, for as long as a difference remains.
 pub fn shrink(
-    oracle: &mut Oracle,
-    start: &Start,
     mut acts: Vec<Act>,
     mut difference: Difference,
-) -> Result<(Vec<Act>, Difference), Failed> {
+    mut compare: impl FnMut(&[Act]) -> Option<Difference>,
+) -> (Vec<Act>, Difference) {
     acts.truncate(difference.act + 1);
     let mut size = acts.len() / 2;
     while size > 0 {
@@ -29,11 +24,7 @@ pub fn shrink(
                 continue;
             }
             let _ = fewer.splice(at..at, kept);
-            let found = match run::perform(start, &fewer) {
-                Ok(ours) => run::compare(oracle, &fewer, &ours).ok().flatten(),
-                Err(_) => None,
-            };
-            match found {
+            match compare(&fewer) {
                 Some(found) => {
                     fewer.truncate(found.act + 1);
                     (acts, difference) = (fewer, found);
@@ -43,5 +34,5 @@ pub fn shrink(
         }
         size /= 2;
     }
-    Ok((acts, difference))
+    (acts, difference)
 }

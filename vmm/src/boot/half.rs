@@ -2,8 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use guest::abi;
-use guest::trampoline;
+use guest::{abi, accesses, trampoline};
 use mm::addr::{Frame, PAGE_SIZE};
 use mm::error::Broken;
 use mm::phys::PhysMemory;
@@ -31,7 +30,7 @@ mod bits {
 /// What ring 0 and ring 3 may do with a page of the kernel half.
 #[derive(Clone, Copy)]
 enum Access {
-    /// The system-call stub: ring 3 may execute it (software KVM runs it there).
+    /// The system-call stub, which software KVM runs at ring 3, and the accesses: ring 3 may execute them.
     UserCode,
     /// The exception entries.
     KernelCode,
@@ -106,6 +105,19 @@ impl KernelHalf {
     #[must_use]
     pub fn entry(&self) -> u64 {
         self.root.addr().get() | bits::TABLE
+    }
+
+    /// Adds the page of accesses, for a machine that replays traces. Once.
+    ///
+    /// # Errors
+    /// [`Broken`] if `frames` has none.
+    pub fn add_accesses(
+        &self,
+        memory: &dyn PhysMemory,
+        frames: &mut FrameSource<'_>,
+    ) -> Result<(), Broken> {
+        let page = accesses::access_page();
+        self.map_page(memory, abi::ACCESS_PAGE, page, Access::UserCode, frames).map(drop)
     }
 
     /// Adds the pages of vCPU `index`. Each index is added once.

@@ -4,6 +4,7 @@
 //! what was asked, as env(1), timeout(1) and the like have it.
 
 mod doctor;
+mod machine;
 mod nested;
 mod replay;
 mod report;
@@ -29,7 +30,7 @@ struct Cli {
 enum Command {
     /// Runs a static Linux program or a payload in a guest.
     Run(run::Args),
-    /// Replays a trace of memory calls and compares every result.
+    /// Replays a trace of memory calls, in software or in a guest, and compares every result.
     Replay(replay::Args),
     /// Says whether mmvisor can work here, and what it costs.
     Doctor(doctor::Args),

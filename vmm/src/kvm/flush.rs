@@ -56,6 +56,8 @@ pub enum FlushPolicy {
     NotifierOnly,
     /// The dummy slot for everything.
     DummyOnly,
+    /// The notifier for everything, tables too. Wrong: as [`FlushPolicy::None`].
+    LeavesOnly,
     /// Nothing at all. Wrong: it exists to show that a test of flushing can fail.
     None,
 }
@@ -156,7 +158,7 @@ impl KvmSink {
 
     fn notifier_is_cheaper(&self, runs: &[FrameRun], frames: u64) -> bool {
         match self.policy {
-            FlushPolicy::NotifierOnly => return true,
+            FlushPolicy::NotifierOnly | FlushPolicy::LeavesOnly => return true,
             FlushPolicy::DummyOnly => return false,
             FlushPolicy::Chosen | FlushPolicy::None => {}
         }
@@ -194,7 +196,7 @@ impl FlushSink for KvmSink {
             self.counters.ignored.fetch_add(1, Ordering::Relaxed);
             return Ok(());
         }
-        if request.tables == TableChange::Unlinked {
+        if request.tables == TableChange::Unlinked && self.policy != FlushPolicy::LeavesOnly {
             return self.flush_all();
         }
         let runs = merged(&request.leaves);

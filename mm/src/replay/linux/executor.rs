@@ -1,4 +1,4 @@
-//! The software machine as an executor of traces.
+//! The machine as an executor of traces.
 
 use std::sync::{Arc, Mutex};
 
@@ -31,7 +31,7 @@ const O_ACCMODE: u64 = libc::O_ACCMODE as u64;
 const O_RDONLY: u64 = libc::O_RDONLY as u64;
 const O_WRONLY: u64 = libc::O_WRONLY as u64;
 
-/// Why the software machine cannot go on.
+/// Why the machine cannot go on.
 #[derive(Debug, thiserror::Error)]
 pub enum LinuxError {
     /// It is broken, or the host is.
@@ -279,6 +279,8 @@ impl Linux {
     fn set_sysctl(&self, name: &str, value: u64) -> Reply<()> {
         let sysctl = &self.system.sysctl;
         match (name, value) {
+            ("mmvisor.fault_ahead", _) => sysctl.set_fault_ahead(value),
+            ("mmvisor.total_pages", _) => sysctl.set_total_pages(value),
             ("vm.max_map_count", _) => sysctl.set_max_map_count(value),
             ("vm.mmap_min_addr", _) => sysctl.set_mmap_min_addr(value),
             ("vm.overcommit_ratio", _) => sysctl.set_overcommit_ratio(value),

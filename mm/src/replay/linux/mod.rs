@@ -1,8 +1,9 @@
-//! The software executor: processes with address spaces in ordinary memory, whose page tables are
-//! walked in software. It performs the calls and accesses of a trace as Linux would.
+//! The executor of ours: processes that perform the calls and accesses of a trace as Linux would. On
+//! ordinary memory, with page tables walked in software, or on a machine of the caller's.
 //!
 //! ```text
-//!   Linux ─┬─ System: frames, sysctls, what is promised
+//!   Linux ─┬─ System: frames, flush sink, kernel half, sysctls, what is promised
+//!          ├─ Processor: makes the accesses
 //!          └─ Task ──> Process ─┬─ SpaceUser (several tasks may have one space)
 //!                               ├─ Files
 //!                               └─ its memory policy
@@ -14,6 +15,7 @@ mod executor;
 mod files;
 mod import;
 mod object;
+mod processor;
 mod recorded;
 #[cfg(test)]
 mod tests;
@@ -23,6 +25,7 @@ pub use dispatch::Written;
 pub use exec::Loader;
 pub use executor::LinuxError;
 pub use object::ObjectKind;
+pub use processor::{ByteAccess, Processor};
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -31,7 +34,7 @@ use super::engine::Task;
 use super::software::CountingSink;
 use crate::addr::VirtAddr;
 use crate::error::{AccessError, Broken, CallResult, Fault};
-use crate::paging::{AccessKind, KernelHalf};
+use crate::paging::KernelHalf;
 use crate::phys::{AllocError, Frames, SoftwareMemory};
 use crate::space::{AddressSpace, SharedSpace, SpaceUser, Vcpus};
 use crate::system::System;
@@ -39,12 +42,13 @@ use crate::vma::Userfault;
 use crate::vma::limits::Limits;
 use crate::vma::policy::Policy;
 use files::Files;
+use processor::SoftwareProcessor;
 
-/// A machine of ordinary memory with Linux processes in it.
+/// A machine with Linux processes in it.
 #[derive(Debug)]
 pub struct Linux {
     system: Arc<System>,
-    sink: Arc<CountingSink>,
+    processor: Box<dyn Processor>,
     processes: BTreeMap<Task, Process>,
     /// What can be executed; without it, nothing.
     loader: Option<Box<dyn Loader>>,
@@ -62,25 +66,27 @@ struct Process {
 }
 
 impl Linux {
-    /// A machine with `frames` frames of memory and no process.
+    /// A machine with `frames` frames of ordinary memory and no process.
     #[must_use]
     pub fn new(frames: u64) -> Self {
         let frames = Arc::new(Frames::new(Arc::new(SoftwareMemory::new(frames))));
-        let sink = Arc::new(CountingSink::default());
-        let system = System::new(frames, Box::new(Arc::clone(&sink)), KernelHalf::default());
-        Linux { system: Arc::new(system), sink, processes: BTreeMap::new(), loader: None }
+        // Nothing is remembered, so there is nothing to flush.
+        let sink = Box::new(CountingSink::default());
+        let system = System::new(frames, sink, KernelHalf::default());
+        Linux::on(Arc::new(system), Box::new(SoftwareProcessor))
+    }
+
+    /// A machine of the caller's, without a process so far: `processor` has the memory of `system`, and
+    /// is flushed by its sink.
+    #[must_use]
+    pub fn on(system: Arc<System>, processor: Box<dyn Processor>) -> Self {
+        Linux { system, processor, processes: BTreeMap::new(), loader: None }
     }
 
     /// What all its processes share.
     #[must_use]
     pub fn system(&self) -> &Arc<System> {
         &self.system
-    }
-
-    /// What it was asked to flush.
-    #[must_use]
-    pub fn sink(&self) -> &CountingSink {
-        &self.sink
     }
 
     /// Makes a process with an empty address space.
@@ -137,42 +143,26 @@ impl Linux {
         Ok(&self.process(task)?.space)
     }
 
-    /// One access of one byte as ring 3 would do it: walk, fault, walk again. Answers with the byte.
+    /// One access of one byte by the program. Answers with the byte that a read found.
     ///
     /// # Errors
     /// The fault that the program would get.
     pub fn access(
-        &self,
+        &mut self,
         task: Task,
         addr: VirtAddr,
         access: ByteAccess,
     ) -> Result<u8, AccessError> {
-        let kind = access.kind();
-        let space = self.space(task)?;
+        // What is above is nobody's to a program; a vCPU has pages of the machine's own there.
         if addr >= VirtAddr::TASK_END {
             return Err(Fault::NotMapped(addr).into());
         }
-        let at = loop {
-            if let Ok(at) = space.look().table().walk(addr, kind) {
-                break at;
-            }
-            space.fault(addr, kind)?;
-        };
-        let memory = self.system.memory();
-        let mut byte = [0];
-        memory.read(at, &mut byte);
-        match access {
-            ByteAccess::Store(byte) => memory.write(at, &[byte]),
-            ByteAccess::Touch(AccessKind::Write) => memory.write(at, &byte),
-            ByteAccess::Touch(_) => {}
-        }
-        Ok(byte[0])
+        let process = self.processes.get(&task).ok_or_else(|| no_task(task))?;
+        self.processor.access(&process.space, addr, access)
     }
 
     fn process(&self, task: Task) -> Result<&Process, Broken> {
-        self.processes
-            .get(&task)
-            .ok_or_else(|| Broken::Invariant(format!("there is no task {}", task.0)))
+        self.processes.get(&task).ok_or_else(|| no_task(task))
     }
 
     fn files(&self, task: Task) -> Result<MutexGuard<'_, Files>, Broken> {
@@ -186,20 +176,6 @@ impl Process {
     }
 }
 
-/// An access of one byte.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum ByteAccess {
-    /// Reads it, executes it, or writes it back as it is.
-    Touch(AccessKind),
-    /// Writes it.
-    Store(u8),
-}
-
-impl ByteAccess {
-    fn kind(self) -> AccessKind {
-        match self {
-            ByteAccess::Touch(kind) => kind,
-            ByteAccess::Store(_) => AccessKind::Write,
-        }
-    }
+fn no_task(task: Task) -> Broken {
+    Broken::Invariant(format!("there is no task {}", task.0))
 }

@@ -1,23 +1,32 @@
-//! `mmvisor replay`: the calls of a trace once more, against the memory manager alone.
+//! `mmvisor replay`: the calls of a trace once more, against the memory manager alone, or in a guest.
 //!
 //! ```text
-//!   FILE ──> trace::Reader ──> engine ──> software executor (mm, no KVM)
-//!                                 └──> a line a mismatch, the counts, the exit status
+//!   FILE ──> trace::Reader ──> engine ──> executor ─┬─ in software (mm, no KVM)
+//!                                │                  └─ in a guest: the host's KVM, or nested
+//!                                └──> a line a mismatch, the counts, the exit status
 //! ```
 
+mod nested;
 mod programs;
 
 use std::fs;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
+use mm::addr::PAGE_SIZE;
 use mm::replay::engine::{AddressMode, Mismatch, replay};
 use mm::replay::linux::Linux;
 use mm::replay::trace::Reader;
 
 use self::programs::Programs;
+use super::machine::Where;
 use super::{FAILED, complain};
+use crate::kvm::{FlushPolicy, KvmError};
+use crate::machine::{Machine, MachineConfig, VcpuError};
+use crate::nested::NestedError;
+use crate::replay::in_guest;
 
 /// Frames of 4 KiB that the replayed processes have together: 4 GiB, which cost something only once they
 /// are used.
@@ -39,6 +48,15 @@ pub(super) struct Args {
     /// Maps the trace's addresses to our own: for a run with randomized addresses, the default of Linux.
     #[arg(long)]
     relocate: bool,
+    /// Executes the trace in a guest: a processor makes the accesses, and what it faults on is resolved.
+    #[arg(long)]
+    in_guest: bool,
+    /// Where the guest is: under the host's KVM, or in a machine emulated with one.
+    #[arg(long, value_enum, default_value_t = Where::Auto, requires = "in_guest")]
+    machine: Where,
+    /// What the trace is called in messages: how the nested machine is told.
+    #[arg(long, value_name = "NAME", hide = true)]
+    called: Option<String>,
     /// The trace; `-` is standard input.
     #[arg(value_name = "FILE")]
     file: PathBuf,
@@ -51,6 +69,14 @@ enum ReplayFailed {
     Read { name: String, source: io::Error },
     #[error("cannot print the result: {0}")]
     Print(#[from] io::Error),
+    #[error(transparent)]
+    Kvm(#[from] KvmError),
+    #[error(transparent)]
+    Vcpu(#[from] VcpuError),
+    #[error(transparent)]
+    Nested(#[from] NestedError),
+    #[error("the trace was not replayed in the nested machine: {0}")]
+    NotStarted(String),
 }
 
 /// Replays the trace and says how mmvisor shall exit.
@@ -67,6 +93,31 @@ pub(super) fn run(args: &Args) -> ExitCode {
 
 fn try_run(args: &Args) -> Result<u8, ReplayFailed> {
     let (name, text) = read(&args.file)?;
+    let name = args.called.clone().unwrap_or(name);
+    if !args.in_guest {
+        return print(args, &name, &text, Linux::new(FRAMES));
+    }
+    if args.machine == Where::Nested {
+        return nested::run(args, name, text, "as asked");
+    }
+    match machine() {
+        Err(error) if args.machine == Where::Auto && error.means_unusable() => {
+            nested::run(args, name, text, &error.cause())
+        }
+        machine => print(args, &name, &text, in_guest(&Arc::new(machine?))?),
+    }
+}
+
+/// The machine for a guest under the KVM of this host.
+fn machine() -> Result<Machine, KvmError> {
+    let flush = FlushPolicy::of_environment();
+    let machine = Machine::for_replay(MachineConfig { memory: FRAMES * PAGE_SIZE, flush })?;
+    log::info!("replaying in a guest under {} KVM", machine.kind());
+    Ok(machine)
+}
+
+/// Replays the trace, prints what comes of it, and gives the exit status.
+fn print(args: &Args, name: &str, text: &[u8], linux: Linux) -> Result<u8, ReplayFailed> {
     let addresses = if args.relocate { AddressMode::Relocated } else { AddressMode::Exact };
     let mut stdout = io::stdout().lock();
     let mut printed = Ok(());
@@ -75,8 +126,8 @@ fn try_run(args: &Args) -> Result<u8, ReplayFailed> {
             printed = writeln!(stdout, "{name}:{mismatch}");
         }
     };
-    let mut linux = Linux::new(FRAMES).with_loader(Box::new(Programs));
-    let report = replay(Reader::new(&text), &mut linux, addresses, &mut print);
+    let mut linux = linux.with_loader(Box::new(Programs));
+    let report = replay(Reader::new(text), &mut linux, addresses, &mut print);
     printed?;
     writeln!(stdout, "{}", report.summary)?;
     if let Some(ended) = &report.ended {

@@ -15,6 +15,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use super::machine::Where;
 use super::report;
 use super::size::Size;
 use super::{FAILED, complain};
@@ -72,17 +73,6 @@ impl Args {
         let trace = self.trace.as_ref().and_then(Option::as_deref);
         self.record.as_deref().or(trace)
     }
-}
-
-/// Where to run.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
-enum Where {
-    /// Under the host's KVM if it can be used, else nested.
-    Auto,
-    /// Under the host's KVM.
-    Kvm,
-    /// In an emulated machine that has a KVM of its own.
-    Nested,
 }
 
 /// Why a program could not be run.

@@ -9,21 +9,15 @@ use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use clap::ValueEnum;
-
+use super::super::machine::{Where, hand_on_variables, named, option};
 use super::super::size::Size;
-use super::{Args, Program, RunError, Where};
-use crate::kvm::FlushPolicy;
+use super::{Args, Program, RunError};
 use crate::nested::{
     GUEST_EXECUTABLE, Input, Job, Kind, Machine, Outcome, SIDE_OUTPUT, Streams, notice,
 };
 
 /// What the guest may use unless said otherwise, in bytes; less if the host has less than twice that.
 const DEFAULT_MEMORY: u64 = 1 << 30;
-/// Variables of mmvisor's own environment that the mmvisor in the machine must have, too.
-const HANDED_ON: [&str; 4] =
-    ["RUST_LOG", "RUST_LOG_STYLE", "RUST_BACKTRACE", FlushPolicy::WITHOUT_FLUSH];
-
 /// Boots the machine, runs the program there and gives its status. `why` ends the line that says so;
 /// `has` is the host's memory, in bytes.
 pub(super) fn run(args: &Args, program: &Program, has: u64, why: &str) -> Result<u8, RunError> {
@@ -37,13 +31,9 @@ pub(super) fn run(args: &Args, program: &Program, has: u64, why: &str) -> Result
         None => Box::new(io::sink()),
     };
     // A closed standard input is an empty one.
-    let mut job = Job::new(command(args, &program.name, &program.path, memory))
+    let job = Job::new(command(args, &program.name, &program.path, memory))
         .stdin(Input::own().unwrap_or_default());
-    for name in HANDED_ON {
-        if let Some(value) = std::env::var_os(name) {
-            job = job.env(name, value);
-        }
-    }
+    let job = hand_on_variables(job);
     eprintln!("mmvisor: {}", notice(Kind::Npt, why));
     let (mut stdout, mut stderr) = (io::stdout(), io::stderr());
     let streams = Streams { stdout: &mut stdout, stderr: &mut stderr, side: &mut side };
@@ -94,19 +84,6 @@ fn command(args: &Args, name: &Path, path: &Path, memory: u64) -> Vec<OsString> 
     command.push(path.into());
     command.extend(typed.iter().skip(1).cloned());
     command
-}
-
-/// `--name=value`.
-fn option(name: &str, value: impl AsRef<OsStr>) -> OsString {
-    let mut option = OsString::from(name);
-    option.push("=");
-    option.push(value);
-    option
-}
-
-/// `--name=value` with the value's name on the command line.
-fn named(name: &str, value: &impl ValueEnum) -> Option<OsString> {
-    value.to_possible_value().map(|value| option(name, value.get_name()))
 }
 
 /// The trace's file on this host. The machine can only be told that it takes no more, not why.
