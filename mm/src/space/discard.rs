@@ -136,7 +136,7 @@ fn may_be_huge(vma: &Vma) -> bool {
         None => vma.anon().is_some(),
         Some(backing) => {
             let from = (start.get() >> PAGE_SHIFT).wrapping_sub(vma.pgoff);
-            backing.is_shared_memory() && from % (TABLE_SPAN >> PAGE_SHIFT) == 0
+            backing.is_shared_memory() && from.is_multiple_of(TABLE_SPAN >> PAGE_SHIFT)
         }
     };
     let unfit = VmFlags::SPECIAL | VmFlags::HUGETLB | VmFlags::NOHUGEPAGE;
