@@ -77,10 +77,10 @@ impl Places {
     }
 }
 
-/// Calls in a round: with many VMAs so many that the caches, which the other side's round has filled, are
-/// warm for most of them.
+/// Calls in a round: with many VMAs four for each, so that what the other side's round has driven out of the
+/// caches is fetched again in the smaller part of them.
 fn many(vmas: u64) -> u64 {
-    vmas.clamp(5_000, 40_000)
+    (4 * vmas).max(5_000)
 }
 
 macro_rules! figures {
