@@ -283,6 +283,7 @@ mod tests {
     }
 
     fn in_use(system: &System) -> u64 {
+        system.free_retired().unwrap();
         let stats = system.frames().stats();
         stats.pages + stats.tables
     }
