@@ -8,11 +8,13 @@
 //!   hypercall           getpid, answered with 1       getpid, served
 //!   demand fault        an entry stored               SharedSpace::fault
 //!   awk, hello          the host's kernel             mmvisor run
+//!   memory              the host's kernel             mmvisor run
 //! ```
 //!
 //! `cargo bench` measures. Started otherwise (`cargo test --benches`) it goes through everything once.
 
 mod floor;
+mod memory;
 mod program;
 mod rounds;
 mod subject;
@@ -78,6 +80,17 @@ impl Figures {
         }
         let hello = Hello::new(Path::new(env!("CARGO_TARGET_TMPDIR")), &program::hello())?;
         row("hello, all of it (floor: native)", &self.whole(&hello.program())?, 1, "-");
+        self.memory()
+    }
+
+    /// What memory costs a program, against natively.
+    fn memory(&self) -> Outcome<()> {
+        let (rounds, mebibytes) = if self.effort > 1 { (5, 1024) } else { (1, 16) };
+        println!("{mebibytes} MiB (floor: native)");
+        let figures = memory::measure(rounds, mebibytes)?;
+        for ((_, name, aim), pair) in memory::FIGURES.iter().zip(&figures) {
+            row(name, pair, 1, aim);
+        }
         Ok(())
     }
 

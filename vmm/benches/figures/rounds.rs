@@ -71,6 +71,23 @@ pub(crate) struct Pair {
     pub(crate) processor: Spread,
 }
 
+impl Pair {
+    /// Of rounds of floor and mmvisor.
+    pub(crate) fn of(pairs: &[(Spent, Spent)]) -> Outcome<Pair> {
+        let ratio = |part: fn(&Spent) -> Duration| {
+            Spread::of(
+                pairs.iter().map(|(floor, subject)| part(subject).div_duration_f64(part(floor))),
+            )
+        };
+        Ok(Pair {
+            floor: Spread::of(pairs.iter().map(|(floor, _)| floor.wall.as_secs_f64()))?,
+            subject: Spread::of(pairs.iter().map(|(_, subject)| subject.wall.as_secs_f64()))?,
+            ratio: ratio(|spent| spent.wall)?,
+            processor: ratio(|spent| spent.processor)?,
+        })
+    }
+}
+
 /// Measures `floor` and `subject` in turn, `rounds` times after one that does not count. Which is
 /// first changes from round to round.
 pub(crate) fn alternate(
@@ -91,13 +108,5 @@ pub(crate) fn alternate(
             pairs.push(pair);
         }
     }
-    let ratio = |part: fn(&Spent) -> Duration| {
-        Spread::of(pairs.iter().map(|(floor, subject)| part(subject).div_duration_f64(part(floor))))
-    };
-    Ok(Pair {
-        floor: Spread::of(pairs.iter().map(|(floor, _)| floor.wall.as_secs_f64()))?,
-        subject: Spread::of(pairs.iter().map(|(_, subject)| subject.wall.as_secs_f64()))?,
-        ratio: ratio(|spent| spent.wall)?,
-        processor: ratio(|spent| spent.processor)?,
-    })
+    Pair::of(&pairs)
 }
