@@ -291,7 +291,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 2 } else { 1000 }))]
     #[test]
     fn random_calls_leave_every_page_as_the_model_has_it(
-        steps in proptest::collection::vec(step(), 1..120),
+        steps in proptest::collection::vec(step(), 1..if cfg!(miri) { 16 } else { 120 }),
     ) {
         let m = SoftwareMachine::new(2048, Limits::default()).unwrap();
         m.space.change().set_start_brk(page(HEAP));
