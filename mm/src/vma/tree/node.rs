@@ -8,14 +8,14 @@
 //! ```
 //!
 //! Rows past `len` hold [`NEVER`] as their end. So a search needs no length, and no branch that could
-//! be mispredicted: it counts the ends that it passes, always the same number of comparisons, in two
-//! steps within which none waits for another. With `N = 8k - 1` rows, laid out as they are, the seven
-//! that the second step reads are in one cache line.
+//! be mispredicted: it counts the ends that it passes, always the same number of comparisons. The first
+//! step asks for all lines at once; with `N = 8k - 1` rows, laid out as they are, the other two stay in one
+//! cache line.
 //!
 //! ```text
 //!     ends   e0 e1 e2 e3 e4 e5 e6 [e7] │ e8 e9 ... e14 [e15] │ ... [e23] │ e24 ... e30
 //!                                  └── 1. which of the closing ends are passed? ──┘
-//!            2. how many of the seven in that group?
+//!            2. and 3. which half of that group, and how many of the three in it?
 //! ```
 
 use std::fmt::Debug;
@@ -102,13 +102,13 @@ impl<D: Copy + Default, const N: usize> Node<D, N> {
     /// [`NEVER`].
     ///
     /// Counts the ends at or below `addr`: first those that close a group of eight, which says in which
-    /// group the row is, then those in that group.
+    /// group the row is, then those in that group, by halves.
     #[inline]
     pub(super) fn seek(&self, addr: VirtAddr) -> usize {
-        let passed = |end: &VirtAddr| usize::from(*end <= addr);
-        let group =
-            8 * (0..N / 8).map(|closing| passed(&self.ends[8 * closing + 7])).sum::<usize>();
-        group + self.ends[group..][..7].iter().map(passed).sum::<usize>()
+        let passed = |at: usize| usize::from(self.ends[at] <= addr);
+        let group = 8 * (0..N / 8).map(|closing| passed(8 * closing + 7)).sum::<usize>();
+        let half = group + 4 * passed(group + 3);
+        half + (0..3).map(|at| passed(half + at)).sum::<usize>()
     }
 
     pub(super) fn end(&self, at: usize) -> VirtAddr {
