@@ -50,6 +50,7 @@ mod balance;
 mod edit;
 mod gaps;
 mod iter;
+mod key;
 mod node;
 mod path;
 mod pool;
@@ -63,6 +64,7 @@ pub use reserve::ReserveError;
 use std::fmt;
 
 use crate::addr::{PageRange, VirtAddr};
+use key::Key;
 use node::{Inner, Leaf};
 use path::Path;
 use pool::{NIL, Pool, Slot};
@@ -221,17 +223,18 @@ impl<V: Span> Tree<V> {
         if addr >= self.top {
             return None;
         }
+        let last = Key::last_at(addr);
         if self.is_on_path(addr) {
             let leaf = &self.leaves[self.path.leaf().node];
-            return Some(Spot { leaf, at: leaf.seek(addr) });
+            return Some(Spot { leaf, at: leaf.seek_past(last) });
         }
         let mut node = self.root;
         for _ in 0..self.height {
             let inner = &self.inners[node];
-            node = inner.to(inner.seek(addr));
+            node = inner.to(inner.seek_past(last));
         }
         let leaf = &self.leaves[node];
-        Some(Spot { leaf, at: leaf.seek(addr) })
+        Some(Spot { leaf, at: leaf.seek_past(last) })
     }
 
     fn value(&self, spot: Spot<'_>) -> Option<&V> {
