@@ -12,7 +12,7 @@ impl<V: Span> Tree<V> {
     /// not provided for.
     ///
     /// # Errors
-    /// Gives the span back if it overlaps one that is there (or would be the 2^31st).
+    /// Gives the span back if it overlaps one that is there (or would be the 2^29th).
     pub fn insert(&mut self, value: V) -> Result<(), V> {
         let range = value.range();
         if self.len == 0 {
@@ -96,7 +96,7 @@ impl<V: Span> Tree<V> {
     ///
     /// # Errors
     /// Gives `upper` back if it is no upper part of a span that starts at `start`, or `change` does
-    /// not end that one where it begins (or it would be the 2^31st).
+    /// not end that one where it begins (or it would be the 2^29th).
     pub fn cut(&mut self, start: VirtAddr, upper: V, change: impl FnOnce(&mut V)) -> Result<(), V> {
         let Some((mut step, to)) = self.path_to_start(start) else { return Err(upper) };
         let cut = upper.range();

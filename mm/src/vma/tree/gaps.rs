@@ -193,17 +193,9 @@ fn any_wide(gaps: &[u64], len: u64) -> bool {
 
 fn highest_in_leaf(leaf: &Leaf, floor: VirtAddr, wanted: Wanted) -> Option<VirtAddr> {
     let last = last_row_reaching(leaf.last_end(), leaf.len(), wanted, |addr| leaf.seek(addr));
-    for at in (0..=last).rev() {
-        let floor = leaf.floor(at, floor);
-        let found = wanted.highest_in(floor, leaf.start(at));
-        if found.is_some() {
-            return found;
-        }
-        if wanted.is_above(floor) {
-            return None;
-        }
-    }
-    None
+    // What is before a span that ends at or below the lower limit is too low.
+    let first = leaf.seek(wanted.low);
+    (first..=last).rev().find_map(|at| wanted.highest_in(leaf.floor(at, floor), leaf.start(at)))
 }
 
 fn lowest_in_leaf(leaf: &Leaf, floor: VirtAddr, wanted: Wanted) -> Option<VirtAddr> {

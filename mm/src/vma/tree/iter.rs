@@ -23,17 +23,17 @@ pub struct Iter<'a, V> {
     tree: &'a Tree<V>,
     low: VirtAddr,
     high: VirtAddr,
-    front: Option<Spot>,
-    back: Back,
+    front: Option<Spot<'a>>,
+    back: Back<'a>,
 }
 
 /// Where the walk from the upper end stands.
 #[derive(Clone, Copy)]
-enum Back {
+enum Back<'a> {
     /// Not looked for: most walks only go up.
     Unknown,
     /// At the next span to come from there.
-    At(Option<Spot>),
+    At(Option<Spot<'a>>),
 }
 
 impl<V: Span> Tree<V> {
@@ -61,8 +61,8 @@ impl<'a, V: Span> Iterator for Iter<'a, V> {
     type Item = &'a V;
 
     fn next(&mut self) -> Option<&'a V> {
-        let spot = self.front.filter(|&spot| self.tree.start(spot) < self.high)?;
-        self.low = self.tree.end(spot);
+        let spot = self.front.filter(|&spot| spot.start() < self.high)?;
+        self.low = spot.end();
         self.front = self.tree.after(spot);
         self.tree.value(spot)
     }
@@ -72,15 +72,15 @@ impl<'a, V: Span> Iterator for Iter<'a, V> {
     }
 }
 
-impl<V: Span> DoubleEndedIterator for Iter<'_, V> {
-    fn next_back(&mut self) -> Option<Self::Item> {
+impl<'a, V: Span> DoubleEndedIterator for Iter<'a, V> {
+    fn next_back(&mut self) -> Option<&'a V> {
         let at = match self.back {
             Back::At(at) => at,
             Back::Unknown => self.last_starting_below_high(),
         };
         self.back = Back::At(at);
-        let spot = at.filter(|&spot| self.tree.end(spot) > self.low)?;
-        self.high = self.tree.start(spot);
+        let spot = at.filter(|&spot| spot.end() > self.low)?;
+        self.high = spot.start();
         self.back = Back::At(self.tree.before(spot));
         self.tree.value(spot)
     }
@@ -88,11 +88,11 @@ impl<V: Span> DoubleEndedIterator for Iter<'_, V> {
 
 impl<V: Span> FusedIterator for Iter<'_, V> {}
 
-impl<V: Span> Iter<'_, V> {
-    fn last_starting_below_high(&self) -> Option<Spot> {
+impl<'a, V: Span> Iter<'a, V> {
+    fn last_starting_below_high(&self) -> Option<Spot<'a>> {
         let tree = self.tree;
         match tree.locate(self.high) {
-            Some(spot) if tree.start(spot) < self.high => Some(spot),
+            Some(spot) if spot.start() < self.high => Some(spot),
             Some(spot) => tree.before(spot),
             None => tree.locate(VirtAddr::new(tree.highest_end().get().checked_sub(1)?)),
         }

@@ -50,6 +50,7 @@ mod balance;
 mod edit;
 mod gaps;
 mod iter;
+mod key;
 mod node;
 mod path;
 mod pool;
@@ -63,6 +64,7 @@ pub use reserve::ReserveError;
 use std::fmt;
 
 use crate::addr::{PageRange, VirtAddr};
+use key::Key;
 use node::{Inner, Leaf};
 use path::Path;
 use pool::{NIL, Pool, Slot};
@@ -146,13 +148,13 @@ impl<V: Span> Tree<V> {
     /// spans, that is one wait for memory less.
     #[must_use]
     pub fn find_range(&self, addr: VirtAddr) -> Option<PageRange> {
-        self.locate(addr).and_then(|spot| PageRange::new(self.start(spot), self.end(spot)))
+        self.locate(addr).and_then(|spot| PageRange::new(spot.start(), spot.end()))
     }
 
     /// The span that contains `addr`: Linux's `vma_lookup`.
     #[must_use]
     pub fn find_exact(&self, addr: VirtAddr) -> Option<&V> {
-        self.locate(addr).filter(|&spot| self.start(spot) <= addr).and_then(|spot| self.value(spot))
+        self.locate(addr).filter(|&spot| spot.start() <= addr).and_then(|spot| self.value(spot))
     }
 
     /// What [`find`](Self::find) finds, and the span before it; the last span when it finds none:
@@ -169,7 +171,7 @@ impl<V: Span> Tree<V> {
     #[must_use]
     pub fn find_intersection(&self, range: PageRange) -> Option<&V> {
         self.locate(range.start())
-            .filter(|&spot| self.start(spot) < range.end())
+            .filter(|&spot| spot.start() < range.end())
             .and_then(|spot| self.value(spot))
     }
 
@@ -186,18 +188,16 @@ impl<V: Span> Tree<V> {
         let Some(spot) = self.locate(range.start()) else {
             return (self.last().filter(|_| self.top == range.start()), None);
         };
-        let left = self.before(spot).filter(|&spot| self.end(spot) == range.start());
-        let right = if self.start(spot) <= range.start() { self.after(spot) } else { Some(spot) };
-        let right = right.filter(|&spot| self.start(spot) == range.end());
+        let left = self.before(spot).filter(|&spot| spot.end() == range.start());
+        let right = if spot.start() <= range.start() { self.after(spot) } else { Some(spot) };
+        let right = right.filter(|&spot| spot.start() == range.end());
         (left.and_then(|spot| self.value(spot)), right.and_then(|spot| self.value(spot)))
     }
 
     /// The span that starts at `start`.
     #[must_use]
     pub fn get(&self, start: VirtAddr) -> Option<&V> {
-        self.locate(start)
-            .filter(|&spot| self.start(spot) == start)
-            .and_then(|spot| self.value(spot))
+        self.locate(start).filter(|&spot| spot.start() == start).and_then(|spot| self.value(spot))
     }
 
     /// The span at the lowest addresses.
@@ -219,58 +219,61 @@ impl<V: Span> Tree<V> {
 
     /// Where the first span is whose end is above `addr`.
     #[inline]
-    fn locate(&self, addr: VirtAddr) -> Option<Spot> {
+    fn locate(&self, addr: VirtAddr) -> Option<Spot<'_>> {
         if addr >= self.top {
             return None;
         }
+        let last = Key::last_at(addr);
         if self.is_on_path(addr) {
-            let leaf = self.path.leaf().node;
-            return Some(Spot { leaf, at: self.leaves[leaf].seek(addr) });
+            let leaf = &self.leaves[self.path.leaf().node];
+            return Some(Spot { leaf, at: leaf.seek_past(last) });
         }
         let mut node = self.root;
         for _ in 0..self.height {
             let inner = &self.inners[node];
-            node = inner.to(inner.seek(addr));
+            node = inner.to(inner.seek_past(last));
         }
-        Some(Spot { leaf: node, at: self.leaves[node].seek(addr) })
+        let leaf = &self.leaves[node];
+        Some(Spot { leaf, at: leaf.seek_past(last) })
     }
 
-    fn start(&self, spot: Spot) -> VirtAddr {
-        self.leaves[spot.leaf].start(spot.at)
-    }
-
-    fn end(&self, spot: Spot) -> VirtAddr {
-        self.leaves[spot.leaf].end(spot.at)
-    }
-
-    fn value(&self, spot: Spot) -> Option<&V> {
-        self.values.get(self.leaves[spot.leaf].to(spot.at)).and_then(Slot::value)
+    fn value(&self, spot: Spot<'_>) -> Option<&V> {
+        self.values.get(spot.leaf.to(spot.at)).and_then(Slot::value)
     }
 
     /// Where the span before that one is.
-    fn before(&self, spot: Spot) -> Option<Spot> {
+    fn before<'a>(&'a self, spot: Spot<'a>) -> Option<Spot<'a>> {
         if let Some(at) = spot.at.checked_sub(1) {
             return Some(Spot { at, ..spot });
         }
-        let leaf = self.leaves[spot.leaf].prev;
-        Some(Spot { leaf, at: self.leaves.get(leaf)?.len() - 1 })
+        let leaf = self.leaves.get(spot.leaf.prev)?;
+        Some(Spot { leaf, at: leaf.len() - 1 })
     }
 
     /// Where the span after that one is.
-    fn after(&self, spot: Spot) -> Option<Spot> {
-        let leaf = &self.leaves[spot.leaf];
-        if spot.at + 1 < leaf.len() {
+    fn after<'a>(&'a self, spot: Spot<'a>) -> Option<Spot<'a>> {
+        if spot.at + 1 < spot.leaf.len() {
             return Some(Spot { at: spot.at + 1, ..spot });
         }
-        (leaf.next != NIL).then_some(Spot { leaf: leaf.next, at: 0 })
+        self.leaves.get(spot.leaf.next).map(|leaf| Spot { leaf, at: 0 })
     }
 }
 
 /// Where a span is: a row of a leaf.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Spot {
-    leaf: u32,
+#[derive(Clone, Copy)]
+struct Spot<'a> {
+    leaf: &'a Leaf,
     at: usize,
+}
+
+impl Spot<'_> {
+    fn start(self) -> VirtAddr {
+        self.leaf.start(self.at)
+    }
+
+    fn end(self) -> VirtAddr {
+        self.leaf.end(self.at)
+    }
 }
 
 impl<V: Span> Default for Tree<V> {

@@ -1,35 +1,33 @@
-//! One node: up to `N` rows in three columns, kept by column so that a search reads nothing but keys.
+//! One node: up to `N` rows in two columns, kept by column so that a search reads nothing but keys.
 //!
 //! ```text
-//!              ends (the key)    detail               to
-//!     leaf     a span's end      its start            its value's index
-//!     inner    a child's end     the child's widest   the child's index
-//!              (its last span's) gap
+//!              key: end           and index             detail
+//!     leaf     a span's end       its value's index     its start
+//!     inner    a child's end      the child's index     the child's widest gap
+//!              (its last span's)
 //! ```
 //!
-//! Rows past `len` hold [`NEVER`] as their end. So a search needs no length, and no branch that could
-//! be mispredicted: it counts the ends that it passes, always the same number of comparisons, in two
-//! steps within which none waits for another. With `N = 8k - 1` rows, laid out as they are, the seven
-//! that the second step reads are in one cache line.
+//! Rows past `len` hold [`Key::NEVER`]. So a search needs no length, and no branch that could
+//! be mispredicted: it counts the keys that it passes, always the same number of comparisons. The first
+//! step asks for all lines at once; with `N = 8k - 1` rows, laid out as they are, the other two stay in one
+//! cache line.
 //!
 //! ```text
-//!     ends   e0 e1 e2 e3 e4 e5 e6 [e7] │ e8 e9 ... e14 [e15] │ ... [e23] │ e24 ... e30
-//!                                  └── 1. which of the closing ends are passed? ──┘
-//!            2. how many of the seven in that group?
+//!     keys   k0 k1 k2 k3 k4 k5 k6 [k7] │ k8 k9 ... k14 [k15] │ ... [k23] │ k24 ... k30
+//!                                  └── 1. which of the closing keys are passed? ──┘
+//!            2. and 3. which half of that group, and how many of the three in it?
 //! ```
 
 use std::fmt::Debug;
 
+use super::key::Key;
 use super::pool::{NIL, Vacant};
 use crate::addr::VirtAddr;
 
-/// The end of a row that is not there: above every address.
-const NEVER: VirtAddr = VirtAddr::new(u64::MAX);
-
-/// Spans in a leaf, which is ten cache lines. With 15 there are more levels and with 63 an insertion
+/// Spans in a leaf, which is eight cache lines. With 15 there are more levels and with 63 an insertion
 /// moves twice as many bytes; neither was faster.
 const LEAF_ROWS: usize = 31;
-/// Children of an inner node, which is twenty cache lines: two levels of them at 65,530 spans. With 31
+/// Children of an inner node, which is sixteen cache lines: two levels of them at 65,530 spans. With 31
 /// gap searches were a little faster, but there are more levels.
 const INNER_ROWS: usize = 63;
 
@@ -48,18 +46,17 @@ pub(super) struct Row<D> {
 
 /// The columns and, for leaves, the neighbours in address order.
 ///
-/// A group of eight rows is `ends[8k..8k + 8]`: eight bytes into the node, so that its first seven,
+/// A group of eight rows is `keys[8k..8k + 8]`: eight bytes into the node, so that its first seven,
 /// which a search reads together, share a line with what closes the group before.
 #[repr(C, align(64))]
 pub(super) struct Node<D, const N: usize> {
     len: u32,
     /// The leaf below, or `NIL`. Inner nodes do not use it.
     pub(super) prev: u32,
-    ends: [VirtAddr; N],
+    keys: [Key; N],
     detail: [D; N],
     /// The leaf above, or `NIL`. In a vacant node, the free list.
     pub(super) next: u32,
-    to: [u32; N],
 }
 
 impl<D: Copy + Default, const N: usize> Node<D, N> {
@@ -80,14 +77,7 @@ impl<D: Copy + Default, const N: usize> Node<D, N> {
 
     pub(super) fn new() -> Self {
         let () = Self::SHAPE_IS_SOUND;
-        Node {
-            len: 0,
-            prev: NIL,
-            ends: [NEVER; N],
-            detail: [D::default(); N],
-            next: NIL,
-            to: [NIL; N],
-        }
+        Node { len: 0, prev: NIL, keys: [Key::NEVER; N], detail: [D::default(); N], next: NIL }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -98,65 +88,73 @@ impl<D: Copy + Default, const N: usize> Node<D, N> {
         self.len() == N
     }
 
-    /// The first row whose end is above `addr`; `len` or more if there is none. `addr` is below
-    /// [`NEVER`].
+    /// The first row whose end is above `addr`; `len` or more if there is none. `addr` is of
+    /// the user half.
     ///
     /// Counts the ends at or below `addr`: first those that close a group of eight, which says in which
-    /// group the row is, then those in that group.
+    /// group the row is, then those in that group, by halves.
     #[inline]
     pub(super) fn seek(&self, addr: VirtAddr) -> usize {
-        let passed = |end: &VirtAddr| usize::from(*end <= addr);
-        let group =
-            8 * (0..N / 8).map(|closing| passed(&self.ends[8 * closing + 7])).sum::<usize>();
-        group + self.ends[group..][..7].iter().map(passed).sum::<usize>()
+        self.seek_past(Key::last_at(addr))
+    }
+
+    /// The same: the first row whose key is above `last`.
+    #[inline]
+    pub(super) fn seek_past(&self, last: Key) -> usize {
+        let passed = |at: usize| usize::from(self.keys[at] <= last);
+        let group = 8 * (0..N / 8).map(|closing| passed(8 * closing + 7)).sum::<usize>();
+        let half = group + 4 * passed(group + 3);
+        half + (0..3).map(|at| passed(half + at)).sum::<usize>()
     }
 
     pub(super) fn end(&self, at: usize) -> VirtAddr {
-        self.ends[at]
+        self.keys[at].end()
     }
 
     pub(super) fn to(&self, at: usize) -> u32 {
-        self.to[at]
+        self.keys[at].to()
     }
 
     /// The end of the last row. The node is not empty.
     pub(super) fn last_end(&self) -> VirtAddr {
-        self.ends[self.len() - 1]
+        self.keys[self.len() - 1].end()
+    }
+
+    /// Whether the last row's key is above `last`. The node is not empty.
+    pub(super) fn reaches_past(&self, last: Key) -> bool {
+        self.keys[self.len() - 1] > last
     }
 
     /// Where the gap before row `at` starts: the end of the row before, or `floor`, where this node's
     /// coverage starts.
     pub(super) fn floor(&self, at: usize, floor: VirtAddr) -> VirtAddr {
-        if at == 0 { floor } else { self.ends[at - 1] }
+        if at == 0 { floor } else { self.keys[at - 1].end() }
     }
 
     /// Puts a row before row `at`. The node is not full.
     pub(super) fn insert(&mut self, at: usize, row: Row<D>) {
         let len = self.len();
-        self.ends.copy_within(at..len, at + 1);
+        self.keys.copy_within(at..len, at + 1);
         self.detail.copy_within(at..len, at + 1);
-        self.to.copy_within(at..len, at + 1);
-        self.ends[at] = row.end;
+        self.keys[at] = Key::new(row.end, row.to);
         self.detail[at] = row.detail;
-        self.to[at] = row.to;
         self.len += 1;
     }
 
     /// Takes row `at` out.
     pub(super) fn remove(&mut self, at: usize) -> Row<D> {
-        let row = Row { end: self.ends[at], detail: self.detail[at], to: self.to[at] };
+        let row = Row { end: self.end(at), detail: self.detail[at], to: self.to(at) };
         let len = self.len();
-        self.ends.copy_within(at + 1..len, at);
+        self.keys.copy_within(at + 1..len, at);
         self.detail.copy_within(at + 1..len, at);
-        self.to.copy_within(at + 1..len, at);
-        self.ends[len - 1] = NEVER;
+        self.keys[len - 1] = Key::NEVER;
         self.len -= 1;
         row
     }
 
     /// Changes a row's key and detail.
     pub(super) fn set(&mut self, at: usize, end: VirtAddr, detail: D) {
-        self.ends[at] = end;
+        self.keys[at] = Key::new(end, self.to(at));
         self.detail[at] = detail;
     }
 
@@ -174,14 +172,13 @@ impl<D: Copy + Default, const N: usize> Node<D, N> {
             let moved = l - left_len;
             right.move_up(0..r, moved);
             right.copy_from(0, left, left_len..l);
-            left.ends[left_len..l].fill(NEVER);
+            left.keys[left_len..l].fill(Key::NEVER);
         } else {
             let moved = left_len - l;
             left.copy_from(l, right, 0..moved);
-            right.ends.copy_within(moved..r, 0);
+            right.keys.copy_within(moved..r, 0);
             right.detail.copy_within(moved..r, 0);
-            right.to.copy_within(moved..r, 0);
-            right.ends[right_len..r].fill(NEVER);
+            right.keys[right_len..r].fill(Key::NEVER);
         }
         #[expect(clippy::cast_possible_truncation, reason = "both are at most N")]
         {
@@ -191,25 +188,23 @@ impl<D: Copy + Default, const N: usize> Node<D, N> {
 
     fn move_up(&mut self, rows: std::ops::Range<usize>, by: usize) {
         let to = rows.start + by;
-        self.ends.copy_within(rows.clone(), to);
-        self.detail.copy_within(rows.clone(), to);
-        self.to.copy_within(rows, to);
+        self.keys.copy_within(rows.clone(), to);
+        self.detail.copy_within(rows, to);
     }
 
     fn copy_from(&mut self, at: usize, other: &Self, rows: std::ops::Range<usize>) {
         let into = at..at + rows.len();
-        self.ends[into.clone()].copy_from_slice(&other.ends[rows.clone()]);
-        self.detail[into.clone()].copy_from_slice(&other.detail[rows.clone()]);
-        self.to[into].copy_from_slice(&other.to[rows]);
+        self.keys[into.clone()].copy_from_slice(&other.keys[rows.clone()]);
+        self.detail[into].copy_from_slice(&other.detail[rows]);
     }
 
     /// Checks what a node can know of itself.
     pub(super) fn audit(&self) -> Result<(), String> {
-        let ends = &self.ends[..self.len()];
-        if !ends.is_sorted_by(|a, b| a < b) {
-            return Err(format!("keys are out of order: {ends:?}"));
+        let keys = &self.keys[..self.len()];
+        if !keys.is_sorted_by(|a, b| a.end() < b.end()) {
+            return Err(format!("keys are out of order: {keys:?}"));
         }
-        if self.ends[self.len()..].iter().any(|&end| end != NEVER) {
+        if self.keys[self.len()..].iter().any(|&key| key != Key::NEVER) {
             return Err(format!("a row past the {}th has a key", self.len()));
         }
         Ok(())
@@ -233,13 +228,13 @@ impl Leaf {
     /// The widest of the gaps before each row, in bytes; the first of them starts at `floor`.
     pub(super) fn widest(&self, floor: VirtAddr) -> u64 {
         let len = self.len();
-        let (starts, floors) = (&self.detail[1..len], &self.ends[..len - 1]);
+        let (starts, floors) = (&self.detail[1..len], &self.keys[..len - 1]);
         let gap = |start: VirtAddr, floor: VirtAddr| start.bytes_from(floor);
         // Two maxima side by side: with one, each step would wait for the one before.
         let (mut odd, mut even) = (0, gap(self.start(0), floor));
         for (start, floor) in starts.chunks_exact(2).zip(floors.chunks_exact(2)) {
-            odd = gap(start[0], floor[0]).max(odd);
-            even = gap(start[1], floor[1]).max(even);
+            odd = gap(start[0], floor[0].end()).max(odd);
+            even = gap(start[1], floor[1].end()).max(even);
         }
         if len.is_multiple_of(2) {
             odd = gap(self.start(len - 1), self.end(len - 2)).max(odd);

@@ -1,13 +1,14 @@
 //! A descent from the root, remembered: what an edit needs to carry a change back up, and what spares the
 //! searches that follow at the same place a descent of their own (a *finger*).
 
+use super::key::{Key, MAX_INDICES};
 use super::node::{Inner, Leaf};
 use super::pool::NIL;
 use super::{Span, Tree};
 use crate::addr::VirtAddr;
 
-/// The most spans a tree holds. Its indices could name twice as many.
-pub(super) const MAX_SPANS: usize = 1 << 31;
+/// The most spans a tree holds.
+pub(super) const MAX_SPANS: usize = MAX_INDICES;
 
 /// Levels of inner nodes that can be above the leaves: enough for `MAX_SPANS`.
 pub(super) const MAX_HEIGHT: usize = {
@@ -85,7 +86,8 @@ impl<V: Span> Tree<V> {
     /// descent; a change elsewhere has taken the path there, and one of the tree's shape has forgotten it.
     pub(super) fn is_on_path(&self, addr: VirtAddr) -> bool {
         let Step { node, floor, .. } = self.path.leaf();
-        floor <= addr && self.leaves.get(node).is_some_and(|leaf| addr < leaf.last_end())
+        floor <= addr
+            && self.leaves.get(node).is_some_and(|leaf| leaf.reaches_past(Key::last_at(addr)))
     }
 
     /// To be called when rows move between nodes.

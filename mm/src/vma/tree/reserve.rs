@@ -27,7 +27,7 @@ pub enum ReserveError {
         limit: usize,
     },
     /// More spans than a tree can name.
-    #[error("taking memory for {spans} more spans: a tree holds at most 2^31")]
+    #[error("taking memory for {spans} more spans: a tree holds at most 2^29")]
     TooMany {
         /// How many spans were to be added.
         spans: usize,

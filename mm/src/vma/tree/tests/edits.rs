@@ -8,10 +8,10 @@ use crate::vma::tree::{ReserveError, Tree};
 /// The number of rows of each leaf.
 fn leaves(tree: &Tree<PageRange>) -> Vec<usize> {
     let mut rows = Vec::new();
-    let mut leaf = tree.locate(VirtAddr::ZERO).map_or(tree.root, |spot| spot.leaf);
-    while let Some(node) = tree.leaves.get(leaf) {
+    let mut leaf = tree.locate(VirtAddr::ZERO).map(|spot| spot.leaf);
+    while let Some(node) = leaf {
         rows.push(node.len());
-        leaf = node.next;
+        leaf = tree.leaves.get(node.next);
     }
     rows
 }
