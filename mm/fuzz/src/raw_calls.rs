@@ -16,7 +16,7 @@ use mm::addr::{PAGE_SIZE, TASK_SIZE, VirtAddr};
 use mm::backing::{Backing, BackingName, FileMode, OpenFile, Seals, SharedMemory};
 use mm::calls::{Caller, UFFDIO_API, UFFDIO_REGISTER, UFFDIO_UNREGISTER, serve, userfault_ioctl};
 use mm::error::{AccessError, CallError, CallResult, Errno};
-use mm::inspect::{audit, maps_text};
+use mm::inspect::{audit_all, maps_text};
 use mm::paging::{AccessKind, KernelHalf};
 use mm::phys::{Frames, SoftwareMemory};
 use mm::replay::CountingSink;
@@ -321,11 +321,12 @@ impl Run {
         let mut promised = 0;
         for process in &self.processes {
             let space = process.space.look();
-            audit(&space).unwrap();
             let charged = space.vmas().iter().filter(|vma| vma.flags.contains(VmFlags::ACCOUNT));
             promised += charged.map(|vma| vma.range().pages()).sum::<u64>();
         }
         assert!(self.system.committed() >= promised, "{promised} pages are charged");
+        let spaces: Vec<_> = self.processes.iter().map(|process| process.space.look()).collect();
+        audit_all(&spaces.iter().map(|space| &**space).collect::<Vec<_>>()).unwrap();
     }
 
     /// Ends all processes: nothing may be left.

@@ -13,6 +13,7 @@
 use std::fmt::Debug;
 use std::sync::Arc;
 
+use super::entry::Entry;
 use crate::addr::{Frame, FrameRun};
 use crate::error::Broken;
 use crate::phys::Frames;
@@ -65,6 +66,8 @@ impl<S: FlushSink + ?Sized> FlushSink for Arc<S> {
 pub struct FlushBatch {
     request: FlushRequest,
     quarantine: Vec<FrameRun>,
+    /// The first miscount, told at the end: until then the operation goes on as if all were well.
+    miscounted: Option<Broken>,
 }
 
 impl FlushBatch {
@@ -76,6 +79,19 @@ impl FlushBatch {
     /// A leaf entry that named `frame` was lowered or removed after a vCPU may have cached it.
     pub fn lowered(&mut self, frame: Frame) {
         push(&mut self.request.leaves, frame);
+    }
+
+    /// A leaf entry was emptied, or given another page: its page has one map less from now on, and one
+    /// reference less once the flush is confirmed.
+    pub fn emptied(&mut self, entry: Entry, frames: &Frames) {
+        let Some(frame) = entry.frame() else { return };
+        if entry.is_accessed() {
+            self.lowered(frame);
+        }
+        if let Err(broken) = frames.unmap(frame) {
+            self.miscounted.get_or_insert(broken);
+        }
+        self.put_later(frame);
     }
 
     /// An entry that pointed to a table was changed.
@@ -97,7 +113,8 @@ impl FlushBatch {
     /// Flushes, then gives up the quarantined references.
     ///
     /// # Errors
-    /// [`Broken`] if the sink cannot flush: the frames are then never used again.
+    /// [`Broken`] if the sink cannot flush: the frames are then never used again; or if an entry was
+    /// emptied whose page it was no map of.
     pub fn finish(mut self, sink: &dyn FlushSink, frames: &Frames) -> Result<(), Broken> {
         if !self.request.is_empty() {
             sink.flush(&self.request)?;
@@ -109,9 +126,10 @@ impl FlushBatch {
     /// Gives up the quarantined references without a flush: no vCPU can use the old translations any more.
     ///
     /// # Errors
-    /// [`Broken`] if a frame was not in use.
+    /// [`Broken`] if a frame was not in use, or an entry was emptied whose page it was no map of.
     pub fn put_all(mut self, frames: &Frames) -> Result<(), Broken> {
-        self.quarantine.drain(..).try_for_each(|run| frames.put_run(run))
+        self.quarantine.drain(..).try_for_each(|run| frames.put_run(run))?;
+        self.miscounted.map_or(Ok(()), Err)
     }
 
     /// Takes over what another batch holds.
@@ -121,6 +139,7 @@ impl FlushBatch {
             self.request.tables = TableChange::Unlinked;
         }
         self.quarantine.extend(other.quarantine);
+        self.miscounted = self.miscounted.take().or(other.miscounted);
     }
 
     /// How many references wait for the flush.

@@ -137,10 +137,7 @@ impl AddressSpace {
                     return Ok(());
                 }
                 Ok(()) => {
-                    if entry.is_accessed() {
-                        batch.lowered(frame);
-                    }
-                    batch.put_later(frame);
+                    batch.emptied(entry, self.system.frames());
                     return Ok(());
                 }
             }

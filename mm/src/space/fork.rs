@@ -150,7 +150,7 @@ impl AddressSpace {
     fn share_page(&self, leaf: &Leaf<'_>, batch: &mut FlushBatch) -> Entry {
         let mut entry = leaf.entry;
         let Some(frame) = entry.frame() else { return entry };
-        self.system.frames().get(frame);
+        self.system.frames().dup(frame);
         if entry.owner() == Owner::Process && entry.is_writable() {
             let lowered = leaf.slot.fetch_update(Ordering::AcqRel, Ordering::Acquire, |raw| {
                 Some(Entry::new(raw).uncached().read_only().raw())

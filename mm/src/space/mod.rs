@@ -233,11 +233,7 @@ impl AddressSpace {
     /// Empties a leaf entry; its page goes with the batch.
     fn drop_entry(&self, slot: &AtomicU64, batch: &mut FlushBatch) {
         let entry = Entry::new(slot.swap(0, Ordering::AcqRel));
-        let Some(frame) = entry.frame() else { return };
-        if entry.is_accessed() {
-            batch.lowered(frame);
-        }
-        batch.put_later(frame);
+        batch.emptied(entry, self.system.frames());
         self.counters.resident.remove(PageClass::of(entry, self.system.frames()));
     }
 

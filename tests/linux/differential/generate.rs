@@ -87,6 +87,7 @@ pub fn sequence(start: &Start, seed: u64, length: u64) -> std::result::Result<Se
         steps.push((result, generator.model.lines(act.process)));
         acts.push(act);
     }
+    start.are_sound(&generator.model)?;
     let ends = ends(&generator.model);
     Ok(Sequence { acts, ours: Ours { steps, ends }, tally })
 }

@@ -103,6 +103,11 @@ impl Start {
         if !self.without.is_empty() { Ok(()) } else { model.audit(process) }
     }
 
+    /// The same for all processes together.
+    pub fn are_sound(&self, model: &Model) -> std::result::Result<(), Failed> {
+        if !self.without.is_empty() { Ok(()) } else { model.audit_all() }
+    }
+
     /// Where the kernel's own pages begin that lie above everything it places.
     pub fn top(&self) -> u64 {
         let starts = self.lines.iter().map(|line| line.span.start.get());
@@ -418,6 +423,11 @@ impl Model {
             Ok(space) => Ok(inspect::audit(&space.look())?),
             Err(_) => Ok(()),
         }
+    }
+
+    /// Checks every invariant of all processes together.
+    pub fn audit_all(&self) -> std::result::Result<(), Failed> {
+        Ok(self.linux.audit()?)
     }
 }
 

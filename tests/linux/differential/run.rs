@@ -50,6 +50,7 @@ pub fn perform(start: &Start, acts: &[Act]) -> std::result::Result<Ours, Failed>
             .map_err(|failed| format!("after {act}: {}", failed.message().unwrap_or_default()))?;
         steps.push((result, model.lines(act.process)));
     }
+    start.are_sound(&model)?;
     Ok(Ours { steps, ends: ends(&model) })
 }
 

@@ -34,6 +34,7 @@ use super::engine::Task;
 use super::software::CountingSink;
 use crate::addr::VirtAddr;
 use crate::error::{AccessError, Broken, CallResult, Fault};
+use crate::inspect::audit_all;
 use crate::paging::KernelHalf;
 use crate::phys::{AllocError, Frames, SoftwareMemory};
 use crate::space::{AddressSpace, SharedSpace, SpaceUser, Vcpus};
@@ -159,6 +160,19 @@ impl Linux {
         }
         let process = self.processes.get(&task).ok_or_else(|| no_task(task))?;
         self.processor.access(&process.space, addr, access)
+    }
+
+    /// Checks all address spaces together ([`audit_all`]).
+    ///
+    /// # Errors
+    /// As of [`audit_all`].
+    pub fn audit(&self) -> Result<(), String> {
+        let mut spaces: Vec<&SharedSpace> = self.processes.values().map(|p| &*p.space).collect();
+        spaces.sort_by_key(|space| std::ptr::from_ref(*space));
+        // Several tasks may have one space.
+        spaces.dedup_by_key(|space| std::ptr::from_ref(*space));
+        let looked: Vec<_> = spaces.iter().map(|space| space.look()).collect();
+        audit_all(&looked.iter().map(|space| &**space).collect::<Vec<_>>())
     }
 
     fn process(&self, task: Task) -> Result<&Process, Broken> {

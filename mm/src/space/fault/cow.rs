@@ -149,17 +149,17 @@ impl AddressSpace {
         // A page that was accessed will be again: then the hardware need not find out.
         let touched = if asked { old.asked_for().touched(at.touch()) } else { old.recalled() };
         let new = touched.renamed(copy, Owner::Process).with_access(access);
+        // A map of the copy before it is there: from then on somebody may take it away again.
+        frames.map(copy);
         let swapped =
             slot.compare_exchange(old.raw(), new.raw(), Ordering::AcqRel, Ordering::Relaxed);
         if swapped.is_err() {
+            frames.unmap(copy)?;
             return Ok(frames.put(copy)?);
         }
         self.counters.resident.remove(PageClass::of(old, frames));
         self.counters.resident.add(PageClass::of(new, frames));
-        if old.is_accessed() {
-            batch.lowered(frame);
-        }
-        batch.put_later(frame);
+        batch.emptied(old, frames);
         Ok(())
     }
 }

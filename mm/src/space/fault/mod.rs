@@ -79,11 +79,16 @@ impl AddressSpace {
     /// Installs an entry where nothing is; if something came first, gives the frame back.
     fn install(&self, slot: &AtomicU64, entry: Entry) -> Result<(), AccessError> {
         let Some(frame) = entry.frame() else { return Ok(()) };
-        // Told before it is there: from then on another vCPU may take it away again.
-        let class = PageClass::of(entry, self.system.frames());
+        let frames = self.system.frames();
+        // Counted before it is there: from then on another vCPU may take it away again.
+        frames.map(frame);
+        let class = PageClass::of(entry, frames);
         match slot.compare_exchange(0, entry.raw(), Ordering::AcqRel, Ordering::Relaxed) {
             Ok(_) => self.counters.resident.add(class),
-            Err(_) => self.system.frames().put(frame)?,
+            Err(_) => {
+                frames.unmap(frame)?;
+                frames.put(frame)?;
+            }
         }
         Ok(())
     }

@@ -36,9 +36,9 @@ fn a_fork_copies_no_page_and_each_side_keeps_its_bytes() {
     assert_eq!((m.load(page(3)).unwrap(), child.load(page(3)).unwrap()), (13, 2));
     assert_eq!(frame_at(&m, 1), frame_at(&child, 1));
     assert_eq!((m.space.look().resident().own(), child.space.look().resident().own()), (4, 4));
-    audit(&m.space.look()).unwrap();
-    audit(&child.space.look()).unwrap();
+    audit_all(&[&m.space.look(), &child.space.look()]).unwrap();
     child.space.exit().unwrap();
+    audit_all(&[&m.space.look()]).unwrap();
     assert_eq!((m.load(page(0)).unwrap(), m.load(page(3)).unwrap()), (1, 13));
 }
 
@@ -189,4 +189,31 @@ fn a_fork_with_all_vcpus_stopped_flushes_nothing_and_neither_does_the_write_afte
     let tables = m.frames.stats().tables;
     m.space.look().system().free_retired().unwrap();
     assert_eq!((m.sink.table_flushes(), m.frames.stats().tables < tables), (1, true));
+}
+
+#[test]
+fn a_frame_that_counts_a_map_too_many_or_too_few_fails_the_audit_of_all_spaces() {
+    let m = machine();
+    map_at(&m, 0, 2, RW).unwrap();
+    m.store(page(0), 1).unwrap();
+    m.load(page(1)).unwrap();
+    let child = child_of(&m);
+    let (frame, zero) = (frame_at(&m, 0).unwrap(), frame_at(&m, 1).unwrap());
+    assert_eq!((m.frames.maps(frame), m.frames.maps(zero)), (2, 0));
+    audit_all(&[&m.space.look(), &child.space.look()]).unwrap();
+    audit_all(&[&m.space.look()]).unwrap_err();
+    m.frames.map(frame);
+    audit_all(&[&m.space.look(), &child.space.look()]).unwrap_err();
+    m.frames.unmap(frame).unwrap();
+    m.frames.unmap(frame).unwrap();
+    audit_all(&[&m.space.look(), &child.space.look()]).unwrap_err();
+}
+
+#[test]
+fn an_entry_that_is_emptied_and_was_not_counted_breaks_the_operation() {
+    let m = machine();
+    map_at(&m, 0, 1, RW).unwrap();
+    m.store(page(0), 1).unwrap();
+    m.frames.unmap(frame_at(&m, 0).unwrap()).unwrap();
+    assert!(matches!(unmap(&m, 0, 1), Err(CallError::Broken(_))));
 }

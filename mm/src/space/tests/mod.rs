@@ -14,7 +14,7 @@ mod touch;
 use super::*;
 use crate::addr::{PAGE_SIZE, VirtAddr};
 use crate::error::{AccessError, CallError, CallResult, Fault};
-use crate::inspect::{audit, maps_text};
+use crate::inspect::{audit, audit_all, maps_text};
 use crate::paging::AccessKind;
 use crate::replay::SoftwareMachine;
 use crate::vma::{MapFlags, Prot};

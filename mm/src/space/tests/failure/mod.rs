@@ -102,7 +102,7 @@ fn succeed(case: &Case, kind: Kind) -> (Snapshot, Answer, Snapshot, u64) {
     fixture.watch(kind, None);
     let answer = (case.call)(&fixture);
     let count = fixture.stop(kind);
-    audit(&fixture.m.space.look()).unwrap();
+    audit_all(&[&fixture.m.space.look()]).unwrap();
     let after = Snapshot::of(&fixture.m.space.look());
     fixture.end();
     (before, answer, after, count)
@@ -117,7 +117,7 @@ fn fail(case: &Case, kind: Kind, nth: NonZeroU64) -> Result<(), String> {
     let told = (case.call)(&fixture);
     fixture.stop(kind);
     let space = &fixture.m.space;
-    audit(&space.look()).map_err(|error| format!("audit: {error}"))?;
+    audit_all(&[&space.look()]).map_err(|error| format!("audit: {error}"))?;
     let left = Snapshot::of(&space.look());
     let rules = case.rules.iter().find(|rule| rule.0 == kind);
     let default = vec![(Told::Refusal, Leaves::Same)];
@@ -141,7 +141,7 @@ fn fail(case: &Case, kind: Kind, nth: NonZeroU64) -> Result<(), String> {
     if again != answer {
         return Err(format!("then answered {again:?}, not {answer:?}"));
     }
-    audit(&space.look()).map_err(|error| format!("audit at the end: {error}"))?;
+    audit_all(&[&space.look()]).map_err(|error| format!("audit at the end: {error}"))?;
     let end = Snapshot::of(&space.look());
     same(&after.without_residency(), &end.without_residency())
         .map_err(|difference| format!("at the end {difference}"))?;

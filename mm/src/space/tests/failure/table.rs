@@ -432,11 +432,15 @@ fn map_shared(f: &Fixture) {
     f.map(200, 4, MapType::Shared, None).unwrap();
 }
 
+fn fork(f: &Fixture) -> CallResult<AddressSpace> {
+    f.m.space.change().fork(Vcpus::Running)
+}
+
 fn spaces() -> Vec<Case> {
     vec![
-        case("fork", |f| match f.m.space.change().fork(Vcpus::Running) {
+        case("fork", |f| match fork(f) {
             Ok(child) => {
-                audit(&child).unwrap();
+                audit_all(&[&f.m.space.look(), &child]).unwrap();
                 let seen = Snapshot::of(&child);
                 child.exit().unwrap();
                 Answer::Child(Box::new(seen))

@@ -254,7 +254,7 @@ fn apply_resize(m: &SoftwareMachine, model: &mut Plain, from: Pages, new: u64) {
 /// memory.
 fn apply_fork(m: &SoftwareMachine, model: &mut Plain) {
     let child = m.space.change().fork(Vcpus::Running).unwrap();
-    audit(&child).unwrap();
+    audit_all(&[&m.space.look(), &child]).unwrap();
     let mut its = model.child();
     let shared = SoftwareMachine {
         space: SharedSpace::new(child),

@@ -1,0 +1,43 @@
+//! The audit over all address spaces of one machine: what is true of frames only when everybody who may
+//! name them is looked at.
+
+use std::collections::HashMap;
+
+use super::audit;
+use crate::addr::{Frame, PageRange, VirtAddr};
+use crate::phys::FrameKind;
+use crate::space::AddressSpace;
+
+/// Checks all address spaces of one machine: each for itself ([`audit`]), and the counts of all frames.
+/// Nobody may use or change them meanwhile, and no flush may be due.
+///
+/// # Errors
+/// A sentence about the first invariant that does not hold; beside those of [`audit`]:
+/// - the map count of each frame is the number of entries that name it, in all spaces together; but the
+///   page of zeros has none;
+/// - each of these entries has a reference.
+pub fn audit_all(spaces: &[&AddressSpace]) -> Result<(), String> {
+    for space in spaces {
+        audit(space)?;
+    }
+    let Some(frames) = spaces.first().map(|space| space.system().frames()) else { return Ok(()) };
+    let mut named: HashMap<Frame, u32> = HashMap::new();
+    if let Some(all) = PageRange::new(VirtAddr::ZERO, VirtAddr::TASK_END) {
+        let leaves = spaces.iter().flat_map(|space| space.table().cursor(all));
+        for frame in leaves.filter_map(|leaf| leaf.entry.frame()) {
+            *named.entry(frame).or_default() += 1;
+        }
+    }
+    for frame in (0..frames.memory().frames()).map(Frame::new) {
+        let zero = frames.kind(frame) == Some(FrameKind::Zero);
+        let entries = named.get(&frame).copied().filter(|_| !zero).unwrap_or(0);
+        let (maps, references) = (frames.maps(frame), frames.references(frame));
+        if maps != entries {
+            return Err(format!("{frame:?} counts {maps} maps, {entries} entries name it"));
+        }
+        if references < maps {
+            return Err(format!("{frame:?} has {references} references for {maps} maps"));
+        }
+    }
+    Ok(())
+}
