@@ -104,7 +104,7 @@ fn processes() -> Vec<Case> {
 fn races() -> Vec<Case> {
     let race = |name: &str, args: &[&str]| {
         let case = Case::new(format!("race-{name}"), payload("race"), args).natively();
-        Case { limit: Duration::from_secs(300), ..case }
+        Case { limit: Duration::from_secs(600), ..case }
     };
     vec![
         race("private", &["1000", "1", "private"]).only(Where::Direct),
