@@ -30,6 +30,7 @@ pub fn all() -> Vec<Case> {
     let mut cases = payloads();
     cases.extend(ends());
     cases.extend(processes());
+    cases.extend(races());
     cases.extend(bad_input());
     cases.extend(others_programs());
     cases.extend(c_programs());
@@ -96,6 +97,20 @@ fn processes() -> Vec<Case> {
             .says("clone(child_stack=NULL, flags=CLONE_SIGHAND|SIGCHLD) = -1 EINVAL (Invalid argument)\n")
             .says("+++ killed by SIGTERM +++"),
         family("stats", &["tree", "20", "160"]).option("--stats").says("processes  21\n"),
+    ]
+}
+
+/// One vCPU writes what another one takes away from it. ROUNDS times each of eight changes.
+fn races() -> Vec<Case> {
+    let race = |name: &str, args: &[&str]| {
+        let case = Case::new(format!("race-{name}"), payload("race"), args).natively();
+        Case { limit: Duration::from_secs(600), ..case }
+    };
+    vec![
+        race("private", &["1000", "1", "private"]).only(Where::Direct),
+        race("shared", &["1000", "2", "shared"]).only(Where::Direct),
+        race("private-30", &["30", "3", "private"]).only(Where::Nested),
+        race("shared-30", &["30", "4", "shared"]).only(Where::Nested),
     ]
 }
 
@@ -217,6 +232,7 @@ fn without_flush() -> Vec<Case> {
         Case::new("faults-without-flush", payload("faults"), &[]).without_flush(),
         Case::new("calls-without-flush", payload("calls"), &[]).without_flush(),
         Case::new("stress-without-flush", payload("stress"), &["1", "400"]).without_flush(),
+        Case::new("race-without-flush", payload("race"), &["10", "1"]).without_flush(),
         Case::command("doctor-without-flush", &["doctor", "--json"])
             .without_flush()
             .expect(Expect::FailsProbes(&PROBES_OF_FLUSHING)),

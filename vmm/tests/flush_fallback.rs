@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use mm::addr::{Frame, FrameRun};
-use mm::paging::{FlushRequest, FlushSink, TableChange};
+use mm::paging::{FlushRequest, FlushSink};
 use mm::phys::PhysMemory;
 use vmm::kvm::{FlushPolicy, Kvm, KvmSink, Vm};
 
@@ -45,7 +45,7 @@ fn a_notifier_that_the_host_refuses_gives_way_to_the_dummy_slot() {
     let page = Frame::new(100);
     vm.memory().zero(page);
     let leaves = vec![FrameRun { start: page, count: 1 }];
-    let request = FlushRequest { leaves, tables: TableChange::None };
+    let request = FlushRequest { leaves, ..FlushRequest::default() };
 
     sink.flush(&request).unwrap();
     assert_eq!((sink.counts().notifier, sink.counts().fallbacks), (1, 0));

@@ -25,6 +25,8 @@ pub struct FlushRequest {
     pub leaves: Vec<FrameRun>,
     /// Whether an entry that points to a table was changed. Only a flush of everything will do then.
     pub tables: TableChange,
+    /// Whether vCPUs used the entries while they were changed.
+    pub others: Others,
 }
 
 impl FlushRequest {
@@ -43,6 +45,17 @@ pub enum TableChange {
     None,
     /// A table was unlinked or an entry repointed.
     Unlinked,
+}
+
+/// Whether vCPUs may have been running in the address space while its entries were changed. One that was
+/// may be in the middle of a page fault for which its host has read an entry as it was before.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Others {
+    /// They may.
+    #[default]
+    MayRun,
+    /// None did: the only one that could has stopped for the change.
+    Stopped,
 }
 
 /// Makes changed entries visible to all vCPUs, running ones included.
@@ -99,6 +112,11 @@ impl FlushBatch {
         self.request.tables = TableChange::Unlinked;
     }
 
+    /// Whether vCPUs used the entries while they were changed; as long as nothing is said, they may have.
+    pub fn set_others(&mut self, others: Others) {
+        self.request.others = others;
+    }
+
     /// One reference to `frame` is to be given up once the flush is confirmed.
     pub fn put_later(&mut self, frame: Frame) {
         push(&mut self.quarantine, frame);
@@ -134,6 +152,9 @@ impl FlushBatch {
 
     /// Takes over what another batch holds.
     pub fn absorb(&mut self, other: FlushBatch) {
+        if !other.request.is_empty() && other.request.others == Others::MayRun {
+            self.request.others = Others::MayRun;
+        }
         self.request.leaves.extend(other.request.leaves);
         if other.request.tables == TableChange::Unlinked {
             self.request.tables = TableChange::Unlinked;

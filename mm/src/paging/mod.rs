@@ -16,6 +16,6 @@ mod walk;
 
 pub use cursor::{Cursor, Leaf};
 pub use entry::{Access, Entry, Owner, Touch};
-pub use flush::{FlushBatch, FlushRequest, FlushSink, TableChange};
+pub use flush::{FlushBatch, FlushRequest, FlushSink, Others, TableChange};
 pub use table::{KernelHalf, PageTable};
 pub use walk::{AccessKind, Miss};

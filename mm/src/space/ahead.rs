@@ -121,7 +121,7 @@ impl AddressSpace {
         for leaf in self.table.cursor(window).filter(|leaf| leaf.entry.is_ahead()) {
             self.settle_one(&leaf, &mut batch)?;
         }
-        self.system.finish(batch)
+        self.flush(batch)
     }
 
     /// The hardware may set bits meanwhile: then what the entry becomes is decided anew.

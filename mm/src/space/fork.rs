@@ -44,6 +44,7 @@ impl AddressSpace {
             modes: self.modes.inherited(),
             counters: Counters::default(),
             ahead: Ahead::default(),
+            users: Arc::default(),
         };
         if let Err(error) = self.copy_into(&mut child, vcpus) {
             child.exit()?;

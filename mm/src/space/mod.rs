@@ -64,7 +64,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::addr::{PAGE_SHIFT, PageRange};
 use crate::error::Errno;
-use crate::paging::{Entry, FlushBatch, PageTable};
+use crate::paging::{Entry, FlushBatch, Others, PageTable};
 use crate::phys::AllocError;
 use crate::promise::{Payer, Promise};
 use crate::rules::Rule;
@@ -92,6 +92,8 @@ pub struct AddressSpace {
     modes: Modes,
     counters: Counters,
     ahead: Ahead,
+    /// How many tasks use it ([`SpaceUser`]); 0 before there is any.
+    users: Arc<AtomicU64>,
 }
 
 impl AddressSpace {
@@ -112,6 +114,7 @@ impl AddressSpace {
             modes: Modes::default(),
             counters: Counters::default(),
             ahead: Ahead::default(),
+            users: Arc::default(),
         })
     }
 
@@ -241,6 +244,15 @@ impl AddressSpace {
     fn finish(&mut self, mut batch: FlushBatch) -> Result<(), crate::error::Broken> {
         if self.table.table_frames() > self.tables_worth_keeping() {
             self.table.reap(&mut batch);
+        }
+        self.flush(batch)
+    }
+
+    /// Flushes a batch of this space's entries, and frees its frames.
+    fn flush(&self, mut batch: FlushBatch) -> Result<(), crate::error::Broken> {
+        // Whoever changes the space is one of its users, and stopped. One that has left stopped before.
+        if self.users.load(Ordering::Acquire) <= 1 {
+            batch.set_others(Others::Stopped);
         }
         self.system.finish(batch)
     }

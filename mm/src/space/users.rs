@@ -25,7 +25,8 @@ use crate::error::Broken;
 #[derive(Debug)]
 struct Counted {
     space: SharedSpace,
-    users: AtomicU64,
+    /// The space knows them as well: what is changed under several must be flushed with more care.
+    users: Arc<AtomicU64>,
 }
 
 /// One use of an address space: a task's.
@@ -50,8 +51,9 @@ pub enum Left {
 impl SpaceUser {
     /// The first use of a new space.
     pub fn new(space: AddressSpace) -> Self {
-        let space = SharedSpace::new(space);
-        SpaceUser(Arc::new(Counted { space, users: AtomicU64::new(1) }))
+        let users = Arc::clone(&space.users);
+        users.store(1, Ordering::Relaxed);
+        SpaceUser(Arc::new(Counted { space: SharedSpace::new(space), users }))
     }
 
     /// One more use of the same space: `CLONE_VM` (`mmget`).

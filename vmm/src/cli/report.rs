@@ -188,10 +188,11 @@ impl Report {
         row(
             "flushes",
             format!(
-                "{} by notifier ({} runs, {} frames), {} by dummy slot, {} fallbacks",
+                "{} by notifier ({} runs, {} frames, {} waits), {} by dummy slot, {} fallbacks",
                 flushes.notifier,
                 flushes.notifier_runs,
                 flushes.notifier_frames,
+                flushes.graces,
                 flushes.dummy_slot,
                 flushes.fallbacks
             ),

@@ -11,6 +11,11 @@
 //!   and each page is faulted in again when it is next touched. The only way that covers entries that
 //!   point to tables (shown: a table frame reused without it let one address read another's page).
 //!
+//! The notifier misses one case: KVM, in a vCPU's page fault, reads the guest's entry and only then begins to
+//! watch for notifications. A vCPU that runs while an entry is edited and notified could so install what it
+//! had read before. Where one may have run, the notifier waits first until every such page fault has been
+//! handled (the grace slot); what they have installed it then drops. The dummy slot does that by itself.
+//!
 //! ```text
 //!   request ──┬─ tables changed ─────────────────────────────> dummy slot
 //!             └─ leaves: sort, merge ──> cheaper of the two ──> notifier ──(refused)──> dummy slot
@@ -18,17 +23,15 @@
 //!                                                                                      Broken
 //! ```
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
-use kvm_bindings::kvm_userspace_memory_region;
-use kvm_ioctls::VmFd;
 use log::{debug, warn};
-use mm::addr::{FrameRun, PAGE_SIZE};
+use mm::addr::FrameRun;
 use mm::error::Broken;
-use mm::paging::{FlushRequest, FlushSink, TableChange};
-use vm_memory::MmapRegion;
+use mm::paging::{FlushRequest, FlushSink, Others, TableChange};
 
+use super::empty_slot::{DummySlot, GraceSlot};
 use super::{GuestMemory, KvmError};
 
 /// Nanoseconds of the notifier for each run of frames (software KVM, measured: 15 us for one page,
@@ -41,10 +44,8 @@ const DUMMY_NS: u64 = 150_000;
 /// Nanoseconds for each frame that must be faulted in again after the dummy slot.
 const RETOUCH_NS: u64 = 800;
 
-/// The dummy slot's number: far from those of guest memory, and below the 32,764 that KVM allows.
-const DUMMY_SLOT: u32 = 32_000;
-/// The dummy slot's address is the first multiple of this past guest memory.
-const DUMMY_ALIGNMENT: u64 = 1 << 30;
+/// Nanoseconds of the wait for page faults that KVM is handling.
+const GRACE_NS: u64 = 40_000;
 
 /// Which method a sink uses.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -88,6 +89,8 @@ pub struct FlushCounts {
     pub notifier_runs: u64,
     /// Frames that those had.
     pub notifier_frames: u64,
+    /// Of those, the ones that waited for page faults of vCPUs that may have run meanwhile.
+    pub graces: u64,
     /// Requests answered by the dummy slot.
     pub dummy_slot: u64,
     /// Of those, the ones where the host had refused the notifier.
@@ -101,6 +104,7 @@ struct Counters {
     notifier: AtomicU64,
     notifier_runs: AtomicU64,
     notifier_frames: AtomicU64,
+    graces: AtomicU64,
     dummy_slot: AtomicU64,
     fallbacks: AtomicU64,
     ignored: AtomicU64,
@@ -111,6 +115,7 @@ struct Counters {
 pub struct KvmSink {
     memory: Arc<GuestMemory>,
     dummy: DummySlot,
+    grace: GraceSlot,
     policy: FlushPolicy,
     /// Frames in use, kept by the allocator's owner: what a dummy slot makes faults for.
     resident: Arc<AtomicU64>,
@@ -130,7 +135,8 @@ impl KvmSink {
     ) -> Result<KvmSink, KvmError> {
         let memory = Arc::clone(vm.memory());
         let dummy = DummySlot::new(Arc::clone(vm.fd()), memory.limit())?;
-        Ok(KvmSink { memory, dummy, policy, resident, counters: Counters::default() })
+        let grace = GraceSlot::new(Arc::clone(vm.fd()), memory.limit())?;
+        Ok(KvmSink { memory, dummy, grace, policy, resident, counters: Counters::default() })
     }
 
     /// How often each method was used.
@@ -141,6 +147,7 @@ impl KvmSink {
             notifier: get(&self.counters.notifier),
             notifier_runs: get(&self.counters.notifier_runs),
             notifier_frames: get(&self.counters.notifier_frames),
+            graces: get(&self.counters.graces),
             dummy_slot: get(&self.counters.dummy_slot),
             fallbacks: get(&self.counters.fallbacks),
             ignored: get(&self.counters.ignored),
@@ -156,7 +163,7 @@ impl KvmSink {
         self.dummy.delete_and_add()
     }
 
-    fn notifier_is_cheaper(&self, runs: &[FrameRun], frames: u64) -> bool {
+    fn notifier_is_cheaper(&self, runs: &[FrameRun], frames: u64, others: Others) -> bool {
         match self.policy {
             FlushPolicy::NotifierOnly | FlushPolicy::LeavesOnly => return true,
             FlushPolicy::DummyOnly => return false,
@@ -165,9 +172,23 @@ impl KvmSink {
         let retouched = self.resident.load(Ordering::Relaxed).saturating_sub(frames);
         let notifier = (runs.len() as u64)
             .saturating_mul(NOTIFIER_RUN_NS)
-            .saturating_add(frames.saturating_mul(NOTIFIER_FRAME_NS));
+            .saturating_add(frames.saturating_mul(NOTIFIER_FRAME_NS))
+            .saturating_add(if others == Others::MayRun { GRACE_NS } else { 0 });
         let dummy = DUMMY_NS.saturating_add(retouched.saturating_mul(RETOUCH_NS));
         notifier <= dummy
+    }
+
+    /// Whether no vCPU is in a page fault for which KVM has read an entry as it was.
+    fn settled(&self, others: Others) -> bool {
+        if others == Others::Stopped {
+            return true;
+        }
+        self.counters.graces.fetch_add(1, Ordering::Relaxed);
+        let waited = self.grace.wait();
+        if let Err(error) = &waited {
+            debug!("the grace slot was refused, using the dummy slot: {error}");
+        }
+        waited.is_ok()
     }
 
     /// Whether the host has done it. Any refusal leaves the rest to the dummy slot: a run whose
@@ -201,10 +222,10 @@ impl FlushSink for KvmSink {
         }
         let runs = merged(&request.leaves);
         let frames = runs.iter().map(|run| run.count).sum();
-        if !self.notifier_is_cheaper(&runs, frames) {
+        if !self.notifier_is_cheaper(&runs, frames, request.others) {
             return self.flush_all();
         }
-        if self.notify(&runs) {
+        if self.settled(request.others) && self.notify(&runs) {
             self.counters.notifier.fetch_add(1, Ordering::Relaxed);
             self.counters.notifier_runs.fetch_add(runs.len() as u64, Ordering::Relaxed);
             self.counters.notifier_frames.fetch_add(frames, Ordering::Relaxed);
@@ -230,67 +251,6 @@ fn merged(runs: &[FrameRun]) -> Vec<FrameRun> {
         }
     }
     out
-}
-
-/// A 4 KiB memory slot that no page table ever points to. It exists to be deleted: KVM then drops every
-/// translation of the machine (`KVM_X86_QUIRK_SLOT_ZAP_ALL`, which `doctor` checks).
-#[derive(Debug)]
-struct DummySlot {
-    vm: Arc<VmFd>,
-    page: MmapRegion,
-    address: u64,
-    /// Whether KVM has the slot now. The lock keeps deletion and addition a pair.
-    present: Mutex<SlotState>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum SlotState {
-    Added,
-    Deleted,
-}
-
-impl DummySlot {
-    fn new(vm: Arc<VmFd>, memory_limit: u64) -> Result<Self, KvmError> {
-        let page = MmapRegion::new(4096)
-            .map_err(|error| KvmError::MemorySize { bytes: PAGE_SIZE, why: error.to_string() })?;
-        let address = memory_limit.next_multiple_of(DUMMY_ALIGNMENT);
-        let slot = DummySlot { vm, page, address, present: Mutex::new(SlotState::Deleted) };
-        slot.set(SlotState::Added)?;
-        *slot.present.lock().unwrap_or_else(PoisonError::into_inner) = SlotState::Added;
-        Ok(slot)
-    }
-
-    /// Flushes everything: the deletion does it, the addition prepares the next one.
-    fn delete_and_add(&self) -> Result<(), Broken> {
-        let mut present = self.present.lock().unwrap_or_else(PoisonError::into_inner);
-        if *present == SlotState::Deleted {
-            self.set(SlotState::Added)?;
-            *present = SlotState::Added;
-        }
-        self.set(SlotState::Deleted)?;
-        *present = SlotState::Deleted;
-        match self.set(SlotState::Added) {
-            Ok(()) => *present = SlotState::Added,
-            Err(error) => debug!("dummy slot not added back yet: {error}"),
-        }
-        Ok(())
-    }
-
-    fn set(&self, state: SlotState) -> Result<(), Broken> {
-        let region = kvm_userspace_memory_region {
-            slot: DUMMY_SLOT,
-            flags: 0,
-            guest_phys_addr: self.address,
-            memory_size: if state == SlotState::Added { PAGE_SIZE } else { 0 },
-            userspace_addr: self.page.as_ptr() as u64,
-        };
-        // SAFETY: the page is ours, in no other slot, and holds nothing; were it unmapped before the
-        // machine ends, KVM would find no page there and a guest that reaches it would exit.
-        unsafe { self.vm.set_user_memory_region(region) }.map_err(|error| Broken::Host {
-            what: "delete or add the slot that flushes all translations",
-            source: error.into(),
-        })
-    }
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@
 #![allow(unsafe_code, reason = "ioctls, the run page and guest memory")]
 
 mod cpuid;
+mod empty_slot;
 mod error;
 mod exit;
 mod flush;

@@ -120,7 +120,7 @@ impl AddressSpace {
             Some(pages) => self.invalidate(pages, Invalidation::Clear, copy),
             None => copy(self),
         };
-        self.system.finish(batch)?;
+        self.flush(batch)?;
         let copied = copied?;
         self.ahead.expect(VirtAddr::new(at.page.get() + copied * PAGE_SIZE));
         self.counters.faults.copied.fetch_add(copied.min(1), Ordering::Relaxed);

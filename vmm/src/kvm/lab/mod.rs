@@ -201,7 +201,7 @@ impl Lab {
     /// Flushes single frames.
     pub(crate) fn flush(&self, frames: &[Frame], tables: TableChange) -> Result<(), LabError> {
         let leaves = frames.iter().map(|start| FrameRun { start: *start, count: 1 }).collect();
-        Ok(self.sink.flush(&FlushRequest { leaves, tables })?)
+        Ok(self.sink.flush(&FlushRequest { leaves, tables, ..FlushRequest::default() })?)
     }
 
     /// Writes a frame's first word.

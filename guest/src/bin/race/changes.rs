@@ -1,0 +1,329 @@
+//! The one that changes what the other one writes to.
+//!
+//! ```text
+//!   release the writer ──> a while ──> the call ──> START is s ──> the writer faults, at DONE <= s
+//!                                        │
+//!                                        └ (it may go on)  ──> stop it: its last number is in the word
+//! ```
+
+use core::sync::atomic::Ordering;
+
+use guest::call::{number, syscall};
+use guest::family::{self, End, Forked};
+use guest::fault::{SEGV_ACCERR, SEGV_MAPERR, in_mmvisor};
+use guest::memory::{self, Flags, Move, PAGE, Place, Prot};
+use guest::random::Random;
+use guest::{check, check_eq, must, process};
+
+use crate::writer::{self, Board, LAST, Parked, Pause, Word};
+
+/// The page that is written to; nothing else is anywhere near. In the middle of a table.
+const PAGE_AT: u64 = 0x2000_0000_0000 + 100 * PAGE;
+/// Where it is moved to: under other tables.
+const AWAY: u64 = PAGE_AT + (1 << 39);
+/// Pages that take over frames that others give up; they must keep their bytes.
+const BAIT: u64 = 0x1000_0000_0000;
+/// How many.
+const BAITS: u64 = 8;
+/// What they are filled with.
+const FILLED: u64 = 0x5a5a_a5a5_c3c3_3c3c;
+/// How far apart the pages are whose tables are freed, and how many there are: enough that the empty tables
+/// are more than mmvisor keeps.
+const TABLE_STEP: u64 = 1 << 30;
+const TABLES: u64 = 200;
+/// Where the writer's number is in the page, and where the changing one's own word is.
+const NUMBER: u64 = 8;
+const OWN: u64 = 16;
+/// MADV_DONTNEED of madvise(2).
+const DONTNEED: u64 = 4;
+
+/// What is done to the page.
+const CHANGES: [fn(&mut Race); 8] = [
+    Race::unmap,
+    Race::make_read_only,
+    Race::make_untouchable,
+    Race::move_away,
+    Race::fork,
+    Race::drop_page,
+    Race::replace,
+    Race::free_tables,
+];
+
+struct Race {
+    board: &'static Board,
+    random: Random,
+    flags: Flags,
+    round: u64,
+    /// The last number when the page was new.
+    new_at: u64,
+}
+
+/// Does each change `rounds` times, on pages of this kind. How many numbers the writer wrote.
+pub(crate) fn all(rounds: u64, seed: u64, flags: Flags) -> u64 {
+    // Asked before there are two: natively the answer installs signal handlers.
+    let _ = in_mmvisor();
+    let board = Board::map();
+    let pid = writer::begin(board);
+    let mut race = Race { board, random: Random::new(seed), flags, round: 0, new_at: 0 };
+    race.map();
+    for _ in 0..rounds {
+        for change in CHANGES {
+            race.round += 1;
+            race.fill_bait();
+            change(&mut race);
+            race.check_bait();
+        }
+    }
+    board.release(LAST, 0, Word::Stays);
+    check_eq!(family::wait(pid.cast_signed(), 0), Ok((pid, End::Exited(0))), "the writer");
+    board.done()
+}
+
+impl Race {
+    fn unmap(&mut self) {
+        self.release(Word::Stays);
+        must!(memory::unmap(PAGE_AT, PAGE));
+        let limit = self.board.start();
+        self.fill_bait();
+        self.faulted(limit, SEGV_MAPERR, "munmap");
+        self.map();
+        self.is_new("a new page");
+    }
+
+    fn make_read_only(&mut self) {
+        self.release(Word::Stays);
+        must!(memory::protect(PAGE_AT, PAGE, Prot::READ));
+        let limit = self.board.start();
+        let found = number_at(PAGE_AT);
+        self.faulted(limit, SEGV_ACCERR, "mprotect, read-only");
+        check_eq!(number_at(PAGE_AT), found, "round {}: a read-only word", self.round);
+        self.kept(PAGE_AT, "read-only");
+        must!(memory::protect(PAGE_AT, PAGE, Prot::RW));
+    }
+
+    fn make_untouchable(&mut self) {
+        self.release(Word::Stays);
+        must!(memory::protect(PAGE_AT, PAGE, Prot::empty()));
+        let limit = self.board.start();
+        self.faulted(limit, SEGV_ACCERR, "mprotect, none");
+        must!(memory::protect(PAGE_AT, PAGE, Prot::RW));
+        self.kept(PAGE_AT, "after PROT_NONE");
+    }
+
+    fn move_away(&mut self) {
+        self.release(Word::Stays);
+        check_eq!(memory::remap(PAGE_AT, PAGE, PAGE, Move::To(AWAY)), Ok(AWAY), "mremap");
+        let limit = self.board.start();
+        let found = number_at(AWAY);
+        self.faulted(limit, SEGV_MAPERR, "mremap");
+        check_eq!(number_at(AWAY), found, "round {}: a word that was moved", self.round);
+        self.kept(AWAY, "moved away");
+        check_eq!(memory::remap(AWAY, PAGE, PAGE, Move::To(PAGE_AT)), Ok(PAGE_AT), "mremap back");
+        self.kept(PAGE_AT, "moved back");
+    }
+
+    /// The child has what was there when it was made, whatever its parents write, and they do not see what
+    /// it writes. (The page must be private.)
+    fn fork(&mut self) {
+        if self.flags.contains(Flags::SHARED) {
+            return;
+        }
+        self.release(Word::Stays);
+        let before = self.last();
+        memory::store(PAGE_AT + OWN, self.round);
+        let pid = match must!(family::fork()) {
+            Forked::Child => process::exit(self.child(before)),
+            Forked::Parent(pid) => pid,
+        };
+        let limit = self.board.start();
+        check_eq!(memory::load(PAGE_AT + OWN), self.round, "the own word after fork");
+        memory::store(PAGE_AT + OWN, self.round + 1);
+        while self.board.taken.load(Ordering::SeqCst) != self.round {
+            self.let_write(limit);
+        }
+        let found = self.board.snapshot.load(Ordering::SeqCst);
+        check!(
+            before <= found && found <= limit,
+            "round {}: the child has {found}, fork was between {before} and {limit}",
+            self.round
+        );
+        let ended = family::wait(pid.cast_signed(), 0);
+        check_eq!(ended, Ok((pid, End::Exited(0))), "round {}: the child", self.round);
+        check_eq!(memory::load(PAGE_AT + OWN), self.round + 1, "the own word after the child");
+        self.stop_and_compare(limit);
+    }
+
+    fn child(&self, before: u64) -> u8 {
+        let found = number_at(PAGE_AT);
+        let own = memory::load(PAGE_AT + OWN);
+        let limit = self.board.start();
+        self.board.snapshot.store(found, Ordering::SeqCst);
+        self.board.taken.store(self.round, Ordering::SeqCst);
+        self.let_write(limit);
+        check_eq!(number_at(PAGE_AT), found, "round {}: the child's word, later", self.round);
+        memory::store(PAGE_AT + NUMBER, u64::MAX);
+        self.let_write(self.board.start());
+        check_eq!(number_at(PAGE_AT), u64::MAX, "round {}: the child's own number", self.round);
+        check_eq!(own, self.round, "round {}: the child's other word", self.round);
+        check!(before <= found, "round {}: the child lost {before}: {found}", self.round);
+        0
+    }
+
+    fn drop_page(&mut self) {
+        if self.flags.contains(Flags::SHARED) {
+            return;
+        }
+        self.release(Word::MayVanish);
+        let before = self.board.done();
+        must!(dont_need(PAGE_AT, PAGE));
+        self.anew(before, "MADV_DONTNEED");
+    }
+
+    fn replace(&mut self) {
+        self.release(Word::MayVanish);
+        let before = self.board.done();
+        self.map();
+        self.anew(before, "mmap in place");
+    }
+
+    /// Page tables whose last page goes are freed, once there are many.
+    fn free_tables(&mut self) {
+        for n in 1..=TABLES {
+            let at = PAGE_AT + n * TABLE_STEP;
+            must!(memory::map(Place::Fixed(at), PAGE, Prot::RW, self.flags));
+            memory::store(at, n);
+        }
+        self.release(Word::Stays);
+        must!(memory::unmap(PAGE_AT - PAGE, (TABLES + 1) * TABLE_STEP));
+        let limit = self.board.start();
+        // Tables are wanted again, of the frames that the old ones had.
+        for n in 1..=TABLES / 4 {
+            let at = AWAY + n * TABLE_STEP;
+            must!(memory::map(Place::Fixed(at), PAGE, Prot::RW, self.flags));
+            memory::store(at, n);
+        }
+        self.faulted(limit, SEGV_MAPERR, "munmap with tables");
+        for n in 1..=TABLES / 4 {
+            check_eq!(memory::load(AWAY + n * TABLE_STEP), n, "a page under new tables");
+        }
+        must!(memory::unmap(AWAY, TABLES * TABLE_STEP));
+        self.map();
+        self.is_new("a new page under new tables");
+    }
+
+    /// A new page, in place of what is there.
+    fn map(&self) {
+        check_eq!(
+            memory::map(Place::Fixed(PAGE_AT), PAGE, Prot::RW, self.flags),
+            Ok(PAGE_AT),
+            "mmap"
+        );
+    }
+
+    /// Lets the writer begin, and for a while that is not always the same: up to when it is at its first
+    /// page fault, or well under way.
+    fn release(&mut self, what: Word) {
+        let from = self.board.done();
+        self.board.release(self.round, PAGE_AT + NUMBER, what);
+        match self.random.below(4) {
+            0 => {}
+            1 => {
+                for _ in 0..self.random.below(20_000) {
+                    core::hint::spin_loop();
+                }
+            }
+            _ => {
+                let more = self.random.below(200);
+                self.let_write(from + more);
+            }
+        }
+    }
+
+    /// Waits until the writer has written a few more numbers than this.
+    fn let_write(&self, number: u64) {
+        let mut pause = Pause::default();
+        while self.board.done() < number + 20 {
+            pause.wait();
+        }
+    }
+
+    /// Waits for the writer's fault.
+    fn faulted(&self, limit: u64, code: u64, what: &str) {
+        let parked = self.board.wait_parked(self.round, limit, what);
+        let wanted = Parked { code, address: PAGE_AT + NUMBER };
+        check_eq!(parked, wanted, "round {}: the writer's fault by {what}", self.round);
+    }
+
+    /// The word has the writer's last number, or nothing if it wrote none to this page.
+    fn kept(&self, at: u64, what: &str) {
+        check_eq!(number_at(at), self.last(), "round {}: the last number, {what}", self.round);
+    }
+
+    /// The last number that was written to this page; 0 if none was.
+    fn last(&self) -> u64 {
+        let done = self.board.done();
+        if done == self.new_at { 0 } else { done }
+    }
+
+    /// What was written before is gone, what is written after stays.
+    fn anew(&self, before: u64, what: &str) {
+        let limit = self.board.start();
+        let found = number_at(PAGE_AT);
+        check!(
+            found == 0 || found > before,
+            "round {}: {what}: the word is {found} still, {before} was written before",
+            self.round
+        );
+        self.stop_and_compare(limit);
+    }
+
+    fn stop_and_compare(&self, limit: u64) {
+        self.let_write(limit);
+        self.board.stop();
+        let parked = self.board.wait_parked(self.round, u64::MAX, "stop");
+        check_eq!(parked, Parked { code: 0, address: 0 }, "round {}: a fault", self.round);
+        check_eq!(number_at(PAGE_AT), self.board.done(), "round {}: the last number", self.round);
+    }
+
+    /// Nothing is in the page, while the writer is parked.
+    fn is_new(&mut self, what: &str) {
+        self.new_at = self.board.done();
+        // Read sometimes: the writer then replaces the page of zeros instead of finding nothing.
+        if self.random.chance(30) {
+            return;
+        }
+        for at in (PAGE_AT..PAGE_AT + PAGE).step_by(8) {
+            check_eq!(memory::load(at), 0, "round {}: {what}, at {at:#x}", self.round);
+        }
+    }
+
+    /// New pages full of known bytes.
+    fn fill_bait(&self) {
+        must!(memory::map(Place::Fixed(BAIT), BAITS * PAGE, Prot::RW, Flags::OWN));
+        for page in 0..BAITS {
+            for word in [0, NUMBER, OWN, PAGE - 8] {
+                memory::store(BAIT + page * PAGE + word, FILLED);
+            }
+        }
+    }
+
+    fn check_bait(&self) {
+        for page in 0..BAITS {
+            for word in (0..PAGE).step_by(8) {
+                let wanted = if [0, NUMBER, OWN, PAGE - 8].contains(&word) { FILLED } else { 0 };
+                let at = BAIT + page * PAGE + word;
+                check_eq!(memory::load(at), wanted, "round {}: another page", self.round);
+            }
+        }
+    }
+}
+
+fn number_at(page: u64) -> u64 {
+    memory::load(page + NUMBER)
+}
+
+#[allow(unsafe_code)]
+fn dont_need(at: u64, length: u64) -> Result<(), guest::errno::Errno> {
+    // SAFETY: the page is no memory of Rust's.
+    unsafe { syscall(number::MADVISE, [at, length, DONTNEED]) }.map(drop)
+}
