@@ -6,7 +6,6 @@ use std::collections::HashMap;
 use crate::addr::{PAGE_SIZE, PageRange, VirtAddr};
 use crate::paging::Owner;
 use crate::phys::FrameKind;
-use crate::rmap::ObjectMaps;
 use crate::space::{AddressSpace, PageClass, maps_of};
 use crate::vma::account::Account;
 use crate::vma::merge::continues;
