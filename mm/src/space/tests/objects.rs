@@ -1,7 +1,6 @@
 //! Objects that lose pages while they are mapped: ftruncate(2) and `MADV_REMOVE`.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use super::*;
 use crate::backing::{Backing, BackingName, SharedMemory};
@@ -175,40 +174,38 @@ fn no_page_comes_back_that_is_taken_away_while_others_fault_move_fork_and_exit()
     map(&m, 0, 12, MapType::Shared, &file);
     map(&m, 20, 12, MapType::Private, &file);
     let other = fork(&m);
-    let ended = AtomicBool::new(false);
-    let goes_on = || !ended.load(Ordering::Relaxed);
     std::thread::scope(|scope| {
-        scope.spawn(|| (0..).take_while(|_| goes_on()).for_each(|turn| touch(&m, turn)));
-        scope.spawn(|| (0..).take_while(|_| goes_on()).for_each(|turn| touch(&other, turn)));
-        scope.spawn(|| {
-            while goes_on() {
-                remap(&m, 0, 12, 12, Some(34)).unwrap();
-                remap(&m, 34, 12, 12, Some(0)).unwrap();
-                protect(&m, 20, 6, Prot::READ).unwrap();
-                protect(&m, 20, 6, RW).unwrap();
-            }
-        });
-        scope.spawn(|| {
-            for turn in (0..).take_while(|_| goes_on()) {
-                let child = fork(&other);
-                touch(&child, turn);
-                child.space.exit().unwrap();
-            }
-        });
-        for turn in 0..300 {
+        let workers = [
+            scope.spawn(|| (0..3000).for_each(|turn| touch(&m, turn))),
+            scope.spawn(|| (0..3000).for_each(|turn| touch(&other, turn))),
+            scope.spawn(|| {
+                for _ in 0..3000 {
+                    remap(&m, 0, 12, 12, Some(34)).unwrap();
+                    remap(&m, 34, 12, 12, Some(0)).unwrap();
+                    protect(&m, 20, 6, Prot::READ).unwrap();
+                    protect(&m, 20, 6, RW).unwrap();
+                }
+            }),
+            scope.spawn(|| {
+                for turn in 0..1000 {
+                    let child = fork(&other);
+                    touch(&child, turn);
+                    child.space.exit().unwrap();
+                }
+            }),
+        ];
+        while !workers.iter().all(|worker| worker.is_finished()) {
             truncate(&m, &file, 5 * PAGE_SIZE);
             let left = [&m, &other].map(|space| left_over(space, 5));
-            if !left.iter().all(Vec::is_empty) {
-                ended.store(true, Ordering::Relaxed);
-                panic!("turn {turn}: {left:?}");
-            }
+            assert!(left.iter().all(Vec::is_empty), "{left:?}");
             truncate(&m, &file, 12 * PAGE_SIZE);
+            std::thread::yield_now();
             let mut batch = FlushBatch::new();
             let system = Arc::clone(m.space.look().system());
             file.punch(3..9, &system, &mut batch).unwrap();
             system.finish(batch).unwrap();
+            std::thread::yield_now();
         }
-        ended.store(true, Ordering::Relaxed);
     });
     audit_both(&m, &other);
     other.space.exit().unwrap();
