@@ -176,10 +176,10 @@ fn no_page_comes_back_that_is_taken_away_while_others_fault_move_fork_and_exit()
     let other = fork(&m);
     std::thread::scope(|scope| {
         let workers = [
-            scope.spawn(|| (0..3000).for_each(|turn| touch(&m, turn))),
-            scope.spawn(|| (0..3000).for_each(|turn| touch(&other, turn))),
+            scope.spawn(|| (0..60_000).for_each(|turn| touch(&m, turn))),
+            scope.spawn(|| (0..60_000).for_each(|turn| touch(&other, turn))),
             scope.spawn(|| {
-                for _ in 0..3000 {
+                for _ in 0..30_000 {
                     remap(&m, 0, 12, 12, Some(34)).unwrap();
                     remap(&m, 34, 12, 12, Some(0)).unwrap();
                     protect(&m, 20, 6, Prot::READ).unwrap();
@@ -187,7 +187,7 @@ fn no_page_comes_back_that_is_taken_away_while_others_fault_move_fork_and_exit()
                 }
             }),
             scope.spawn(|| {
-                for turn in 0..1000 {
+                for turn in 0..5_000 {
                     let child = fork(&other);
                     touch(&child, turn);
                     child.space.exit().unwrap();
