@@ -19,6 +19,7 @@ pub mod paging;
 pub mod phys;
 pub mod promise;
 pub mod replay;
+pub mod rmap;
 pub mod rules;
 pub mod space;
 pub mod sysctl;

@@ -3,9 +3,10 @@
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::addr::PageRange;
 use crate::error::{Broken, Errno};
 use crate::failure::FailPoint;
-use crate::hooks::{Guardian, Observer};
+use crate::hooks::{Guardian, Invalidation, Observer};
 use crate::paging::{FlushBatch, FlushSink, KernelHalf, TableChange};
 use crate::phys::{Frames, PhysMemory};
 use crate::promise::{Committed, Promise};
@@ -37,6 +38,7 @@ pub struct System {
     committed: Committed,
     next_anon: AtomicU32,
     next_inode: AtomicU64,
+    next_space: AtomicU64,
 }
 
 impl System {
@@ -57,6 +59,7 @@ impl System {
             committed: Committed::default(),
             next_anon: AtomicU32::new(1),
             next_inode: AtomicU64::new(1),
+            next_space: AtomicU64::new(1),
         }
     }
 
@@ -197,6 +200,28 @@ impl System {
     #[must_use]
     pub fn committed(&self) -> u64 {
         self.committed.pages()
+    }
+
+    /// The number of a new address space: later ones have higher ones.
+    pub(crate) fn new_space(&self) -> u64 {
+        self.next_space.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Changes entries of a range so that translations become invalid, and tells so before and after.
+    pub(crate) fn invalidate<T>(
+        &self,
+        range: PageRange,
+        why: Invalidation,
+        change: impl FnOnce() -> T,
+    ) -> T {
+        if let Some(observer) = self.observer() {
+            observer.invalidating(range, why);
+        }
+        let changed = change();
+        if let Some(observer) = self.observer() {
+            observer.invalidated(range, why);
+        }
+        changed
     }
 
     /// A new inode number for a memory object.

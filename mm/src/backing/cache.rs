@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::BackingError;
-use crate::addr::Frame;
+use crate::addr::{Frame, GuestPhysAddr, PAGE_BYTES, PAGE_SIZE, index};
 use crate::error::Broken;
 use crate::phys::{Contents, FrameKind, Frames};
 
@@ -52,6 +52,17 @@ impl PageCache {
     /// Whether the page is there.
     pub(super) fn holds(&self, index: u64) -> bool {
         self.pages.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&index)
+    }
+
+    /// Clears the rest of the page that `end`, in bytes, lies in, if it is there.
+    pub(super) fn clear_from(&self, end: u64) {
+        let pages = self.pages.lock().unwrap_or_else(PoisonError::into_inner);
+        let inside = end % PAGE_SIZE;
+        if let Some(frame) = pages.get(&(end / PAGE_SIZE)).filter(|_| inside > 0) {
+            let zeros = [0; PAGE_BYTES];
+            let at = GuestPhysAddr::new(frame.addr().get() + inside);
+            self.frames.memory().write(at, &zeros[index(inside)..]);
+        }
     }
 
     /// Gives up the pages of a range, and says how many there were. Whoever has mapped them keeps them.

@@ -14,13 +14,17 @@ pub use open::OpenFile;
 pub use shared::{Seals, SharedMemory};
 
 use std::fmt::Debug;
+use std::ops::Range;
 
 use bitflags::bitflags;
 
 use crate::addr::{Frame, VirtAddr};
-use crate::error::{Broken, Errno};
+use crate::error::{Broken, CallResult, Errno};
+use crate::paging::FlushBatch;
 use crate::phys::AllocError;
 use crate::promise::Payer;
+use crate::rmap::ObjectMaps;
+use crate::system::System;
 use crate::vma::{MapFlags, VmFlags};
 
 /// Why a backing has no page.
@@ -152,12 +156,18 @@ pub trait Backing: Debug + Send + Sync {
     }
 
     /// Frees pages of the object itself, which read as zeros from then on (`FALLOC_FL_PUNCH_HOLE` of
-    /// fallocate(2)).
+    /// fallocate(2)), and empties the entries that name them. The caller flushes the batch. No page of the
+    /// object may be held.
     ///
     /// # Errors
     /// `EOPNOTSUPP` where it cannot.
-    fn punch(&self, _pages: std::ops::Range<u64>) -> Result<(), Errno> {
-        Err(Errno::EOPNOTSUPP)
+    fn punch(&self, _pages: Range<u64>, _: &System, _: &mut FlushBatch) -> CallResult<()> {
+        Err(Errno::EOPNOTSUPP.into())
+    }
+
+    /// Where it is mapped, if pages of it can go away while it is. All maps are noted there then.
+    fn maps(&self) -> Option<&ObjectMaps> {
+        None
     }
 
     /// Whether it is shared memory (memfd, shm, `MAP_SHARED|MAP_ANONYMOUS`), which userfaultfd(2) knows

@@ -6,8 +6,11 @@ use std::sync::Arc;
 
 use super::{Backing, BackingError, BackingName, FileMode, Placement};
 use crate::addr::{Frame, VirtAddr};
-use crate::error::Errno;
+use crate::error::{CallResult, Errno};
+use crate::paging::FlushBatch;
 use crate::promise::Payer;
+use crate::rmap::ObjectMaps;
+use crate::system::System;
 use crate::vma::{MapFlags, VmFlags};
 
 /// An object as one open sees it.
@@ -85,8 +88,12 @@ impl Backing for OpenFile {
         self.object.is_resident(index)
     }
 
-    fn punch(&self, pages: Range<u64>) -> Result<(), Errno> {
-        self.object.punch(pages)
+    fn punch(&self, pages: Range<u64>, system: &System, batch: &mut FlushBatch) -> CallResult<()> {
+        self.object.punch(pages, system, batch)
+    }
+
+    fn maps(&self) -> Option<&ObjectMaps> {
+        self.object.maps()
     }
 
     fn is_shared_memory(&self) -> bool {

@@ -9,10 +9,13 @@ use bitflags::bitflags;
 
 use super::cache::PageCache;
 use super::{Backing, BackingError, BackingName, Placement};
-use crate::addr::Frame;
-use crate::error::Errno;
+use crate::addr::{Frame, PAGE_SIZE};
+use crate::error::{Broken, CallResult, Errno};
+use crate::paging::FlushBatch;
 use crate::phys::{Contents, FrameKind, Frames};
 use crate::promise::{Payer, Promise};
+use crate::rmap::{Copies, ObjectMaps};
+use crate::system::System;
 use crate::vma::VmFlags;
 
 bitflags! {
@@ -57,10 +60,12 @@ enum Payment {
 pub struct SharedMemory {
     origin: Origin,
     payment: Payment,
-    pages: AtomicU64,
+    /// In bytes.
+    len: AtomicU64,
     seals: AtomicU32,
     name: BackingName,
     cache: PageCache,
+    maps: ObjectMaps,
 }
 
 impl SharedMemory {
@@ -72,16 +77,17 @@ impl SharedMemory {
         SharedMemory { origin: Origin::Map, ..SharedMemory::file(frames, pages, name) }
     }
 
-    /// An object of `pages` pages with a name of its own, such as memfd_create(2) makes.
+    /// An object of `pages` pages (as far as bytes can be counted) with a name of its own, such as memfd_create(2) makes.
     #[must_use]
     pub fn file(frames: Arc<Frames>, pages: u64, name: BackingName) -> Self {
         SharedMemory {
             origin: Origin::File,
             payment: Payment::Free,
-            pages: AtomicU64::new(pages),
+            len: AtomicU64::new(pages.saturating_mul(PAGE_SIZE)),
             seals: AtomicU32::new(0),
             name,
             cache: PageCache::new(frames, FrameKind::Shared),
+            maps: ObjectMaps::default(),
         }
     }
 
@@ -110,23 +116,33 @@ impl SharedMemory {
     /// Its length in pages.
     #[must_use]
     pub fn pages(&self) -> u64 {
-        self.pages.load(Ordering::Relaxed)
+        self.len.load(Ordering::Relaxed).div_ceil(PAGE_SIZE)
     }
 
-    /// Changes its length, in pages (ftruncate(2)). Pages past the end are gone; who has them mapped
-    /// must be unmapped by the caller.
+    /// Changes its length, in bytes (ftruncate(2)). What lies past the new end is gone, wherever it is
+    /// mapped, private copies too: a touch is a `SIGBUS` from then on.
     ///
     /// # Errors
-    /// `EPERM` where a seal forbids it.
-    pub fn set_pages(&self, pages: u64) -> Result<(), Errno> {
-        let old = self.pages();
-        let forbidden = pages < old && self.seals().contains(Seals::SHRINK)
-            || pages > old && self.seals().contains(Seals::GROW);
-        if forbidden {
-            return Err(Errno::EPERM);
+    /// `EPERM` where a seal forbids it. Source: `shmem_setattr` in Linux's `mm/shmem.c`.
+    pub fn truncate(&self, len: u64, system: &System) -> CallResult<()> {
+        let mut batch = FlushBatch::new();
+        {
+            let maps = self.maps.change();
+            let old = self.len.load(Ordering::Relaxed);
+            let forbidden = len < old && self.seals().contains(Seals::SHRINK)
+                || len > old && self.seals().contains(Seals::GROW);
+            if forbidden {
+                return Err(Errno::EPERM.into());
+            }
+            self.len.store(len, Ordering::Relaxed);
+            if len < old {
+                self.cache.clear_from(len);
+                let gone = self.pages()..u64::MAX;
+                self.forget(gone.clone())?;
+                maps.zap(&gone, Copies::Go, system, &mut batch);
+            }
         }
-        self.pages.store(pages, Ordering::Relaxed);
-        self.forget(pages..u64::MAX)
+        Ok(system.finish(batch)?)
     }
 
     /// What can no longer be done to it.
@@ -147,11 +163,9 @@ impl SharedMemory {
         Ok(())
     }
 
-    fn forget(&self, pages: Range<u64>) -> Result<(), Errno> {
-        let gone = self.cache.forget(pages).map_err(|broken| {
-            log::error!("shared memory cannot give up pages: {broken}");
-            Errno::EIO
-        })?;
+    /// Gives up pages; who has them mapped still has them.
+    fn forget(&self, pages: Range<u64>) -> Result<(), Broken> {
+        let gone = self.cache.forget(pages)?;
         if let Payment::EachPage(promise) = &self.payment {
             promise.give_back(gone);
         }
@@ -196,11 +210,18 @@ impl Backing for SharedMemory {
         self.cache.holds(index)
     }
 
-    fn punch(&self, pages: Range<u64>) -> Result<(), Errno> {
+    fn punch(&self, pages: Range<u64>, system: &System, batch: &mut FlushBatch) -> CallResult<()> {
+        let maps = self.maps.change();
         if self.seals().intersects(Seals::WRITE | Seals::FUTURE_WRITE) {
-            return Err(Errno::EPERM);
+            return Err(Errno::EPERM.into());
         }
-        self.forget(pages)
+        self.forget(pages.clone())?;
+        maps.zap(&pages, Copies::Stay, system, batch);
+        Ok(())
+    }
+
+    fn maps(&self) -> Option<&ObjectMaps> {
+        Some(&self.maps)
     }
 
     fn is_shared_memory(&self) -> bool {

@@ -1,10 +1,12 @@
 //! The audit: every invariant that ties VMAs, page table, frames and counters together. Tests call it
 //! after each operation.
 
-use crate::addr::{PageRange, VirtAddr};
+use std::collections::HashMap;
+
+use crate::addr::{PAGE_SIZE, PageRange, VirtAddr};
 use crate::paging::Owner;
 use crate::phys::FrameKind;
-use crate::space::{AddressSpace, PageClass};
+use crate::space::{AddressSpace, PageClass, maps_of};
 use crate::vma::account::Account;
 use crate::vma::merge::continues;
 use crate::vma::{Lineage, VmFlags};
@@ -17,7 +19,8 @@ use crate::vma::{Lineage, VmFlags};
 /// - the accounts are the sums over the VMAs;
 /// - nothing is writable that may not be;
 /// - every entry lies in a VMA and allows nothing that the VMA forbids, and its frame is in use;
-/// - the resident counters are the numbers of entries.
+/// - the resident counters are the numbers of entries;
+/// - objects that note where they are mapped have noted the VMAs, and nothing else of this space.
 pub fn audit(space: &AddressSpace) -> Result<(), String> {
     space.vmas().audit()?;
     let recounted = Account::recount(space.vmas().iter());
@@ -31,6 +34,7 @@ pub fn audit(space: &AddressSpace) -> Result<(), String> {
         let uffd = vma.flags.intersects(VmFlags::UFFD);
         check(uffd == vma.userfault().is_some(), || format!("{vma:?}: flags and userfaultfd"))?;
     }
+    audit_objects(space)?;
     audit_entries(space)
 }
 
@@ -49,6 +53,27 @@ pub fn unmerged(space: &AddressSpace) -> Option<(PageRange, PageRange)> {
         let special = left.flags.intersects(VmFlags::SPECIAL);
         (continues(left, right) && agree && !special).then(|| (left.range(), right.range()))
     })
+}
+
+fn audit_objects(space: &AddressSpace) -> Result<(), String> {
+    // By object: what it has noted, and how many pages of VMAs there are.
+    let mut noted = HashMap::new();
+    for vma in space.vmas().iter() {
+        let Some(maps) = maps_of(vma) else { continue };
+        let fresh = || (maps.of_space(space.number()), 0);
+        let (ranges, pages) = noted.entry(std::ptr::from_ref(maps)).or_insert_with(fresh);
+        *pages += vma.range().pages();
+        let shows = ranges.iter().any(|&(range, first)| {
+            let from = vma.range().start().get().wrapping_sub(range.start().get()) / PAGE_SIZE;
+            range.covers(vma.range()) && first.wrapping_add(from) == vma.pgoff
+        });
+        check(shows, || format!("its object does not know {vma:?}, only {ranges:?}"))?;
+    }
+    for (ranges, pages) in noted.values() {
+        let known: u64 = ranges.iter().map(|(range, _)| range.pages()).sum();
+        check(known == *pages, || format!("an object knows {ranges:?}, VMAs have {pages} pages"))?;
+    }
+    Ok(())
 }
 
 fn audit_entries(space: &AddressSpace) -> Result<(), String> {

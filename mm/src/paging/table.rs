@@ -1,8 +1,8 @@
 //! One address space's page table: four levels of frames in guest memory.
 
 use std::ops::ControlFlow;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::cursor::Cursor;
 use super::entry::Entry;
@@ -45,12 +45,19 @@ struct LastTable<'a> {
 
 /// A page table. Entries change only by atomic operations, since vCPUs walk it and set accessed and
 /// dirty bits at any time. Tables are added at any time under a shared reference; they are unlinked
-/// only under an exclusive one.
+/// only under the exclusive lock of the space.
+///
+/// Others than the space's own calls and faults come here by the reverse map: they have
+/// [`hold_still`](PageTable::hold_still).
 #[derive(Debug)]
 pub struct PageTable {
-    root: Frame,
+    /// The root's frame number.
+    root: AtomicU64,
     frames: Arc<Frames>,
     tables: AtomicU64,
+    /// Held while tables are unlinked or entries on their way, and by who must not meet that. Nothing but
+    /// the allocator's lock is taken under it.
+    structure: Mutex<()>,
 }
 
 impl PageTable {
@@ -61,13 +68,33 @@ impl PageTable {
     pub fn new(frames: Arc<Frames>, kernel: KernelHalf) -> Result<Self, AllocError> {
         let root = frames.alloc(FrameKind::Table, Contents::Zeroed)?;
         frames.memory().words(root)[511].store(kernel.top_entry, Ordering::Release);
-        Ok(PageTable { root, frames, tables: AtomicU64::new(1) })
+        Ok(PageTable {
+            root: AtomicU64::new(root.number()),
+            frames,
+            tables: AtomicU64::new(1),
+            structure: Mutex::default(),
+        })
     }
 
     /// The root's frame: CR3.
     #[must_use]
     pub fn root(&self) -> Frame {
-        self.root
+        Frame::new(self.root.load(Ordering::Acquire))
+    }
+
+    /// Keeps all tables linked and all entries where they are: nobody moves them, or copies them for a
+    /// child. They may change and vanish in their places.
+    pub(crate) fn hold_still(&self) -> MutexGuard<'_, ()> {
+        self.structure.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes over the tables of `fresh`; what was there before is returned. Under the exclusive lock of the
+    /// space, and [`hold_still`](Self::hold_still).
+    pub(crate) fn replace_by(&self, fresh: PageTable) -> PageTable {
+        let PageTable { root, frames, tables, structure } = fresh;
+        let root = self.root.swap(root.into_inner(), Ordering::AcqRel);
+        let count = self.tables.swap(tables.into_inner(), Ordering::Relaxed);
+        PageTable { root: root.into(), frames, tables: count.into(), structure }
     }
 
     /// How many frames the tables of the user half take, the root included (Linux's `pgtables_bytes`).
@@ -79,7 +106,7 @@ impl PageTable {
     /// The leaf entry's slot for `addr`, if its tables exist.
     #[must_use]
     pub fn slot(&self, addr: VirtAddr) -> Option<&AtomicU64> {
-        let mut frame = self.root;
+        let mut frame = self.root();
         for level in (2..=ROOT_LEVEL).rev() {
             frame = self.child(frame, index(addr, level))?;
         }
@@ -92,7 +119,7 @@ impl PageTable {
     /// # Errors
     /// [`AllocError`] when there is no frame for a table.
     pub fn ensure(&self, addr: VirtAddr) -> Result<&Words, AllocError> {
-        let mut frame = self.root;
+        let mut frame = self.root();
         for level in (2..=ROOT_LEVEL).rev() {
             let at = index(addr, level);
             frame = match self.child(frame, at) {
@@ -111,7 +138,8 @@ impl PageTable {
 
     /// Unlinks last-level tables that hold nothing. They are not unlinked as they become empty: that
     /// needs the flush of everything, and most of them are soon used again.
-    pub fn reap(&mut self, batch: &mut FlushBatch) {
+    pub fn reap(&self, batch: &mut FlushBatch) {
+        let _still = self.hold_still();
         let mut reaped = 0;
         let done = self.each_last_table(|last| {
             if last.words.iter().all(|word| word.load(Ordering::Relaxed) == 0) {
@@ -133,7 +161,7 @@ impl PageTable {
     /// # Errors
     /// [`AllocError`] when there is no frame for a table; nothing is left behind.
     pub fn renewed(&self) -> Result<PageTable, AllocError> {
-        let top_entry = self.memory().words(self.root)[511].load(Ordering::Relaxed);
+        let top_entry = self.memory().words(self.root())[511].load(Ordering::Relaxed);
         let fresh = PageTable::new(Arc::clone(&self.frames), KernelHalf { top_entry })?;
         let copied = self.each_last_table(|last| {
             if last.words.iter().all(|word| word.load(Ordering::Relaxed) == 0) {
@@ -171,25 +199,26 @@ impl PageTable {
 
     /// Unlinks every table of the user half (Linux's `free_pgtables`); the root stays. The leaf entries
     /// have been cleared before.
-    pub fn free_user_half(&mut self, batch: &mut FlushBatch) {
+    pub fn free_user_half(&self, batch: &mut FlushBatch) {
+        let _still = self.hold_still();
         batch.table_unlinked();
-        self.free_below(self.root, ROOT_LEVEL, USER_ENTRIES, batch);
+        self.free_below(self.root(), ROOT_LEVEL, USER_ENTRIES, batch);
         for at in 0..USER_ENTRIES {
-            self.memory().words(self.root)[at].store(0, Ordering::Release);
+            self.memory().words(self.root())[at].store(0, Ordering::Release);
         }
         self.tables.store(1, Ordering::Relaxed);
     }
 
     /// Gives up a table that another has taken the place of: all its frames are to be retired.
-    pub fn retire(mut self, tables: &mut FlushBatch) {
+    pub fn retire(self, tables: &mut FlushBatch) {
         self.free_user_half(tables);
         self.free_root(tables);
     }
 
     /// Gives up the root of a table whose user half is empty (Linux's `pgd_free`).
-    pub fn free_root(self, batch: &mut FlushBatch) {
+    pub fn free_root(&self, batch: &mut FlushBatch) {
         batch.table_unlinked();
-        batch.put_later(self.root);
+        batch.put_later(self.root());
     }
 
     fn free_below(&self, table: Frame, level: u32, entries: usize, batch: &mut FlushBatch) {
@@ -211,7 +240,7 @@ impl PageTable {
     ) -> ControlFlow<B> {
         let span = |level: u32, at: usize| at as u64 * entry_span(level);
         for i in 0..USER_ENTRIES {
-            let Some(second) = self.child(self.root, i) else { continue };
+            let Some(second) = self.child(self.root(), i) else { continue };
             for j in 0..512 {
                 let Some(third) = self.child(second, j) else { continue };
                 let links = self.memory().words(third);

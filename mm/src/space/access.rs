@@ -10,28 +10,33 @@ use crate::paging::AccessKind;
 /// How often a page may vanish between its fault and its use before we call it a bug.
 const RETRIES: u32 = 64;
 
-/// Where an access ended up.
+/// What became of an access.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Translated {
-    /// The bytes are here.
-    At(GuestPhysAddr),
+pub(super) enum Accessed {
+    /// It was made.
+    Done,
     /// The stack must grow first.
     NeedsGrowth,
 }
 
 impl AddressSpace {
-    /// Translates one address for an access, faulting the page in.
-    pub(super) fn translate(
+    /// Translates one address for an access, faulting the page in, and makes it while the page stays.
+    pub(super) fn access(
         &self,
         addr: VirtAddr,
         kind: AccessKind,
-    ) -> Result<Translated, AccessError> {
+        access: &mut dyn FnMut(GuestPhysAddr),
+    ) -> Result<Accessed, AccessError> {
         for _ in 0..RETRIES {
-            if let Ok(at) = self.table.walk(addr, kind) {
-                return Ok(Translated::At(at));
+            {
+                let _held = self.hold(addr);
+                if let Ok(at) = self.table.walk(addr, kind) {
+                    access(at);
+                    return Ok(Accessed::Done);
+                }
             }
             if self.fault(addr, kind)? == Resolved::NeedsGrowth {
-                return Ok(Translated::NeedsGrowth);
+                return Ok(Accessed::NeedsGrowth);
             }
         }
         Err(Broken::Invariant(format!("a page at {addr} does not stay for a {kind:?}")).into())

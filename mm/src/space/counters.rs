@@ -80,7 +80,7 @@ impl Resident {
         }
     }
 
-    pub(super) fn remove(&self, class: Option<PageClass>) {
+    pub(crate) fn remove(&self, class: Option<PageClass>) {
         if let Some(class) = class {
             self.counter(class).fetch_sub(1, Ordering::Relaxed);
         }

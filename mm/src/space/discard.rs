@@ -74,7 +74,7 @@ impl AddressSpace {
         });
     }
 
-    /// `MADV_REMOVE`: the pages of the object itself.
+    /// `MADV_REMOVE`: the pages of the object itself, wherever they are mapped.
     fn remove_pages(&self, vma: &Vma, part: PageRange, batch: &mut FlushBatch) -> CallResult<()> {
         let backing = vma.backing.as_ref().filter(|_| !vma.flags.contains(VmFlags::LOCKED));
         let backing = backing.ok_or(Errno::EINVAL)?;
@@ -82,9 +82,7 @@ impl AddressSpace {
             return Err(Errno::EACCES.into());
         }
         let first = vma.page_index(part.start());
-        backing.punch(first..first + part.pages())?;
-        self.discard(part, batch);
-        Ok(())
+        backing.punch(first..first + part.pages(), &self.system, batch)
     }
 
     /// From here on a touch is `SEGV_MAPERR`. What was there is gone.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::ahead::Ahead;
-use super::{AddressSpace, Counters, PageClass};
+use super::{AddressSpace, PageClass};
 use crate::addr::{PAGE_SIZE, PageRange, TABLE_SPAN, VirtAddr, index};
 use crate::error::{CallResult, Errno};
 use crate::hooks::Invalidation;
@@ -37,12 +37,13 @@ impl AddressSpace {
         let mut child = AddressSpace {
             system: Arc::clone(&self.system),
             vmas: Tree::new(),
-            table,
+            number: self.system.new_space(),
+            table: Arc::new(table),
             layout: self.layout.clone(),
             account: Default::default(),
             limits: self.limits,
             modes: self.modes.inherited(),
-            counters: Counters::default(),
+            counters: Arc::default(),
             ahead: Ahead::default(),
             users: Arc::default(),
         };
@@ -60,10 +61,14 @@ impl AddressSpace {
         if let Some(all) = PageRange::new(VirtAddr::ZERO, VirtAddr::TASK_END) {
             self.settle(all)?;
         }
+        let table = Arc::clone(&self.table);
+        // Who takes an object's pages away comes to the parent before or after, and then to the child.
+        let still = table.hold_still();
         match vcpus {
             Vcpus::Running => {
                 let mut batch = FlushBatch::new();
                 let copied = self.copy_pages(&self.table, child, &mut batch);
+                drop(still);
                 self.finish(batch)?;
                 copied
             }
@@ -76,7 +81,7 @@ impl AddressSpace {
                     return Err(error);
                 }
                 let mut tables = FlushBatch::new();
-                std::mem::replace(&mut self.table, fresh).retire(&mut tables);
+                self.table.replace_by(fresh).retire(&mut tables);
                 Ok(self.system.retire(tables)?)
             }
         }
@@ -90,7 +95,9 @@ impl AddressSpace {
             }
             let copy = self.child_of(vma);
             child.account.add(copy.flags, pages);
-            if child.vmas.insert(copy).is_err() {
+            child.link(&copy);
+            if let Err(copy) = child.vmas.insert(copy) {
+                child.unlink(&copy);
                 return Err(Errno::ENOMEM.into());
             }
         }

@@ -103,7 +103,11 @@ impl AddressSpace {
     /// `EINVAL` where there is something already.
     pub fn adopt(&mut self, vma: Vma) -> CallResult<()> {
         let (flags, pages) = (vma.flags, vma.range().pages());
-        self.vmas.insert(vma).map_err(|_| Errno::EINVAL)?;
+        self.link(&vma);
+        if let Err(vma) = self.vmas.insert(vma) {
+            self.unlink(&vma);
+            return Err(Errno::EINVAL.into());
+        }
         self.account.add(flags, pages);
         if flags.contains(VmFlags::ACCOUNT) {
             self.commit(pages)?;

@@ -234,6 +234,7 @@ impl AddressSpace {
             };
         }
         self.account.add(vma.flags, range.pages());
+        self.link(&vma);
         let unlocked =
             vma.flags.contains(VmFlags::LOCKED) && vma.flags.intersects(VmFlags::UNLOCKABLE);
         let apart = vma.backing.is_some() && !self.rule(Rule::FileOffset);

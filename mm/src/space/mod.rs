@@ -24,6 +24,7 @@ mod fault;
 mod fields;
 mod fork;
 mod layout;
+mod link;
 mod lock;
 mod map;
 mod policy;
@@ -53,6 +54,7 @@ pub use fault::Resolved;
 pub use fields::{AUXV_WORDS, LayoutField, NewLayout};
 pub use fork::Vcpus;
 pub use layout::Layout;
+pub(crate) use link::maps_of;
 pub use map::MapRequest;
 pub use remap::RemapRequest;
 pub use shared::SharedSpace;
@@ -85,12 +87,14 @@ use ahead::Ahead;
 pub struct AddressSpace {
     system: Arc<System>,
     vmas: Tree<Vma>,
-    table: PageTable,
+    /// Orders spaces: a child's is higher than its parent's.
+    number: u64,
+    table: Arc<PageTable>,
     layout: Layout,
     account: Account,
     limits: Limits,
     modes: Modes,
-    counters: Counters,
+    counters: Arc<Counters>,
     ahead: Ahead,
     /// How many tasks use it ([`SpaceUser`]); 0 before there is any.
     users: Arc<AtomicU64>,
@@ -105,14 +109,15 @@ impl AddressSpace {
         let table = PageTable::new(Arc::clone(system.frames()), system.kernel())?;
         let layout = Layout::for_stack_limit(limits.stack.soft);
         Ok(AddressSpace {
+            number: system.new_space(),
             system,
             vmas: Tree::new(),
-            table,
+            table: Arc::new(table),
             layout,
             account: Account::default(),
             limits,
             modes: Modes::default(),
-            counters: Counters::default(),
+            counters: Arc::default(),
             ahead: Ahead::default(),
             users: Arc::default(),
         })

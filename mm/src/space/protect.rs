@@ -208,7 +208,8 @@ impl AddressSpace {
                 access -= Access::WRITE;
             }
             let changed = leaf.slot.fetch_update(Ordering::AcqRel, Ordering::Acquire, |raw| {
-                Some(Entry::new(raw).with_access(access).raw())
+                // Others may take an object's pages away meanwhile.
+                (raw != 0).then(|| Entry::new(raw).with_access(access).raw())
             });
             let (Ok(old) | Err(old)) = changed;
             let old = Entry::new(old);

@@ -55,6 +55,7 @@ impl AddressSpace {
         let peak = self.account.peak;
         self.account.add(flags, target.pages());
         self.account.peak = peak;
+        self.link(&moved);
         let merged = self.insert_merged(moved, Origin::Moved);
         // Nobody asked to hear of moves: the whole VMA that it is part of now is watched no longer
         // (`mremap_userfaultfd_prep`).
@@ -120,6 +121,8 @@ impl AddressSpace {
 
     /// Moves the entries; the frames stay where they are (`move_page_tables`).
     fn move_pages(&self, old: PageRange, to: VirtAddr, batch: &mut FlushBatch) {
+        // Who takes an object's pages away must find each in one of the two places.
+        let _still = self.table.hold_still();
         for leaf in self.table.cursor(old) {
             let addr = to.offset(leaf.addr.bytes_from(old.start()));
             let Some(slot) = self.table.slot(addr) else { continue };

@@ -291,6 +291,7 @@ impl AddressSpace {
             }
             return Err(Errno::ENOMEM.into());
         }
+        self.link(&tail);
         self.account.add(flags, more.pages());
         Ok(true)
     }

@@ -3,7 +3,7 @@
 
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use super::access::{Translated, pieces};
+use super::access::{Accessed, pieces};
 use super::{AddressSpace, Resolved};
 use crate::addr::{GuestPhysAddr, VirtAddr};
 use crate::error::{AccessError, Broken};
@@ -93,16 +93,13 @@ impl SharedSpace {
     ) -> Result<(), AccessError> {
         {
             let space = self.look();
-            if let Translated::At(at) = space.translate(addr, kind)? {
-                then(&space, at);
+            let done = space.access(addr, kind, &mut |at| then(&space, at))?;
+            if done == Accessed::Done {
                 return Ok(());
             }
         }
         let mut space = self.change();
         space.grow_stack(addr)?;
-        if let Translated::At(at) = space.translate(addr, kind)? {
-            then(&space, at);
-        }
-        Ok(())
+        space.access(addr, kind, &mut |at| then(&space, at)).map(drop)
     }
 }

@@ -111,15 +111,7 @@ impl AddressSpace {
         why: Invalidation,
         change: impl FnOnce(&Self) -> T,
     ) -> T {
-        let observer = self.system.observer();
-        if let Some(observer) = observer {
-            observer.invalidating(range, why);
-        }
-        let changed = change(self);
-        if let Some(observer) = observer {
-            observer.invalidated(range, why);
-        }
-        changed
+        self.system.invalidate(range, why, || change(self))
     }
 
     /// Removes the VMAs of a range whose ends are VMA boundaries, and whose pages are gone already.
@@ -128,6 +120,7 @@ impl AddressSpace {
         while let Some(vma) = rest.and_then(|rest| self.vmas.find_intersection(rest)) {
             let (start, end) = (vma.range().start(), vma.range().end());
             if let Some(vma) = self.vmas.remove(start) {
+                self.unlink(&vma);
                 self.account.remove(vma.flags, vma.range().pages());
             }
             rest = PageRange::new(end, range.end());

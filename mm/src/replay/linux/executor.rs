@@ -139,7 +139,9 @@ impl Executor for Linux {
             }
             // It only asks.
             FileCall::Fcntl { .. } => {}
-            FileCall::Ftruncate { fd, len } => return Ok(self.files(task)?.truncate(fd, len)),
+            FileCall::Ftruncate { fd, len } => {
+                return Ok(self.files(task)?.truncate(fd, len, &self.system)?);
+            }
         }
         Ok(Reply::Is(()))
     }

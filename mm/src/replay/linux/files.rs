@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::addr::PAGE_SIZE;
 use crate::backing::{Backing, FileMode, OpenFile, Seals, SharedMemory};
-use crate::error::Errno;
+use crate::error::{Broken, CallError, Errno};
 use crate::replay::engine::Reply;
+use crate::system::System;
 
 /// An open file.
 #[derive(Clone, Debug)]
@@ -80,15 +80,17 @@ impl Files {
         }
     }
 
-    /// Gives a memfd another length, in bytes (ftruncate(2), which has succeeded). Files have any. What
-    /// a memfd loses is not taken from those who map it: that is not supported.
-    pub(super) fn truncate(&self, fd: i32, len: u64) -> Reply<()> {
-        let Some(memory) = self.memfd(fd) else { return Reply::Is(()) };
-        let pages = len.div_ceil(PAGE_SIZE);
-        if pages < memory.pages() || memory.set_pages(pages).is_err() {
-            return Reply::Unsupported;
+    /// Gives a memfd another length, in bytes (ftruncate(2), which has succeeded). Files have any.
+    ///
+    /// # Errors
+    /// [`Broken`] when the flush fails.
+    pub(super) fn truncate(&self, fd: i32, len: u64, system: &System) -> Result<Reply<()>, Broken> {
+        let Some(memory) = self.memfd(fd) else { return Ok(Reply::Is(())) };
+        match memory.truncate(len, system) {
+            Ok(()) => Ok(Reply::Is(())),
+            Err(CallError::Errno(_)) => Ok(Reply::Unsupported),
+            Err(CallError::Broken(broken)) => Err(broken),
         }
-        Reply::Is(())
     }
 
     fn memfd(&self, fd: i32) -> Option<&SharedMemory> {

@@ -9,9 +9,12 @@ use crate::addr::{Frame, PAGE_SHIFT};
 use crate::backing::{
     Backing, BackingError, BackingName, FileMode, OpenFile, Placement, Seals, SharedMemory, no_sync,
 };
-use crate::error::{Broken, Errno};
+use crate::error::{Broken, CallResult, Errno};
+use crate::paging::FlushBatch;
 use crate::promise::Payer;
+use crate::rmap::ObjectMaps;
 use crate::rules::Rule;
+use crate::system::System;
 use crate::vma::{MapFlags, VmFlags};
 
 /// What kind of object a descriptor refers to.
@@ -57,8 +60,12 @@ impl Backing for RegularFile {
         self.0.is_resident(index)
     }
 
-    fn punch(&self, pages: Range<u64>) -> Result<(), Errno> {
-        self.0.punch(pages)
+    fn punch(&self, pages: Range<u64>, system: &System, batch: &mut FlushBatch) -> CallResult<()> {
+        self.0.punch(pages, system, batch)
+    }
+
+    fn maps(&self) -> Option<&ObjectMaps> {
+        self.0.maps()
     }
 }
 

@@ -21,11 +21,12 @@ mod cow;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{AddressSpace, PageClass};
+use super::{AddressSpace, PageClass, maps_of};
 use crate::addr::{PAGE_SIZE, TABLE_SPAN, VirtAddr, index};
 use crate::error::{AccessError, Fault};
 use crate::paging::{Access, AccessKind, Entry, Touch};
 use crate::phys::{AllocError, Words};
+use crate::rmap::ObjectMaps;
 use crate::vma::{VmFlags, Vma};
 
 /// What became of a fault.
@@ -61,6 +62,8 @@ impl AddressSpace {
         let page = addr.page_floor();
         let words = self.table.ensure(page).map_err(|error| no_frame(error, addr))?;
         let at = At { vma, page, addr, kind, words };
+        // From the look for a page to its entry: what an object gives up meanwhile must not come back.
+        let _held = maps_of(vma).map(ObjectMaps::hold);
         let entry = Entry::new(at.slot().load(Ordering::Acquire));
         if entry.is_guard() {
             return Err(Fault::NotMapped(addr).into());

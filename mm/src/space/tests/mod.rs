@@ -9,6 +9,7 @@ mod files;
 mod fork;
 mod grow;
 mod model;
+mod objects;
 mod touch;
 
 use super::*;

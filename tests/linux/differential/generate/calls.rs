@@ -4,7 +4,6 @@ use mm::addr::{PAGE_SIZE as PAGE, VirtAddr};
 use mm::replay::calls::MemoryCall as M;
 
 use super::super::act::Deed;
-use super::super::model::Line;
 use super::{Generator, PAGES};
 
 impl Generator {
@@ -95,12 +94,6 @@ impl Generator {
         if matches!(advice, 22 | 23) && self.model.is_range_watched(self.process, addr.get(), len) {
             return Deed::Call(M::Madvise { addr, len, advice: 0 });
         }
-        // Removed pages stay in other maps of the object, for want of a reverse map.
-        let shared = |line: &Line| {
-            let below = line.range.start < addr.get().saturating_add(len);
-            line.permissions.ends_with('s') && below && line.range.end > addr.get()
-        };
-        let advice = if advice == 9 && self.lines.iter().any(shared) { 0 } else { advice };
         Deed::Call(M::Madvise { addr, len, advice })
     }
 

@@ -1,0 +1,27 @@
+//! The reverse map: from a page of an object to the page-table entries that name it, in all address spaces
+//! (Linux's `mm/rmap.c` and `i_mmap`).
+//!
+//! ```text
+//!   VMA ──backing──> object ──> its ObjectMaps ──> (space, addresses, first page) ... ──> page table
+//! ```
+//!
+//! Who goes this way has no lock of the spaces that it comes to. What keeps it right is in
+//! [`ObjectMaps`], and in [`PageTable::hold_still`](crate::paging::PageTable::hold_still).
+
+mod object;
+
+pub use object::{Copies, Held, ObjectMaps};
+
+use std::sync::Arc;
+
+use crate::paging::PageTable;
+use crate::space::Counters;
+
+/// What the reverse map has to know of an address space.
+#[derive(Clone, Debug)]
+pub(crate) struct Mapper {
+    /// Spaces are numbered as they are made: a child comes after its parent.
+    pub(crate) number: u64,
+    pub(crate) table: Arc<PageTable>,
+    pub(crate) counters: Arc<Counters>,
+}
