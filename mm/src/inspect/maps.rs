@@ -1,8 +1,9 @@
 //! `/proc/PID/maps` (Linux's `show_map_vma`, `fs/proc/task_mmu.c`).
 
 use std::fmt;
+use std::ops::Range;
 
-use crate::addr::{PAGE_SHIFT, PageRange};
+use crate::addr::{PAGE_SHIFT, PageRange, VirtAddr};
 use crate::backing::BackingName;
 use crate::space::AddressSpace;
 use crate::vma::{VmFlags, Vma};
@@ -39,22 +40,34 @@ impl MapsLine {
 
 impl fmt::Display for MapsLine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let line = format!(
-            "{:08x}-{:08x} {} {:08x} {:02x}:{:02x} {} ",
-            self.range.start().get(),
-            self.range.end().get(),
-            self.permissions().map(char::from).iter().collect::<String>(),
-            self.offset,
-            self.name.major,
-            self.name.minor,
-            self.name.inode,
-        );
-        if self.name.path.is_empty() {
-            // Linux prints the space after the inode even when no name follows.
-            return f.write_str(&line);
-        }
-        write!(f, "{line:NAME_COLUMN$}{}", self.name.path)
+        let range = self.range.start()..self.range.end();
+        write_line(f, range, self.permissions(), self.offset, &self.name)
     }
+}
+
+/// Writes a line without its end (`show_vma_header_prefix`, and the name).
+pub(super) fn write_line(
+    f: &mut fmt::Formatter<'_>,
+    range: Range<VirtAddr>,
+    permissions: [u8; 4],
+    offset: u64,
+    name: &BackingName,
+) -> fmt::Result {
+    let line = format!(
+        "{:08x}-{:08x} {} {:08x} {:02x}:{:02x} {} ",
+        range.start.get(),
+        range.end.get(),
+        permissions.map(char::from).iter().collect::<String>(),
+        offset,
+        name.major,
+        name.minor,
+        name.inode,
+    );
+    if name.path.is_empty() {
+        // Linux prints the space after the inode even when no name follows.
+        return f.write_str(&line);
+    }
+    write!(f, "{line:NAME_COLUMN$}{}", name.path)
 }
 
 /// The lines of an address space, in order.
@@ -68,7 +81,8 @@ pub fn maps_text(space: &AddressSpace) -> String {
     maps(space).map(|line| format!("{line}\n")).collect()
 }
 
-fn line(space: &AddressSpace, vma: &Vma) -> MapsLine {
+/// The line of one VMA.
+pub(super) fn line(space: &AddressSpace, vma: &Vma) -> MapsLine {
     let range = vma.range();
     let (offset, name) = match &vma.backing {
         Some(backing) => (vma.pgoff << PAGE_SHIFT, backing.name()),

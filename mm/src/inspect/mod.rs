@@ -1,15 +1,26 @@
-//! What can be seen of an address space: `/proc/PID/maps`, smaps' flags, the memory lines of
-//! `/proc/PID/status`, and the audit of its invariants and of the frames that several share.
+//! What can be seen of an address space: `/proc/PID/maps`, smaps and its roll-up, pagemap, the memory
+//! lines of `/proc/PID/status`, a dump of the page table, and the audit of its invariants and of the frames
+//! that several share. All are functions of the space as it is: nothing is settled or flushed for being
+//! looked at.
 
 mod audit;
 mod counts;
+mod dump;
 mod maps;
+mod pagemap;
+mod shown;
 mod smaps;
 mod status;
+#[cfg(test)]
+mod tests;
+mod usage;
 
 pub use audit::{audit, unmerged};
 pub use counts::audit_all;
+pub use dump::TableDump;
 pub(crate) use maps::NAME_COLUMN;
 pub use maps::{MapsLine, maps, maps_text};
-pub use smaps::VmFlagsLine;
+pub use pagemap::{Pagemap, PagemapWord, pagemap};
+pub use smaps::{SmapsEntry, SmapsRollup, VmFlagsLine, smaps, smaps_rollup};
 pub use status::{MemoryStatus, status};
+pub use usage::{Share, Usage};

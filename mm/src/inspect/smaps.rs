@@ -1,8 +1,84 @@
-//! The line `VmFlags` of `/proc/PID/smaps` (Linux's `show_smap_vma_flags`, `fs/proc/task_mmu.c`).
+//! `/proc/PID/smaps` and `/proc/PID/smaps_rollup` (Linux's `show_smap`, `show_smaps_rollup` and
+//! `show_smap_vma_flags`, `fs/proc/task_mmu.c`), as a kernel without protection keys prints them.
 
 use std::fmt;
 
+use super::maps::{MapsLine, line};
+use super::usage::{Usage, write_line};
+use crate::addr::{PAGE_SIZE, VirtAddr};
+use crate::backing::BackingName;
+use crate::space::AddressSpace;
 use crate::vma::VmFlags;
+
+/// What smaps says about one VMA.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SmapsEntry {
+    /// Its line in maps, which comes first.
+    pub line: MapsLine,
+    /// The memory behind it.
+    pub usage: Usage,
+}
+
+impl fmt::Display for SmapsEntry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}", self.line)?;
+        write_line(f, "Size", self.line.range.len())?;
+        write_line(f, "KernelPageSize", PAGE_SIZE)?;
+        write_line(f, "MMUPageSize", PAGE_SIZE)?;
+        self.usage.write(f, &[])?;
+        // There are no huge pages yet.
+        writeln!(f, "THPeligible:    {:8}", 0)?;
+        writeln!(f, "{}", VmFlagsLine(self.line.flags))
+    }
+}
+
+/// What smaps says, VMA by VMA: each is looked at when it is asked for.
+pub fn smaps(space: &AddressSpace) -> impl Iterator<Item = SmapsEntry> + '_ {
+    space
+        .vmas()
+        .iter()
+        .map(|vma| SmapsEntry { line: line(space, vma), usage: Usage::of(space, vma) })
+}
+
+/// What smaps_rollup says: all VMAs together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SmapsRollup {
+    /// The first address of the first VMA; 0 if there is none.
+    pub start: VirtAddr,
+    /// The first address after the last VMA; 0 if there is none.
+    pub end: VirtAddr,
+    /// The memory behind all of them.
+    pub usage: Usage,
+}
+
+impl fmt::Display for SmapsRollup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = BackingName { path: "[rollup]".to_owned(), ..BackingName::default() };
+        super::maps::write_line(f, self.start..self.end, *b"---p", 0, &name)?;
+        let usage = &self.usage;
+        let by_class = [
+            ("Pss_Anon", usage.pss_anon),
+            ("Pss_File", usage.pss_file),
+            ("Pss_Shmem", usage.pss_shmem),
+        ];
+        writeln!(f)?;
+        usage.write(f, &by_class)
+    }
+}
+
+/// What smaps_rollup says of an address space.
+#[must_use]
+pub fn smaps_rollup(space: &AddressSpace) -> SmapsRollup {
+    let empty = SmapsRollup { start: VirtAddr::ZERO, end: VirtAddr::ZERO, usage: Usage::default() };
+    space.vmas().iter().fold(empty, |mut all, vma| {
+        if all.end == VirtAddr::ZERO {
+            all.start = vma.range().start();
+        }
+        all.end = vma.range().end();
+        all.usage += Usage::of(space, vma);
+        all
+    })
+}
 
 /// The line of a VMA with these flags: two letters for each, in the order of the bits, and a space after
 /// the last one too.

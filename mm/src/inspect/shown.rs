@@ -1,0 +1,72 @@
+//! What a page-table entry shows of the page behind it: the one place that decides it for smaps, its
+//! roll-up and pagemap.
+//!
+//! ```text
+//!   entry                                        shows
+//!   ahead, never accessed                        nothing
+//!   ahead, only read; the page of zeros          zeros: they count as no page (`vm_normal_page`)
+//!   guard region                                 a guard
+//!   anything else that names a frame             a page, also where PROT_NONE hides it
+//! ```
+
+use crate::addr::Frame;
+use crate::paging::{Entry, Owner};
+use crate::phys::Frames;
+use crate::space::{AddressSpace, PageClass};
+
+/// What the program can know of an entry.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Shown {
+    /// Nothing there.
+    Nothing,
+    /// A guard region's page.
+    Guard,
+    /// Zeros that were only read; the frame is the one of all zeros, unless it could not be had.
+    Zeros(Frame),
+    /// A page.
+    Page(ShownPage),
+}
+
+/// A page that counts as resident.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct ShownPage {
+    pub(super) frame: Frame,
+    pub(super) class: PageClass,
+    /// How many entries name it, of all processes; at least this one.
+    pub(super) maps: u32,
+    pub(super) dirty: bool,
+    pub(super) referenced: bool,
+}
+
+impl Shown {
+    /// What an entry of the space shows.
+    pub(super) fn of(space: &AddressSpace, entry: Entry) -> Self {
+        let frames = space.system().frames();
+        if entry.is_guard() {
+            return Shown::Guard;
+        }
+        let Some(frame) = entry.frame().filter(|_| entry.is_resident()) else {
+            return Shown::Nothing;
+        };
+        let only_read = entry.is_ahead() && !entry.is_dirty();
+        match PageClass::of(entry.asked_for(), frames) {
+            Some(class) if !only_read => Shown::Page(ShownPage {
+                frame,
+                class,
+                maps: maps(frames, entry.owner(), frame),
+                dirty: entry.is_dirty(),
+                referenced: entry.is_referenced(),
+            }),
+            _ => Shown::Zeros(frames.zero_frame().unwrap_or(frame)),
+        }
+    }
+}
+
+/// How many entries name a frame: its references, without the one that its backing has.
+fn maps(frames: &Frames, owner: Owner, frame: Frame) -> u32 {
+    let kept = match owner {
+        Owner::Process => 0,
+        Owner::Backing => 1,
+    };
+    frames.references(frame).saturating_sub(kept).max(1)
+}

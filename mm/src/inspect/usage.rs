@@ -1,0 +1,167 @@
+//! How much memory is behind a range, and whose (Linux's `mem_size_stats` and `smap_gather_stats`,
+//! `fs/proc/task_mmu.c`).
+
+use std::fmt;
+use std::ops::AddAssign;
+
+use super::shown::{Shown, ShownPage};
+use crate::addr::PAGE_SIZE;
+use crate::space::{AddressSpace, PageClass};
+use crate::vma::{VmFlags, Vma};
+
+/// Fractions of a byte that shares are counted in, so that thirds add up.
+const SHARE_SHIFT: u32 = 12;
+
+/// A proportional share: of a page that `n` entries name, each has one nth.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Share(u64);
+
+impl Share {
+    fn of_page(maps: u32) -> Self {
+        Share((PAGE_SIZE << SHARE_SHIFT) / u64::from(maps.max(1)))
+    }
+
+    /// In bytes, rounded down.
+    #[must_use]
+    pub fn bytes(self) -> u64 {
+        self.0 >> SHARE_SHIFT
+    }
+}
+
+impl AddAssign for Share {
+    fn add_assign(&mut self, other: Self) {
+        self.0 += other.0;
+    }
+}
+
+/// The memory behind a range, in bytes. The fields are named as smaps' lines are.
+///
+/// What has no field is always 0 so far: same-page merging, lazily freed, huge and swapped pages.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Usage {
+    /// Resident. Neither zeros that were only read nor pages brought in ahead of a touch count.
+    pub rss: u64,
+    /// The proportional share of it.
+    pub pss: Share,
+    /// The share of what was written.
+    pub pss_dirty: Share,
+    /// The share of the processes' own pages.
+    pub pss_anon: Share,
+    /// The share of files' pages.
+    pub pss_file: Share,
+    /// The share of shared memory's pages.
+    pub pss_shmem: Share,
+    /// Named by several entries, not written through this one.
+    pub shared_clean: u64,
+    /// Named by several entries, written.
+    pub shared_dirty: u64,
+    /// Named by this entry alone, not written.
+    pub private_clean: u64,
+    /// Named by this entry alone, written.
+    pub private_dirty: u64,
+    /// Accessed, as far as the entries tell: Linux has a flag of the page's own beside them.
+    pub referenced: u64,
+    /// The process's own, or its family's: of no backing.
+    pub anonymous: u64,
+    /// The share of locked memory.
+    pub locked: Share,
+}
+
+impl Usage {
+    /// The memory behind one VMA.
+    pub(super) fn of(space: &AddressSpace, vma: &Vma) -> Self {
+        let mut usage = Usage::default();
+        for leaf in space.table().cursor(vma.range()) {
+            if let Shown::Page(page) = Shown::of(space, leaf.entry) {
+                usage.count(page, vma.flags);
+            }
+        }
+        usage
+    }
+
+    /// One more page (`smaps_account`).
+    fn count(&mut self, page: ShownPage, flags: VmFlags) {
+        let share = Share::of_page(page.maps);
+        self.rss += PAGE_SIZE;
+        self.pss += share;
+        match page.class {
+            PageClass::Own => {
+                self.anonymous += PAGE_SIZE;
+                self.pss_anon += share;
+            }
+            PageClass::File => self.pss_file += share,
+            PageClass::Shared => self.pss_shmem += share,
+        }
+        if page.referenced {
+            self.referenced += PAGE_SIZE;
+        }
+        if page.dirty {
+            self.pss_dirty += share;
+        }
+        if flags.contains(VmFlags::LOCKED) {
+            self.locked += share;
+        }
+        *match (page.maps, page.dirty) {
+            (0 | 1, false) => &mut self.private_clean,
+            (0 | 1, true) => &mut self.private_dirty,
+            (_, false) => &mut self.shared_clean,
+            (_, true) => &mut self.shared_dirty,
+        } += PAGE_SIZE;
+    }
+
+    /// The lines that smaps and its roll-up have in common (`__show_smap`), `by_class` after `Pss_Dirty`.
+    pub(super) fn write(
+        &self,
+        f: &mut fmt::Formatter<'_>,
+        by_class: &[(&str, Share)],
+    ) -> fmt::Result {
+        write_line(f, "Rss", self.rss)?;
+        write_line(f, "Pss", self.pss.bytes())?;
+        write_line(f, "Pss_Dirty", self.pss_dirty.bytes())?;
+        by_class.iter().try_for_each(|(name, share)| write_line(f, name, share.bytes()))?;
+        let lines = [
+            ("Shared_Clean", self.shared_clean),
+            ("Shared_Dirty", self.shared_dirty),
+            ("Private_Clean", self.private_clean),
+            ("Private_Dirty", self.private_dirty),
+            ("Referenced", self.referenced),
+            ("Anonymous", self.anonymous),
+            ("KSM", 0),
+            ("LazyFree", 0),
+            ("AnonHugePages", 0),
+            ("ShmemPmdMapped", 0),
+            ("FilePmdMapped", 0),
+            ("Shared_Hugetlb", 0),
+            ("Private_Hugetlb", 0),
+            ("Swap", 0),
+            ("SwapPss", 0),
+            ("Locked", self.locked.bytes()),
+        ];
+        lines.iter().try_for_each(|(name, bytes)| write_line(f, name, *bytes))
+    }
+}
+
+/// A name, a colon, and in 24 columns with these a size in kB.
+pub(super) fn write_line(f: &mut fmt::Formatter<'_>, name: &str, bytes: u64) -> fmt::Result {
+    let kib = bytes >> 10;
+    let width = 15_usize.saturating_sub(name.len());
+    writeln!(f, "{name}:{:width$}{kib:8} kB", "")
+}
+
+impl AddAssign for Usage {
+    fn add_assign(&mut self, other: Self) {
+        self.rss += other.rss;
+        self.pss += other.pss;
+        self.pss_dirty += other.pss_dirty;
+        self.pss_anon += other.pss_anon;
+        self.pss_file += other.pss_file;
+        self.pss_shmem += other.pss_shmem;
+        self.shared_clean += other.shared_clean;
+        self.shared_dirty += other.shared_dirty;
+        self.private_clean += other.private_clean;
+        self.private_dirty += other.private_dirty;
+        self.referenced += other.referenced;
+        self.anonymous += other.anonymous;
+        self.locked += other.locked;
+    }
+}
