@@ -255,7 +255,7 @@ fn mlock_none() -> Result<(), Failed> {
     match &answers[2] {
         Answer::VmFlags(lines) => {
             equal(lines.len(), 1)?;
-            equal(lines[0].1.split(' ').any(|flag| flag == "lo"), true)
+            equal(lines[0].flags.split(' ').any(|flag| flag == "lo"), true)
         }
         other => Err(format!("{other:?}").into()),
     }

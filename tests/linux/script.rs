@@ -6,7 +6,7 @@ use std::ops::Range;
 use guest::call::number;
 use guest::errno::Errno;
 use guest::fault;
-use guest::script::{self, Access, Arg, Malformed, Op, Step, Vma, Wrong};
+use guest::script::{self, Access, Arg, Malformed, Op, SIZES, Step, Vma, Wrong};
 
 /// A script under construction. Each step has an answer with the same number.
 #[derive(Clone, PartialEq, Eq, Default)]
@@ -110,14 +110,25 @@ pub enum Answer {
     },
     /// Of Maps.
     Maps(Vec<Vma>),
-    /// Of VmFlags: for each VMA its range and flags, such as `rd wr mr mw me ac`.
-    VmFlags(Vec<(Range<u64>, String)>),
+    /// Of VmFlags: for each VMA its range, flags such as `rd wr mr mw me ac`, and sizes.
+    VmFlags(Vec<VmaFlags>),
     /// Of Status.
     Text(String),
     /// The player could not find out.
     Error(Errno),
     /// There is no such process: its fork failed.
     Absent,
+}
+
+/// What smaps says of a VMA.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct VmaFlags {
+    /// The addresses.
+    pub range: Range<u64>,
+    /// Its VmFlags, such as `rd wr mr mw me ac`.
+    pub flags: String,
+    /// What the lines of [`SIZES`] say, in kB.
+    pub sizes: [u64; SIZES.len()],
 }
 
 impl Answer {
@@ -132,7 +143,13 @@ impl Answer {
             script::Answer::Maps(vmas) => Answer::Maps(vmas.collect::<Result<_, _>>()?),
             script::Answer::VmFlags(lines) => Answer::VmFlags(
                 lines
-                    .map(|line| line.map(|line| (line.start..line.end, text(line.flags))))
+                    .map(|line| {
+                        line.map(|line| VmaFlags {
+                            range: line.start..line.end,
+                            flags: text(line.flags),
+                            sizes: line.sizes,
+                        })
+                    })
                     .collect::<Result<_, _>>()?,
             ),
             script::Answer::Text(bytes) => Answer::Text(text(bytes)),

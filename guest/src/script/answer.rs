@@ -6,7 +6,7 @@
 //!   RESULT   rax, then for each Out and InOut: length, bytes
 //!   ACCESS   signal (0: none), si_code, si_addr, the byte that Load read
 //!   VMAS     for each VMA: start, end, offset, inode, flags │ name << 8 │ device << 32
-//!   FLAGS    for each VMA: start, end, length, text
+//!   FLAGS    for each VMA: start, end, each of SIZES, length, text
 //!   TEXT     length, text
 //!   ERROR    the error number of what the player did to find out
 //!   ABSENT   nothing: the process is not there, because the fork failed that should have made it
@@ -26,7 +26,7 @@ pub enum Kind {
     Access = 2,
     /// VMAs.
     Vmas = 3,
-    /// VmFlags.
+    /// VmFlags and sizes.
     Flags = 4,
     /// Text.
     Text = 5,
@@ -251,13 +251,18 @@ impl Iterator for Vmas<'_> {
     }
 }
 
-/// The VmFlags of a VMA.
+/// The sizes that go with the flags, by the names of their lines in /proc/PID/smaps.
+pub const SIZES: [&str; 4] = ["Rss", "Referenced", "Anonymous", "Locked"];
+
+/// The VmFlags and sizes of a VMA.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct FlagLine<'a> {
     /// First address.
     pub start: u64,
     /// First address after it.
     pub end: u64,
+    /// What the lines of [`SIZES`] say, in kB.
+    pub sizes: [u64; SIZES.len()],
     /// The flags as /proc/PID/smaps has them, after `VmFlags:`: `rd wr mr mw me ac`.
     pub flags: &'a [u8],
 }
@@ -268,8 +273,13 @@ pub struct FlagLines<'a>(Words<'a>);
 
 impl<'a> FlagLines<'a> {
     fn decode(&mut self) -> Result<FlagLine<'a>, Malformed> {
-        let (start, end, length) = (self.0.word()?, self.0.word()?, self.0.word()?);
-        Ok(FlagLine { start, end, flags: self.0.bytes(length)? })
+        let (start, end) = (self.0.word()?, self.0.word()?);
+        let mut sizes = [0; SIZES.len()];
+        for size in &mut sizes {
+            *size = self.0.word()?;
+        }
+        let length = self.0.word()?;
+        Ok(FlagLine { start, end, sizes, flags: self.0.bytes(length)? })
     }
 }
 

@@ -17,7 +17,7 @@ mod frame;
 mod step;
 mod words;
 
-pub use answer::{Answer, FlagLine, FlagLines, Kind, Name, Outputs, Vma, Vmas};
+pub use answer::{Answer, FlagLine, FlagLines, Kind, Name, Outputs, SIZES, Vma, Vmas};
 pub use frame::{Ending, Report, Request};
 pub use step::{Access, Arg, Op, Step, Steps, Wrong, check};
 pub use words::{Header, Malformed};

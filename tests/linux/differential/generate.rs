@@ -92,6 +92,11 @@ pub fn sequence(start: &Start, seed: u64, length: u64) -> std::result::Result<Se
     Ok(Sequence { acts, ours: Ours { steps, ends }, tally })
 }
 
+/// Whether acts may change a VMA: it lies in the window, or the kernel has placed it.
+pub fn is_changeable(range: &Range<u64>, top: u64) -> bool {
+    range.start >= WINDOW && range.end <= top && !PLAYER.contains(&range.start)
+}
+
 /// Whether a deed might take the player's own memory away from under it.
 fn endangers(deed: &Deed, top: u64) -> bool {
     let hits = |addr: u64, len: u64| {

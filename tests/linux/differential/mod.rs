@@ -20,6 +20,7 @@ mod limit;
 mod model;
 mod run;
 mod shrink;
+mod sizes;
 mod tally;
 
 use std::sync::Mutex;

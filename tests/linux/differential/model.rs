@@ -21,6 +21,8 @@ use mm::vma::merge::Merge;
 use mm::vma::{Userfault, VmFlags};
 
 use super::act::{Act, Deed, Open};
+use super::generate;
+use super::sizes::Sizes;
 use crate::oracle::Oracle;
 use crate::script::{Answer, Script};
 
@@ -148,12 +150,13 @@ impl Start {
             }
             // Kernels before 6.11 have no PROCMAP_QUERY.
             [Answer::Error(_), Answer::VmFlags(flags), Answer::Result { value: Ok(brk), .. }] => {
-                (flags.iter().map(|(range, flags)| vma_of(range, flags)).collect(), flags, brk)
+                (flags.iter().map(|vma| vma_of(&vma.range, &vma.flags)).collect(), flags, brk)
             }
             _ => return Err(format!("the starting state: {answers:?}").into()),
         };
-        let lines = vmas.iter().zip(flags).enumerate().map(|(at, (vma, (_, flags)))| {
-            let names = flags.split_whitespace().filter_map(|n| n.as_bytes().try_into().ok());
+        let lines = vmas.iter().zip(flags).enumerate().map(|(at, (vma, of_vma))| {
+            let names =
+                of_vma.flags.split_whitespace().filter_map(|n| n.as_bytes().try_into().ok());
             let flags = VmFlagNames(names.collect());
             starting_line(at, vma, flags)
         });
@@ -227,6 +230,8 @@ pub struct Model {
     userfault: Arc<Userfault>,
     /// Pages may have gone to the host's swap: what is resident is up to it then.
     paged_out: bool,
+    /// Where the kernel's own pages begin.
+    top: u64,
 }
 
 impl Model {
@@ -259,7 +264,7 @@ impl Model {
         change.set_brk(brk, brk);
         change.modes_mut().personality = low_half(start.personality());
         drop(change);
-        Ok(Model { linux, userfault: Arc::default(), paged_out: false })
+        Ok(Model { linux, userfault: Arc::default(), paged_out: false, top: start.top() })
     }
 
     /// Does an act.
@@ -394,6 +399,16 @@ impl Model {
                 let names: Vec<_> = vma.flags.mnemonics().filter(|name| *name != "sd").collect();
                 (vma.range().start().get(), names.join(" "))
             })
+            .collect()
+    }
+
+    /// What smaps says of each VMA that acts may change; nothing where that is up to the host's swap.
+    pub fn sizes(&self, process: u8) -> Vec<Sizes> {
+        let Ok(space) = self.linux.space(Task(u32::from(process))) else { return Vec::new() };
+        let space = space.look();
+        let all = space.vmas().iter().zip(inspect::smaps(&space)).filter(|_| !self.paged_out);
+        all.map(|(vma, entry)| Sizes::of(&entry, vma.backing.as_deref()))
+            .filter(|sizes| generate::is_changeable(&sizes.range, self.top))
             .collect()
     }
 

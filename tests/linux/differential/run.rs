@@ -8,8 +8,9 @@ use mm::addr::TASK_SIZE;
 
 use super::act::{Act, Deed};
 use super::model::{Line, Model, Result, Start};
+use super::sizes::Sizes;
 use crate::oracle::{Oracle, OracleError};
-use crate::script::{Answer, Script};
+use crate::script::{Answer, Script, VmaFlags};
 
 /// The first difference.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -26,9 +27,18 @@ impl fmt::Display for Difference {
     }
 }
 
-/// A process at the end: its number, its VMAs' VmFlags by their starts, and VmSize, VmLck, VmData and VmStk
-/// of its status in kB.
-pub type End = (u8, Vec<(u64, String)>, [u64; 4]);
+/// A process at the end.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct End {
+    /// Its number.
+    pub process: u8,
+    /// Its VMAs' VmFlags by their starts.
+    pub flags: Vec<(u64, String)>,
+    /// What smaps says of those that acts may change.
+    pub sizes: Vec<Sizes>,
+    /// VmSize, VmLck, VmData and VmStk of its status in kB.
+    pub accounts: [u64; 4],
+}
 
 /// What our side answered.
 #[derive(Debug)]
@@ -57,7 +67,11 @@ pub fn perform(start: &Start, acts: &[Act]) -> std::result::Result<Ours, Failed>
 /// What is compared once at the end.
 pub fn ends(model: &Model) -> Vec<End> {
     (0..u8::MAX)
-        .filter_map(|process| Some((process, model.flags(process), model.accounts(process)?)))
+        .filter_map(|process| {
+            let accounts = model.accounts(process)?;
+            let (flags, sizes) = (model.flags(process), model.sizes(process));
+            Some(End { process, flags, sizes, accounts })
+        })
         .collect()
 }
 
@@ -79,9 +93,9 @@ pub fn compare(
     let asked: Vec<(usize, usize)> = ours
         .ends
         .iter()
-        .map(|(process, ..)| {
-            let flags = script.step(*process, Op::VmFlags { start: 0, end: TASK_SIZE });
-            (flags, script.step(*process, Op::Status))
+        .map(|end| {
+            let flags = script.step(end.process, Op::VmFlags { start: 0, end: TASK_SIZE });
+            (flags, script.step(end.process, Op::Status))
         })
         .collect();
     let answers = match oracle.run(&script) {
@@ -116,7 +130,8 @@ pub fn compare(
             return differs(describe(&lines, our_lines));
         }
     }
-    for ((process, flags, accounts), (flags_at, status_at)) in ours.ends.iter().zip(asked) {
+    for (end, (flags_at, status_at)) in ours.ends.iter().zip(asked) {
+        let End { process, flags, sizes, accounts } = end;
         let differs = |what: String| {
             Ok(Some(Difference { act: acts.len(), what: format!("process {process}: {what}") }))
         };
@@ -124,6 +139,10 @@ pub fn compare(
         let first = theirs.iter().zip(flags).find(|(theirs, ours)| theirs != ours);
         if let Some((theirs, ours)) = first {
             return differs(format!("VmFlags: Linux {theirs:x?}, we {ours:x?}"));
+        }
+        let first = sizes.iter().find_map(|ours| ours.differs(vmas_of(&answers[flags_at])));
+        if let Some(what) = first {
+            return differs(what);
         }
         let theirs = accounts_of(&answers[status_at])?;
         if theirs != *accounts {
@@ -164,15 +183,22 @@ fn lines_of(answer: &Answer) -> std::result::Result<Vec<Line>, Failed> {
         .collect())
 }
 
+fn vmas_of(answer: &Answer) -> &[VmaFlags] {
+    match answer {
+        Answer::VmFlags(vmas) => vmas,
+        _ => &[],
+    }
+}
+
 fn flags_of(answer: &Answer) -> std::result::Result<Vec<(u64, String)>, Failed> {
-    let Answer::VmFlags(lines) = answer else {
+    let Answer::VmFlags(vmas) = answer else {
         return Err(format!("the player answers {answer:?}, not VmFlags").into());
     };
-    Ok(lines
+    Ok(vmas
         .iter()
-        .map(|(range, flags)| {
-            let names: Vec<_> = flags.split_whitespace().filter(|name| *name != "sd").collect();
-            (range.start, names.join(" "))
+        .map(|vma| {
+            let names = vma.flags.split_whitespace().filter(|name| *name != "sd");
+            (vma.range.start, names.collect::<Vec<_>>().join(" "))
         })
         .collect())
 }

@@ -6,7 +6,7 @@ use core::ffi::CStr;
 use guest::call::{number, syscall};
 use guest::errno::Errno;
 use guest::native::{self, Host};
-use guest::script::{Kind, Name, Vma};
+use guest::script::{Kind, Name, SIZES, Vma};
 
 use crate::area::Sheet;
 
@@ -91,14 +91,20 @@ impl Inspector {
         Ok(())
     }
 
-    /// Answers with the VmFlags of the VMAs that have an address in the range.
+    /// Answers with the VmFlags and sizes of the VMAs that have an address in the range.
     pub(crate) fn vm_flags(start: u64, end: u64) {
         let mut sheet = Sheet::begin();
         let mut vma = None;
+        let mut sizes = [0; SIZES.len()];
         let read = lines(c"/proc/self/smaps", |line| {
             if let Some(range) = range(line) {
                 vma = Some(range);
                 return;
+            }
+            for (size, name) in sizes.iter_mut().zip(SIZES) {
+                if let Some(value) = kib(line, name) {
+                    *size = value;
+                }
             }
             let (Some(flags), Some((from, to))) = (line.strip_prefix(b"VmFlags:"), vma) else {
                 return;
@@ -107,6 +113,9 @@ impl Inspector {
                 let flags = flags.trim_ascii();
                 sheet.word(from);
                 sheet.word(to);
+                for size in sizes {
+                    sheet.word(size);
+                }
                 sheet.word(flags.len() as u64);
                 sheet.bytes(flags);
             }
@@ -242,6 +251,12 @@ fn lines(path: &CStr, mut each: impl FnMut(&[u8])) -> Result<(), Errno> {
     };
     close(file);
     ended
+}
+
+/// The size in a line of this name: `Rss:                   4 kB`.
+fn kib(line: &[u8], name: &str) -> Option<u64> {
+    let value = line.strip_prefix(name.as_bytes())?.strip_prefix(b":")?.strip_suffix(b" kB")?;
+    core::str::from_utf8(value.trim_ascii()).ok()?.parse().ok()
 }
 
 /// The range that the first line about a VMA begins with: `10000000000-10000002000 rw-p ...`.

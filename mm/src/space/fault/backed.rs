@@ -4,7 +4,7 @@
 use std::sync::atomic::Ordering;
 
 use super::{At, no_frame, page_in_table};
-use crate::addr::{Frame, PAGE_BYTES, PAGE_SIZE, VirtAddr};
+use crate::addr::{Frame, PAGE_BYTES, PAGE_SIZE, TABLE_SPAN, VirtAddr};
 use crate::backing::{Backing, BackingError};
 use crate::error::{AccessError, Fault};
 use crate::paging::{Access, AccessKind, Entry, Owner, Touch};
@@ -65,8 +65,10 @@ impl AddressSpace {
         access: Access,
     ) -> Result<(), AccessError> {
         let span = FILE_AROUND * PAGE_SIZE;
-        let first = at.page.get() & !(span - 1);
-        for page in (first..first + span).step_by(PAGE_BYTES).map(VirtAddr::new) {
+        // As many from where the VMA begins, if that is later (`do_fault_around`); all in one table.
+        let first = (at.page.get() & !(span - 1)).max(at.vma.range().start().get());
+        let end = (first + span).min((at.page.get() & !(TABLE_SPAN - 1)) + TABLE_SPAN);
+        for page in (first..end).step_by(PAGE_BYTES).map(VirtAddr::new) {
             let slot = &at.words[page_in_table(page)];
             if !at.vma.range().contains(page) || slot.load(Ordering::Relaxed) != 0 {
                 continue;

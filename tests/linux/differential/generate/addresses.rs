@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use mm::addr::{PAGE_SIZE as PAGE, VirtAddr, index};
 
-use super::{Generator, PAGES, PLAYER, WINDOW};
+use super::{Generator, PAGES, WINDOW, is_changeable};
 
 impl Generator {
     /// A page of the window, most often where a VMA begins or ends.
@@ -51,8 +51,7 @@ impl Generator {
         self.lines
             .iter()
             .map(|line| line.range.clone())
-            .filter(|range| range.start >= WINDOW && range.end <= self.top)
-            .filter(|range| !PLAYER.contains(&range.start))
+            .filter(|range| is_changeable(range, self.top))
     }
 
     /// A range that is likely to be mapped, whole VMAs or parts of one or more.

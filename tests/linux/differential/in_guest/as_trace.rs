@@ -175,11 +175,11 @@ impl Trace {
     }
 
     fn ends(&mut self, model: &Model) {
-        for (process, flags, _) in run::ends(model) {
-            for (start, names) in flags {
+        for end in run::ends(model) {
+            for (start, names) in end.flags {
                 let names = names.split_whitespace().filter_map(|n| n.as_bytes().try_into().ok());
                 let (addr, flags) = (VirtAddr::new(start), VmFlagNames(names.collect()));
-                self.at(process, Directive::Flags { addr, flags });
+                self.at(end.process, Directive::Flags { addr, flags });
             }
         }
     }
