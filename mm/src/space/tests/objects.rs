@@ -194,7 +194,7 @@ fn no_page_comes_back_that_is_taken_away_while_others_fault_move_fork_and_exit()
                 }
             }),
         ];
-        while !workers.iter().all(|worker| worker.is_finished()) {
+        while !workers.iter().all(std::thread::ScopedJoinHandle::is_finished) {
             truncate(&m, &file, 5 * PAGE_SIZE);
             let left = [&m, &other].map(|space| left_over(space, 5));
             assert!(left.iter().all(Vec::is_empty), "{left:?}");
