@@ -18,7 +18,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::{MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::Mapper;
 use crate::addr::{PAGE_SHIFT, PageRange, VirtAddr};
@@ -40,16 +40,23 @@ pub enum Copies {
 #[derive(Debug, Default)]
 pub struct ObjectMaps(RwLock<Maps>);
 
-/// By the space's number and the first address. No two of a space overlap.
-type Maps = BTreeMap<(u64, VirtAddr), Map>;
+/// By the space's number.
+type Maps = BTreeMap<u64, Space>;
 
-/// Addresses of one space that show pages of the object.
+/// What one space shows of the object.
 #[derive(Debug)]
+struct Space {
+    mapper: Mapper,
+    /// By the first address: where the range ends, and which page the first address shows. No two overlap.
+    ranges: BTreeMap<VirtAddr, (VirtAddr, u64)>,
+}
+
+/// Addresses that show pages of the object.
+#[derive(Clone, Copy, Debug)]
 struct Map {
     range: PageRange,
     /// The page that the first address shows.
     first: u64,
-    mapper: Mapper,
 }
 
 /// While it is there, no page of the object is taken away.
@@ -72,50 +79,27 @@ impl ObjectMaps {
     }
 
     /// Notes that a space shows the pages from `first` on. Before there can be entries.
-    pub(crate) fn add(&self, mapper: Mapper, range: PageRange, first: u64) {
+    pub(crate) fn add(&self, mapper: &Mapper, range: PageRange, first: u64) {
         let maps = &mut self.change().0;
-        let (number, mut whole) = (mapper.number, Map { range, first, mapper });
-        let left = maps.range(..(number, range.start())).next_back();
-        if let Some((&key, map)) = left
-            && let Some(joined) = map.followed_by(number, &whole)
-        {
-            (whole.range, whole.first) = (joined, map.first);
-            maps.remove(&key);
-        }
-        if let Some(right) = maps.get(&(number, range.end()))
-            && let Some(joined) = whole.followed_by(number, right)
-        {
-            maps.remove(&(number, range.end()));
-            whole.range = joined;
-        }
-        maps.insert((number, whole.range.start()), whole);
+        let fresh = || Space { mapper: mapper.clone(), ranges: BTreeMap::new() };
+        maps.entry(mapper.number).or_insert_with(fresh).add(Map { range, first });
     }
 
     /// Notes that a space shows nothing there any more. The entries are gone.
     pub(crate) fn remove(&self, number: u64, range: PageRange) {
         let maps = &mut self.change().0;
-        let before = maps.range(..(number, range.end())).rev();
-        let meets = |key: &(u64, VirtAddr), map: &Map| key.0 == number && map.meets(range);
-        let met: Vec<_> =
-            before.take_while(|(key, map)| meets(key, map)).map(|(&key, _)| key).collect();
-        for map in met.iter().filter_map(|key| maps.remove(key)).collect::<Vec<_>>() {
-            let (start, end) = (map.range.start(), map.range.end());
-            let rest = [PageRange::new(start, range.start()), PageRange::new(range.end(), end)];
-            for range in rest.into_iter().flatten() {
-                let first = map.index_at(range.start());
-                maps.insert(
-                    (number, range.start()),
-                    Map { range, first, mapper: map.mapper.clone() },
-                );
-            }
+        let Some(space) = maps.get_mut(&number) else { return };
+        space.remove(range);
+        if space.ranges.is_empty() {
+            maps.remove(&number);
         }
     }
 
     /// The ranges of one space, with the page that each begins with: for the audit.
     pub(crate) fn of_space(&self, number: u64) -> Vec<(PageRange, u64)> {
         let maps = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        let own = maps.range((number, VirtAddr::ZERO)..=(number, VirtAddr::TASK_END));
-        own.map(|(_, map)| (map.range, map.first)).collect()
+        let own = maps.get(&number).into_iter().flat_map(Space::maps);
+        own.map(|map| (map.range, map.first)).collect()
     }
 }
 
@@ -132,47 +116,71 @@ impl Changing<'_> {
         system: &System,
         batch: &mut FlushBatch,
     ) {
-        let mut still: Option<(u64, MutexGuard<'_, ()>)> = None;
-        for (&(number, _), map) in &*self.0 {
-            let Some(part) = map.part_of(pages) else { continue };
-            if still.as_ref().is_none_or(|(of, _)| *of != number) {
-                // One at a time.
-                drop(still.take());
-                still = Some((number, map.mapper.table.hold_still()));
+        for space in self.0.values() {
+            let mut parts = space.maps().filter_map(|map| map.part_of(pages)).peekable();
+            if parts.peek().is_none() {
+                continue;
             }
-            system.invalidate(part, Invalidation::Clear, || {
-                for leaf in map.mapper.table.cursor(part) {
-                    map.empty(&leaf, copies, system, batch);
-                }
-            });
+            let table = &space.mapper.table;
+            // One space's at a time.
+            let _still = table.hold_still();
+            for part in parts {
+                system.invalidate(part, Invalidation::Clear, || {
+                    for leaf in table.cursor(part) {
+                        space.empty(&leaf, copies, system, batch);
+                    }
+                });
+            }
         }
     }
 }
 
-impl Map {
-    fn meets(&self, range: PageRange) -> bool {
-        self.range.intersect(range).is_some()
+impl Space {
+    fn maps(&self) -> impl Iterator<Item = Map> + '_ {
+        self.ranges.iter().filter_map(|(&start, &(end, first))| {
+            PageRange::new(start, end).map(|range| Map { range, first })
+        })
     }
 
-    /// The page that an address in the range shows.
-    fn index_at(&self, addr: VirtAddr) -> u64 {
-        self.first.wrapping_add(addr.bytes_from(self.range.start()) >> PAGE_SHIFT)
+    fn insert(&mut self, map: Map) {
+        self.ranges.insert(map.range.start(), (map.range.end(), map.first));
     }
 
-    /// Both ranges as one, if `next` goes on where this one ends, in memory and in the object.
-    fn followed_by(&self, number: u64, next: &Map) -> Option<PageRange> {
-        let follows = self.mapper.number == number
-            && self.range.end() == next.range.start()
-            && self.first.wrapping_add(self.range.pages()) == next.first;
-        PageRange::new(self.range.start(), next.range.end()).filter(|_| follows)
+    /// The range that begins last below `end`.
+    fn last_below(&self, end: VirtAddr) -> Option<Map> {
+        let (&start, &(end, first)) = self.ranges.range(..end).next_back()?;
+        PageRange::new(start, end).map(|range| Map { range, first })
     }
 
-    /// Where these pages are shown.
-    fn part_of(&self, pages: &Range<u64>) -> Option<PageRange> {
-        let end = self.first.saturating_add(self.range.pages());
-        let (from, to) = (pages.start.max(self.first), pages.end.min(end));
-        let at = |index: u64| self.range.start().offset((index - self.first) << PAGE_SHIFT);
-        if from < to { PageRange::new(at(from), at(to)) } else { None }
+    fn add(&mut self, mut whole: Map) {
+        let (start, end) = (whole.range.start(), whole.range.end());
+        if let Some(left) = self.last_below(start)
+            && let Some(range) = left.followed_by(&whole)
+        {
+            self.ranges.remove(&left.range.start());
+            whole = Map { range, first: left.first };
+        }
+        let right = self
+            .ranges
+            .get(&end)
+            .and_then(|&(last, first)| PageRange::new(end, last).map(|range| Map { range, first }));
+        if let Some(range) = right.and_then(|right| whole.followed_by(&right)) {
+            self.ranges.remove(&end);
+            whole.range = range;
+        }
+        self.insert(whole);
+    }
+
+    fn remove(&mut self, range: PageRange) {
+        while let Some(map) = self.last_below(range.end()).filter(|map| map.meets(range)) {
+            self.ranges.remove(&map.range.start());
+            if let Some(right) = PageRange::new(range.end(), map.range.end()) {
+                self.insert(Map { range: right, first: map.index_at(right.start()) });
+            }
+            if let Some(left) = PageRange::new(map.range.start(), range.start()) {
+                self.insert(Map { range: left, first: map.first });
+            }
+        }
     }
 
     /// Empties an entry, whatever becomes of it meanwhile: its space's faults and calls go on.
@@ -188,5 +196,31 @@ impl Map {
             batch.emptied(entry, system.frames());
             self.mapper.counters.resident.remove(PageClass::of(entry, system.frames()));
         }
+    }
+}
+
+impl Map {
+    fn meets(&self, range: PageRange) -> bool {
+        self.range.intersect(range).is_some()
+    }
+
+    /// The page that an address in the range shows.
+    fn index_at(&self, addr: VirtAddr) -> u64 {
+        self.first.wrapping_add(addr.bytes_from(self.range.start()) >> PAGE_SHIFT)
+    }
+
+    /// Both ranges as one, if `next` goes on where this one ends, in memory and in the object.
+    fn followed_by(&self, next: &Map) -> Option<PageRange> {
+        let follows = self.range.end() == next.range.start()
+            && self.first.wrapping_add(self.range.pages()) == next.first;
+        PageRange::new(self.range.start(), next.range.end()).filter(|_| follows)
+    }
+
+    /// Where these pages are shown.
+    fn part_of(&self, pages: &Range<u64>) -> Option<PageRange> {
+        let end = self.first.saturating_add(self.range.pages());
+        let (from, to) = (pages.start.max(self.first), pages.end.min(end));
+        let at = |index: u64| self.range.start().offset((index - self.first) << PAGE_SHIFT);
+        if from < to { PageRange::new(at(from), at(to)) } else { None }
     }
 }

@@ -19,7 +19,7 @@ impl AddressSpace {
         if let Some(maps) = maps_of(vma) {
             let (table, counters) = (Arc::clone(&self.table), Arc::clone(&self.counters));
             let mapper = Mapper { number: self.number, table, counters };
-            maps.add(mapper, vma.range(), vma.pgoff);
+            maps.add(&mapper, vma.range(), vma.pgoff);
         }
     }
 
