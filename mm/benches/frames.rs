@@ -18,14 +18,7 @@ use rounds::{Outcome, Spent, alternate};
 const FRAMES: u64 = 1 << 18;
 
 fn main() -> ExitCode {
-    let rounds = if std::env::args().any(|argument| argument == "--bench") { 20 } else { 1 };
-    match (Figures { rounds }).print() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("no figures: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    rounds::end(Figures { rounds: rounds::wanted() }.print())
 }
 
 /// How the figures are taken.

@@ -83,14 +83,7 @@ fn map(spans: u64) -> BTreeMap<VirtAddr, Area> {
 }
 
 fn main() -> ExitCode {
-    let rounds = if std::env::args().any(|argument| argument == "--bench") { 20 } else { 1 };
-    match (Figures { rounds }).print() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("no figures: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    rounds::end(Figures { rounds: rounds::wanted() }.print())
 }
 
 /// How the figures are taken.

@@ -14,6 +14,8 @@ use crate::common::{MMVISOR, Ran};
 
 /// How much slower than under the host's KVM a case may be: the processor is emulated.
 const SLOWER: u32 = 3;
+/// How often a machine is booted for cases that are left.
+const BOOTS: u32 = 3;
 /// A boot and all its cases.
 const LIMIT: Duration = Duration::from_secs(20 * 60);
 
@@ -22,7 +24,8 @@ const LIMIT: Duration = Duration::from_secs(20 * 60);
 struct Run {
     kind: Kind,
     cases: Vec<Case>,
-    results: OnceLock<Result<Vec<JobResult>, String>>,
+    /// For each case; `Err` says why the machine was lost in it.
+    results: OnceLock<Vec<Result<JobResult, String>>>,
 }
 
 /// A trial a case and kind. `filter` is the name that was asked for: a boot runs only what is wanted.
@@ -56,10 +59,11 @@ fn trials_of(kind: Kind, cases: &[Case], filter: Option<&str>) -> Vec<Trial> {
 
 impl Run {
     fn judge(&self, index: usize) -> Result<(), Failed> {
-        let results = self.results.get_or_init(|| self.boot()).as_ref()?;
+        let results = self.results.get_or_init(|| self.boot());
         let Some(result) = results.get(index) else {
-            return Err("the machine has no result of this case".into());
+            return Err("the machine was lost before this case, and in each boot after it".into());
         };
+        let result = result.as_ref()?;
         if let Outcome::NotStarted(why) = &result.outcome {
             return Err(why.into());
         }
@@ -73,8 +77,9 @@ impl Run {
         Ok(self.cases[index].judge(&Ran { status, stdout, stderr, left_behind: false })?)
     }
 
-    /// Boots the machine and runs everything.
-    fn boot(&self) -> Result<Vec<JobResult>, String> {
+    /// Boots the machine and runs everything. Where the machine is lost, that case has failed; the rest
+    /// runs in another one.
+    fn boot(&self) -> Vec<Result<JobResult, String>> {
         let mut machine = Machine::new(self.kind).executable(Path::new(MMVISOR)).time_limit(LIMIT);
         let mut programs: Vec<&Path> =
             self.cases.iter().filter_map(|case| case.program.as_deref()).collect();
@@ -83,27 +88,35 @@ impl Run {
         for program in programs {
             machine = machine.file(program, program);
         }
-        let jobs = || self.cases.iter().map(job).collect();
-        let begun = Instant::now();
-        let results = match machine.run_jobs(jobs()) {
-            // Emulated processors have hung in a kernel's start, before anything of ours ran.
-            Err(error @ NestedError::BootTimeout { .. }) => {
-                eprintln!("{}: {error}; booting it once more", self.kind);
-                machine.run_jobs(jobs())
+        let mut results: Vec<Result<JobResult, String>> = Vec::new();
+        for _boot in 0..BOOTS {
+            let before = results.len();
+            if before == self.cases.len() {
+                break;
             }
-            first => first,
-        };
-        let results = results.map_err(|error| error.to_string())?;
-        self.tell(&results, begun.elapsed());
-        Ok(results)
+            let begun = Instant::now();
+            let jobs = self.cases[before..].iter().map(job).collect();
+            let end = machine.run_each(jobs, |result| results.push(Ok(result)));
+            self.tell(before, &results, begun.elapsed());
+            match end {
+                Ok(()) => {}
+                // Emulated processors have hung in a kernel's start, before anything of ours ran.
+                Err(error @ NestedError::BootTimeout { .. }) => {
+                    eprintln!("{}: {error}; booting it once more", self.kind);
+                }
+                Err(error) => results.push(Err(error.to_string())),
+            }
+        }
+        results
     }
 
     /// Prints what ran in the boot, so that nobody has to take its word for it.
-    fn tell(&self, results: &[JobResult], time: Duration) {
-        let (kind, count, seconds) = (self.kind, results.len(), time.as_secs());
+    fn tell(&self, first: usize, results: &[Result<JobResult, String>], time: Duration) {
+        let (kind, count, seconds) = (self.kind, results.len() - first, time.as_secs());
         eprintln!("one boot of the nested machine, {kind}, ran {count} cases in {seconds} s:");
-        for (case, result) in self.cases.iter().zip(results) {
-            eprintln!("    {:<28} {:?}", case.name, result.outcome);
+        for (case, result) in self.cases.iter().zip(results).skip(first) {
+            let outcome = result.as_ref().map(|result| &result.outcome);
+            eprintln!("    {:<28} {outcome:?}", case.name);
         }
     }
 }

@@ -35,15 +35,9 @@ fn main() -> ExitCode {
     let done = match arguments[..] {
         ["host", vmas] => vmas.parse().map_err(Into::into).and_then(host::serve),
         ["ours", figure, vmas, calls] => ours_only(figure, vmas, calls),
-        _ => tables(if arguments.contains(&"--bench") { 20 } else { 1 }),
+        _ => tables(rounds::wanted()),
     };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("no figures: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    rounds::end(done)
 }
 
 /// The shape, then calls of ours.

@@ -38,17 +38,10 @@ fn main() -> ExitCode {
         eprintln!("skipped: MMVISOR_NO_KVM=1");
         return ExitCode::SUCCESS;
     }
-    let measured = std::env::args().any(|argument| argument == "--bench");
-    let effort = if measured { 20 } else { 1 };
+    let effort = rounds::wanted();
     // Opened here for its error's sake: the floor has no sentence to say.
     let kind = Kvm::open().map(|kvm| kvm.kind()).map_err(Into::into);
-    match kind.and_then(|kind| Figures { kind, effort }.print()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("no figures: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    rounds::end(kind.and_then(|kind| Figures { kind, effort }.print()))
 }
 
 /// How the figures are taken.

@@ -1,12 +1,29 @@
 //! Two things measured in turn, so that whatever else the machine does meets both alike.
 
 use std::error::Error;
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 
 /// What goes wrong ends the benchmark with its sentence.
 pub(crate) type Outcome<T> = Result<T, Box<dyn Error>>;
+
+/// How many rounds: `cargo bench` measures, whatever else starts a benchmark only goes through it.
+pub(crate) fn wanted() -> u32 {
+    if std::env::args().any(|argument| argument == "--bench") { 20 } else { 1 }
+}
+
+/// What a benchmark ends with.
+pub(crate) fn end(done: Outcome<()>) -> ExitCode {
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("no figures: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
 
 /// What something took.
 #[derive(Clone, Copy, Debug)]

@@ -134,18 +134,34 @@ impl Machine {
     /// Runs one job after another in one machine and collects what they write.
     ///
     /// # Errors
-    /// Whatever is wrong around the jobs. The results of the jobs before are then lost.
-    pub fn run_jobs(&self, mut jobs: Vec<Job>) -> Result<Vec<JobResult>, NestedError> {
+    /// Whatever is wrong around the jobs. The results of the jobs before are then lost, unlike with
+    /// [`Machine::run_each`].
+    pub fn run_jobs(&self, jobs: Vec<Job>) -> Result<Vec<JobResult>, NestedError> {
+        let mut results = Vec::with_capacity(jobs.len());
+        self.run_each(jobs, |result| results.push(result))?;
+        Ok(results)
+    }
+
+    /// The same, and each job's result is handed out when the job has ended: what was done before the
+    /// machine was lost is known, and the job that it was lost in.
+    ///
+    /// # Errors
+    /// Whatever is wrong around the jobs.
+    pub fn run_each(
+        &self,
+        mut jobs: Vec<Job>,
+        mut each: impl FnMut(JobResult),
+    ) -> Result<(), NestedError> {
         let inputs: Vec<Input> =
             jobs.iter_mut().map(|job| std::mem::take(&mut job.stdin)).collect();
         let mut session = self.start(&jobs)?;
-        let run = |input| {
+        for input in inputs {
             let (mut stdout, mut stderr, mut side) = (Vec::new(), Vec::new(), Vec::new());
             let mut streams = Streams { stdout: &mut stdout, stderr: &mut stderr, side: &mut side };
             let outcome = session.run(input, &mut streams)?;
-            Ok(JobResult { outcome, stdout, stderr, side })
-        };
-        inputs.into_iter().map(run).collect()
+            each(JobResult { outcome, stdout, stderr, side });
+        }
+        Ok(())
     }
 
     /// Boots the machine, ready for the first of these jobs.

@@ -17,18 +17,13 @@ use std::time::{Duration, Instant};
 use mm::addr::VirtAddr;
 use mm::error::{AccessError, Broken};
 use mm::inspect::maps;
-use mm::paging::AccessKind;
 
 use super::process::Process;
 use super::signal::floating_point_code;
 use super::{Code, Death, Place, Signalled, Stats};
 use crate::hypercall::{self, Answer, Call, Tracer};
-use crate::kvm::{Exit, Registers, Vcpu};
+use crate::kvm::{Exit, Registers, Vcpu, faulting_access};
 
-/// Bits of a page fault's error code (SDM volume 3, figure 5-12).
-const ERROR_WRITE: u64 = 1 << 1;
-const ERROR_RESERVED: u64 = 1 << 3;
-const ERROR_FETCH: u64 = 1 << 4;
 /// Flags that a program at its recovery address starts without, as a signal handler does: trace,
 /// direction, resume.
 const HANDLER_CLEARS: u64 = 1 << 8 | 1 << 10 | 1 << 16;
@@ -258,18 +253,7 @@ impl Task {
     }
 
     fn page_fault(&mut self, address: VirtAddr, error: u64) -> Result<Next, TaskError> {
-        // Software KVM says so of any address in the upper half, where its own tables are.
-        if error & ERROR_RESERVED != 0 && address < VirtAddr::TASK_END {
-            let what = format!("a page-table entry for {address} has reserved bits set");
-            return Err(Broken::Invariant(what).into());
-        }
-        let kind = if error & ERROR_FETCH != 0 {
-            AccessKind::Execute
-        } else if error & ERROR_WRITE != 0 {
-            AccessKind::Write
-        } else {
-            AccessKind::Read
-        };
+        let kind = faulting_access(address, error)?;
         let started = self.now();
         let resolved = self.process.space.fault(address, kind);
         self.stats.fault_time += since(started);

@@ -55,6 +55,13 @@ impl Frame {
     }
 }
 
+/// A frame with two holders.
+fn shared_by_two() -> Arc<Frame> {
+    let frame = Frame::used();
+    frame.counts.get();
+    frame
+}
+
 /// Runs `first` and `second` on threads of their own, and `then` after both, in every order.
 fn both(frame: fn() -> Arc<Frame>, first: fn(&Frame), second: fn(&Frame), then: fn(&Frame)) {
     loom::model(move || {
@@ -70,13 +77,8 @@ fn both(frame: fn() -> Arc<Frame>, first: fn(&Frame), second: fn(&Frame), then: 
 #[test]
 #[cfg_attr(miri, ignore = "loom switches stacks by itself")]
 fn of_two_holders_the_last_one_frees_and_sees_what_the_other_wrote() {
-    let shared = || {
-        let frame = Frame::used();
-        frame.counts.get();
-        frame
-    };
     both(
-        shared,
+        shared_by_two,
         |frame| {
             frame.write(0);
             assert!(!frame.put() || frame.read(1) == 1, "the other's bytes are not there yet");
@@ -154,13 +156,8 @@ fn fork_and_a_finder_at_once_lose_no_count() {
 #[test]
 #[cfg_attr(miri, ignore = "loom switches stacks by itself")]
 fn who_finds_itself_the_only_owner_sees_what_the_other_read_and_wrote() {
-    let shared = || {
-        let frame = Frame::used();
-        frame.counts.get();
-        frame
-    };
     both(
-        shared,
+        shared_by_two,
         |frame| {
             if frame.counts.now().references() == 1 {
                 assert_eq!(frame.read(1), 1, "reused before the other was done with it");
