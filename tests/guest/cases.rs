@@ -89,7 +89,10 @@ fn processes() -> Vec<Case> {
             .prints("family: done"),
         family("calls-traced", &["calls"])
             .option("--trace")
-            .says("fork() = 2\n")
+            .option("--trace-page=7fffffffecd8")
+            .says("fork() = 2\n# page 0x7fffffffe000 of 1: r-- ")
+            .says("# page 0x7fffffffe000 of 2: rw- AD own, frame 0x")
+            .says(", named by 2\n")
             .says("[pid     2] exit_group(1) = ?\n[pid     2] +++ exited with 1 +++\n")
             .says("[pid     1] wait4(2, [{WIFEXITED(s) && WEXITSTATUS(s) == 1}], 0, NULL) = 2\n")
             .says("{WIFSIGNALED(s) && WTERMSIG(s) == SIGSEGV}], 0, NULL)")
@@ -150,6 +153,8 @@ fn bad_input() -> Vec<Case> {
         Case::new("memory-runs-out", "/bin/busybox".into(), &["awk", ENDLESS_ARRAY])
             .option("--mem=8M")
             .expect(Expect::Status(137))
+            .says("out of memory: process 1 is killed; of 8192 kB, ")
+            .says("resident, in kB:\n      pid        own      files     shared\n        1       ")
             .says("killed by SIGKILL")
             .says("a larger --mem may help"),
         Case::new("memory-too-small-to-start", payload("hello"), &arguments)

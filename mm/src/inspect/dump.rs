@@ -11,14 +11,14 @@
 //!       000000016000-000000018000 guard, 2 pages
 //! ```
 //!
-//! The permissions are ring 3's, `held` where `PROT_NONE` hides a page that is there. A and D are the
-//! hardware's bits, `a` an A that was cleared to spare a flush. `ahead`: brought in before it was asked for.
+//! What the letters are is in [`super::entry`].
 
 use std::fmt;
 use std::sync::atomic::Ordering;
 
+use super::entry::{Rights, frameless};
 use crate::addr::{Frame, PAGE_SHIFT, PAGE_SIZE, index};
-use crate::paging::{Access, Entry, Owner};
+use crate::paging::Entry;
 use crate::space::AddressSpace;
 
 /// The level of the root.
@@ -119,25 +119,9 @@ fn write_run(f: &mut fmt::Formatter<'_>, run: Option<Run>) -> fmt::Result {
     write!(f, "      {start:012x}-{end:012x} ")?;
     let count = if pages == 1 { "1 page".to_owned() } else { format!("{pages} pages") };
     let Some(frame) = first.frame() else {
-        let what = if first.is_guard() { "guard" } else { "unknown" };
-        return writeln!(f, "{what}, {count}");
+        return writeln!(f, "{}, {count}", frameless(first));
     };
-    let letter = |set: bool, letter: char| if set { letter } else { '-' };
-    let access = first.access();
-    if access.is_empty() {
-        write!(f, "held ")?;
-    } else {
-        let letters = [(Access::READ, 'r'), (Access::WRITE, 'w'), (Access::EXECUTE, 'x')];
-        let letters = letters.map(|(what, name)| letter(access.contains(what), name));
-        write!(f, "{} ", letters.iter().collect::<String>())?;
-    }
-    let accessed = if first.is_accessed() { 'A' } else { letter(first.is_referenced(), 'a') };
-    let owner = match first.owner() {
-        Owner::Process => "own",
-        Owner::Backing => "backing",
-    };
-    let ahead = if first.is_ahead() { " ahead" } else { "" };
-    write!(f, "{accessed}{} {owner}{ahead}, {count}, ", letter(first.is_dirty(), 'D'))?;
+    write!(f, "{}, {count}, ", Rights(first))?;
     let number = frame.number();
     match stride {
         Some(1) => writeln!(f, "frames {number:#x} to {:#x}", number + pages - 1),

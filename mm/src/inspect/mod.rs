@@ -1,12 +1,14 @@
 //! What can be seen of an address space: `/proc/PID/maps`, smaps and its roll-up, pagemap, the memory
-//! lines of `/proc/PID/status`, a dump of the page table, and the audit of its invariants and of the frames
-//! that several share. All are functions of the space as it is: nothing is settled or flushed for being
-//! looked at.
+//! lines of `/proc/PID/status`, a dump of the page table, what is at one address, and the audit of its
+//! invariants and of the frames that several share. All are functions of the space as it is: nothing is
+//! settled or flushed for being looked at.
 
 mod audit;
 mod counts;
 mod dump;
+mod entry;
 mod maps;
+mod page;
 mod pagemap;
 mod shown;
 mod smaps;
@@ -20,6 +22,7 @@ pub use counts::audit_all;
 pub use dump::TableDump;
 pub(crate) use maps::NAME_COLUMN;
 pub use maps::{MapsLine, maps, maps_text};
+pub use page::{PageState, page};
 pub use pagemap::{Pagemap, PagemapWord, pagemap};
 pub use smaps::{SmapsEntry, SmapsRollup, VmFlagsLine, smaps, smaps_rollup};
 pub use status::{MemoryStatus, status};

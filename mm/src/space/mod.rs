@@ -166,7 +166,7 @@ impl AddressSpace {
 
     /// Pages resident and faults taken.
     #[must_use]
-    pub fn counters(&self) -> &Counters {
+    pub fn counters(&self) -> &Arc<Counters> {
         &self.counters
     }
 

@@ -6,6 +6,7 @@
 mod clone;
 mod decode;
 mod flags;
+mod history;
 mod identity;
 mod memory;
 mod own;

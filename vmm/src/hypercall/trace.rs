@@ -16,6 +16,7 @@ use mm::space::SharedSpace;
 
 use super::Answer;
 use super::decode::{Call, Line};
+use super::history::History;
 use crate::task::{Death, End};
 
 /// Where the trace goes.
@@ -39,6 +40,7 @@ pub struct Tracer {
     purpose: Purpose,
     /// Whether there has been more than one process, so that lines say whose they are.
     several: AtomicBool,
+    history: History,
 }
 
 /// What a trace is for.
@@ -59,11 +61,11 @@ enum Output {
 }
 
 impl Tracer {
-    /// Opens the target.
+    /// Opens the target. What becomes of these pages is told too, as comments.
     ///
     /// # Errors
     /// The host's, when the file cannot be made.
-    pub fn new(target: &TraceTarget<'_>) -> io::Result<Self> {
+    pub fn new(target: &TraceTarget<'_>, pages: &[VirtAddr]) -> io::Result<Self> {
         let create = |path| File::create(path).map(|file| Output::File(BufWriter::new(file)));
         let (output, purpose) = match target {
             TraceTarget::Off => (None, Purpose::Reading),
@@ -72,7 +74,7 @@ impl Tracer {
             TraceTarget::Recording(path) => (Some(create(path)?), Purpose::Replay),
         };
         let several = AtomicBool::new(false);
-        Ok(Tracer { output: output.map(Mutex::new), purpose, several })
+        Ok(Tracer { output: output.map(Mutex::new), purpose, several, history: History::of(pages) })
     }
 
     /// Begins the trace of a program that is loaded and has not run yet.
@@ -109,6 +111,14 @@ impl Tracer {
         } else {
             self.print(Some(pid), &text);
         }
+        self.pages(pid, space);
+    }
+
+    /// Prints what has become of the pages that are followed.
+    fn pages(&self, pid: i32, space: &SharedSpace) {
+        for line in self.history.changes(pid, space) {
+            self.print(None, &line);
+        }
     }
 
     /// Prints a fault of process `pid` and what became of it.
@@ -118,6 +128,7 @@ impl Tracer {
         addr: VirtAddr,
         kind: AccessKind,
         resolved: &Result<(), AccessError>,
+        space: &SharedSpace,
     ) {
         if self.output.is_none() {
             return;
@@ -130,6 +141,7 @@ impl Tracer {
         if let Some(result) = result {
             self.print(Some(pid), &Directive::Touch { addr, kind, result }.to_string());
         }
+        self.pages(pid, space);
     }
 
     /// Prints how process `pid` ended, for a replay after the VMAs that it had, and writes the trace out.
@@ -151,6 +163,7 @@ impl Tracer {
                 self.print(Some(pid), &format!("+++ killed by {signal} +++"));
             }
         }
+        self.history.forget(pid);
         self.with_output(|output| match output {
             Output::File(file) => file.flush(),
             Output::Stderr | Output::Failed => Ok(()),

@@ -16,7 +16,7 @@ use std::thread;
 
 use mm::addr::VirtAddr;
 use mm::error::{Broken, CallError, Errno};
-use mm::space::{SpaceUser, Vcpus};
+use mm::space::{Counters, SpaceUser, Vcpus};
 
 use super::process::{Identity, Process};
 use super::table::Birth;
@@ -145,7 +145,8 @@ pub fn spawn(parent: &Process, vcpu: &mut Vcpu, request: &Request) -> Result<New
         Sharing::Copied => parent.signals.copy(),
     };
     let signals = Arc::new(signals);
-    let (pid, refused) = match enter(parent, Arc::clone(&signals), request) {
+    let counters = Arc::clone(space.look().counters());
+    let (pid, refused) = match enter(parent, Arc::clone(&signals), counters, request) {
         Ok(pid) => (pid, None),
         Err(errno) => (0, Some(errno)),
     };
@@ -167,7 +168,12 @@ pub fn spawn(parent: &Process, vcpu: &mut Vcpu, request: &Request) -> Result<New
 }
 
 /// Puts the child into the process table, so that it has a number.
-fn enter(parent: &Process, signals: Arc<Signals>, request: &Request) -> Result<i32, Errno> {
+fn enter(
+    parent: &Process,
+    signals: Arc<Signals>,
+    counters: Arc<Counters>,
+    request: &Request,
+) -> Result<i32, Errno> {
     let mut table = parent.family.lock();
     if table.closing {
         return Err(Errno::ENOMEM);
@@ -177,8 +183,8 @@ fn enter(parent: &Process, signals: Arc<Signals>, request: &Request) -> Result<i
         (ChildOf::CallersParent, Some(caller)) => (caller.parent, caller.exit_signal),
         _ => (parent.pid, request.exit_signal),
     };
-    let birth =
-        Birth { parent: of, exit_signal, signals, holds_parent: request.parent == Parent::Waits };
+    let holds_parent = request.parent == Parent::Waits;
+    let birth = Birth { parent: of, exit_signal, signals, counters, holds_parent };
     table.add(birth).ok_or(Errno::EAGAIN)
 }
 

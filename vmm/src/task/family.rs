@@ -140,8 +140,13 @@ impl Family {
     ) -> Result<Task, StartError> {
         let vcpu = self.machine.take_vcpu()?;
         let signals = Arc::new(Signals::default());
-        let birth =
-            Birth { parent: 0, exit_signal: 0, signals: Arc::clone(&signals), holds_parent: false };
+        let birth = Birth {
+            parent: 0,
+            exit_signal: 0,
+            signals: Arc::clone(&signals),
+            counters: Arc::clone(program.space.look().counters()),
+            holds_parent: false,
+        };
         self.lock().add(birth);
         let process = Arc::new(Process {
             family: Arc::clone(self),
@@ -432,7 +437,7 @@ pub fn usage(process: &Process) -> Usage {
 
 /// Says how a process was killed. Natively nobody would, but for the kernel when memory has run out.
 fn tell(pid: i32, death: &Death) {
-    if (death.by.signal, death.by.code) == (Signal::SIGKILL, Code::Kernel) {
+    if death.by.is_out_of_memory() {
         log::warn!("process {pid} was {death}");
     } else {
         log::info!("process {pid} was {death}");

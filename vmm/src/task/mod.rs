@@ -11,6 +11,7 @@ mod birth;
 mod disposition;
 mod exec;
 mod family;
+mod out_of_memory;
 mod process;
 mod rest;
 mod run;

@@ -18,6 +18,7 @@ use mm::addr::VirtAddr;
 use mm::error::{AccessError, Broken};
 use mm::inspect::maps;
 
+use super::out_of_memory::OutOfMemory;
 use super::process::Process;
 use super::signal::floating_point_code;
 use super::{Code, Death, Place, Signalled, Stats};
@@ -257,7 +258,7 @@ impl Task {
         let started = self.now();
         let resolved = self.process.space.fault(address, kind);
         self.stats.fault_time += since(started);
-        self.tracer().fault(self.process.pid, address, kind, &resolved);
+        self.tracer().fault(self.process.pid, address, kind, &resolved, &self.process.space);
         match resolved {
             Ok(()) => {
                 self.vcpu.retry_fault();
@@ -298,6 +299,9 @@ impl Task {
     }
 
     fn die(&self, by: Signalled, rip: u64) -> Next {
+        if by.is_out_of_memory() {
+            log::warn!("{}", OutOfMemory::now(&self.process.family, self.process.pid));
+        }
         // A null pointer is an address, too; without any, the instruction is all there is to look at.
         let has_address =
             by.address != 0 || matches!(by.code, Code::NotMapped | Code::Denied | Code::NoBacking);

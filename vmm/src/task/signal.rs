@@ -114,6 +114,12 @@ impl Signalled {
         Signalled { signal, code, address: fault.address().get(), error }
     }
 
+    /// Whether it is what a page fault becomes for which there is no memory left.
+    #[must_use]
+    pub fn is_out_of_memory(&self) -> bool {
+        self.signal == Signal::SIGKILL && self.code == Code::Kernel
+    }
+
     /// What an exception other than a page fault becomes; `None` for one that ring 3 cannot cause.
     /// `floating_point` is asked for the code of a floating-point exception.
     #[must_use]
@@ -179,7 +185,7 @@ impl fmt::Display for Death {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Signalled { signal, code, address, .. } = self.by;
         write!(f, "killed by {signal} ({code}) at address {address:#x}, rip {:#x}", self.rip)?;
-        if signal == Signal::SIGKILL && code == Code::Kernel {
+        if self.by.is_out_of_memory() {
             write!(f, "; the guest's memory is full, a larger --mem may help")?;
         }
         match &self.place {

@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Condvar};
 use std::thread::JoinHandle;
 
+use mm::space::Counters;
 use nix::sys::signal::Signal;
 
 use super::disposition::Sent;
@@ -36,6 +37,8 @@ pub(super) struct Member {
     pub(super) exit_signal: i32,
     /// What it does about signals.
     pub(super) signals: Arc<Signals>,
+    /// How much memory it has.
+    pub(super) counters: Arc<Counters>,
     /// What its thread waits at, when it waits for another process.
     pub(super) bell: Arc<Condvar>,
     state: State,
@@ -64,6 +67,8 @@ pub(super) struct Birth {
     pub(super) exit_signal: i32,
     /// What it does about signals.
     pub(super) signals: Arc<Signals>,
+    /// How much memory it has.
+    pub(super) counters: Arc<Counters>,
     /// Whether its parent is held up until it ends.
     pub(super) holds_parent: bool,
 }
@@ -170,6 +175,7 @@ impl Table {
             group,
             exit_signal: birth.exit_signal,
             signals: birth.signals,
+            counters: birth.counters,
             bell: Arc::new(Condvar::new()),
             state: State::Alive,
             reaped: Usage::default(),
@@ -339,7 +345,8 @@ mod tests {
 
     fn born(table: &mut Table, parent: i32, exit_signal: i32) -> i32 {
         let signals = Arc::new(Signals::default());
-        table.add(Birth { parent, exit_signal, signals, holds_parent: false }).unwrap()
+        let counters = Arc::default();
+        table.add(Birth { parent, exit_signal, signals, counters, holds_parent: false }).unwrap()
     }
 
     /// The first process and `children` of it.

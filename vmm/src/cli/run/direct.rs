@@ -100,7 +100,7 @@ fn tracer(args: &Args) -> Result<Tracer, RunError> {
         (None, Some(None)) => TraceTarget::Stderr,
         (None, Some(Some(path))) => TraceTarget::File(path),
     };
-    Tracer::new(&target).map_err(|source| RunError::Trace {
+    Tracer::new(&target, &args.trace_page).map_err(|source| RunError::Trace {
         path: args.trace_file().map(Path::to_owned).unwrap_or_default(),
         source,
     })

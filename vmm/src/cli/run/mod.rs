@@ -15,6 +15,8 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use mm::addr::VirtAddr;
+
 use super::machine::Where;
 use super::report;
 use super::size::Size;
@@ -36,10 +38,14 @@ pub(super) struct Args {
     #[arg(long, value_name = "K=V", value_parser = parse_variable)]
     env: Vec<CString>,
     /// Prints each hypercall and fault, to standard error or to a file.
-    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true)]
+    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, group = "traced")]
     trace: Option<Option<PathBuf>>,
+    /// Has the trace tell what becomes of the page of this address: its entry, its frame, how many entries
+    /// name that. May be repeated.
+    #[arg(long, value_name = "ADDR", value_parser = parse_address, requires = "traced")]
+    trace_page: Vec<VirtAddr>,
     /// Writes a trace that `mmvisor replay` reads: the starting state, then each hypercall and fault.
-    #[arg(long, value_name = "FILE", conflicts_with = "trace")]
+    #[arg(long, value_name = "FILE", conflicts_with = "trace", group = "traced")]
     record: Option<PathBuf>,
     /// Prints at the end what /proc/PID/maps would have said, to standard error.
     #[arg(long)]
@@ -190,6 +196,15 @@ fn host_memory() -> Result<u64, RunError> {
 
 fn c_string(text: OsString) -> Result<CString, RunError> {
     CString::new(text.clone().into_vec()).map_err(|_| RunError::ZeroByte(text))
+}
+
+/// A hexadecimal address of the user half, with 0x or without.
+fn parse_address(text: &str) -> Result<VirtAddr, String> {
+    let digits = text.strip_prefix("0x").unwrap_or(text);
+    let addr = u64::from_str_radix(digits, 16).map(VirtAddr::new);
+    addr.ok()
+        .filter(|addr| *addr < VirtAddr::TASK_END)
+        .ok_or_else(|| format!("an address is hexadecimal and below {}", VirtAddr::TASK_END))
 }
 
 fn parse_variable(text: &str) -> Result<CString, String> {

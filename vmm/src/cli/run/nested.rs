@@ -54,6 +54,7 @@ fn command(args: &Args, name: &Path, path: &Path, memory: u64) -> Vec<OsString> 
         mem: _,
         env,
         trace,
+        trace_page,
         record,
         maps,
         stats,
@@ -71,6 +72,7 @@ fn command(args: &Args, name: &Path, path: &Path, memory: u64) -> Vec<OsString> 
         None => "--trace".into(),
         Some(_) => option("--trace", SIDE_OUTPUT),
     }));
+    command.extend(trace_page.iter().map(|addr| option("--trace-page", addr.to_string())));
     command.extend(record.as_ref().map(|_| option("--record", SIDE_OUTPUT)));
     command.extend(maps.then(|| "--maps".into()));
     command.extend(stats.as_ref().and_then(|format| named("--stats", format)));
