@@ -18,6 +18,8 @@ pub enum Deed {
     Call(MemoryCall),
     /// Opens a file, which gets this descriptor, the lowest free one.
     Open(i32, Open),
+    /// Changes a file's length, in bytes.
+    Truncate(i32, u64),
     /// Accesses a byte.
     Touch(u64, AccessKind),
     /// Writes a byte.
@@ -96,6 +98,9 @@ impl Act {
         match &self.deed {
             Deed::Call(call) => add_call(script, process, call),
             &Deed::Open(fd, open) => add_open(script, process, fd, open),
+            &Deed::Truncate(fd, len) => {
+                script.call_of(process, FTRUNCATE, &[Arg::Value(word(fd)), Arg::Value(len)])
+            }
             &Deed::Touch(addr, kind) => {
                 let access = match kind {
                     AccessKind::Read => Access::Read,
@@ -288,6 +293,7 @@ impl fmt::Display for Act {
             }
             Deed::DropCapabilities(dropped) => write!(f, "@cap without {dropped:#x}"),
             Deed::Open(fd, open) => write!(f, "@file {fd} {open:?}"),
+            Deed::Truncate(fd, len) => write!(f, "ftruncate({fd}, {})", len.cast_signed()),
             Deed::Fork(child) => write!(f, "fork() = {child}"),
             Deed::Exit => write!(f, "exit_group(0)"),
         }

@@ -248,6 +248,7 @@ impl Generator {
                     _ => Deed::Touch(addr, kind),
                 }
             }
+            89 | 90 if self.chance(30) => self.truncate()?,
             89..=90 if self.processes < 6 && self.alive.len() < 4 => Deed::Fork(self.processes),
             91 if self.alive.len() > 1 => Deed::Exit,
             _ => self.rare()?,

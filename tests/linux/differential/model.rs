@@ -295,6 +295,7 @@ impl Model {
                 self.open(task, fd, open)?;
                 Ok(Result::Value(u64::from(fd.unsigned_abs())))
             }
+            &Deed::Truncate(fd, len) => call(self.linux.truncate(task, fd, len)),
             &Deed::Touch(addr, kind) => self.access(task, addr, ByteAccess::Touch(kind), |_| 0),
             &Deed::Store(addr, byte) => self.access(task, addr, ByteAccess::Store(byte), |_| 0),
             &Deed::Load(addr) => {
