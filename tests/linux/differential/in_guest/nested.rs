@@ -9,7 +9,7 @@ use vmm::kvm::FlushPolicy;
 use vmm::nested::{GUEST_EXECUTABLE, Job, JobResult, Kind, Machine, NestedError, Outcome};
 
 use super::super::model::Start;
-use super::super::{LENGTH, generate};
+use super::super::{LENGTH, fault_ahead, generate};
 use super::as_trace;
 use crate::common::MMVISOR;
 use crate::oracle::Oracle;
@@ -61,8 +61,8 @@ fn run(kind: Kind, env: &[(&str, &str)]) -> Result<Vec<JobResult>, Failed> {
     let start = Start::of(&mut Oracle::start()?)?;
     let mut traces = Vec::new();
     for seed in 1..=SEQUENCES {
+        let start = start.clone().set(&fault_ahead(seed));
         let sequence = generate::sequence(&start, seed, LENGTH)?;
-        let start = start.clone().set(&super::fault_ahead(seed));
         traces.push(as_trace::trace(&start, &sequence.acts)?);
     }
     let machine = Machine::new(kind).executable(Path::new(MMVISOR)).time_limit(LIMIT);
