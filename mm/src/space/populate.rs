@@ -43,6 +43,33 @@ impl AddressSpace {
         Ok(())
     }
 
+    /// [`populate_part`](Self::populate_part) for a call that cannot wait for a userfaultfd: it stops where
+    /// one would be asked for a page.
+    ///
+    /// # Errors
+    /// [`Broken`] only.
+    pub(super) fn populate_unserved(
+        &self,
+        vma: &Vma,
+        part: PageRange,
+    ) -> Result<Option<Fault>, Broken> {
+        let waits = |page: &VirtAddr| {
+            let asked_for = match &vma.backing {
+                Some(backing) if backing.is_resident(vma.page_index(*page)) => VmFlags::UFFD_MINOR,
+                _ => VmFlags::UFFD_MISSING,
+            };
+            vma.flags.contains(asked_for) && self.entry_at(*page).frame().is_none()
+        };
+        let end = pages(part).find(waits).unwrap_or(part.end());
+        let served = PageRange::new(part.start(), end);
+        served.map_or(Ok(None), |served| self.populate_part(vma, served))
+    }
+
+    fn entry_at(&self, page: VirtAddr) -> Entry {
+        let slot = self.table.slot(page);
+        slot.map_or(Entry::EMPTY, |slot| Entry::new(slot.load(Ordering::Acquire)))
+    }
+
     /// The pages of a part of one VMA, for writing where it is private and writable. Answers with the
     /// fault that stopped it.
     ///
@@ -72,19 +99,18 @@ impl AddressSpace {
     /// One page, as `get_user_pages` has it: what is there is not faulted in, and the page remembers what
     /// the entry then does not tell (`follow_page_pte` with `FOLL_TOUCH`).
     fn populate_page(&self, page: VirtAddr, kind: AccessKind) -> Result<Resolved, AccessError> {
-        let entry = || self.table.slot(page).map(|slot| Entry::new(slot.load(Ordering::Acquire)));
         let needed = match kind {
             AccessKind::Write => Access::WRITE,
             AccessKind::Read | AccessKind::Execute => Access::READ,
         };
         let fits = |entry: Entry| !entry.is_ahead() && entry.access().contains(needed);
-        if !entry().is_some_and(fits) && self.fault(page, kind)? == Resolved::NeedsGrowth {
+        if !fits(self.entry_at(page)) && self.fault(page, kind)? == Resolved::NeedsGrowth {
             return Ok(Resolved::NeedsGrowth);
         }
         let _held = self.hold(page);
         let frames = self.system.frames();
-        if let Some(entry) = entry()
-            && let Some(frame) = entry.frame()
+        let entry = self.entry_at(page);
+        if let Some(frame) = entry.frame()
             && frames.kind(frame) != Some(FrameKind::Zero)
         {
             let mut marks = Marks::REFERENCED;

@@ -13,6 +13,7 @@
 mod act;
 mod answers;
 mod commit;
+mod found;
 mod generate;
 mod in_guest;
 mod kernel;
@@ -75,6 +76,7 @@ pub fn trials() -> Vec<Trial> {
     trials.push(Trial::test("differential::kernel", says_what_differs));
     trials.push(Trial::test("differential::max_map_count", max_map_count));
     trials.push(Trial::test("differential::overcommit", commit::compare));
+    trials.extend(found::trials());
     trials.extend(in_guest::trials());
     trials.extend(Rule::ALL.map(|rule| {
         Trial::test(format!("differential::notices_without::{rule:?}"), move || notices(rule))

@@ -242,6 +242,8 @@ pub struct Model {
     swap: Swap,
     /// Pages may have gone to the host's swap: what is resident is up to it then.
     paged_out: bool,
+    /// Linux may have huge pages, which are not modelled yet.
+    huge: bool,
     /// Memory may have been locked, and processes made.
     locked: bool,
     forked: bool,
@@ -284,6 +286,7 @@ impl Model {
             userfault: Arc::default(),
             swap: start.swap,
             paged_out: false,
+            huge: false,
             locked: false,
             forked: false,
             top: start.top(),
@@ -292,6 +295,28 @@ impl Model {
 
     /// Does an act.
     pub fn perform(&mut self, act: &Act) -> std::result::Result<Result, Failed> {
+        let result = self.perform_one(act)?;
+        self.huge |= self.may_be_huge(act.process);
+        Ok(result)
+    }
+
+    /// Whether a VMA of a process may have huge pages: enough was advised to.
+    fn may_be_huge(&self, process: u8) -> bool {
+        const HUGE: u64 = 512 * PAGE_SIZE;
+        let Ok(space) = self.linux.space(Task(u32::from(process))) else { return false };
+        let space = space.look();
+        space.vmas().iter().filter(|vma| vma.flags.contains(VmFlags::HUGEPAGE)).any(|vma| {
+            let (start, end) = (vma.range().start().get(), vma.range().end().get());
+            start.next_multiple_of(HUGE) + HUGE <= end
+        })
+    }
+
+    /// Whether what is resident is not up to acts alone.
+    fn residency_is_open(&self) -> bool {
+        self.paged_out || self.huge
+    }
+
+    fn perform_one(&mut self, act: &Act) -> std::result::Result<Result, Failed> {
         let task = Task(u32::from(act.process));
         let call = |result: mm::error::CallResult<()>| match result {
             Ok(()) => Ok(Result::Value(0)),
@@ -313,7 +338,7 @@ impl Model {
         match &act.deed {
             Deed::Call(memory) => match self.linux.call(task, memory)? {
                 Some((Ok(value), Written::Resident(pages))) => {
-                    let told = !self.paged_out
+                    let told = !self.residency_is_open()
                         && memory.range().is_some_and(|(addr, len)| {
                             !self.maps_files(act.process, addr.get(), len)
                         });
@@ -439,7 +464,8 @@ impl Model {
     pub fn sizes(&self, process: u8) -> Vec<Sizes> {
         let Ok(space) = self.linux.space(Task(u32::from(process))) else { return Vec::new() };
         let space = space.look();
-        let all = space.vmas().iter().zip(inspect::smaps(&space)).filter(|_| !self.paged_out);
+        let all =
+            space.vmas().iter().zip(inspect::smaps(&space)).filter(|_| !self.residency_is_open());
         let faults = self.faults();
         let locks = if self.locked && self.forked { Locks::Others } else { Locks::Own };
         all.map(|(vma, entry)| Sizes::of(&entry, vma.backing.as_deref(), faults, locks))
@@ -453,7 +479,7 @@ impl Model {
         let Ok(space) = self.linux.space(Task(u32::from(process))) else { return Vec::new() };
         let space = space.look();
         let of_file = |vma: &&Vma| vma.backing.as_ref().is_some_and(|b| !b.is_shared_memory());
-        let all = space.vmas().iter().filter(|vma| !self.paged_out && !of_file(vma));
+        let all = space.vmas().iter().filter(|vma| !self.residency_is_open() && !of_file(vma));
         all.filter_map(|vma| {
             let start = vma.range().start();
             let pages = vma.range().pages().min(LOOKED_AT);
