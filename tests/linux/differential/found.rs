@@ -34,6 +34,7 @@ pub fn trials() -> Vec<Trial> {
         ("a_denied_fetch_accesses_no_page_that_is_there", fetch_denied),
         ("mlock_leaves_a_childs_entries_as_they_are", locked_in_the_child),
         ("mprotect_brings_in_no_page_that_a_userfaultfd_is_asked_for", asked_of_userfaultfd),
+        ("a_copy_made_ahead_is_known_by_what_the_page_was", copied_ahead),
         ("copies_of_pages_past_a_files_end_go_with_it", past_the_end),
     ];
     let trial = |&(name, deeds): &(&str, fn() -> Deeds)| {
@@ -158,6 +159,12 @@ fn asked_of_userfaultfd() -> Deeds {
     let register = Deed::Uffd(3, A, PAGE, 1);
     let none = mmap(1, 0, PRIVATE | ANONYMOUS, -1);
     of_one([Deed::Userfault(3), none, lock, register, protect(0, 3)])
+}
+
+fn copied_ahead() -> Deeds {
+    let populated = mmap(4, 3, PRIVATE | ANONYMOUS | POPULATE, -1);
+    let parents = of_one([populated, Deed::Fork(1)]);
+    parents.into_iter().chain((0..2).map(|page| (1, touch(page, Write)))).collect()
 }
 
 fn past_the_end() -> Deeds {

@@ -59,11 +59,16 @@ enum Executors {
 }
 
 /// The trials. With `MMVISOR_FUZZ_CALLS`, only so many calls, from `MMVISOR_FUZZ_SEED` on, and with
-/// `MMVISOR_FUZZ_GUEST`, of any value, in a guest too.
+/// `MMVISOR_FUZZ_GUEST`, of any value, in a guest too; with `MMVISOR_FUZZ_NESTED` not on the host's kernel
+/// but in the nested machine's guests.
 pub fn trials() -> Vec<Trial> {
     let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     if let Some(calls) = number("MMVISOR_FUZZ_CALLS") {
         let first = number("MMVISOR_FUZZ_SEED").unwrap_or_else(fresh_seed);
+        if std::env::var_os("MMVISOR_FUZZ_NESTED").is_some() {
+            let seeds = first..first.saturating_add(calls.div_ceil(LENGTH));
+            return in_guest::in_nested_machine(seeds).into();
+        }
         let executors = match std::env::var_os("MMVISOR_FUZZ_GUEST") {
             Some(_) => Executors::KernelSoftwareGuest,
             None => Executors::KernelSoftware,

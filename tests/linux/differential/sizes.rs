@@ -6,7 +6,7 @@
 //! | LazyFree | where no process has memory of another that may be locked: Linux gives up no page that anybody has locked |
 //! | Rss | but for regular files: how far Linux reads ahead and maps around is its own affair |
 //! | Pss, Locked, clean and dirty | the same, and where faults bring in one page: a page copied ahead of a write is nobody else's any more |
-//! | Referenced | as Rss, and between bounds: Linux forgets that a page was used otherwise than through its entries when it moves it between its lists |
+//! | Referenced | as Pss, and between bounds: Linux forgets that a page was used otherwise than through its entries when it moves it between its lists |
 
 use std::fmt;
 use std::ops::Range;
@@ -91,8 +91,9 @@ impl Sizes {
             "LazyFree" => ours == theirs,
             _ if self.of_file => true,
             "Rss" => ours == theirs,
+            _ if self.faults == Faults::Several => true,
             "Referenced" => (self.accessed..=ours).contains(&theirs),
-            _ => ours == theirs || self.faults == Faults::Several,
+            _ => ours == theirs,
         };
         let unlike: Vec<String> = lines
             .filter(|&(ours, theirs)| !alike(ours, theirs))

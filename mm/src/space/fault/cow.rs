@@ -160,6 +160,10 @@ impl AddressSpace {
         }
         let access = entry_access(at.vma.flags, Owner::Process);
         let asked = std::ptr::eq(slot, at.slot());
+        if !asked {
+            // To all who look it is still the page that it was.
+            frames.mark(copy, frames.marks(frame));
+        }
         // A page that was accessed will be again: then the hardware need not find out.
         let touched = if asked { old.asked_for().touched(at.touch()) } else { old.recalled() };
         let new = touched.renamed(copy, Owner::Process).with_access(access);

@@ -16,6 +16,8 @@
 mod as_trace;
 mod nested;
 
+pub use nested::both as in_nested_machine;
+
 use std::sync::Arc;
 
 use libtest_mimic::{Completion, Failed, Trial};
