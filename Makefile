@@ -5,7 +5,7 @@ CARGO ?= cargo
 PROFILE := release
 BIN := target/$(PROFILE)
 
-.PHONY: run test linker deps nested-setup build bench check fuzz-linux fuzz-guest fuzz-mm miri clean
+.PHONY: run test linker deps nested-setup build bench check fuzz-linux fuzz-guest fuzz-nested fuzz-mm miri clean
 
 ## Runs the tour: a payload that maps, touches, protects, splits, merges and unmaps memory.
 run: build
@@ -46,6 +46,12 @@ fuzz-guest: N = 100000
 fuzz-guest: linker
 	MMVISOR_FUZZ_GUEST=1 MMVISOR_FUZZ_CALLS=$(N) MMVISOR_FUZZ_SEED=$(SEED) \
 	    $(CARGO) test --release --package mmvisor --test linux -- differential --nocapture
+
+## The same in guests of the nested machine, under NPT and SHADOW, against the walk in software.
+fuzz-nested: N = 5000
+fuzz-nested: nested-setup
+	MMVISOR_FUZZ_NESTED=1 MMVISOR_FUZZ_CALLS=$(N) MMVISOR_FUZZ_SEED=$(SEED) \
+	    $(CARGO) test --release --package mmvisor --test linux -- differential --nocapture --test-threads 1
 
 ## The memory manager under libFuzzer, for FUZZ_SECONDS; `make test` runs the same target on random
 ## bytes. Needs a nightly toolchain and cargo-fuzz.

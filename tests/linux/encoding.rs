@@ -73,6 +73,7 @@ impl Fields {
             5 => Op::VmFlags { start: a, end: b },
             6 => Op::Status,
             7 => Op::Fork { child: byte },
+            8 => Op::Pagemap { start: a, end: b },
             _ => Op::Exit,
         };
         Step { process: self.process, op }

@@ -114,6 +114,8 @@ pub enum Answer {
     VmFlags(Vec<VmaFlags>),
     /// Of Status.
     Text(String),
+    /// Of Pagemap.
+    Pagemap(Vec<u64>),
     /// The player could not find out.
     Error(Errno),
     /// There is no such process: its fork failed.
@@ -153,6 +155,10 @@ impl Answer {
                     .collect::<Result<_, _>>()?,
             ),
             script::Answer::Text(bytes) => Answer::Text(text(bytes)),
+            script::Answer::Pagemap(bytes) => {
+                let word = |bytes: &[u8]| bytes.try_into().map(u64::from_le_bytes).unwrap_or(0);
+                Answer::Pagemap(bytes.chunks(8).map(word).collect())
+            }
             script::Answer::Error(errno) => Answer::Error(errno),
             script::Answer::Absent => Answer::Absent,
         })

@@ -8,6 +8,7 @@
 //!   VMAS     for each VMA: start, end, offset, inode, flags │ name << 8 │ device << 32
 //!   FLAGS    for each VMA: start, end, each of SIZES, length, text
 //!   TEXT     length, text
+//!   PAGEMAP  length, a word for each page
 //!   ERROR    the error number of what the player did to find out
 //!   ABSENT   nothing: the process is not there, because the fork failed that should have made it
 //! ```
@@ -34,6 +35,8 @@ pub enum Kind {
     Error = 6,
     /// No process, no answer.
     Absent = 7,
+    /// Words of pagemap.
+    Pagemap = 8,
 }
 
 /// What came of a step.
@@ -60,6 +63,8 @@ pub enum Answer<'a> {
     VmFlags(FlagLines<'a>),
     /// Of Status.
     Text(&'a [u8]),
+    /// Of Pagemap: a word of eight bytes for each page.
+    Pagemap(&'a [u8]),
     /// The question could not be answered.
     Error(Errno),
     /// The process is not there: its fork failed.
@@ -101,6 +106,10 @@ impl<'a> Answer<'a> {
             code if code == Kind::Text as u8 => {
                 let length = body.word()?;
                 Answer::Text(body.bytes(length)?)
+            }
+            code if code == Kind::Pagemap as u8 => {
+                let length = body.word()?;
+                Answer::Pagemap(body.bytes(length)?)
             }
             code if code == Kind::Error as u8 => {
                 let errno = body.word()?;
@@ -252,7 +261,19 @@ impl Iterator for Vmas<'_> {
 }
 
 /// The sizes that go with the flags, by the names of their lines in /proc/PID/smaps.
-pub const SIZES: [&str; 4] = ["Rss", "Referenced", "Anonymous", "Locked"];
+pub const SIZES: [&str; 11] = [
+    "Rss",
+    "Pss",
+    "Pss_Dirty",
+    "Shared_Clean",
+    "Shared_Dirty",
+    "Private_Clean",
+    "Private_Dirty",
+    "Referenced",
+    "Anonymous",
+    "LazyFree",
+    "Locked",
+];
 
 /// The VmFlags and sizes of a VMA.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -103,6 +103,13 @@ pub enum Op<'a> {
         /// First address after it.
         end: u64,
     },
+    /// The words of /proc/PID/pagemap of the range's pages.
+    Pagemap {
+        /// First address.
+        start: u64,
+        /// First address after it.
+        end: u64,
+    },
     /// The lines of /proc/PID/status that begin with Vm and Rss.
     Status,
     /// Forks; the child has the next step's point of view. Word: the child's number.
@@ -124,6 +131,7 @@ mod code {
     pub(super) const STATUS: u8 = 7;
     pub(super) const FORK: u8 = 8;
     pub(super) const EXIT: u8 = 9;
+    pub(super) const PAGEMAP: u8 = 10;
 }
 
 /// A step: an operation, and who performs it.
@@ -173,6 +181,7 @@ impl<'a> Step<'a> {
             Op::Store { addr, byte } => step(code::STORE, 0, &[addr, u64::from(byte)], &[]),
             Op::Maps { start, end } => step(code::MAPS, 0, &[start, end], &[]),
             Op::VmFlags { start, end } => step(code::VM_FLAGS, 0, &[start, end], &[]),
+            Op::Pagemap { start, end } => step(code::PAGEMAP, 0, &[start, end], &[]),
             Op::Status => step(code::STATUS, 0, &[], &[]),
             Op::Fork { child } => step(code::FORK, 0, &[u64::from(child)], &[]),
             Op::Exit => step(code::EXIT, 0, &[], &[]),
@@ -197,6 +206,7 @@ impl<'a> Step<'a> {
             code::MAPS => Op::Maps { start: body.word()?, end: body.word()? },
             code::VM_FLAGS => Op::VmFlags { start: body.word()?, end: body.word()? },
             code::STATUS => Op::Status,
+            code::PAGEMAP => Op::Pagemap { start: body.word()?, end: body.word()? },
             code::FORK => Op::Fork { child: byte(body.word()?)? },
             code::EXIT => Op::Exit,
             other => return Err(Malformed::Code(u64::from(other))),

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::BackingError;
 use crate::addr::{Frame, GuestPhysAddr, PAGE_BYTES, PAGE_SIZE, index};
 use crate::error::Broken;
-use crate::phys::{Contents, FrameKind, Frames};
+use crate::phys::{Contents, FrameKind, Frames, Marks};
 
 /// Frames by page index; the cache holds one reference to each until it is dropped.
 #[derive(Debug)]
@@ -51,7 +51,12 @@ impl PageCache {
 
     /// Whether the page is there.
     pub(super) fn holds(&self, index: u64) -> bool {
-        self.pages.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&index)
+        self.get(index).is_some()
+    }
+
+    /// The frame of the page, if it is there. It stays for as long as nobody may give it up.
+    pub(super) fn get(&self, index: u64) -> Option<Frame> {
+        self.pages.lock().unwrap_or_else(PoisonError::into_inner).get(&index).copied()
     }
 
     /// Clears the rest of the page that `end`, in bytes, lies in, if it is there.
@@ -62,6 +67,7 @@ impl PageCache {
             let zeros = [0; PAGE_BYTES];
             let at = GuestPhysAddr::new(frame.addr().get() + inside);
             self.frames.memory().write(at, &zeros[index(inside)..]);
+            self.frames.mark(*frame, Marks::DIRTY);
         }
     }
 

@@ -165,6 +165,15 @@ pub trait Backing: Debug + Send + Sync {
         Err(Errno::EOPNOTSUPP.into())
     }
 
+    /// Gives up page `index` if no entry names it and it holds nothing that was written: reclaim. No page of
+    /// the object may be held.
+    ///
+    /// # Errors
+    /// [`Broken`] when the page's frame was not in use.
+    fn reclaim(&self, _index: u64, _: &System) -> Result<(), Broken> {
+        Ok(())
+    }
+
     /// Where it is mapped, if pages of it can go away while it is. All maps are noted there then.
     fn maps(&self) -> Option<&ObjectMaps> {
         None

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::{Backing, BackingError, BackingName, FileMode, Placement};
 use crate::addr::{Frame, VirtAddr};
-use crate::error::{CallResult, Errno};
+use crate::error::{Broken, CallResult, Errno};
 use crate::paging::FlushBatch;
 use crate::promise::Payer;
 use crate::rmap::ObjectMaps;
@@ -90,6 +90,10 @@ impl Backing for OpenFile {
 
     fn punch(&self, pages: Range<u64>, system: &System, batch: &mut FlushBatch) -> CallResult<()> {
         self.object.punch(pages, system, batch)
+    }
+
+    fn reclaim(&self, index: u64, system: &System) -> Result<(), Broken> {
+        self.object.reclaim(index, system)
     }
 
     fn maps(&self) -> Option<&ObjectMaps> {

@@ -12,7 +12,7 @@ use super::{Backing, BackingError, BackingName, Placement};
 use crate::addr::{Frame, PAGE_SIZE};
 use crate::error::{Broken, CallResult, Errno};
 use crate::paging::FlushBatch;
-use crate::phys::{Contents, FrameKind, Frames};
+use crate::phys::{Contents, FrameKind, Frames, Marks};
 use crate::promise::{Payer, Promise};
 use crate::rmap::{Copies, ObjectMaps};
 use crate::system::System;
@@ -218,6 +218,15 @@ impl Backing for SharedMemory {
         self.forget(pages.clone())?;
         maps.zap(&pages, Copies::Stay, system, batch);
         Ok(())
+    }
+
+    fn reclaim(&self, index: u64, system: &System) -> Result<(), Broken> {
+        let _changing = self.maps.change();
+        let frames = system.frames();
+        let unneeded = self.cache.get(index).is_some_and(|frame| {
+            frames.maps(frame) == 0 && !frames.marks(frame).contains(Marks::DIRTY)
+        });
+        if unneeded { self.forget(index..index + 1) } else { Ok(()) }
     }
 
     fn maps(&self) -> Option<&ObjectMaps> {

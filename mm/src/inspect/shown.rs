@@ -10,8 +10,8 @@
 //! ```
 
 use crate::addr::Frame;
-use crate::paging::{Entry, Owner};
-use crate::phys::Frames;
+use crate::paging::Entry;
+use crate::phys::Marks;
 use crate::space::{AddressSpace, PageClass};
 
 /// What the program can know of an entry.
@@ -35,7 +35,12 @@ pub(super) struct ShownPage {
     /// How many entries name it, of all processes; at least this one.
     pub(super) maps: u32,
     pub(super) dirty: bool,
+    /// Accessed through this entry.
+    pub(super) accessed: bool,
+    /// The same, or used otherwise.
     pub(super) referenced: bool,
+    /// `MADV_FREE` gave it up, and it was not written since.
+    pub(super) lazy: bool,
 }
 
 impl Shown {
@@ -50,23 +55,20 @@ impl Shown {
         };
         let only_read = entry.is_ahead() && !entry.is_dirty();
         match PageClass::of(entry.asked_for(), frames) {
-            Some(class) if !only_read => Shown::Page(ShownPage {
-                frame,
-                class,
-                maps: maps(frames, entry.owner(), frame),
-                dirty: entry.is_dirty(),
-                referenced: entry.is_referenced(),
-            }),
+            Some(class) if !only_read => {
+                let marks = frames.marks(frame);
+                let dirty = entry.is_dirty() || marks.contains(Marks::DIRTY);
+                Shown::Page(ShownPage {
+                    frame,
+                    class,
+                    maps: frames.maps(frame).max(1),
+                    dirty,
+                    accessed: entry.is_referenced(),
+                    referenced: entry.is_referenced() || marks.contains(Marks::REFERENCED),
+                    lazy: !dirty && marks.contains(Marks::LAZY),
+                })
+            }
             _ => Shown::Zeros(frames.zero_frame().unwrap_or(frame)),
         }
     }
-}
-
-/// How many entries name a frame: its references, without the one that its backing has.
-fn maps(frames: &Frames, owner: Owner, frame: Frame) -> u32 {
-    let kept = match owner {
-        Owner::Process => 0,
-        Owner::Backing => 1,
-    };
-    frames.references(frame).saturating_sub(kept).max(1)
 }

@@ -36,7 +36,7 @@ impl AddAssign for Share {
 
 /// The memory behind a range, in bytes. The fields are named as smaps' lines are.
 ///
-/// What has no field is always 0 so far: same-page merging, lazily freed, huge and swapped pages.
+/// What has no field is always 0 so far: same-page merging, huge and swapped pages.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Usage {
     /// Resident. Neither zeros that were only read nor pages brought in ahead of a touch count.
@@ -59,10 +59,15 @@ pub struct Usage {
     pub private_clean: u64,
     /// Named by this entry alone, written.
     pub private_dirty: u64,
-    /// Accessed, as far as the entries tell: Linux has a flag of the page's own beside them.
+    /// Accessed, through this entry or otherwise (`PG_referenced`). Linux forgets the latter when it moves
+    /// a page between its lists, so it may say less, but not less than `accessed`.
     pub referenced: u64,
+    /// Accessed through this entry. Not in smaps.
+    pub accessed: u64,
     /// The process's own, or its family's: of no backing.
     pub anonymous: u64,
+    /// Given up by `MADV_FREE`, and not written since.
+    pub lazy_free: u64,
     /// The share of locked memory.
     pub locked: Share,
 }
@@ -94,6 +99,12 @@ impl Usage {
         }
         if page.referenced {
             self.referenced += PAGE_SIZE;
+        }
+        if page.accessed {
+            self.accessed += PAGE_SIZE;
+        }
+        if page.lazy {
+            self.lazy_free += PAGE_SIZE;
         }
         if page.dirty {
             self.pss_dirty += share;
@@ -127,7 +138,7 @@ impl Usage {
             ("Referenced", self.referenced),
             ("Anonymous", self.anonymous),
             ("KSM", 0),
-            ("LazyFree", 0),
+            ("LazyFree", self.lazy_free),
             ("AnonHugePages", 0),
             ("ShmemPmdMapped", 0),
             ("FilePmdMapped", 0),
@@ -161,6 +172,8 @@ impl AddAssign for Usage {
         self.private_clean += other.private_clean;
         self.private_dirty += other.private_dirty;
         self.referenced += other.referenced;
+        self.accessed += other.accessed;
+        self.lazy_free += other.lazy_free;
         self.anonymous += other.anonymous;
         self.locked += other.locked;
     }

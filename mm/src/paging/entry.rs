@@ -152,6 +152,12 @@ impl Entry {
         Entry(self.0 & !(ACCESSED | REFERENCED))
     }
 
+    /// The same entry as nobody has written through it yet.
+    #[must_use]
+    pub const fn clean(self) -> Self {
+        Entry(self.0 & !DIRTY)
+    }
+
     /// The same entry as it is once no vCPU has it cached.
     #[must_use]
     pub const fn uncached(self) -> Self {

@@ -13,10 +13,10 @@
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use super::entry::Entry;
+use super::entry::{Entry, Owner};
 use crate::addr::{Frame, FrameRun};
 use crate::error::Broken;
-use crate::phys::Frames;
+use crate::phys::{FrameKind, Frames, Marks};
 
 /// What a sink has to make visible.
 #[derive(Debug, Default)]
@@ -100,6 +100,13 @@ impl FlushBatch {
         let Some(frame) = entry.frame() else { return };
         if entry.is_accessed() {
             self.lowered(frame);
+        }
+        if entry.owner() == Owner::Backing && frames.kind(frame) != Some(FrameKind::Zero) {
+            // The page stays, so somebody has to remember.
+            let mut marks = Marks::empty();
+            marks.set(Marks::DIRTY, entry.is_dirty());
+            marks.set(Marks::REFERENCED, entry.is_referenced());
+            frames.mark(frame, marks);
         }
         if let Err(broken) = frames.unmap(frame) {
             self.miscounted.get_or_insert(broken);

@@ -38,12 +38,16 @@ impl AddressSpace {
                 if !vma.is_anonymous() {
                     return Err(Errno::EINVAL.into());
                 }
-                // The pages may go at any time: they go at once, which the man page allows.
-                self.discard(part, batch);
+                self.free_lazily(part, batch)?;
             }
             Advice::Remove => self.remove_pages(vma, part, batch)?,
-            Advice::Cold | Advice::PageOut => {
+            Advice::Cold => {
                 unfit(VmFlags::LOCKED | VmFlags::PFNMAP | VmFlags::HUGETLB)?;
+                self.cool(part, batch)?;
+            }
+            Advice::PageOut => {
+                unfit(VmFlags::LOCKED | VmFlags::PFNMAP | VmFlags::HUGETLB)?;
+                self.page_out(vma, part, batch)?;
             }
             Advice::WillNeed => {}
             Advice::Collapse => collapse(vma, part)?,

@@ -147,6 +147,9 @@ impl AddressSpace {
             };
             last = Some((span, words));
             let copy = self.share_page(&leaf, batch);
+            // What is written to shared memory is noted where it was written.
+            let shared = vma.flags.contains(VmFlags::SHARED);
+            let copy = if shared { copy.clean() } else { copy };
             child.counters.resident.add(PageClass::of(copy, self.system.frames()));
             words[index((leaf.addr.get() / PAGE_SIZE) & 511)].store(copy.raw(), Ordering::Release);
         }

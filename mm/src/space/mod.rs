@@ -13,6 +13,7 @@
 mod access;
 mod adjust;
 mod advise;
+mod age;
 mod ahead;
 mod brk;
 mod control;

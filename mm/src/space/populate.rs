@@ -1,11 +1,14 @@
 //! Faulting in ahead of the touch (Linux's `mm_populate`, `populate_vma_page_range`,
 //! `faultin_page_range`).
 
+use std::sync::atomic::Ordering;
+
 use super::range::CallRange;
 use super::{AddressSpace, Resolved};
 use crate::addr::{PAGE_BYTES, PageRange, VirtAddr};
 use crate::error::{AccessError, Broken, CallResult, Errno, Fault};
-use crate::paging::AccessKind;
+use crate::paging::{Access, AccessKind, Entry};
+use crate::phys::{FrameKind, Marks};
 use crate::vma::{VmFlags, Vma};
 
 impl AddressSpace {
@@ -40,6 +43,33 @@ impl AddressSpace {
         Ok(())
     }
 
+    /// [`populate_part`](Self::populate_part) for a call that cannot wait for a userfaultfd: it stops where
+    /// one would be asked for a page.
+    ///
+    /// # Errors
+    /// [`Broken`] only.
+    pub(super) fn populate_unserved(
+        &self,
+        vma: &Vma,
+        part: PageRange,
+    ) -> Result<Option<Fault>, Broken> {
+        let waits = |page: &VirtAddr| {
+            let asked_for = match &vma.backing {
+                Some(backing) if backing.is_resident(vma.page_index(*page)) => VmFlags::UFFD_MINOR,
+                _ => VmFlags::UFFD_MISSING,
+            };
+            vma.flags.contains(asked_for) && self.entry_at(*page).frame().is_none()
+        };
+        let end = pages(part).find(waits).unwrap_or(part.end());
+        let served = PageRange::new(part.start(), end);
+        served.map_or(Ok(None), |served| self.populate_part(vma, served))
+    }
+
+    fn entry_at(&self, page: VirtAddr) -> Entry {
+        let slot = self.table.slot(page);
+        slot.map_or(Entry::EMPTY, |slot| Entry::new(slot.load(Ordering::Acquire)))
+    }
+
     /// The pages of a part of one VMA, for writing where it is private and writable. Answers with the
     /// fault that stopped it.
     ///
@@ -56,7 +86,7 @@ impl AddressSpace {
         let private_writable = vma.flags.contains(VmFlags::WRITE) && vma.is_private();
         let kind = if private_writable { AccessKind::Write } else { AccessKind::Read };
         for page in pages(part) {
-            match self.fault(page, kind) {
+            match self.populate_page(page, kind) {
                 Ok(Resolved::Done) => {}
                 Ok(Resolved::NeedsGrowth) => return Ok(Some(Fault::NotMapped(page))),
                 Err(AccessError::Fault(fault)) => return Ok(Some(fault)),
@@ -64,6 +94,30 @@ impl AddressSpace {
             }
         }
         Ok(None)
+    }
+
+    /// One page, as `get_user_pages` has it: what is there is not faulted in, and the page remembers what
+    /// the entry then does not tell (`follow_page_pte` with `FOLL_TOUCH`).
+    fn populate_page(&self, page: VirtAddr, kind: AccessKind) -> Result<Resolved, AccessError> {
+        let needed = match kind {
+            AccessKind::Write => Access::WRITE,
+            AccessKind::Read | AccessKind::Execute => Access::READ,
+        };
+        let fits = |entry: Entry| !entry.is_ahead() && entry.access().contains(needed);
+        if !fits(self.entry_at(page)) && self.fault(page, kind)? == Resolved::NeedsGrowth {
+            return Ok(Resolved::NeedsGrowth);
+        }
+        let _held = self.hold(page);
+        let frames = self.system.frames();
+        let entry = self.entry_at(page);
+        if let Some(frame) = entry.frame()
+            && frames.kind(frame) != Some(FrameKind::Zero)
+        {
+            let mut marks = Marks::REFERENCED;
+            marks.set(Marks::DIRTY, kind == AccessKind::Write && !entry.is_dirty());
+            frames.mark(frame, marks);
+        }
+        Ok(Resolved::Done)
     }
 
     /// `MADV_POPULATE_READ` and `MADV_POPULATE_WRITE`: as if each page were touched so.
@@ -83,7 +137,7 @@ impl AddressSpace {
             }
             let part = PageRange::new(at, stop).ok_or(Errno::ENOMEM)?;
             for page in pages(part) {
-                match self.fault(page, kind) {
+                match self.populate_page(page, kind) {
                     Ok(_) => {}
                     Err(AccessError::Fault(Fault::OutOfMemory(_))) => {
                         return Err(Errno::ENOMEM.into());

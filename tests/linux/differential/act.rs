@@ -4,7 +4,7 @@ use std::fmt;
 
 use guest::call::number;
 use guest::script::{Access, Arg, Op};
-use mm::addr::{VirtAddr, low_half};
+use mm::addr::{PAGE_SIZE, VirtAddr, low_half};
 use mm::calls::{UFFDIO_API, UFFDIO_REGISTER, UFFDIO_UNREGISTER};
 use mm::paging::AccessKind;
 use mm::replay::calls::{Call, IoVec, MemoryCall, Pointee};
@@ -18,6 +18,8 @@ pub enum Deed {
     Call(MemoryCall),
     /// Opens a file, which gets this descriptor, the lowest free one.
     Open(i32, Open),
+    /// Changes a file's length, in bytes.
+    Truncate(i32, u64),
     /// Accesses a byte.
     Touch(u64, AccessKind),
     /// Writes a byte.
@@ -94,8 +96,17 @@ impl Act {
     pub fn add_to(&self, script: &mut Script) -> usize {
         let process = self.process;
         match &self.deed {
+            Deed::Call(call @ MemoryCall::Madvise { advice: 8 | 20 | 21, .. }) => {
+                drain_lists(script, process);
+                let step = add_call(script, process, call);
+                drain_lists(script, process);
+                step
+            }
             Deed::Call(call) => add_call(script, process, call),
             &Deed::Open(fd, open) => add_open(script, process, fd, open),
+            &Deed::Truncate(fd, len) => {
+                script.call_of(process, FTRUNCATE, &[Arg::Value(word(fd)), Arg::Value(len)])
+            }
             &Deed::Touch(addr, kind) => {
                 let access = match kind {
                     AccessKind::Read => Access::Read,
@@ -125,6 +136,16 @@ impl Act {
             Deed::Exit => script.step(process, Op::Exit),
         }
     }
+}
+
+/// Has Linux put pages on the lists that they belong on, which it does in batches, one a processor: until
+/// then advice about them is not followed, or not to be seen. mbind(2) with `MPOL_MF_MOVE` does so first
+/// (`lru_cache_disable`), also where nothing is mapped, as here.
+pub fn drain_lists(script: &mut Script, process: u8) {
+    const NOWHERE: u64 = 0x1000_0000_0000;
+    const MPOL_MF_MOVE: u64 = 2;
+    let args = [NOWHERE, PAGE_SIZE, 0, 0, 0, MPOL_MF_MOVE].map(Arg::Value);
+    script.call_of(process, number::MBIND, &args);
 }
 
 /// An `int` in a register.
@@ -288,6 +309,7 @@ impl fmt::Display for Act {
             }
             Deed::DropCapabilities(dropped) => write!(f, "@cap without {dropped:#x}"),
             Deed::Open(fd, open) => write!(f, "@file {fd} {open:?}"),
+            Deed::Truncate(fd, len) => write!(f, "ftruncate({fd}, {})", len.cast_signed()),
             Deed::Fork(child) => write!(f, "fork() = {child}"),
             Deed::Exit => write!(f, "exit_group(0)"),
         }

@@ -33,6 +33,7 @@ pub const EXPECTED: &[(&str, &str)] = &[
     ("capset", "ok"),
     ("exit_group", "ok"),
     ("fork", "ok"),
+    ("ftruncate", "EINVAL ok"),
     ("get_mempolicy", "EFAULT EINVAL ok"),
     ("madvise", "EINVAL"),
     ("mbind", "EFAULT EINVAL ok"),

@@ -55,7 +55,6 @@ pub fn sequence(start: &Start, seed: u64, length: u64) -> std::result::Result<Se
         dropped: vec![0],
         uffd: None,
         lines: Vec::new(),
-        due: None,
         process: 0,
         top: start.top(),
     };
@@ -63,15 +62,10 @@ pub fn sequence(start: &Start, seed: u64, length: u64) -> std::result::Result<Se
     let mut steps = Vec::with_capacity(index(length));
     let mut tally = Tally::default();
     while acts.len() < index(length) {
-        if generator.due.is_none() {
-            let at = index(generator.random.below(generator.alive.len() as u64));
-            generator.process = generator.alive[at];
-        }
+        let at = index(generator.random.below(generator.alive.len() as u64));
+        generator.process = generator.alive[at];
         generator.lines = generator.model.lines(generator.process);
-        let due = generator.due.take();
-        let Some(deed) =
-            due.or_else(|| generator.deed()).filter(|deed| !endangers(deed, generator.top))
-        else {
+        let Some(deed) = generator.deed().filter(|deed| !endangers(deed, generator.top)) else {
             continue;
         };
         let act = Act { process: generator.process, deed };
@@ -138,8 +132,6 @@ struct Generator {
     /// The process that has a userfaultfd, and its descriptor.
     uffd: Option<(u8, i32)>,
     lines: Vec<Line>,
-    /// What must come next, of the same process.
-    due: Option<Deed>,
     process: u8,
     top: u64,
 }
@@ -183,10 +175,6 @@ impl Generator {
                 self.next_fd.push(3);
                 self.dropped.push(0);
                 self.processes += 1;
-            }
-            // When memory freed so is really free is up to the kernel; this makes it so.
-            (&Deed::Call(M::Madvise { addr, len, advice: 8 }), _) => {
-                self.due = Some(Deed::Call(M::Madvise { addr, len, advice: 4 }));
             }
             (Deed::DropCapabilities(dropped), _) => self.dropped[process] = *dropped,
             (Deed::Exit, _) => self.alive.retain(|&process| process != act.process),
@@ -248,6 +236,7 @@ impl Generator {
                     _ => Deed::Touch(addr, kind),
                 }
             }
+            89..=91 if self.chance(60) => self.truncate()?,
             89..=90 if self.processes < 6 && self.alive.len() < 4 => Deed::Fork(self.processes),
             91 if self.alive.len() > 1 => Deed::Exit,
             _ => self.rare()?,

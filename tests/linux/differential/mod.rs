@@ -13,11 +13,13 @@
 mod act;
 mod answers;
 mod commit;
+mod found;
 mod generate;
 mod in_guest;
 mod kernel;
 mod limit;
 mod model;
+mod pages;
 mod run;
 mod shrink;
 mod sizes;
@@ -28,6 +30,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use libtest_mimic::{Failed, Trial};
+use mm::addr::index;
 use mm::rules::Rule;
 
 use crate::oracle::Oracle;
@@ -41,6 +44,8 @@ const LENGTH: u64 = 100;
 const FIXED: u64 = 2_000;
 /// Sequences from seeds that nobody tried before.
 const FRESH: u64 = 200;
+/// How many pages a fault may bring in, by turns.
+const FAULT_AHEAD: [u64; 2] = [64, 1];
 /// Within how many acts a missing rule has to show.
 const NOTICED_WITHIN: u64 = 200_000;
 
@@ -54,11 +59,16 @@ enum Executors {
 }
 
 /// The trials. With `MMVISOR_FUZZ_CALLS`, only so many calls, from `MMVISOR_FUZZ_SEED` on, and with
-/// `MMVISOR_FUZZ_GUEST`, of any value, in a guest too.
+/// `MMVISOR_FUZZ_GUEST`, of any value, in a guest too; with `MMVISOR_FUZZ_NESTED` not on the host's kernel
+/// but in the nested machine's guests.
 pub fn trials() -> Vec<Trial> {
     let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     if let Some(calls) = number("MMVISOR_FUZZ_CALLS") {
         let first = number("MMVISOR_FUZZ_SEED").unwrap_or_else(fresh_seed);
+        if std::env::var_os("MMVISOR_FUZZ_NESTED").is_some() {
+            let seeds = first..first.saturating_add(calls.div_ceil(LENGTH));
+            return in_guest::in_nested_machine(seeds).into();
+        }
         let executors = match std::env::var_os("MMVISOR_FUZZ_GUEST") {
             Some(_) => Executors::KernelSoftwareGuest,
             None => Executors::KernelSoftware,
@@ -71,6 +81,7 @@ pub fn trials() -> Vec<Trial> {
     trials.push(Trial::test("differential::kernel", says_what_differs));
     trials.push(Trial::test("differential::max_map_count", max_map_count));
     trials.push(Trial::test("differential::overcommit", commit::compare));
+    trials.extend(found::trials());
     trials.extend(in_guest::trials());
     trials.extend(Rule::ALL.map(|rule| {
         Trial::test(format!("differential::notices_without::{rule:?}"), move || notices(rule))
@@ -161,6 +172,7 @@ fn one(
     let of_seed = |failed: Failed| -> Failed {
         format!("seed {seed}: {}", failed.message().unwrap_or_default()).into()
     };
+    let start = &start.clone().set(&fault_ahead(seed));
     let sequence = generate::sequence(start, seed, LENGTH).map_err(of_seed)?;
     if kernel.differs(&sequence.acts) {
         tally.leave_out();
@@ -177,9 +189,14 @@ fn one(
     }
     tally.add(&sequence.tally);
     if executors == Executors::KernelSoftwareGuest {
-        in_guest::check(start, seed, sequence.acts).map_err(of_seed)?;
+        in_guest::check(start, sequence.acts).map_err(of_seed)?;
     }
     Ok(())
+}
+
+/// How many pages a fault may bring in, in a seed's sequence: what that changes must not be seen.
+fn fault_ahead(seed: u64) -> [(&'static str, u64); 1] {
+    [("mmvisor.fault_ahead", FAULT_AHEAD[index(seed) % FAULT_AHEAD.len()])]
 }
 
 /// Without one of the hidden rules, a difference is found soon.
@@ -192,6 +209,7 @@ fn notices(rule: Rule) -> Result<(), Failed> {
         return if noticed.is_some() { Ok(()) } else { Err("nothing shows at the limit".into()) };
     }
     for seed in 1..=NOTICED_WITHIN / LENGTH {
+        let start = start.clone().set(&fault_ahead(seed));
         let sequence = generate::sequence(&start, seed, LENGTH)?;
         if let Some(difference) = run::compare(&mut oracle, &sequence.acts, &sequence.ours)? {
             let acts = (seed - 1) * LENGTH + difference.act as u64;

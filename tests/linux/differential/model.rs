@@ -4,9 +4,9 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use guest::call::number::BRK;
-use guest::script::{Name, Op, Vma};
+use guest::script::{self, Name, Op};
 use libtest_mimic::Failed;
-use mm::addr::{PAGE_SIZE, TASK_SIZE, VirtAddr, low_half};
+use mm::addr::{PAGE_SIZE, PageRange, TASK_SIZE, VirtAddr, low_half};
 use mm::backing::{FileMode, Seals};
 use mm::error::{AccessError, CallError, Fault};
 use mm::inspect;
@@ -18,11 +18,12 @@ use mm::replay::trace::{AnonOrigin, Hidden, MapLine, Setting, Span, VmFlagNames}
 use mm::rules::Rule;
 use mm::vma::limits::Capabilities;
 use mm::vma::merge::Merge;
-use mm::vma::{Userfault, VmFlags};
+use mm::vma::{Userfault, VmFlags, Vma};
 
 use super::act::{Act, Deed, Open};
 use super::generate;
-use super::sizes::Sizes;
+use super::pages::{LOOKED_AT, Pages};
+use super::sizes::{Faults, Locks, Sizes};
 use crate::oracle::Oracle;
 use crate::script::{Answer, Script};
 
@@ -75,6 +76,7 @@ pub struct Start {
     brk: u64,
     /// What the host has: promises beyond it are refused.
     total_pages: u64,
+    swap: Swap,
     /// Rules that our side does without.
     without: Vec<Rule>,
     /// Settings of the machine by name, the later ones last.
@@ -163,26 +165,24 @@ impl Start {
         Ok(Start {
             lines: lines.collect(),
             brk: *brk,
-            total_pages: total_pages()?,
+            total_pages: pages_of("MemTotal:")? + pages_of("SwapTotal:")?,
+            swap: if pages_of("SwapTotal:")? > 0 { Swap::Some } else { Swap::None },
             without: Vec::new(),
             settings: Vec::new(),
         })
     }
 }
 
-/// Memory and swap of the host.
-fn total_pages() -> std::result::Result<u64, Failed> {
+/// A size of the host's memory, in pages, as /proc/meminfo names it.
+fn pages_of(name: &str) -> std::result::Result<u64, Failed> {
     let text = std::fs::read_to_string("/proc/meminfo")?;
-    let kib = |name: &str| -> Option<u64> {
-        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
-        line.trim().strip_suffix(" kB")?.parse().ok()
-    };
-    let both = kib("MemTotal:").zip(kib("SwapTotal:"));
-    both.map(|(memory, swap)| (memory + swap) / 4).ok_or_else(|| "no MemTotal".into())
+    let line = text.lines().find_map(|line| line.strip_prefix(name));
+    let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
+    Ok(kib.ok_or_else(|| format!("no {name}"))?.parse::<u64>()? / 4)
 }
 
 /// A VMA as far as its flags tell. Of a file nothing is known, but for the sake of shared memory.
-fn vma_of(range: &Range<u64>, flags: &str) -> Vma {
+fn vma_of(range: &Range<u64>, flags: &str) -> script::Vma {
     let has = |name: &str| flags.split_whitespace().any(|flag| flag == name);
     let bit = |name: &str, bit: u8| if has(name) { bit } else { 0 };
     let name = match () {
@@ -191,13 +191,14 @@ fn vma_of(range: &Range<u64>, flags: &str) -> Vma {
         () if has("de") && has("ex") => Name::Vdso,
         () => Name::None,
     };
-    let permissions = bit("rd", Vma::READ) | bit("wr", Vma::WRITE) | bit("ex", Vma::EXEC);
+    let permissions =
+        bit("rd", script::Vma::READ) | bit("wr", script::Vma::WRITE) | bit("ex", script::Vma::EXEC);
     let (start, end, inode) = (range.start, range.end, u64::from(has("sh")));
-    let flags = permissions | bit("sh", Vma::SHARED);
-    Vma { start, end, offset: 0, inode, flags, name, device: 0 }
+    let flags = permissions | bit("sh", script::Vma::SHARED);
+    script::Vma { start, end, offset: 0, inode, flags, name, device: 0 }
 }
 
-fn starting_line(at: usize, vma: &Vma, flags: VmFlagNames) -> MapLine {
+fn starting_line(at: usize, vma: &script::Vma, flags: VmFlagNames) -> MapLine {
     let name = match vma.name {
         Name::Stack => "[stack]",
         Name::Heap => "[heap]",
@@ -223,13 +224,29 @@ fn starting_line(at: usize, vma: &Vma, flags: VmFlagNames) -> MapLine {
     }
 }
 
+/// Whether the host can page out the processes' own pages.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Swap {
+    /// It cannot, as ours cannot.
+    None,
+    /// It can.
+    Some,
+}
+
 /// The executor and what the acts need beside it.
 #[derive(Debug)]
 pub struct Model {
     linux: Linux,
     userfault: Arc<Userfault>,
+    /// Whether the host has swap.
+    swap: Swap,
     /// Pages may have gone to the host's swap: what is resident is up to it then.
     paged_out: bool,
+    /// Linux may have huge pages, which are not modelled yet.
+    huge: bool,
+    /// Memory may have been locked, and processes made.
+    locked: bool,
+    forked: bool,
     /// Where the kernel's own pages begin.
     top: u64,
 }
@@ -264,11 +281,42 @@ impl Model {
         change.set_brk(brk, brk);
         change.modes_mut().personality = low_half(start.personality());
         drop(change);
-        Ok(Model { linux, userfault: Arc::default(), paged_out: false, top: start.top() })
+        Ok(Model {
+            linux,
+            userfault: Arc::default(),
+            swap: start.swap,
+            paged_out: false,
+            huge: false,
+            locked: false,
+            forked: false,
+            top: start.top(),
+        })
     }
 
     /// Does an act.
     pub fn perform(&mut self, act: &Act) -> std::result::Result<Result, Failed> {
+        let result = self.perform_one(act)?;
+        self.huge |= self.may_be_huge(act.process);
+        Ok(result)
+    }
+
+    /// Whether a VMA of a process may have huge pages: enough was advised to.
+    fn may_be_huge(&self, process: u8) -> bool {
+        const HUGE: u64 = 512 * PAGE_SIZE;
+        let Ok(space) = self.linux.space(Task(u32::from(process))) else { return false };
+        let space = space.look();
+        space.vmas().iter().filter(|vma| vma.flags.contains(VmFlags::HUGEPAGE)).any(|vma| {
+            let (start, end) = (vma.range().start().get(), vma.range().end().get());
+            start.next_multiple_of(HUGE) + HUGE <= end
+        })
+    }
+
+    /// Whether what is resident is not up to acts alone.
+    fn residency_is_open(&self) -> bool {
+        self.paged_out || self.huge
+    }
+
+    fn perform_one(&mut self, act: &Act) -> std::result::Result<Result, Failed> {
         let task = Task(u32::from(act.process));
         let call = |result: mm::error::CallResult<()>| match result {
             Ok(()) => Ok(Result::Value(0)),
@@ -276,12 +324,21 @@ impl Model {
             Err(CallError::Broken(broken)) => Err(Failed::from(broken.to_string())),
         };
         if matches!(act.deed, Deed::Call(M::Madvise { advice: 21, .. })) {
-            self.paged_out = true;
+            self.paged_out |= self.swap == Swap::Some;
+        }
+        const MAP_LOCKED: u64 = libc::MAP_LOCKED as u64;
+        match &act.deed {
+            Deed::Call(M::Mlock { .. } | M::Mlock2 { .. } | M::Mlockall { .. }) => {
+                self.locked = true
+            }
+            Deed::Call(M::Mmap { flags, .. }) if flags & MAP_LOCKED != 0 => self.locked = true,
+            Deed::Fork(_) => self.forked = true,
+            _ => {}
         }
         match &act.deed {
             Deed::Call(memory) => match self.linux.call(task, memory)? {
                 Some((Ok(value), Written::Resident(pages))) => {
-                    let told = !self.paged_out
+                    let told = !self.residency_is_open()
                         && memory.range().is_some_and(|(addr, len)| {
                             !self.maps_files(act.process, addr.get(), len)
                         });
@@ -295,6 +352,7 @@ impl Model {
                 self.open(task, fd, open)?;
                 Ok(Result::Value(u64::from(fd.unsigned_abs())))
             }
+            &Deed::Truncate(fd, len) => call(self.linux.truncate(task, fd, len)),
             &Deed::Touch(addr, kind) => self.access(task, addr, ByteAccess::Touch(kind), |_| 0),
             &Deed::Store(addr, byte) => self.access(task, addr, ByteAccess::Store(byte), |_| 0),
             &Deed::Load(addr) => {
@@ -406,10 +464,38 @@ impl Model {
     pub fn sizes(&self, process: u8) -> Vec<Sizes> {
         let Ok(space) = self.linux.space(Task(u32::from(process))) else { return Vec::new() };
         let space = space.look();
-        let all = space.vmas().iter().zip(inspect::smaps(&space)).filter(|_| !self.paged_out);
-        all.map(|(vma, entry)| Sizes::of(&entry, vma.backing.as_deref()))
+        let all =
+            space.vmas().iter().zip(inspect::smaps(&space)).filter(|_| !self.residency_is_open());
+        let faults = self.faults();
+        let locks = if self.locked && self.forked { Locks::Others } else { Locks::Own };
+        all.map(|(vma, entry)| Sizes::of(&entry, vma.backing.as_deref(), faults, locks))
             .filter(|sizes| generate::is_changeable(&sizes.range, self.top))
             .collect()
+    }
+
+    /// What pagemap says of the VMAs that acts may change; nothing of regular files, or where it is up to
+    /// the host's swap.
+    pub fn pages(&self, process: u8) -> Vec<Pages> {
+        let Ok(space) = self.linux.space(Task(u32::from(process))) else { return Vec::new() };
+        let space = space.look();
+        let of_file = |vma: &&Vma| vma.backing.as_ref().is_some_and(|b| !b.is_shared_memory());
+        let all = space.vmas().iter().filter(|vma| !self.residency_is_open() && !of_file(vma));
+        all.filter_map(|vma| {
+            let start = vma.range().start();
+            let pages = vma.range().pages().min(LOOKED_AT);
+            let range = PageRange::from_len(start, pages * PAGE_SIZE)?;
+            let bytes = start.get()..range.end().get();
+            Some(Pages::of(bytes, inspect::pagemap(&space, range), self.faults()))
+        })
+        .filter(|pages| generate::is_changeable(&pages.range, self.top))
+        .collect()
+    }
+
+    fn faults(&self) -> Faults {
+        match self.linux.system().sysctl.fault_ahead() {
+            1 => Faults::One,
+            _ => Faults::Several,
+        }
     }
 
     /// VmSize, VmLck, VmData and VmStk of /proc/PID/status, in kB.

@@ -1,13 +1,15 @@
 //! Does acts on both sides and finds the first difference.
 
 use std::fmt;
+use std::ops::Range;
 
 use guest::script::{Ending, Op};
 use libtest_mimic::Failed;
 use mm::addr::TASK_SIZE;
 
-use super::act::{Act, Deed};
+use super::act::{Act, Deed, drain_lists};
 use super::model::{Line, Model, Result, Start};
+use super::pages::Pages;
 use super::sizes::Sizes;
 use crate::oracle::{Oracle, OracleError};
 use crate::script::{Answer, Script, VmaFlags};
@@ -36,6 +38,8 @@ pub struct End {
     pub flags: Vec<(u64, String)>,
     /// What smaps says of those that acts may change.
     pub sizes: Vec<Sizes>,
+    /// What pagemap says of their pages.
+    pub pages: Vec<Pages>,
     /// VmSize, VmLck, VmData and VmStk of its status in kB.
     pub accounts: [u64; 4],
 }
@@ -70,7 +74,7 @@ pub fn ends(model: &Model) -> Vec<End> {
         .filter_map(|process| {
             let accounts = model.accounts(process)?;
             let (flags, sizes) = (model.flags(process), model.sizes(process));
-            Some(End { process, flags, sizes, accounts })
+            Some(End { process, flags, sizes, pages: model.pages(process), accounts })
         })
         .collect()
 }
@@ -90,12 +94,20 @@ pub fn compare(
             (step, if act.deed == Deed::Exit { step } else { script.step(act.process, maps) })
         })
         .collect();
-    let asked: Vec<(usize, usize)> = ours
+    if let Some(end) = ours.ends.first() {
+        drain_lists(&mut script, end.process);
+    }
+    let asked: Vec<(usize, usize, Vec<usize>)> = ours
         .ends
         .iter()
         .map(|end| {
             let flags = script.step(end.process, Op::VmFlags { start: 0, end: TASK_SIZE });
-            (flags, script.step(end.process, Op::Status))
+            let status = script.step(end.process, Op::Status);
+            let pagemap = |pages: &Pages| {
+                let Range { start, end: to } = pages.range;
+                script.step(end.process, Op::Pagemap { start, end: to })
+            };
+            (flags, status, end.pages.iter().map(pagemap).collect())
         })
         .collect();
     let answers = match oracle.run(&script) {
@@ -130,8 +142,8 @@ pub fn compare(
             return differs(describe(&lines, our_lines));
         }
     }
-    for (end, (flags_at, status_at)) in ours.ends.iter().zip(asked) {
-        let End { process, flags, sizes, accounts } = end;
+    for (end, (flags_at, status_at, pages_at)) in ours.ends.iter().zip(asked) {
+        let End { process, flags, sizes, pages, accounts } = end;
         let differs = |what: String| {
             Ok(Some(Difference { act: acts.len(), what: format!("process {process}: {what}") }))
         };
@@ -143,6 +155,14 @@ pub fn compare(
         let first = sizes.iter().find_map(|ours| ours.differs(vmas_of(&answers[flags_at])));
         if let Some(what) = first {
             return differs(what);
+        }
+        for (ours, at) in pages.iter().zip(pages_at) {
+            let Answer::Pagemap(theirs) = &answers[at] else {
+                return Err(format!("the player answers {:?}, not pagemap", answers[at]).into());
+            };
+            if let Some(what) = ours.differ(theirs) {
+                return differs(what);
+            }
         }
         let theirs = accounts_of(&answers[status_at])?;
         if theirs != *accounts {

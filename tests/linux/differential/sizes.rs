@@ -2,18 +2,38 @@
 //!
 //! | line | compared |
 //! |---|---|
-//! | Rss | but for regular files: how far Linux reads ahead and maps around is its own affair |
 //! | Anonymous | always |
-//! | Referenced | not: Linux has a flag of the page's own beside the entries' |
-//! | Locked | not: it is a share, and how many have a page depends on who copied it ahead |
+//! | LazyFree | where no process has memory of another that may be locked: Linux gives up no page that anybody has locked |
+//! | Rss | but for regular files: how far Linux reads ahead and maps around is its own affair |
+//! | Pss, Locked, clean and dirty | the same, and where faults bring in one page: a page copied ahead of a write is nobody else's any more |
+//! | Referenced | as Pss, and between bounds: Linux forgets that a page was used otherwise than through its entries when it moves it between its lists |
 
 use std::fmt;
 use std::ops::Range;
 
+use guest::script::SIZES;
 use mm::backing::Backing;
 use mm::inspect::SmapsEntry;
 
 use crate::script::VmaFlags;
+
+/// How many pages a fault brings in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Faults {
+    /// One, as Linux's do.
+    One,
+    /// Several.
+    Several,
+}
+
+/// Whether a process may have locked a page of another's.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Locks {
+    /// None has.
+    Own,
+    /// Somebody may have.
+    Others,
+}
 
 /// Of one VMA, in kB.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -21,43 +41,73 @@ pub struct Sizes {
     /// Its addresses.
     pub range: Range<u64>,
     of_file: bool,
-    rss: u64,
-    referenced: u64,
-    anonymous: u64,
+    faults: Faults,
+    locks: Locks,
+    /// By the lines' names.
+    lines: [u64; SIZES.len()],
+    /// What Referenced is at least.
+    accessed: u64,
 }
 
 impl Sizes {
     /// Ours, of a map of the backing.
-    pub fn of(entry: &SmapsEntry, backing: Option<&dyn Backing>) -> Self {
+    pub fn of(
+        entry: &SmapsEntry,
+        backing: Option<&dyn Backing>,
+        faults: Faults,
+        locks: Locks,
+    ) -> Self {
         let (range, usage) = (entry.line.range, &entry.usage);
+        let bytes = [
+            usage.rss,
+            usage.pss.bytes(),
+            usage.pss_dirty.bytes(),
+            usage.shared_clean,
+            usage.shared_dirty,
+            usage.private_clean,
+            usage.private_dirty,
+            usage.referenced,
+            usage.anonymous,
+            usage.lazy_free,
+            usage.locked.bytes(),
+        ];
         Sizes {
             range: range.start().get()..range.end().get(),
             of_file: backing.is_some_and(|backing| !backing.is_shared_memory()),
-            rss: usage.rss >> 10,
-            referenced: usage.referenced >> 10,
-            anonymous: usage.anonymous >> 10,
+            faults,
+            locks,
+            lines: bytes.map(|bytes| bytes >> 10),
+            accessed: usage.accessed >> 10,
         }
     }
 
     /// What differs from Linux's, if anything.
     pub fn differs(&self, theirs: &[VmaFlags]) -> Option<String> {
         let vma = theirs.iter().find(|vma| vma.range == self.range)?;
-        let [rss, referenced, anonymous, _] = vma.sizes;
-        let alike = anonymous == self.anonymous && (self.of_file || rss == self.rss);
-        (!alike).then(|| {
-            format!("Linux: Rss {rss}, Referenced {referenced}, Anonymous {anonymous}; we: {self}")
-        })
+        let lines = SIZES.iter().zip(self.lines).zip(vma.sizes);
+        let alike = |(&name, ours): (&&str, u64), theirs: u64| match name {
+            "Anonymous" => ours == theirs,
+            "LazyFree" if self.locks == Locks::Others => theirs <= ours,
+            "LazyFree" => ours == theirs,
+            _ if self.of_file => true,
+            "Rss" => ours == theirs,
+            _ if self.faults == Faults::Several => true,
+            "Referenced" => (self.accessed..=ours).contains(&theirs),
+            _ => ours == theirs,
+        };
+        let unlike: Vec<String> = lines
+            .filter(|&(ours, theirs)| !alike(ours, theirs))
+            .map(|((name, ours), theirs)| format!("{name} {theirs}, ours {ours}"))
+            .collect();
+        (!unlike.is_empty()).then(|| format!("Linux: {}; we: {self}", unlike.join("; ")))
     }
 }
 
 impl fmt::Display for Sizes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Sizes { range, of_file, rss, referenced, anonymous } = self;
-        let what = if *of_file { ", of a file" } else { "" };
-        write!(
-            f,
-            "{:x}-{:x}{what}: Rss {rss}, Referenced {referenced}, Anonymous {anonymous} kB",
-            range.start, range.end
-        )
+        let Range { start, end } = self.range;
+        write!(f, "{start:x}-{end:x}{}:", if self.of_file { ", of a file" } else { "" })?;
+        SIZES.iter().zip(self.lines).try_for_each(|(name, line)| write!(f, " {name} {line}"))?;
+        write!(f, " kB, {} kB accessed", self.accessed)
     }
 }

@@ -5,6 +5,7 @@ use core::ffi::CStr;
 
 use guest::call::{number, syscall};
 use guest::errno::Errno;
+use guest::memory::PAGE;
 use guest::native::{self, Host};
 use guest::script::{Kind, Name, SIZES, Vma};
 
@@ -37,6 +38,9 @@ const COVERING_OR_NEXT: u64 = 0x10;
 const PROCMAP_QUERY: u64 =
     0xc000_0000 | (size_of::<Query>() as u64) << 16 | (b'f' as u64) << 8 | 17;
 
+const PREAD64: u64 = 17;
+/// Bytes of a page's word in pagemap.
+const WORD: u64 = 8;
 const O_CLOEXEC: u64 = 0o2_000_000;
 const F_DUPFD_CLOEXEC: u64 = 1030;
 /// The first file descriptor that is the player's own.
@@ -122,6 +126,26 @@ impl Inspector {
         });
         match read {
             Ok(()) => sheet.finish(Kind::Flags),
+            Err(error) => fail(error),
+        }
+    }
+
+    /// Answers with the words of /proc/self/pagemap of a range's pages; those that are missing are 0.
+    pub(crate) fn pagemap(start: u64, end: u64) {
+        let file = match open(c"/proc/self/pagemap") {
+            Ok(file) => file,
+            Err(error) => return fail(error),
+        };
+        let words = end.saturating_sub(start) / PAGE;
+        let length = words * WORD;
+        let mut sheet = Sheet::begin();
+        sheet.word(length);
+        let to = sheet.zeros(length);
+        // SAFETY: the call writes to the sheet, as far as there was room for.
+        let read = unsafe { syscall(PREAD64, [file, to, length, start / PAGE * WORD]) };
+        close(file);
+        match read {
+            Ok(_) => sheet.finish(Kind::Pagemap),
             Err(error) => fail(error),
         }
     }

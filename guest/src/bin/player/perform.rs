@@ -145,6 +145,7 @@ impl Process {
             }
             Op::Maps { start, end } => self.inspector.vmas(start, end),
             Op::VmFlags { start, end } => Inspector::vm_flags(start, end),
+            Op::Pagemap { start, end } => Inspector::pagemap(start, end),
             Op::Status => Inspector::status(),
             // Answered by those who call this.
             Op::Fork { .. } | Op::Exit => answer_result(raw(Err(Errno::ENOSYS))),

@@ -144,7 +144,11 @@ impl Frames {
         self.record(frame, Records::owner)?
     }
 
-    fn record<R>(&self, frame: Frame, what: impl FnOnce(&Records, usize) -> R) -> Option<R> {
+    pub(super) fn record<R>(
+        &self,
+        frame: Frame,
+        what: impl FnOnce(&Records, usize) -> R,
+    ) -> Option<R> {
         let (block, slot) = position(frame);
         Some(what(self.records.find(block)?, slot))
     }

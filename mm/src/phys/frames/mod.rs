@@ -23,6 +23,7 @@ mod counting;
 mod directory;
 mod giving;
 mod kind;
+mod mark;
 mod pool;
 mod record;
 mod set;
@@ -30,6 +31,7 @@ mod sync;
 mod trim;
 
 pub use kind::{Contents, FrameKind, Order};
+pub use mark::Marks;
 pub use record::ReverseOwner;
 
 use std::ops::Range;

@@ -6,7 +6,8 @@
 //!   counts  8 bytes   references and entries            (count)
 //!   index   8 bytes   reverse map: page index, and whether there is an owner
 //!   owner   4 bytes   reverse map: whose index that is
-//!   kind    1 byte    what the frame is used for        21 bytes a frame: 0.5 % of it
+//!   kind    1 byte    what the frame is used for
+//!   marks   1 byte    what is remembered of the page    22 bytes a frame: 0.5 % of it
 //! ```
 
 use std::ops::Range;
@@ -14,7 +15,7 @@ use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 use super::count::{Counted, Counts, Left, Miscounted};
 use super::set::FrameSet;
-use super::{FrameKind, SLOTS};
+use super::{FrameKind, Marks, SLOTS};
 
 /// Set in a record's index if the frame has an owner.
 const OWNED: u64 = 1 << 63;
@@ -37,6 +38,7 @@ pub(super) struct Records {
     index: [AtomicU64; SLOTS],
     owner: [AtomicU32; SLOTS],
     kind: [AtomicU8; SLOTS],
+    marks: [AtomicU8; SLOTS],
 }
 
 /// A reference that could not be given up.
@@ -54,6 +56,7 @@ impl Records {
             index: [const { AtomicU64::new(0) }; SLOTS],
             owner: [const { AtomicU32::new(0) }; SLOTS],
             kind: [const { AtomicU8::new(0) }; SLOTS],
+            marks: [const { AtomicU8::new(0) }; SLOTS],
         })
     }
 
@@ -62,6 +65,7 @@ impl Records {
         for slot in slots {
             self.kind[slot].store(kind as u8, Ordering::Relaxed);
             self.index[slot].store(0, Ordering::Relaxed);
+            self.marks[slot].store(0, Ordering::Relaxed);
             self.counts[slot].take();
         }
     }
@@ -103,6 +107,21 @@ impl Records {
     /// What the frame is, or was last, used for.
     fn kind_last(&self, slot: usize) -> FrameKind {
         FrameKind::from_byte(self.kind[slot].load(Ordering::Relaxed))
+    }
+
+    /// What is remembered of the frame.
+    pub(super) fn marks(&self, slot: usize) -> Marks {
+        Marks::from_bits_truncate(self.marks[slot].load(Ordering::Relaxed))
+    }
+
+    /// Remembers more of it.
+    pub(super) fn mark(&self, slot: usize, marks: Marks) {
+        self.marks[slot].fetch_or(marks.bits(), Ordering::Relaxed);
+    }
+
+    /// Forgets something of it.
+    pub(super) fn unmark(&self, slot: usize, marks: Marks) {
+        self.marks[slot].fetch_and(!marks.bits(), Ordering::Relaxed);
     }
 
     /// Says where the reverse map finds the frame from now on.

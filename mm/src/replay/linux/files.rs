@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::backing::{Backing, FileMode, OpenFile, Seals, SharedMemory};
-use crate::error::{Broken, CallError, Errno};
-use crate::replay::engine::Reply;
+use crate::error::{CallResult, Errno};
 use crate::system::System;
 
 /// An open file.
@@ -13,13 +12,13 @@ use crate::system::System;
 pub(super) struct Descriptor {
     /// The open: what maps of it are the same memory.
     pub(super) file: Arc<OpenFile>,
-    /// What is behind a memfd, which can be sealed and change its length.
-    pub(super) memfd: Option<Arc<SharedMemory>>,
+    /// What is behind a memfd or a regular file, which can change its length; the first can be sealed.
+    pub(super) memory: Option<Arc<SharedMemory>>,
 }
 
 impl From<Arc<OpenFile>> for Descriptor {
     fn from(file: Arc<OpenFile>) -> Self {
-        Descriptor { file, memfd: None }
+        Descriptor { file, memory: None }
     }
 }
 
@@ -67,33 +66,30 @@ impl Files {
 
     /// A new open of the object behind a descriptor.
     pub(super) fn reopen(&mut self, old: i32, new: i32, mode: FileMode) {
-        if let Some(Descriptor { file, memfd }) = self.0.get(&old).cloned() {
+        if let Some(Descriptor { file, memory }) = self.0.get(&old).cloned() {
             let file = Arc::new(OpenFile::new(Arc::clone(file.object()), mode));
-            self.0.insert(new, Descriptor { file, memfd });
+            self.0.insert(new, Descriptor { file, memory });
         }
     }
 
     /// Seals a memfd (`F_ADD_SEALS`, which has succeeded).
     pub(super) fn seal(&self, fd: i32, seals: Seals) {
-        if let Some(memory) = self.memfd(fd) {
+        if let Some(memory) = self.0.get(&fd).and_then(|descriptor| descriptor.memory.as_deref()) {
             let _ = memory.add_seals(seals);
         }
     }
 
-    /// Gives a memfd another length, in bytes (ftruncate(2), which has succeeded). Files have any.
+    /// Changes the length of a file, in bytes (ftruncate(2)).
     ///
     /// # Errors
-    /// [`Broken`] when the flush fails.
-    pub(super) fn truncate(&self, fd: i32, len: u64, system: &System) -> Result<Reply<()>, Broken> {
-        let Some(memory) = self.memfd(fd) else { return Ok(Reply::Is(())) };
-        match memory.truncate(len, system) {
-            Ok(()) => Ok(Reply::Is(())),
-            Err(CallError::Errno(_)) => Ok(Reply::Unsupported),
-            Err(CallError::Broken(broken)) => Err(broken),
+    /// In this order: `EINVAL` negative; `EBADF`; `EINVAL` not a file that has a length, or not open for
+    /// writing; `EPERM` a seal. Source: Linux's `do_sys_ftruncate`.
+    pub(super) fn truncate(&self, fd: i32, len: u64, system: &System) -> CallResult<()> {
+        if i64::try_from(len).is_err() {
+            return Err(Errno::EINVAL.into());
         }
-    }
-
-    fn memfd(&self, fd: i32) -> Option<&SharedMemory> {
-        self.0.get(&fd)?.memfd.as_deref()
+        let Descriptor { file, memory } = self.0.get(&fd).ok_or(Errno::EBADF)?;
+        let memory = memory.as_deref().filter(|_| file.mode().contains(FileMode::WRITE));
+        memory.ok_or(Errno::EINVAL)?.truncate(len, system)
     }
 }

@@ -33,7 +33,7 @@ pub(super) const LONG_ENOUGH: u64 = u64::MAX >> PAGE_SHIFT;
 
 /// A regular file in memory.
 #[derive(Debug)]
-struct RegularFile(SharedMemory);
+struct RegularFile(Arc<SharedMemory>);
 
 impl Backing for RegularFile {
     fn page(&self, index: u64, payer: &dyn Payer) -> Result<Frame, BackingError> {
@@ -78,7 +78,11 @@ impl Linux {
 
     /// A regular file of so many pages.
     pub(super) fn regular_file(&self, pages: u64, name: BackingName) -> Arc<dyn Backing> {
-        Arc::new(RegularFile(SharedMemory::file(Arc::clone(self.system.frames()), pages, name)))
+        Arc::new(RegularFile(self.file_memory(pages, name)))
+    }
+
+    fn file_memory(&self, pages: u64, name: BackingName) -> Arc<SharedMemory> {
+        Arc::new(SharedMemory::file(Arc::clone(self.system.frames()), pages, name))
     }
 
     /// Makes `fd` refer to a new object of so many pages; `seals` are a memfd's.
@@ -102,13 +106,25 @@ impl Linux {
                 let memory = Arc::new(self.shared_memory(pages, name));
                 // Nothing seals it against seals yet.
                 let _ = memory.add_seals(seals);
-                Descriptor { file: open(Arc::clone(&memory) as _), memfd: Some(memory) }
+                Descriptor { file: open(Arc::clone(&memory) as _), memory: Some(memory) }
             }
-            ObjectKind::File => open(self.regular_file(pages, name(format!("/trace/{fd}")))).into(),
+            ObjectKind::File => {
+                let memory = self.file_memory(pages, name(format!("/trace/{fd}")));
+                let object = Arc::new(RegularFile(Arc::clone(&memory)));
+                Descriptor { file: open(object), memory: Some(memory) }
+            }
             ObjectKind::Unmappable => Arc::new(OpenFile::unmappable(mode)).into(),
         };
         self.files(task)?.set(fd, descriptor);
         Ok(())
+    }
+
+    /// Changes the length of the file that `fd` refers to, in bytes (ftruncate(2)).
+    ///
+    /// # Errors
+    /// `EINVAL`: negative, not a file that has a length, not open for writing; `EBADF`; `EPERM` a seal.
+    pub fn truncate(&mut self, task: Task, fd: i32, len: u64) -> CallResult<()> {
+        self.files(task)?.truncate(fd, len, &self.system)
     }
 
     /// Makes `fd` another open of what `of` refers to.

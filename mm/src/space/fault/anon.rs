@@ -11,7 +11,7 @@ use super::{At, Way, no_frame, page_in_table};
 use crate::addr::{Frame, PAGE_SIZE, PageRange, TABLE_SPAN, VirtAddr, index};
 use crate::error::AccessError;
 use crate::paging::{Access, AccessKind, Entry, Owner, Touch};
-use crate::phys::{Contents, FrameKind};
+use crate::phys::{Contents, FrameKind, Marks};
 use crate::rules::Rule;
 use crate::space::AddressSpace;
 use crate::vma::merge::may_share;
@@ -71,7 +71,11 @@ impl AddressSpace {
                 Way::Up => i,
                 Way::Down => run.count - 1 - i,
             };
-            self.bring_in(at, i, run.start.offset(place), Owner::Process, access)?;
+            let frame = run.start.offset(place);
+            if at.vma.flags.contains(VmFlags::DROPPABLE) {
+                self.system.frames().mark(frame, Marks::LAZY);
+            }
+            self.bring_in(at, i, frame, Owner::Process, access)?;
         }
         Ok(run.count)
     }

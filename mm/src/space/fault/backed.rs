@@ -8,7 +8,7 @@ use crate::addr::{Frame, PAGE_BYTES, PAGE_SIZE, TABLE_SPAN, VirtAddr};
 use crate::backing::{Backing, BackingError};
 use crate::error::{AccessError, Fault};
 use crate::paging::{Access, AccessKind, Entry, Owner, Touch};
-use crate::phys::{Contents, FrameKind};
+use crate::phys::{Contents, FrameKind, Marks};
 use crate::space::AddressSpace;
 use crate::space::protect::entry_access;
 
@@ -50,7 +50,8 @@ impl AddressSpace {
         self.install(at.slot(), Entry::leaf(frame, Owner::Backing, access, at.touch()))?;
         faults.backed.fetch_add(1, Ordering::Relaxed);
         if at.kind == AccessKind::Write {
-            // Linux's `do_shared_fault` looks at nothing else.
+            // Linux's `do_shared_fault` looks at nothing else, and notes at the page that it is written.
+            self.system.frames().mark(frame, Marks::DIRTY);
             return Ok(());
         }
         self.map_around(at, backing, access)

@@ -18,9 +18,10 @@ use crate::addr::{PAGE_SIZE, PageRange, VirtAddr, index};
 use crate::error::AccessError;
 use crate::hooks::Invalidation;
 use crate::paging::{Access, AccessKind, Entry, FlushBatch, Owner};
-use crate::phys::{Contents, FrameKind};
+use crate::phys::{Contents, FrameKind, Marks};
 use crate::space::protect::entry_access;
 use crate::space::{AddressSpace, PageClass};
+use crate::vma::VmFlags;
 
 impl AddressSpace {
     /// There is an entry, but it does not allow the access (or another vCPU was faster).
@@ -39,6 +40,9 @@ impl AddressSpace {
         }
         let own = entry.owner() == Owner::Process;
         if wanted.contains(Access::WRITE) && !own {
+            if let Some(frame) = entry.frame() {
+                self.system.frames().mark(frame, Marks::DIRTY);
+            }
             self.replace(at, entry, entry.with_access(wanted).touched(at.touch()));
             return Ok(());
         }
@@ -90,6 +94,12 @@ impl AddressSpace {
         entry.frame().is_some_and(|frame| self.system.frames().is_exclusive(frame))
     }
 
+    /// Whether a page was given up by `MADV_FREE`. How many entries name it then decides what becomes of
+    /// it, so that it must not be copied before that is asked for.
+    fn is_lazy(&self, entry: Entry) -> bool {
+        entry.frame().is_some_and(|frame| self.system.frames().marks(frame).contains(Marks::LAZY))
+    }
+
     /// Breaks copy-on-write for a page, and for the next ones where the program goes on page by page.
     /// The old translations must be gone before the call returns: the write that faulted would find the
     /// new page by itself, a read on another vCPU would not.
@@ -102,7 +112,8 @@ impl AddressSpace {
             let mut copied = 0;
             for slot in &at.words[place..place + room] {
                 let old = Entry::new(slot.load(Ordering::Acquire));
-                let next = |old| is_shared_own(old) && !space.is_only_owner(old);
+                let next =
+                    |old| is_shared_own(old) && !space.is_only_owner(old) && !space.is_lazy(old);
                 let fits = if copied == 0 { old == first } else { next(old) };
                 if !fits {
                     break;
@@ -144,8 +155,15 @@ impl AddressSpace {
         } else {
             self.copy_of(at, frame)?
         };
+        if at.vma.flags.contains(VmFlags::DROPPABLE) {
+            frames.mark(copy, Marks::LAZY);
+        }
         let access = entry_access(at.vma.flags, Owner::Process);
         let asked = std::ptr::eq(slot, at.slot());
+        if !asked {
+            // To all who look it is still the page that it was.
+            frames.mark(copy, frames.marks(frame));
+        }
         // A page that was accessed will be again: then the hardware need not find out.
         let touched = if asked { old.asked_for().touched(at.touch()) } else { old.recalled() };
         let new = touched.renamed(copy, Owner::Process).with_access(access);

@@ -52,7 +52,8 @@ impl AddressSpace {
             return Err(Fault::NotMapped(addr).into());
         }
         if !vma.flags.allows(kind) {
-            if kind == AccessKind::Execute && vma.flags.allows(AccessKind::Read) {
+            let read_first = || vma.flags.allows(AccessKind::Read) && !self.is_there(addr);
+            if kind == AccessKind::Execute && read_first() {
                 // The processor finds out that a page is not executable when there is one: Linux brings
                 // it in first, and what is wrong with that is the answer.
                 self.fault(addr, AccessKind::Read)?;
@@ -77,6 +78,12 @@ impl AddressSpace {
             observer.faulted(addr, kind);
         }
         Ok(Resolved::Done)
+    }
+
+    /// Whether the processor has found a page there that the program can know of.
+    fn is_there(&self, addr: VirtAddr) -> bool {
+        let entry = self.table.slot(addr).map(|slot| Entry::new(slot.load(Ordering::Acquire)));
+        entry.is_some_and(|entry| entry.is_present() && !entry.is_unseen())
     }
 
     /// Installs an entry where nothing is; if something came first, gives the frame back.

@@ -7,6 +7,18 @@ use super::super::act::{Deed, Open};
 use super::Generator;
 
 impl Generator {
+    /// A file shorter or longer, mostly around what may be mapped of it; now and then within a page.
+    pub(super) fn truncate(&mut self) -> Option<Deed> {
+        let files = self.files[usize::from(self.process)].clone();
+        if files.is_empty() {
+            return None;
+        }
+        let fd = if self.chance(2) { self.pick(&[77, 0, 2]) } else { self.pick(&files) };
+        let len = self.below(9) * PAGE + if self.chance(25) { self.below(PAGE) } else { 0 };
+        let len = if self.chance(2) { self.pick(&[u64::MAX, 1 << 63, 600 * PAGE]) } else { len };
+        Some(Deed::Truncate(fd, len))
+    }
+
     pub(super) fn rare(&mut self) -> Option<Deed> {
         let (addr, len) = self.odd_range();
         let process = usize::from(self.process);

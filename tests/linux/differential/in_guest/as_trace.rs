@@ -7,7 +7,9 @@ use mm::addr::{PAGE_SIZE, VirtAddr};
 use mm::backing::FileMode;
 use mm::error::Errno;
 use mm::paging::AccessKind;
-use mm::replay::calls::{Call, Extent, MemoryCall as M, Outcome, Pointee, ProcessCall, Residency};
+use mm::replay::calls::{
+    Call, Extent, FileCall, MemoryCall as M, Outcome, Pointee, ProcessCall, Residency,
+};
 use mm::replay::trace::{
     Action, Directive, Event, File, FileKind, Held, Hidden, MapLine, OpenMode, Setting, Span,
     Touched, UffdChange, UffdModes, VmFlagNames,
@@ -85,6 +87,12 @@ impl Trace {
         match (&act.deed, result) {
             (Deed::Call(call), _) => {
                 let call = Call::Memory(answered(call, result));
+                self.line(process, Action::Call { call, outcome: outcome(result) });
+            }
+            // What it refuses changes nothing.
+            (Deed::Truncate(..), Result::Errno(_)) => {}
+            (&Deed::Truncate(fd, len), _) => {
+                let call = Call::File(FileCall::Ftruncate { fd, len });
                 self.line(process, Action::Call { call, outcome: outcome(result) });
             }
             (&Deed::Touch(at, kind), _) => self.touch(process, at, kind, result),

@@ -16,10 +16,12 @@
 mod as_trace;
 mod nested;
 
+pub use nested::both as in_nested_machine;
+
 use std::sync::Arc;
 
 use libtest_mimic::{Completion, Failed, Trial};
-use mm::addr::{PAGE_BYTES, index};
+use mm::addr::PAGE_BYTES;
 use vmm::kvm::{FlushPolicy, Kind};
 use vmm::machine::{Machine, MachineConfig};
 use vmm::replay;
@@ -27,7 +29,7 @@ use vmm::replay;
 use super::act::{Act, Deed};
 use super::model::{Model, Start};
 use super::run::{self, Difference};
-use super::{Executors, LENGTH, generate, many, shrink};
+use super::{Executors, LENGTH, fault_ahead, generate, many, shrink};
 use crate::common::kvm_unusable;
 use crate::oracle::Oracle;
 
@@ -37,8 +39,6 @@ const MEMORY: u64 = 256 << 20;
 const FIXED: u64 = 100;
 /// Within how many acts it has to show that flushes are left out.
 const NOTICED_WITHIN: u64 = 10_000;
-/// How many pages a fault may bring in, by turns.
-const FAULT_AHEAD: [u64; 2] = [1, 64];
 /// The number of the sweep's first child: beyond those of the acts.
 const FIRST_CHILD: u8 = 100;
 /// How much of each VMA is looked at, in pages.
@@ -81,6 +81,7 @@ fn notices(flush: FlushPolicy) -> Result<Completion, Failed> {
     }
     let start = Start::of(&mut Oracle::start()?)?;
     for seed in 1..=NOTICED_WITHIN / LENGTH {
+        let start = start.clone().set(&fault_ahead(seed));
         let sequence = generate::sequence(&start, seed, LENGTH)?;
         if let Some(difference) = compare(&start, &sequence.acts, flush)? {
             println!("{flush:?}: in sequence {seed}, {difference}");
@@ -90,14 +91,8 @@ fn notices(flush: FlushPolicy) -> Result<Completion, Failed> {
     Err(format!("{NOTICED_WITHIN} acts did not show what {flush:?} leaves out").into())
 }
 
-/// How many pages a fault may bring in, in a seed's sequence.
-fn fault_ahead(seed: u64) -> [(&'static str, u64); 1] {
-    [("mmvisor.fault_ahead", FAULT_AHEAD[index(seed) % FAULT_AHEAD.len()])]
-}
-
 /// Fails if software and guest differ, with the shortest acts that show it.
-pub fn check(start: &Start, seed: u64, acts: Vec<Act>) -> Result<(), Failed> {
-    let start = &start.clone().set(&fault_ahead(seed));
+pub fn check(start: &Start, acts: Vec<Act>) -> Result<(), Failed> {
     let Some(difference) = compare(start, &acts, FlushPolicy::Chosen)? else { return Ok(()) };
     let (acts, difference) = shrink::shrink(acts, difference, |fewer| {
         compare(start, fewer, FlushPolicy::Chosen).ok().flatten()

@@ -1,52 +1,68 @@
-//! The guest of the nested machine: sequences as traces, one boot for each kind of paging.
+//! The guest of the nested machine: sequences as traces, one boot or more for each kind of paging.
+//!
+//! `make fuzz-nested N=5000 SEED=1` makes as many calls as one likes.
 
 use std::ffi::OsString;
+use std::ops::Range;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use libtest_mimic::{Failed, Trial};
 use vmm::kvm::FlushPolicy;
 use vmm::nested::{GUEST_EXECUTABLE, Job, JobResult, Kind, Machine, NestedError, Outcome};
 
 use super::super::model::Start;
-use super::super::{LENGTH, generate};
+use super::super::{LENGTH, fault_ahead, generate};
 use super::as_trace;
 use crate::common::MMVISOR;
 use crate::oracle::Oracle;
 
-/// Sequences in a boot.
+/// Sequences that every test run makes.
 const SEQUENCES: u64 = 5;
+/// The most sequences in a boot.
+const IN_A_BOOT: u64 = 10;
 /// A boot and all its sequences.
 const LIMIT: Duration = Duration::from_secs(10 * 60);
 
 /// The trials: both kinds agree; and shadow paging does not where nothing is flushed.
 pub fn trials() -> Vec<Trial> {
-    let agrees = |name: &str, kind: Kind| {
-        Trial::test(format!("differential::in_guest::{name}"), move || agree(kind))
-    };
-    vec![
-        agrees("nested_npt", Kind::Npt),
-        agrees("nested_shadow", Kind::Shadow),
-        Trial::test("differential::in_guest::nested_shadow_notices_without_flush", notices),
-    ]
+    let mut trials = Vec::from(both(1..SEQUENCES + 1));
+    trials
+        .push(Trial::test("differential::in_guest::nested_shadow_notices_without_flush", notices));
+    trials
 }
 
-fn agree(kind: Kind) -> Result<(), Failed> {
-    let mut calls = 0;
-    for (seed, result) in (1..).zip(run(kind, &[])?) {
-        let text = String::from_utf8_lossy(&result.stdout);
-        let whole = || format!("seed {seed}: {text}{}", String::from_utf8_lossy(&result.stderr));
-        if result.outcome != Outcome::Exited(0) || !text.contains(" 0 skipped, 0 assumed") {
-            return Err(format!("{:?}, {}", result.outcome, whole()).into());
+/// The sequences of these seeds under both kinds.
+pub fn both(seeds: Range<u64>) -> [Trial; 2] {
+    [("nested_npt", Kind::Npt), ("nested_shadow", Kind::Shadow)].map(|(name, kind)| {
+        let seeds = seeds.clone();
+        Trial::test(format!("differential::in_guest::{name}"), move || agree(kind, seeds))
+    })
+}
+
+fn agree(kind: Kind, seeds: Range<u64>) -> Result<(), Failed> {
+    let began = Instant::now();
+    let mut rest = seeds.clone();
+    while !rest.is_empty() {
+        let now = rest.start..rest.end.min(rest.start + IN_A_BOOT);
+        rest.start = now.end;
+        for (seed, result) in now.clone().zip(run(kind, now, &[])?) {
+            let text = String::from_utf8_lossy(&result.stdout);
+            if result.outcome != Outcome::Exited(0) || !text.contains(" 0 skipped, 0 assumed") {
+                let errors = String::from_utf8_lossy(&result.stderr);
+                return Err(format!("{:?}, seed {seed}: {text}{errors}", result.outcome).into());
+            }
         }
-        calls += LENGTH;
     }
-    println!("{calls} acts in the nested machine's guest, {kind}, without a difference");
+    let (acts, seconds) = ((seeds.end - seeds.start) * LENGTH, began.elapsed().as_secs());
+    let summary =
+        format!("{acts} acts from seeds {} on in the nested machine's guest", seeds.start);
+    println!("{summary}, {kind}, without a difference, in {seconds} s");
     Ok(())
 }
 
 fn notices() -> Result<(), Failed> {
-    let results = run(Kind::Shadow, &[(FlushPolicy::WITHOUT_FLUSH, "1")])?;
+    let results = run(Kind::Shadow, 1..SEQUENCES + 1, &[(FlushPolicy::WITHOUT_FLUSH, "1")])?;
     let first = results.iter().find(|result| result.outcome != Outcome::Exited(0));
     let Some(first) = first else {
         return Err("no trace shows that nothing is flushed".into());
@@ -57,12 +73,12 @@ fn notices() -> Result<(), Failed> {
 }
 
 /// Boots the machine and replays a trace for each seed.
-fn run(kind: Kind, env: &[(&str, &str)]) -> Result<Vec<JobResult>, Failed> {
+fn run(kind: Kind, seeds: Range<u64>, env: &[(&str, &str)]) -> Result<Vec<JobResult>, Failed> {
     let start = Start::of(&mut Oracle::start()?)?;
     let mut traces = Vec::new();
-    for seed in 1..=SEQUENCES {
+    for seed in seeds {
+        let start = start.clone().set(&fault_ahead(seed));
         let sequence = generate::sequence(&start, seed, LENGTH)?;
-        let start = start.clone().set(&super::fault_ahead(seed));
         traces.push(as_trace::trace(&start, &sequence.acts)?);
     }
     let machine = Machine::new(kind).executable(Path::new(MMVISOR)).time_limit(LIMIT);

@@ -1,0 +1,148 @@
+//! The advice about how soon pages are needed again (Linux's `madvise_free_pte_range` and
+//! `madvise_cold_or_pageout_pte_range`), on a machine without swap.
+//!
+//! ```text
+//!                   its own page                          a backing's page
+//!   MADV_FREE       as if never written: may be dropped   (EINVAL)
+//!   MADV_COLD       as if never accessed                  the same
+//!   MADV_PAGEOUT    dropped if it may be                  leaves the table; stays in the object, but for
+//!                                                         shared memory that is still zeros
+//! ```
+//!
+//! What several entries name is left alone by the last two. So far nothing but `MADV_PAGEOUT` drops what
+//! `MADV_FREE` allowed to drop.
+
+use std::sync::atomic::Ordering;
+
+use super::{AddressSpace, PageClass};
+use crate::addr::{Frame, PageRange};
+use crate::error::Broken;
+use crate::hooks::Invalidation;
+use crate::paging::{Entry, FlushBatch, Leaf, Owner};
+use crate::phys::{FrameKind, Marks};
+use crate::vma::{VmFlags, Vma};
+
+/// What reclaim does with a page of the process's own.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Fate {
+    /// There is no swap to put it into.
+    Stays,
+    /// It has been written since it was given up, so it is needed.
+    IsKept,
+    /// Nobody needs its bytes.
+    Goes,
+}
+
+impl AddressSpace {
+    /// `MADV_FREE`: the pages may be dropped until they are written again.
+    pub(super) fn free_lazily(
+        &self,
+        part: PageRange,
+        batch: &mut FlushBatch,
+    ) -> Result<(), Broken> {
+        self.settle(part)?;
+        let frames = self.system.frames();
+        self.invalidate(part, Invalidation::Clear, |space| {
+            for leaf in space.table.cursor(part) {
+                let own = leaf.entry.owner() == Owner::Process;
+                let Some(frame) = leaf.entry.frame().filter(|_| own) else { continue };
+                if frames.marks(frame).contains(Marks::DIRTY) {
+                    // Others still need what was written.
+                    if frames.maps(frame) != 1 {
+                        continue;
+                    }
+                    frames.unmark(frame, Marks::DIRTY);
+                }
+                change(&leaf, frame, |entry| entry.old().clean(), batch);
+                frames.mark(frame, Marks::LAZY);
+            }
+        });
+        Ok(())
+    }
+
+    /// `MADV_COLD`: the pages count as not accessed.
+    pub(super) fn cool(&self, part: PageRange, batch: &mut FlushBatch) -> Result<(), Broken> {
+        self.settle(part)?;
+        for (leaf, frame) in self.only_here(part) {
+            change(&leaf, frame, Entry::old, batch);
+            self.system.frames().unmark(frame, Marks::REFERENCED);
+        }
+        Ok(())
+    }
+
+    /// `MADV_PAGEOUT`: reclaims what can be reclaimed without swap (`shrink_folio_list`).
+    pub(super) fn page_out(
+        &self,
+        vma: &Vma,
+        part: PageRange,
+        batch: &mut FlushBatch,
+    ) -> Result<(), Broken> {
+        self.settle(part)?;
+        let frames = self.system.frames();
+        let mut left = Vec::new();
+        self.invalidate(part, Invalidation::Clear, |space| {
+            for (leaf, frame) in space.only_here(part) {
+                if leaf.entry.owner() == Owner::Backing {
+                    space.drop_entry(leaf.slot, batch);
+                    frames.unmark(frame, Marks::REFERENCED);
+                    left.push(leaf.addr);
+                    continue;
+                }
+                frames.unmark(frame, Marks::REFERENCED);
+                match fate(leaf.entry, frames.marks(frame), vma) {
+                    Fate::Stays => {}
+                    Fate::IsKept => {
+                        frames.mark(frame, Marks::DIRTY);
+                        frames.unmark(frame, Marks::LAZY);
+                    }
+                    Fate::Goes => space.drop_unneeded(&leaf, batch),
+                }
+            }
+        });
+        let Some(backing) = &vma.backing else { return Ok(()) };
+        left.into_iter().try_for_each(|page| backing.reclaim(vma.page_index(page), &self.system))
+    }
+
+    /// The pages of a range that no other entry names.
+    fn only_here(&self, part: PageRange) -> impl Iterator<Item = (Leaf<'_>, Frame)> {
+        let frames = self.system.frames();
+        self.table.cursor(part).filter_map(move |leaf| {
+            let frame = leaf.entry.frame()?;
+            let is_zeros = frames.kind(frame) == Some(FrameKind::Zero);
+            (!is_zeros && frames.maps(frame) == 1).then_some((leaf, frame))
+        })
+    }
+
+    /// Empties an entry, unless it was written just now.
+    fn drop_unneeded(&self, leaf: &Leaf<'_>, batch: &mut FlushBatch) {
+        let (entry, frames) = (leaf.entry, self.system.frames());
+        let (gone, failed) = (Ordering::AcqRel, Ordering::Relaxed);
+        if leaf.slot.compare_exchange(entry.raw(), 0, gone, failed).is_ok() {
+            batch.emptied(entry, frames);
+            self.counters.resident.remove(PageClass::of(entry, frames));
+        }
+    }
+}
+
+/// What becomes of a page of the process's own.
+fn fate(entry: Entry, marks: Marks, vma: &Vma) -> Fate {
+    let written = entry.is_dirty() || marks.contains(Marks::DIRTY);
+    match marks.contains(Marks::LAZY) {
+        false => Fate::Stays,
+        true if written && !vma.flags.contains(VmFlags::DROPPABLE) => Fate::IsKept,
+        true => Fate::Goes,
+    }
+}
+
+/// Changes accessed and dirty bits, which the hardware may set meanwhile. What a vCPU may have cached is
+/// flushed: it would not set them again.
+fn change(leaf: &Leaf<'_>, frame: Frame, to: impl Fn(Entry) -> Entry, batch: &mut FlushBatch) {
+    let changed = leaf.slot.fetch_update(Ordering::AcqRel, Ordering::Acquire, |raw| {
+        // Others may take an object's pages away meanwhile.
+        let new = to(Entry::new(raw)).raw();
+        (raw != 0 && new != raw).then_some(new)
+    });
+    if changed.is_ok_and(|old| Entry::new(old).is_accessed()) {
+        batch.lowered(frame);
+    }
+}

@@ -1,0 +1,177 @@
+//! The shortest acts of differences that random ones have found, each under the sentence that it taught.
+
+use libtest_mimic::{Failed, Trial};
+use mm::addr::{PAGE_SIZE as PAGE, VirtAddr};
+use mm::paging::AccessKind::{Execute, Read, Write};
+use mm::replay::calls::MemoryCall as M;
+
+use super::act::{Act, Deed, Open};
+use super::model::Start;
+use super::run;
+use crate::oracle::Oracle;
+
+const A: u64 = 0x100_0000_0000;
+const PRIVATE: u64 = 2;
+const SHARED: u64 = 1;
+const ANONYMOUS: u64 = 0x20;
+const POPULATE: u64 = 0x8000;
+
+/// Deeds, each by a process.
+type Deeds = Vec<(u8, Deed)>;
+
+/// The trials: each also with the faults that bring in one page.
+pub fn trials() -> Vec<Trial> {
+    let found: &[(&str, fn() -> Deeds)] = &[
+        ("a_file_cut_within_a_page_has_a_written_page", cut_within_a_page),
+        ("a_shared_page_is_noted_as_written_by_the_fault", written_by_a_fault),
+        ("a_childs_entry_of_a_shared_page_is_clean", clean_in_the_child),
+        ("what_is_paged_out_without_swap_stays_accessed", paged_out),
+        ("shared_zeros_that_are_paged_out_are_gone", zeros_paged_out),
+        ("what_is_freed_lazily_stays_until_it_is_paged_out", freed_lazily),
+        ("what_is_freed_lazily_and_written_stays", freed_and_written),
+        ("droppable_memory_is_paged_out_though_it_was_written", droppable),
+        ("cold_pages_of_one_process_are_not_accessed", cold),
+        ("a_denied_fetch_accesses_no_page_that_is_there", fetch_denied),
+        ("mlock_leaves_a_childs_entries_as_they_are", locked_in_the_child),
+        ("mprotect_brings_in_no_page_that_a_userfaultfd_is_asked_for", asked_of_userfaultfd),
+        ("a_copy_made_ahead_is_known_by_what_the_page_was", copied_ahead),
+        ("copies_of_pages_past_a_files_end_go_with_it", past_the_end),
+    ];
+    let trial = |&(name, deeds): &(&str, fn() -> Deeds)| {
+        Trial::test(format!("differential::found::{name}"), move || compare(deeds()))
+    };
+    found.iter().map(trial).collect()
+}
+
+fn compare(deeds: Deeds) -> Result<(), Failed> {
+    let mut oracle = Oracle::start()?;
+    let start = Start::of(&mut oracle)?;
+    let acts: Vec<Act> = deeds.into_iter().map(|(process, deed)| Act { process, deed }).collect();
+    for pages in super::FAULT_AHEAD {
+        let start = start.clone().set(&[("mmvisor.fault_ahead", pages)]);
+        let ours = run::perform(&start, &acts)?;
+        if let Some(difference) = run::compare(&mut oracle, &acts, &ours)? {
+            return Err(difference.to_string().into());
+        }
+    }
+    Ok(())
+}
+
+fn at(page: u64) -> VirtAddr {
+    VirtAddr::new(A + page * PAGE)
+}
+
+fn mmap(pages: u64, prot: u64, flags: u64, fd: i32) -> Deed {
+    const FIXED: u64 = 0x10;
+    let (addr, len, flags) = (at(0), pages * PAGE, flags | FIXED);
+    Deed::Call(M::Mmap { addr, len, prot, flags, fd, offset: 0 })
+}
+
+fn own(pages: u64) -> Deed {
+    mmap(pages, 3, PRIVATE | ANONYMOUS, -1)
+}
+
+fn shared(pages: u64) -> Deed {
+    mmap(pages, 3, SHARED | ANONYMOUS, -1)
+}
+
+fn advise(advice: u64) -> Deed {
+    Deed::Call(M::Madvise { addr: at(0), len: 2 * PAGE, advice })
+}
+
+fn touch(page: u64, kind: mm::paging::AccessKind) -> Deed {
+    Deed::Touch(at(page).get(), kind)
+}
+
+fn protect(page: u64, prot: u64) -> Deed {
+    Deed::Call(M::Mprotect { addr: at(page), len: PAGE, prot })
+}
+
+const FREE: u64 = 8;
+const COLD: u64 = 20;
+const PAGEOUT: u64 = 21;
+const GUARD_INSTALL: u64 = 102;
+
+fn of_one(deeds: impl IntoIterator<Item = Deed>) -> Deeds {
+    deeds.into_iter().map(|deed| (0, deed)).collect()
+}
+
+fn cut_within_a_page() -> Deeds {
+    let memfd = Deed::Open(3, Open::Memfd(2));
+    of_one([memfd, mmap(2, 3, PRIVATE, 3), touch(1, Read), Deed::Truncate(3, PAGE + 9)])
+}
+
+fn written_by_a_fault() -> Deeds {
+    let child = [Deed::Fork(1)].map(|deed| (0, deed));
+    let parents = of_one([mmap(2, 3, SHARED | ANONYMOUS | POPULATE, -1)]);
+    parents.into_iter().chain(child).chain([(1, touch(0, Write))]).collect()
+}
+
+fn clean_in_the_child() -> Deeds {
+    let guard = Deed::Call(M::Madvise { addr: at(1), len: PAGE, advice: GUARD_INSTALL });
+    of_one([shared(2), touch(0, Read), guard, touch(0, Write), Deed::Fork(1)])
+}
+
+fn paged_out() -> Deeds {
+    of_one([own(2), touch(0, Write), touch(1, Read), advise(PAGEOUT)])
+}
+
+fn zeros_paged_out() -> Deeds {
+    let vec = mm::replay::calls::Pointee::Unread(VirtAddr::ZERO);
+    let mincore = Deed::Call(M::Mincore { addr: at(0), len: 2 * PAGE, vec });
+    of_one([shared(2), touch(0, Read), touch(1, Write), advise(PAGEOUT), mincore, touch(1, Read)])
+}
+
+fn freed_lazily() -> Deeds {
+    let store = Deed::Store(at(0).get(), 7);
+    let load = || Deed::Load(at(0).get());
+    of_one([own(2), store, advise(FREE), load(), advise(PAGEOUT), load()])
+}
+
+fn freed_and_written() -> Deeds {
+    let store = |byte| Deed::Store(at(0).get(), byte);
+    let deeds = [own(2), store(7), advise(FREE), store(8), advise(PAGEOUT), advise(FREE)];
+    of_one(deeds.into_iter().chain([Deed::Load(at(0).get()), touch(1, Write), Deed::Fork(1)]))
+}
+
+fn droppable() -> Deeds {
+    let store = Deed::Store(at(0).get(), 7);
+    of_one([mmap(2, 3, 8 | ANONYMOUS, -1), store, advise(PAGEOUT), Deed::Load(at(0).get())])
+}
+
+fn cold() -> Deeds {
+    let pages = [own(2), touch(0, Write), Deed::Fork(1), touch(1, Write), advise(COLD)];
+    of_one(pages)
+}
+
+fn fetch_denied() -> Deeds {
+    of_one([own(2), touch(0, Write), advise(COLD), touch(0, Execute), touch(1, Execute)])
+}
+
+fn locked_in_the_child() -> Deeds {
+    let lock = Deed::Call(M::Mlock { addr: at(0), len: PAGE });
+    let parents = of_one([shared(2), touch(0, Write), own(1), touch(0, Write), Deed::Fork(1)]);
+    parents.into_iter().chain([(1, lock)]).collect()
+}
+
+fn asked_of_userfaultfd() -> Deeds {
+    let lock = Deed::Call(M::Mlock { addr: at(0), len: PAGE });
+    let register = Deed::Uffd(3, A, PAGE, 1);
+    let none = mmap(1, 0, PRIVATE | ANONYMOUS, -1);
+    of_one([Deed::Userfault(3), none, lock, register, protect(0, 3)])
+}
+
+fn copied_ahead() -> Deeds {
+    let populated = mmap(4, 3, PRIVATE | ANONYMOUS | POPULATE, -1);
+    let parents = of_one([populated, Deed::Fork(1)]);
+    parents.into_iter().chain((0..2).map(|page| (1, touch(page, Write)))).collect()
+}
+
+fn past_the_end() -> Deeds {
+    let map = mmap(4, 3, PRIVATE, 3);
+    let cut = [Deed::Truncate(3, PAGE + 1), touch(1, Read), touch(2, Read)];
+    let grown = [Deed::Truncate(3, 4 * PAGE), Deed::Load(at(1).get()), Deed::Load(at(3).get())];
+    let stores = (0..4).map(|page| Deed::Store(at(page).get(), 5));
+    let begin = [Deed::Open(3, Open::Memfd(4)), map];
+    of_one(begin.into_iter().chain(stores).chain(cut).chain(grown))
+}
