@@ -266,7 +266,11 @@ impl AddressSpace {
     /// himself.
     fn others(&self) -> Others {
         // One that has left stopped before.
-        if self.users.load(Ordering::Acquire) <= 1 { Others::Stopped } else { Others::MayRun }
+        if self.users.load(Ordering::Acquire) <= 1 {
+            Others::Stopped
+        } else {
+            Others::In(self.table.root())
+        }
     }
 
     /// A table that was emptied stays linked (see [`PageTable::reap`]) until there are twice as many

@@ -129,7 +129,7 @@ impl AddressSpace {
                 Err(_) => break,
             };
             copied += 1;
-            if others == Others::MayRun && old.is_accessed() {
+            if others != Others::Stopped && old.is_accessed() {
                 waiting.push(copy);
             } else {
                 self.exchange(&copy, &mut batch)?;
