@@ -10,7 +10,8 @@
 //! touch is a fault (`MADV_GUARD_INSTALL`). `OWN` marks an anonymous page, which may be written in place
 //! by its only owner, against a backing's. `AHEAD` marks a page that was brought in before it was asked
 //! for: until A is set, it is not there for anyone to see. `REFERENCED` remembers that A was set, where it was
-//! cleared so that the entry is known to be in no translation cache.
+//! cleared so that the entry is known to be in no translation cache. `LEAVING` marks a page that is held only
+//! until its old translations are gone: another takes its place then (`paging/replace`).
 
 use bitflags::bitflags;
 
@@ -26,6 +27,7 @@ const OWN: u64 = 1 << 10;
 const GUARDED: u64 = 1 << 11;
 const AHEAD: u64 = 1 << 52;
 const REFERENCED: u64 = 1 << 53;
+const LEAVING: u64 = 1 << 54;
 const NO_EXECUTE: u64 = 1 << 63;
 const FRAME: u64 = 0x000f_ffff_ffff_f000;
 
@@ -140,6 +142,13 @@ impl Entry {
         Entry(self.0 & !WRITE)
     }
 
+    /// The same page, held until another takes its place. Whoever asked for that has asked for the page.
+    #[must_use]
+    pub const fn leaving(self) -> Self {
+        let kept = self.0 & (FRAME | ACCESSED | DIRTY | OWN | REFERENCED);
+        Entry(kept | HELD | LEAVING)
+    }
+
     /// The same entry as one that was asked for.
     #[must_use]
     pub const fn asked_for(self) -> Self {
@@ -235,6 +244,12 @@ impl Entry {
     #[must_use]
     pub const fn is_resident(self) -> bool {
         self.0 & (PRESENT | HELD) != 0 && !self.is_unseen()
+    }
+
+    /// Whether another page is about to take the place of this one.
+    #[must_use]
+    pub const fn is_leaving(self) -> bool {
+        self.0 & (PRESENT | LEAVING) == LEAVING
     }
 
     /// To whom the page belongs.

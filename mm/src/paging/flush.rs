@@ -51,11 +51,24 @@ pub enum TableChange {
 /// may be in the middle of a page fault for which its host has read an entry as it was before.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Others {
-    /// They may.
+    /// They may, in any space.
     #[default]
     MayRun,
+    /// They may in the space with this root, and in no other.
+    In(Frame),
     /// None did: the only one that could has stopped for the change.
     Stopped,
+}
+
+impl Others {
+    /// Those of two changes.
+    fn and(self, other: Others) -> Others {
+        match (self, other) {
+            (one, Others::Stopped) | (Others::Stopped, one) => one,
+            (Others::In(one), Others::In(other)) if one == other => self,
+            _ => Others::MayRun,
+        }
+    }
 }
 
 /// Makes changed entries visible to all vCPUs, running ones included.
@@ -79,6 +92,8 @@ impl<S: FlushSink + ?Sized> FlushSink for Arc<S> {
 pub struct FlushBatch {
     request: FlushRequest,
     quarantine: Vec<FrameRun>,
+    /// Whether entries of other spaces were changed than of the one that is asked about its vCPUs.
+    elsewhere: bool,
     /// The first miscount, told at the end: until then the operation goes on as if all were well.
     miscounted: Option<Broken>,
 }
@@ -119,9 +134,16 @@ impl FlushBatch {
         self.request.tables = TableChange::Unlinked;
     }
 
-    /// Whether vCPUs used the entries while they were changed; as long as nothing is said, they may have.
+    /// Whether vCPUs of the batch's space used the entries while they were changed; as long as nothing is
+    /// said, any may have.
     pub fn set_others(&mut self, others: Others) {
-        self.request.others = others;
+        self.request.others = if self.elsewhere { Others::MayRun } else { others };
+    }
+
+    /// Entries are changed of spaces whose vCPUs nobody knows: any may run.
+    pub fn reaches_elsewhere(&mut self) {
+        self.elsewhere = true;
+        self.request.others = Others::MayRun;
     }
 
     /// One reference to `frame` is to be given up once the flush is confirmed.
@@ -159,9 +181,10 @@ impl FlushBatch {
 
     /// Takes over what another batch holds.
     pub fn absorb(&mut self, other: FlushBatch) {
-        if !other.request.is_empty() && other.request.others == Others::MayRun {
-            self.request.others = Others::MayRun;
+        if !other.request.is_empty() {
+            self.request.others = self.request.others.and(other.request.others);
         }
+        self.elsewhere |= other.elsewhere;
         self.request.leaves.extend(other.request.leaves);
         if other.request.tables == TableChange::Unlinked {
             self.request.tables = TableChange::Unlinked;

@@ -5,17 +5,24 @@
 //! ```text
 //!   add a permission:     compare-and-exchange the leaf; nothing else
 //!   take one away:        swap the leaf ──> FlushBatch::lowered (if accessed) ──> finish()
+//!   give another page:    exchange the leaf, as taking away; while vCPUs run: Replacement (`replace`)
 //!   unlink a table:       store 0       ──> FlushBatch::table_unlinked        ──> finish()
 //! ```
 
 mod cursor;
 mod entry;
 pub mod flush;
+mod replace;
+mod sync;
 mod table;
 mod walk;
+
+#[cfg(test)]
+mod model;
 
 pub use cursor::{Cursor, Leaf};
 pub use entry::{Access, Entry, Owner, Touch};
 pub use flush::{FlushBatch, FlushRequest, FlushSink, Others, TableChange};
+pub(crate) use replace::Replacements;
 pub use table::{KernelHalf, PageTable};
 pub use walk::{AccessKind, Miss};

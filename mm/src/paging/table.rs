@@ -55,8 +55,8 @@ pub struct PageTable {
     root: AtomicU64,
     frames: Arc<Frames>,
     tables: AtomicU64,
-    /// Held while tables are unlinked or entries on their way, and by who must not meet that. Nothing but
-    /// the allocator's lock is taken under it.
+    /// Held while tables are unlinked or entries on their way, and by who must not meet that. Only the
+    /// allocator's lock is taken under it, and the flush of a fork made.
     structure: Mutex<()>,
 }
 
@@ -86,6 +86,12 @@ impl PageTable {
     /// child. They may change and vanish in their places.
     pub(crate) fn hold_still(&self) -> MutexGuard<'_, ()> {
         self.structure.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether somebody does so.
+    #[cfg(test)]
+    pub(crate) fn is_held_still(&self) -> bool {
+        self.structure.try_lock().is_err()
     }
 
     /// Takes over the tables of `fresh`; what was there before is returned. Under the exclusive lock of the

@@ -122,6 +122,7 @@ impl Changing<'_> {
                 continue;
             }
             let table = &space.mapper.table;
+            batch.reaches_elsewhere();
             // One space's at a time.
             let _still = table.hold_still();
             for part in parts {

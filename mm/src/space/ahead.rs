@@ -117,6 +117,8 @@ impl AddressSpace {
     }
 
     fn close_window(&self, window: PageRange) -> Result<(), Broken> {
+        // Who writes to what becomes the page of zeros here waits until nobody reads what it was before.
+        let _replacing = self.replacements.begin();
         let mut batch = FlushBatch::new();
         for leaf in self.table.cursor(window).filter(|leaf| leaf.entry.is_ahead()) {
             self.settle_one(&leaf, &mut batch)?;

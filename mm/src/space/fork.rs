@@ -8,7 +8,7 @@ use super::{AddressSpace, PageClass};
 use crate::addr::{PAGE_SIZE, PageRange, TABLE_SPAN, VirtAddr, index};
 use crate::error::{CallResult, Errno};
 use crate::hooks::Invalidation;
-use crate::paging::{Entry, FlushBatch, Leaf, Owner, PageTable};
+use crate::paging::{Entry, FlushBatch, Leaf, Owner, PageTable, Replacements};
 use crate::rules::Rule;
 use crate::vma::tree::Tree;
 use crate::vma::{AnonId, Lineage, VmFlags, Vma};
@@ -45,6 +45,7 @@ impl AddressSpace {
             modes: self.modes.inherited(),
             counters: Arc::default(),
             ahead: Ahead::default(),
+            replacements: Replacements::default(),
             users: Arc::default(),
         };
         if let Err(error) = self.copy_into(&mut child, vcpus) {
@@ -68,8 +69,11 @@ impl AddressSpace {
             Vcpus::Running => {
                 let mut batch = FlushBatch::new();
                 let copied = self.copy_pages(&self.table, child, &mut batch);
+                // Their accessed bits say already that nobody has the entries cached: who takes them away
+                // would not flush them.
+                let flushed = self.flush(batch);
                 drop(still);
-                self.finish(batch)?;
+                flushed?;
                 copied
             }
             Vcpus::Stopped => {

@@ -67,7 +67,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::addr::{PAGE_SHIFT, PageRange};
 use crate::error::Errno;
-use crate::paging::{Entry, FlushBatch, Others, PageTable};
+use crate::paging::{Entry, FlushBatch, Others, PageTable, Replacements};
 use crate::phys::AllocError;
 use crate::promise::{Payer, Promise};
 use crate::rules::Rule;
@@ -97,6 +97,8 @@ pub struct AddressSpace {
     modes: Modes,
     counters: Arc<Counters>,
     ahead: Ahead,
+    /// Pages that take the place of others while vCPUs run.
+    replacements: Replacements,
     /// How many tasks use it ([`SpaceUser`]); 0 before there is any.
     users: Arc<AtomicU64>,
 }
@@ -120,6 +122,7 @@ impl AddressSpace {
             modes: Modes::default(),
             counters: Arc::default(),
             ahead: Ahead::default(),
+            replacements: Replacements::default(),
             users: Arc::default(),
         })
     }
@@ -256,11 +259,19 @@ impl AddressSpace {
 
     /// Flushes a batch of this space's entries, and frees its frames.
     fn flush(&self, mut batch: FlushBatch) -> Result<(), crate::error::Broken> {
-        // Whoever changes the space is one of its users, and stopped. One that has left stopped before.
-        if self.users.load(Ordering::Acquire) <= 1 {
-            batch.set_others(Others::Stopped);
-        }
+        batch.set_others(self.others());
         self.system.finish(batch)
+    }
+
+    /// Whether vCPUs may run in the space while somebody changes it, who is one of its users and stopped
+    /// himself.
+    fn others(&self) -> Others {
+        // One that has left stopped before.
+        if self.users.load(Ordering::Acquire) <= 1 {
+            Others::Stopped
+        } else {
+            Others::In(self.table.root())
+        }
     }
 
     /// A table that was emptied stays linked (see [`PageTable::reap`]) until there are twice as many

@@ -188,11 +188,12 @@ impl Report {
         row(
             "flushes",
             format!(
-                "{} by notifier ({} runs, {} frames, {} waits), {} by dummy slot, {} fallbacks",
+                "{} by notifier ({} runs, {} frames, {} waits, {} spared), {} by dummy slot, {} fallbacks",
                 flushes.notifier,
                 flushes.notifier_runs,
                 flushes.notifier_frames,
                 flushes.graces,
+                flushes.graces_spared,
                 flushes.dummy_slot,
                 flushes.fallbacks
             ),

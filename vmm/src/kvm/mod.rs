@@ -22,7 +22,9 @@ pub(crate) mod lab;
 mod memory;
 mod page_fault;
 mod pool;
+mod presence;
 mod state;
+mod sync;
 mod vcpu;
 mod vm;
 mod xsave;
@@ -39,5 +41,7 @@ pub use vcpu::{NonCanonical, Registers, Vcpu};
 pub use vm::{DEVICE_VARIABLE, Kvm, Vm};
 pub use xsave::XsaveArea;
 
+#[cfg(test)]
+mod presence_model;
 #[cfg(test)]
 mod tests;

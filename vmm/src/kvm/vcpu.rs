@@ -20,6 +20,7 @@ use mm::error::Broken;
 use mm::phys::PhysMemory;
 
 use super::exit::{self, Direction, Meaning, PortAccess};
+use super::presence::Place;
 use super::{
     Exit, GuestMemory, Kind, KvmError, Position, UserFrame, Vm, XsaveArea, cpuid, kick, state,
 };
@@ -38,6 +39,7 @@ pub struct NonCanonical(pub u64);
 pub struct Vcpu {
     fd: VcpuFd,
     memory: Arc<GuestMemory>,
+    place: Arc<Place>,
     area: VcpuArea,
     /// What KVM gave the new vCPU.
     initial: InitialState,
@@ -91,7 +93,8 @@ impl Vcpu {
         let memory = Arc::clone(vm.memory());
         let retry = if vm.kind() == Kind::Soft { RetryBy::State } else { RetryBy::EntryReturn };
         let user = Registers::default();
-        let mut vcpu = Vcpu { fd, memory, area, initial, user, retry };
+        let place = vm.presence().add();
+        let mut vcpu = Vcpu { fd, memory, place, area, initial, user, retry };
         for register in [SyncReg::Register, SyncReg::SystemRegister, SyncReg::VcpuEvents] {
             vcpu.fd.set_sync_valid_reg(register);
         }
@@ -171,6 +174,8 @@ impl Vcpu {
     fn complete_pending_access(&mut self) {
         let kicked = self.fd.get_kvm_run().immediate_exit;
         self.fd.set_kvm_immediate_exit(1);
+        let root = self.root().addr().get();
+        let _inside = self.place.enter(root);
         // EINTR is the answer; any other failure shows at the next run.
         let _ = self.fd.run().map(drop);
         self.fd.set_kvm_immediate_exit(kicked);
@@ -363,8 +368,10 @@ impl Vcpu {
 
     /// One `KVM_RUN`: the port access that ended it, or why it is none.
     fn enter(&mut self) -> Result<PortAccess, Exit> {
+        let root = self.root().addr().get();
         let immediate_exit: *mut u8 = &raw mut self.fd.get_kvm_run().immediate_exit;
         let result = {
+            let _inside = self.place.enter(root);
             let _armed = kick::arm(immediate_exit);
             match self.fd.run() {
                 Ok(VcpuExit::IoOut(port, data)) => {

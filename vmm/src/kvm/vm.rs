@@ -16,6 +16,7 @@ use kvm_ioctls::{Cap, VmFd};
 use log::debug;
 use mm::addr::PAGE_SIZE;
 
+use super::presence::Presence;
 use super::{GuestMemory, Kind, KvmError, cpuid};
 
 /// The device, unless [`DEVICE_VARIABLE`] names another.
@@ -128,6 +129,7 @@ pub struct Vm {
     kind: Kind,
     cpuid: CpuId,
     memory: Arc<GuestMemory>,
+    presence: Arc<Presence>,
     xsave_bytes: usize,
     most_vcpus: usize,
 }
@@ -164,7 +166,8 @@ impl Vm {
         let most_vcpus = kvm.fd.get_max_vcpus();
         allow_shadow_pages(&fd, memory.limit(), most_vcpus);
         let (kind, cpuid) = (kvm.kind, kvm.cpuid.clone());
-        Ok(Vm { fd, kind, cpuid, memory, xsave_bytes, most_vcpus })
+        let presence = Arc::default();
+        Ok(Vm { fd, kind, cpuid, memory, presence, xsave_bytes, most_vcpus })
     }
 
     /// The guest's physical memory.
@@ -177,6 +180,11 @@ impl Vm {
     #[must_use]
     pub fn kind(&self) -> Kind {
         self.kind
+    }
+
+    /// Where its vCPUs are.
+    pub(super) fn presence(&self) -> &Arc<Presence> {
+        &self.presence
     }
 
     pub(super) fn fd(&self) -> &Arc<VmFd> {

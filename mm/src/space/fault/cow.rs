@@ -15,9 +15,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{At, no_frame, page_in_table};
 use crate::addr::{PAGE_SIZE, PageRange, VirtAddr, index};
-use crate::error::AccessError;
+use crate::error::{AccessError, Broken};
 use crate::hooks::Invalidation;
-use crate::paging::{Access, AccessKind, Entry, FlushBatch, Owner};
+use crate::paging::{Access, AccessKind, Entry, FlushBatch, Others, Owner};
 use crate::phys::{Contents, FrameKind, Marks};
 use crate::space::protect::entry_access;
 use crate::space::{AddressSpace, PageClass};
@@ -105,55 +105,68 @@ impl AddressSpace {
     /// new page by itself, a read on another vCPU would not.
     fn copy_pages_from(&self, at: &At<'_>, first: Entry) -> Result<(), AccessError> {
         let window = self.ahead.window(at.addr).min(self.system.sysctl.fault_ahead());
-        let place = page_in_table(at.page);
         let room = index(window.min(at.room(super::Way::Up)));
-        let mut batch = FlushBatch::new();
-        let mut copy = |space: &Self| {
-            let mut copied = 0;
-            for slot in &at.words[place..place + room] {
-                let old = Entry::new(slot.load(Ordering::Acquire));
-                let next =
-                    |old| is_shared_own(old) && !space.is_only_owner(old) && !space.is_lazy(old);
-                let fits = if copied == 0 { old == first } else { next(old) };
-                if !fits {
-                    break;
-                }
-                match space.copy_one(at, slot, old, &mut batch) {
-                    Ok(()) => copied += 1,
-                    // Memory for the page that was asked for: the others can wait.
-                    Err(error) if copied == 0 => return Err(error),
-                    Err(_) => break,
-                }
-            }
-            Ok(copied)
-        };
+        let copy = |space: &Self| space.break_pages(at, first, room);
         let copied = match PageRange::from_len(at.page, room as u64 * PAGE_SIZE) {
             Some(pages) => self.invalidate(pages, Invalidation::Clear, copy),
             None => copy(self),
-        };
-        self.flush(batch)?;
-        let copied = copied?;
+        }?;
         self.ahead.expect(VirtAddr::new(at.page.get() + copied * PAGE_SIZE));
         self.counters.faults.copied.fetch_add(copied.min(1), Ordering::Relaxed);
         self.counters.faults.around.fetch_add(copied.saturating_sub(1), Ordering::Relaxed);
         Ok(())
     }
 
-    /// Puts a copy in the place of one page. If another vCPU was faster, the fault comes again.
-    fn copy_one(
+    /// Copies up to `room` pages, and flushes. Says how many; none if another vCPU was faster.
+    fn break_pages(&self, at: &At<'_>, first: Entry, room: usize) -> Result<u64, AccessError> {
+        let place = page_in_table(at.page);
+        let others = self.others();
+        let mut batch = FlushBatch::new();
+        // Those whose old translations have to be gone first.
+        let mut waiting = Vec::new();
+        let mut copied = 0;
+        for slot in &at.words[place..place + room] {
+            let old = Entry::new(slot.load(Ordering::Acquire));
+            let next = |old| is_shared_own(old) && !self.is_only_owner(old) && !self.is_lazy(old);
+            let fits = if copied == 0 { old == first } else { next(old) };
+            if !fits {
+                break;
+            }
+            let copy = match self.copy_one(at, slot, old) {
+                Ok(copy) => copy,
+                // Memory for the page that was asked for: the others can wait.
+                Err(error) if copied == 0 => return Err(error),
+                Err(_) => break,
+            };
+            copied += 1;
+            if others != Others::Stopped && old.is_accessed() {
+                waiting.push(copy);
+            } else {
+                self.exchange(&copy, &mut batch)?;
+            }
+        }
+        if !waiting.is_empty() {
+            self.exchange_after_flush(&waiting, &mut batch)?;
+        }
+        self.flush(batch)?;
+        Ok(copied)
+    }
+
+    /// Makes the copy of one page.
+    fn copy_one<'a>(
         &self,
         at: &At<'_>,
-        slot: &AtomicU64,
+        slot: &'a AtomicU64,
         old: Entry,
-        batch: &mut FlushBatch,
-    ) -> Result<(), AccessError> {
+    ) -> Result<Copied<'a>, AccessError> {
         let frames = self.system.frames();
-        let Some(frame) = old.frame() else { return Ok(()) };
-        let copy = if frames.kind(frame) == Some(FrameKind::Zero) {
-            let fresh = frames.alloc(FrameKind::Anonymous, Contents::Zeroed);
-            fresh.map_err(|error| no_frame(error, at.addr))?
-        } else {
-            self.copy_of(at, frame)?
+        let copy = match old.frame() {
+            Some(frame) if frames.kind(frame) != Some(FrameKind::Zero) => {
+                self.copy_of(at, frame)?
+            }
+            _ => frames
+                .alloc(FrameKind::Anonymous, Contents::Zeroed)
+                .map_err(|error| no_frame(error, at.addr))?,
         };
         if at.vma.flags.contains(VmFlags::DROPPABLE) {
             frames.mark(copy, Marks::LAZY);
@@ -169,17 +182,71 @@ impl AddressSpace {
         let new = touched.renamed(copy, Owner::Process).with_access(access);
         // A map of the copy before it is there: from then on somebody may take it away again.
         frames.map(copy);
-        let swapped =
-            slot.compare_exchange(old.raw(), new.raw(), Ordering::AcqRel, Ordering::Relaxed);
-        if swapped.is_err() {
-            frames.unmap(copy)?;
-            return Ok(frames.put(copy)?);
+        Ok(Copied { slot, old, new })
+    }
+
+    /// Puts a copy in the place of its page. If another vCPU was faster, the fault comes again.
+    fn exchange(&self, copy: &Copied<'_>, batch: &mut FlushBatch) -> Result<(), Broken> {
+        let (old, new) = (copy.old.raw(), copy.new.raw());
+        match copy.slot.compare_exchange(old, new, Ordering::AcqRel, Ordering::Relaxed) {
+            Ok(_) => self.copy_is_in(copy, batch),
+            Err(_) => self.forget_copy(copy)?,
         }
-        self.counters.resident.remove(PageClass::of(old, frames));
-        self.counters.resident.add(PageClass::of(new, frames));
-        batch.emptied(old, frames);
         Ok(())
     }
+
+    /// The same while other vCPUs run that may have cached the old pages: what they have cached goes first
+    /// (`paging/replace`). So what comes into the batch need not be flushed any more.
+    fn exchange_after_flush(
+        &self,
+        copies: &[Copied<'_>],
+        batch: &mut FlushBatch,
+    ) -> Result<(), Broken> {
+        let round = self.replacements.begin();
+        let mut old_ones = FlushBatch::new();
+        let (out, late): (Vec<&Copied<'_>>, Vec<_>) =
+            copies.iter().partition(|copy| round.take_out(copy.slot, copy.old));
+        out.iter().filter_map(|copy| copy.old.frame()).for_each(|frame| old_ones.lowered(frame));
+        let flushed = self.flush(old_ones);
+        for copy in &out {
+            round.put_in(copy.slot, if flushed.is_ok() { copy.new } else { copy.old });
+        }
+        drop(round);
+        for copy in late {
+            self.forget_copy(copy)?;
+        }
+        for copy in out {
+            match flushed {
+                Ok(()) => self.copy_is_in(&Copied { old: copy.old.uncached(), ..*copy }, batch),
+                Err(_) => self.forget_copy(copy)?,
+            }
+        }
+        flushed
+    }
+
+    /// Counts a copy that is in the place of its page.
+    fn copy_is_in(&self, copy: &Copied<'_>, batch: &mut FlushBatch) {
+        let frames = self.system.frames();
+        self.counters.resident.remove(PageClass::of(copy.old, frames));
+        self.counters.resident.add(PageClass::of(copy.new, frames));
+        batch.emptied(copy.old, frames);
+    }
+
+    /// Gives up a copy that never got into the table.
+    fn forget_copy(&self, copy: &Copied<'_>) -> Result<(), Broken> {
+        let frames = self.system.frames();
+        let Some(frame) = copy.new.frame() else { return Ok(()) };
+        frames.unmap(frame)?;
+        frames.put(frame)
+    }
+}
+
+/// A copy of a page, counted as mapped, and where it goes.
+#[derive(Clone, Copy)]
+struct Copied<'a> {
+    slot: &'a AtomicU64,
+    old: Entry,
+    new: Entry,
 }
 
 /// Whether the entry names an anonymous page that may not be written for now.

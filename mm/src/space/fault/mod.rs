@@ -10,6 +10,7 @@
 //!   entry there ────────> allows the access: spurious                     (fault/cow)
 //!                         own page, its only owner: raise its permission
 //!                         anybody else's, private write: replace it by a copy
+//!                         a copy is about to take its place: wait for that
 //! ```
 //!
 //! Everything here runs under the space's lock held shared. An entry is installed by
@@ -65,7 +66,7 @@ impl AddressSpace {
         let at = At { vma, page, addr, kind, words };
         // From the look for a page to its entry: what an object gives up meanwhile must not come back.
         let _held = maps_of(vma).map(ObjectMaps::hold);
-        let entry = Entry::new(at.slot().load(Ordering::Acquire));
+        let entry = self.replacements.settled(at.slot());
         if entry.is_guard() {
             return Err(Fault::NotMapped(addr).into());
         }

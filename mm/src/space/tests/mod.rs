@@ -11,6 +11,7 @@ mod grow;
 mod model;
 mod objects;
 mod touch;
+mod vcpus;
 
 use super::*;
 use crate::addr::{PAGE_SIZE, VirtAddr};
