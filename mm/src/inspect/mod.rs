@@ -8,6 +8,7 @@ mod counts;
 mod dump;
 mod maps;
 mod pagemap;
+mod reverse;
 mod shown;
 mod smaps;
 mod status;

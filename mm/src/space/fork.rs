@@ -9,9 +9,9 @@ use crate::addr::{PAGE_SIZE, PageRange, TABLE_SPAN, VirtAddr, index};
 use crate::error::{CallResult, Errno};
 use crate::hooks::Invalidation;
 use crate::paging::{Entry, FlushBatch, Leaf, Owner, PageTable};
-use crate::rules::Rule;
+use crate::rmap::SpaceChains;
 use crate::vma::tree::Tree;
-use crate::vma::{AnonId, Lineage, VmFlags, Vma};
+use crate::vma::{VmFlags, Vma};
 
 /// Whether vCPUs may run in a space while it is forked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -45,6 +45,7 @@ impl AddressSpace {
             modes: self.modes.inherited(),
             counters: Arc::default(),
             ahead: Ahead::default(),
+            chains: SpaceChains::default(),
             users: Arc::default(),
         };
         if let Err(error) = self.copy_into(&mut child, vcpus) {
@@ -93,7 +94,7 @@ impl AddressSpace {
             if vma.flags.contains(VmFlags::ACCOUNT) {
                 self.commit(pages)?;
             }
-            let copy = self.child_of(vma);
+            let copy = self.child_of(vma, child)?;
             child.account.add(copy.flags, pages);
             child.link(&copy);
             if let Err(copy) = child.vmas.insert(copy) {
@@ -173,16 +174,11 @@ impl AddressSpace {
     }
 
     /// A VMA as the child gets it.
-    fn child_of(&self, vma: &Vma) -> Vma {
+    fn child_of(&self, vma: &Vma, child: &AddressSpace) -> CallResult<Vma> {
         let mut copy = vma.clone();
         copy.flags.remove(VmFlags::LOCKED_MASK | VmFlags::UFFD);
         copy.set_userfault(None);
-        // Each VMA becomes a branch of its own of the memory's family.
-        let inherited = self.rule(Rule::ForkLineage);
-        let lineage = if inherited { Lineage::Inherited } else { Lineage::Own };
-        let branch = |_: AnonId| self.system.new_anon(lineage);
-        let wiped = vma.flags.contains(VmFlags::WIPEONFORK);
-        copy.set_anon(vma.anon().filter(|_| !wiped).map(branch));
-        copy
+        copy.set_anon(self.branch(vma, child)?);
+        Ok(copy)
     }
 }

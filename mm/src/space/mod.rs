@@ -14,6 +14,7 @@ mod access;
 mod adjust;
 mod advise;
 mod ahead;
+mod anon;
 mod brk;
 mod control;
 mod counters;
@@ -69,6 +70,7 @@ use crate::error::Errno;
 use crate::paging::{Entry, FlushBatch, Others, PageTable};
 use crate::phys::AllocError;
 use crate::promise::{Payer, Promise};
+use crate::rmap::SpaceChains;
 use crate::rules::Rule;
 use crate::sysctl::Claimant;
 use crate::system::System;
@@ -96,6 +98,8 @@ pub struct AddressSpace {
     modes: Modes,
     counters: Arc<Counters>,
     ahead: Ahead,
+    /// What it has of anonymous memory, for the reverse map.
+    chains: SpaceChains,
     /// How many tasks use it ([`SpaceUser`]); 0 before there is any.
     users: Arc<AtomicU64>,
 }
@@ -119,6 +123,7 @@ impl AddressSpace {
             modes: Modes::default(),
             counters: Arc::default(),
             ahead: Ahead::default(),
+            chains: SpaceChains::default(),
             users: Arc::default(),
         })
     }

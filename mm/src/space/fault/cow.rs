@@ -19,6 +19,7 @@ use crate::error::AccessError;
 use crate::hooks::Invalidation;
 use crate::paging::{Access, AccessKind, Entry, FlushBatch, Owner};
 use crate::phys::{Contents, FrameKind};
+use crate::space::anon::run_of;
 use crate::space::protect::entry_access;
 use crate::space::{AddressSpace, PageClass};
 
@@ -42,8 +43,9 @@ impl AddressSpace {
             self.replace(at, entry, entry.with_access(wanted).touched(at.touch()));
             return Ok(());
         }
-        self.prepare_anon(at.vma);
+        self.prepare_anon(at.vma).map_err(|error| no_frame(error, at.addr))?;
         if own && self.is_only_owner(entry) {
+            self.take_over(at.vma, entry);
             self.replace(at, entry, entry.with_access(wanted).touched(at.touch()));
             self.reuse_neighbours(at, wanted);
             return Ok(());
@@ -74,6 +76,7 @@ impl AddressSpace {
         for slot in &at.words[place + 1..place + room] {
             let old = Entry::new(slot.load(Ordering::Acquire));
             if is_shared_own(old) && self.is_only_owner(old) {
+                self.take_over(at.vma, old);
                 let new = old.with_access(access);
                 let _ = slot.compare_exchange(
                     old.raw(),
@@ -100,14 +103,15 @@ impl AddressSpace {
         let mut batch = FlushBatch::new();
         let mut copy = |space: &Self| {
             let mut copied = 0;
-            for slot in &at.words[place..place + room] {
+            for (i, slot) in (0..).zip(&at.words[place..place + room]) {
                 let old = Entry::new(slot.load(Ordering::Acquire));
                 let next = |old| is_shared_own(old) && !space.is_only_owner(old);
                 let fits = if copied == 0 { old == first } else { next(old) };
                 if !fits {
                     break;
                 }
-                match space.copy_one(at, slot, old, &mut batch) {
+                let page = at.page.offset(i * PAGE_SIZE);
+                match space.copy_one(at, page, slot, old, &mut batch) {
                     Ok(()) => copied += 1,
                     // Memory for the page that was asked for: the others can wait.
                     Err(error) if copied == 0 => return Err(error),
@@ -132,6 +136,7 @@ impl AddressSpace {
     fn copy_one(
         &self,
         at: &At<'_>,
+        page: VirtAddr,
         slot: &AtomicU64,
         old: Entry,
         batch: &mut FlushBatch,
@@ -140,9 +145,11 @@ impl AddressSpace {
         let Some(frame) = old.frame() else { return Ok(()) };
         let copy = if frames.kind(frame) == Some(FrameKind::Zero) {
             let fresh = frames.alloc(FrameKind::Anonymous, Contents::Zeroed);
-            fresh.map_err(|error| no_frame(error, at.addr))?
+            let fresh = fresh.map_err(|error| no_frame(error, at.addr))?;
+            self.own_pages(at.vma, page, run_of(fresh));
+            fresh
         } else {
-            self.copy_of(at, frame)?
+            self.copy_of(at, page, frame)?
         };
         let access = entry_access(at.vma.flags, Owner::Process);
         let asked = std::ptr::eq(slot, at.slot());
