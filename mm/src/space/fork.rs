@@ -91,10 +91,11 @@ impl AddressSpace {
     fn copy_vmas(&self, child: &mut AddressSpace) -> CallResult<()> {
         for vma in self.vmas.iter().filter(|vma| !vma.flags.contains(VmFlags::DONTCOPY)) {
             let pages = vma.range().pages();
+            // Before the promise: what the reverse map notes goes with the child, wherever this ends.
+            let copy = self.child_of(vma, child)?;
             if vma.flags.contains(VmFlags::ACCOUNT) {
                 self.commit(pages)?;
             }
-            let copy = self.child_of(vma, child)?;
             child.account.add(copy.flags, pages);
             child.link(&copy);
             if let Err(copy) = child.vmas.insert(copy) {

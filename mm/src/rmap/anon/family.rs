@@ -69,7 +69,11 @@ pub(super) struct Forked<M> {
 impl<M> Family<M> {
     /// Without a root so far.
     pub(super) fn new() -> Self {
-        Family(RwLock::new(Tree { nodes: Vec::with_capacity(1), vacant: Vec::new(), chains_made: 0 }))
+        Family(RwLock::new(Tree {
+            nodes: Vec::with_capacity(1),
+            vacant: Vec::new(),
+            chains_made: 0,
+        }))
     }
 
     /// Makes the root, and the chain of the space in which the memory was first written.
@@ -91,10 +95,7 @@ impl<M> Family<M> {
         self.change(|tree| {
             if let Some(at) = parent.nodes.iter().copied().find(|&at| tree.may_be_taken(at)) {
                 let number = tree.node(at)?.number;
-                return Some(Forked {
-                    chain: tree.link(parent.nodes.clone(), at, mapper),
-                    number,
-                });
+                return Some(Forked { chain: tree.link(parent.nodes.clone(), at, mapper), number });
             }
             let at = tree.next_place()?;
             let number = number(at)?;
@@ -207,12 +208,6 @@ impl<M> Node<M> {
 }
 
 impl<M> Family<M> {
-    /// How many nodes there are.
-    #[cfg(test)]
-    pub(super) fn nodes(&self) -> usize {
-        self.change(|tree| tree.nodes.iter().flatten().count())
-    }
-
     /// Checks what the counts say against the chains that are there.
     ///
     /// # Errors
@@ -226,7 +221,8 @@ impl<M> Family<M> {
             let parents = tree.nodes.iter().flatten().map(|node| node.parent as usize);
             let children = parents.filter(|&parent| parent == at).count();
             let linked = |chain: &Arc<Chain<M>>| {
-                chain.nodes.contains(&node.parent) && chain.nodes.iter().any(|&of| of as usize == at)
+                chain.nodes.contains(&node.parent)
+                    && chain.nodes.iter().any(|&of| of as usize == at)
             };
             let ordered = node.chains.is_sorted_by(|a, b| a.order < b.order);
             let right = (active, children) == (node.active as usize, node.children as usize)

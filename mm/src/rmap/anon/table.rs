@@ -141,7 +141,9 @@ impl AnonVmas {
                 }
             });
             if let ControlFlow::Break(space) = stranger {
-                return Err(format!("anonymous memory {id} is linked to space {space}, which is gone"));
+                return Err(format!(
+                    "anonymous memory {id} is linked to space {space}, which is gone"
+                ));
             }
             if chains == 0 {
                 return Err(format!("anonymous memory {id} is nowhere"));
