@@ -1,6 +1,6 @@
 //! What all address spaces of one machine share: memory, frames, the flush sink and the hooks.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::addr::PageRange;
@@ -10,9 +10,9 @@ use crate::hooks::{Guardian, Invalidation, Observer};
 use crate::paging::{FlushBatch, FlushSink, KernelHalf, TableChange};
 use crate::phys::{Frames, PhysMemory};
 use crate::promise::{Committed, Promise};
+use crate::rmap::AnonVmas;
 use crate::rules::Rules;
 use crate::sysctl::{Claimant, Sysctl};
-use crate::vma::{AnonId, Lineage};
 
 /// How many frames of tables wait for a flush of everything at most: 4 MiB.
 const RETIRED_MOST: u64 = 1024;
@@ -36,7 +36,7 @@ pub struct System {
     /// Tables that were given up and not flushed yet. A leaf lock: nothing is taken under it.
     retired: Mutex<FlushBatch>,
     committed: Committed,
-    next_anon: AtomicU32,
+    anon: AnonVmas,
     next_inode: AtomicU64,
     next_space: AtomicU64,
 }
@@ -57,7 +57,7 @@ impl System {
             rules: Rules::default(),
             retired: Mutex::default(),
             committed: Committed::default(),
-            next_anon: AtomicU32::new(1),
+            anon: AnonVmas::default(),
             next_inode: AtomicU64::new(1),
             next_space: AtomicU64::new(1),
         }
@@ -150,14 +150,10 @@ impl System {
         self.retired.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A new identity for anonymous memory.
-    pub(crate) fn new_anon(&self, lineage: Lineage) -> AnonId {
-        loop {
-            // Wraps past 0 after 2^32 of them.
-            if let Some(id) = AnonId::new(self.next_anon.fetch_add(1, Ordering::Relaxed), lineage) {
-                return id;
-            }
-        }
+    /// The reverse map of anonymous memory.
+    #[must_use]
+    pub fn anon(&self) -> &AnonVmas {
+        &self.anon
     }
 
     /// Promises `pages` more to a process (Linux's `security_vm_enough_memory_mm` and

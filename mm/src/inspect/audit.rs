@@ -20,7 +20,8 @@ use crate::vma::{Lineage, VmFlags};
 /// - nothing is writable that may not be;
 /// - every entry lies in a VMA and allows nothing that the VMA forbids, and its frame is in use;
 /// - the resident counters are the numbers of entries;
-/// - objects that note where they are mapped have noted the VMAs, and nothing else of this space.
+/// - objects that note where they are mapped have noted the VMAs, and nothing else of this space;
+/// - the reverse map of anonymous memory has noted the VMAs that were written to, and nothing else.
 pub fn audit(space: &AddressSpace) -> Result<(), String> {
     space.vmas().audit()?;
     let recounted = Account::recount(space.vmas().iter());
@@ -35,6 +36,7 @@ pub fn audit(space: &AddressSpace) -> Result<(), String> {
         check(uffd == vma.userfault().is_some(), || format!("{vma:?}: flags and userfaultfd"))?;
     }
     audit_objects(space)?;
+    space.chains().audit(space.vmas().iter())?;
     audit_entries(space)
 }
 

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 
 use super::audit;
+use super::reverse::audit_reverse;
 use crate::addr::{Frame, PageRange, VirtAddr};
 use crate::phys::FrameKind;
 use crate::space::AddressSpace;
@@ -15,7 +16,9 @@ use crate::space::AddressSpace;
 /// A sentence about the first invariant that does not hold; beside those of [`audit`]:
 /// - the map count of each frame is the number of entries that name it, in all spaces together; but the
 ///   page of zeros has none;
-/// - each of these entries has a reference.
+/// - each of these entries has a reference;
+/// - the reverse map finds these entries of an anonymous frame, each once, and no others; and what it notes
+///   is of these spaces.
 pub fn audit_all(spaces: &[&AddressSpace]) -> Result<(), String> {
     for space in spaces {
         audit(space)?;
@@ -39,5 +42,5 @@ pub fn audit_all(spaces: &[&AddressSpace]) -> Result<(), String> {
             return Err(format!("{frame:?} has {references} references for {maps} maps"));
         }
     }
-    Ok(())
+    audit_reverse(spaces)
 }

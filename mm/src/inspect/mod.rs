@@ -10,6 +10,7 @@ mod entry;
 mod maps;
 mod page;
 mod pagemap;
+mod reverse;
 mod shown;
 mod smaps;
 mod status;

@@ -1,14 +1,20 @@
-//! The reverse map: from a page of an object to the page-table entries that name it, in all address spaces
-//! (Linux's `mm/rmap.c` and `i_mmap`).
+//! The reverse map: from a page to the page-table entries that name it, in all address spaces (Linux's
+//! `mm/rmap.c`).
 //!
 //! ```text
 //!   VMA ──backing──> object ──> its ObjectMaps ──> (space, addresses, first page) ... ──> page table
+//!   anonymous frame ──> its node in AnonVmas ────> chains: (space, addresses, shift) ... ──> page table
 //! ```
 //!
 //! Who goes this way has no lock of the spaces that it comes to. What keeps it right is in
-//! [`ObjectMaps`], and in [`PageTable::hold_still`](crate::paging::PageTable::hold_still).
+//! [`ObjectMaps`], in [`AnonVmas`], and in
+//! [`PageTable::hold_still`](crate::paging::PageTable::hold_still).
 
+mod anon;
 mod object;
+
+pub(crate) use anon::SpaceChains;
+pub use anon::{AnonVmas, Found};
 
 pub use object::{Copies, Held, ObjectMaps};
 

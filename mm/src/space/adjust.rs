@@ -81,6 +81,9 @@ impl AddressSpace {
         }
         let (end, merged) = result?;
         self.counters.merges.count(merged);
+        if merged.is_some() {
+            self.attach_at(range.start());
+        }
         self.account.remove(old, pages);
         self.account.add(flags, pages);
         Ok(end)
@@ -129,6 +132,10 @@ impl AddressSpace {
         origin: Origin,
     ) {
         self.counters.merges.count(how);
+        if how.is_some() {
+            // Its identity may be that of all now.
+            self.attach_at(range.start());
+        }
         let (Some(before), Some(how), Some(observer)) = (before, how, self.system.observer())
         else {
             return;

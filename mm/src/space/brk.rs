@@ -96,6 +96,8 @@ impl AddressSpace {
         self.counters.merges.count(merged.map(|merged| merged.how));
         if merged.is_none() {
             let _ = self.vmas.insert(vma);
+        } else {
+            self.attach_at(range.start());
         }
         self.tell_mapped(range.start());
         Ok(())

@@ -93,7 +93,7 @@ impl AddressSpace {
     fn install_guards(&self, vma: &Vma, part: PageRange, batch: &mut FlushBatch) -> CallResult<()> {
         if vma.is_anonymous() {
             // Memory with entries of its own has an identity, in Linux too.
-            self.prepare_anon(vma);
+            self.prepare_anon(vma)?;
         }
         let mut tables = part.start().get() & !(TABLE_SPAN - 1);
         while tables < part.end().get() {

@@ -34,6 +34,7 @@ impl AddressSpace {
         batch.put_all(system.frames())?;
         let mut tables = FlushBatch::new();
         self.table.free_user_half(&mut tables);
+        self.chains.clear(system.anon());
         self.vmas.iter().for_each(|vma| self.unlink(vma));
         self.vmas = Tree::new();
         self.account = Account { peak: self.account.peak, ..Account::default() };

@@ -9,9 +9,9 @@ use crate::addr::{PAGE_SIZE, PageRange, TABLE_SPAN, VirtAddr, index};
 use crate::error::{CallResult, Errno};
 use crate::hooks::Invalidation;
 use crate::paging::{Entry, FlushBatch, Leaf, Owner, PageTable, Replacements};
-use crate::rules::Rule;
+use crate::rmap::SpaceChains;
 use crate::vma::tree::Tree;
-use crate::vma::{AnonId, Lineage, VmFlags, Vma};
+use crate::vma::{VmFlags, Vma};
 
 /// Whether vCPUs may run in a space while it is forked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -46,6 +46,7 @@ impl AddressSpace {
             counters: Arc::default(),
             ahead: Ahead::default(),
             replacements: Replacements::default(),
+            chains: SpaceChains::default(),
             users: Arc::default(),
         };
         if let Err(error) = self.copy_into(&mut child, vcpus) {
@@ -94,10 +95,11 @@ impl AddressSpace {
     fn copy_vmas(&self, child: &mut AddressSpace) -> CallResult<()> {
         for vma in self.vmas.iter().filter(|vma| !vma.flags.contains(VmFlags::DONTCOPY)) {
             let pages = vma.range().pages();
+            // Before the promise: what the reverse map notes goes with the child, wherever this ends.
+            let copy = self.child_of(vma, child)?;
             if vma.flags.contains(VmFlags::ACCOUNT) {
                 self.commit(pages)?;
             }
-            let copy = self.child_of(vma);
             child.account.add(copy.flags, pages);
             child.link(&copy);
             if let Err(copy) = child.vmas.insert(copy) {
@@ -180,16 +182,11 @@ impl AddressSpace {
     }
 
     /// A VMA as the child gets it.
-    fn child_of(&self, vma: &Vma) -> Vma {
+    fn child_of(&self, vma: &Vma, child: &AddressSpace) -> CallResult<Vma> {
         let mut copy = vma.clone();
         copy.flags.remove(VmFlags::LOCKED_MASK | VmFlags::UFFD);
         copy.set_userfault(None);
-        // Each VMA becomes a branch of its own of the memory's family.
-        let inherited = self.rule(Rule::ForkLineage);
-        let lineage = if inherited { Lineage::Inherited } else { Lineage::Own };
-        let branch = |_: AnonId| self.system.new_anon(lineage);
-        let wiped = vma.flags.contains(VmFlags::WIPEONFORK);
-        copy.set_anon(vma.anon().filter(|_| !wiped).map(branch));
-        copy
+        copy.set_anon(self.branch(vma, child)?);
+        Ok(copy)
     }
 }

@@ -14,20 +14,28 @@ impl AddressSpace {
         self.number
     }
 
-    /// Tells a VMA's object that the space shows it there. Before there can be entries.
+    /// Tells a VMA's object that the space shows it there, and the reverse map where its own pages may be.
+    /// Before there can be entries.
     pub(super) fn link(&self, vma: &Vma) {
         if let Some(maps) = maps_of(vma) {
-            let (table, counters) = (Arc::clone(&self.table), Arc::clone(&self.counters));
-            let mapper = Mapper { number: self.number, table, counters };
-            maps.add(&mapper, vma.range(), vma.pgoff);
+            maps.add(&self.mapper(), vma.range(), vma.pgoff);
         }
+        self.chains.attach(vma);
     }
 
-    /// Tells a VMA's object that the space does not show it there any more. The entries are gone.
+    /// Tells a VMA's object that the space does not show it there any more, and the reverse map that none of
+    /// its pages is there. The entries are gone.
     pub(super) fn unlink(&self, vma: &Vma) {
         if let Some(maps) = maps_of(vma) {
             maps.remove(self.number, vma.range());
         }
+        self.chains.detach(self.system.anon(), vma);
+    }
+
+    /// What the reverse map has to know of the space.
+    pub(super) fn mapper(&self) -> Mapper {
+        let (table, counters) = (Arc::clone(&self.table), Arc::clone(&self.counters));
+        Mapper { number: self.number, table, counters }
     }
 
     /// Keeps the page at `addr`, if it is an object's or a copy of it: other spaces may take those away.

@@ -15,6 +15,7 @@ mod adjust;
 mod advise;
 mod age;
 mod ahead;
+mod anon;
 mod brk;
 mod control;
 mod counters;
@@ -70,6 +71,7 @@ use crate::error::Errno;
 use crate::paging::{Entry, FlushBatch, Others, PageTable, Replacements};
 use crate::phys::AllocError;
 use crate::promise::{Payer, Promise};
+use crate::rmap::SpaceChains;
 use crate::rules::Rule;
 use crate::sysctl::Claimant;
 use crate::system::System;
@@ -99,6 +101,8 @@ pub struct AddressSpace {
     ahead: Ahead,
     /// Pages that take the place of others while vCPUs run.
     replacements: Replacements,
+    /// What it has of anonymous memory, for the reverse map.
+    chains: SpaceChains,
     /// How many tasks use it ([`SpaceUser`]); 0 before there is any.
     users: Arc<AtomicU64>,
 }
@@ -123,6 +127,7 @@ impl AddressSpace {
             counters: Arc::default(),
             ahead: Ahead::default(),
             replacements: Replacements::default(),
+            chains: SpaceChains::default(),
             users: Arc::default(),
         })
     }

@@ -92,6 +92,9 @@ impl AddressSpace {
         let (range, flags) = (vma.range(), vma.flags);
         let bare = flags.difference(VmFlags::LOCKED_MASK);
         let forget = range == old && range.start() != merged;
+        if forget {
+            self.chains.detach(self.system.anon(), vma);
+        }
         self.vmas.update(range.start(), |vma| {
             vma.flags = bare;
             if forget {

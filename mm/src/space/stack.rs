@@ -73,8 +73,9 @@ impl AddressSpace {
             return Err(refused.into());
         }
         // Before the limits, and kept if they refuse: so does Linux.
-        self.prepare_anon(above);
-        let refuse = grown > above.pgoff
+        let prepared = self.prepare_anon(above);
+        let refuse = prepared.is_err()
+            || grown > above.pgoff
             || !self.may_expand(flags, grown)
             || new.len() > self.limits.stack.soft
             || !self.may_lock(flags, grown << PAGE_SHIFT)
@@ -89,6 +90,7 @@ impl AddressSpace {
         // The key of the tree is the start, so a VMA that grows down is taken out and put back.
         if let Some(mut vma) = self.vmas.remove(old.start()) {
             vma.resize(new);
+            self.chains.attach(&vma);
             let _ = self.vmas.insert(vma);
             self.account.add(flags, grown);
             self.counters.faults.stack_growth.fetch_add(1, Ordering::Relaxed);

@@ -11,8 +11,9 @@ use crate::addr::{PAGE_SHIFT, PageRange, VirtAddr, low_half};
 use crate::backing::Backing;
 use crate::error::Errno;
 
-/// Which anonymous memory a VMA's written pages belong to (Linux's `anon_vma`). Two VMAs merge only
-/// if they agree, or one of them was never written to.
+/// Which anonymous memory a VMA's written pages belong to (Linux's `anon_vma`): a node of the reverse map
+/// ([`AnonVmas`](crate::rmap::AnonVmas)). Two VMAs merge only if they agree, or one of them was never
+/// written to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct AnonId {
     number: std::num::NonZeroU32,
@@ -34,6 +35,16 @@ impl AnonId {
     #[must_use]
     pub fn new(number: u32, lineage: Lineage) -> Option<Self> {
         std::num::NonZeroU32::new(number).map(|number| AnonId { number, lineage })
+    }
+
+    /// The identity of a node of the reverse map.
+    pub(crate) fn of(number: std::num::NonZeroU32, lineage: Lineage) -> Self {
+        AnonId { number, lineage }
+    }
+
+    /// The number of its node in the reverse map.
+    pub(crate) fn number(self) -> u32 {
+        self.number.get()
     }
 
     /// Whether it came by fork.

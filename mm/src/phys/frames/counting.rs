@@ -137,6 +137,24 @@ impl Frames {
         self.record(frame, |records, slot| records.set_owner(slot, owner));
     }
 
+    /// [`set_owner`](Self::set_owner) of all frames of a run: the first has this index, the next ones the next.
+    pub fn set_owners(&self, run: FrameRun, owner: ReverseOwner) {
+        let mut index = owner.index;
+        for (block, slots) in blocks_of(run) {
+            let Some(records) = self.records.find(block) else { return };
+            for slot in slots {
+                records.set_owner(slot, ReverseOwner { index, ..owner });
+                index = index.wrapping_add(1);
+            }
+        }
+    }
+
+    /// Gives a frame's page to another owner, where it has the same index. Who asks meanwhile finds the one or
+    /// the other: the entries must be found through both.
+    pub fn move_owner(&self, frame: Frame, id: u32) {
+        self.record(frame, |records, slot| records.move_owner(slot, id));
+    }
+
     /// Where the reverse map finds the entries of a frame, to which the caller holds a reference. `None`
     /// for one that was never mapped.
     #[must_use]

@@ -130,6 +130,14 @@ impl Records {
         self.index[slot].store(owner.index | OWNED, Ordering::Release);
     }
 
+    /// Says that the frame is found at the same index of another memory from now on.
+    pub(super) fn move_owner(&self, slot: usize, id: u32) {
+        // Mostly it is: then the line stays clean.
+        if self.owner[slot].load(Ordering::Relaxed) != id {
+            self.owner[slot].store(id, Ordering::Relaxed);
+        }
+    }
+
     /// Where the reverse map finds the frame.
     pub(super) fn owner(&self, slot: usize) -> Option<ReverseOwner> {
         let index = self.index[slot].load(Ordering::Acquire);

@@ -1,15 +1,17 @@
 //! A starting state: the VMAs that `/proc/PID/maps` showed, and what it does not show.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use super::object::LONG_ENOUGH;
 use super::{Linux, Task};
 use crate::addr::{Frame, PAGE_SHIFT, PageRange, VirtAddr};
 use crate::backing::{Backing, BackingError, BackingName, FileMode, OpenFile, Placement};
-use crate::error::{Broken, CallResult, Errno};
+use crate::error::{CallResult, Errno};
 use crate::promise::Payer;
 use crate::replay::trace::{AnonOrigin, MapLine};
+use crate::space::AddressSpace;
 use crate::vma::{AnonId, Lineage, VmFlags, Vma};
 
 /// The kernel's own pages in a program, such as the vDSO.
@@ -88,13 +90,19 @@ impl Linux {
                 "[stack]" => space.set_start_stack(VirtAddr::new(range.end().get() - 1)),
                 _ => {}
             }
-            let vma = self.vma_of(line, range, &mut known)?;
+            let vma = self.vma_of(&space, line, range, &mut known)?;
             space.adopt(vma)?;
         }
         Ok(())
     }
 
-    fn vma_of(&self, line: &MapLine, range: PageRange, known: &mut Known) -> Result<Vma, Broken> {
+    fn vma_of(
+        &self,
+        space: &AddressSpace,
+        line: &MapLine,
+        range: PageRange,
+        known: &mut Known,
+    ) -> CallResult<Vma> {
         let flags = match &line.hidden.flags {
             Some(names) => names
                 .0
@@ -115,14 +123,13 @@ impl Linux {
         let private_writable = flags.contains(VmFlags::WRITE) && vma.is_private();
         let anon = match line.hidden.anon {
             Some(AnonOrigin::None) => None,
-            Some(AnonOrigin::Inherited(family)) => Some(
-                *known
-                    .families
-                    .entry(family)
-                    .or_insert_with(|| self.system.new_anon(Lineage::Inherited)),
-            ),
-            Some(AnonOrigin::Own) => Some(self.system.new_anon(Lineage::Own)),
-            None => private_writable.then(|| self.system.new_anon(Lineage::Own)),
+            Some(AnonOrigin::Inherited(family)) => Some(match known.families.entry(family) {
+                Entry::Occupied(known) => *known.get(),
+                Entry::Vacant(unknown) => *unknown.insert(space.new_anon(Lineage::Inherited)?),
+            }),
+            Some(AnonOrigin::Own) => Some(space.new_anon(Lineage::Own)?),
+            None if private_writable => Some(space.new_anon(Lineage::Own)?),
+            None => None,
         };
         vma.set_anon(anon);
         Ok(vma)

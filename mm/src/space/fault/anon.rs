@@ -1,5 +1,4 @@
-//! Anonymous memory that was never touched (Linux's `do_anonymous_page`), and the identity that its first
-//! write gives it (`anon_vma_prepare`).
+//! Anonymous memory that was never touched (Linux's `do_anonymous_page`).
 //!
 //! A read gets the page of zeros, which all address spaces share; a write gets a frame of its own. Where
 //! a program goes on page by page, the next pages come along, unseen until they are touched: see
@@ -12,17 +11,15 @@ use crate::addr::{Frame, PAGE_SIZE, PageRange, TABLE_SPAN, VirtAddr, index};
 use crate::error::AccessError;
 use crate::paging::{Access, AccessKind, Entry, Owner, Touch};
 use crate::phys::{Contents, FrameKind, Marks};
-use crate::rules::Rule;
 use crate::space::AddressSpace;
-use crate::vma::merge::may_share;
-use crate::vma::{Lineage, VmFlags, Vma};
+use crate::vma::VmFlags;
 
 impl AddressSpace {
     pub(super) fn anonymous_fault(&self, at: &At<'_>) -> Result<(), AccessError> {
         let written = at.kind == AccessKind::Write;
         // Memory that is only read has no identity yet: the first write gives it one.
         if written || self.would_be_huge(at) {
-            self.prepare_anon(at.vma);
+            self.prepare_anon(at.vma).map_err(|error| no_frame(error, at.addr))?;
         }
         let wanted = self.empty_run(at);
         let pages = if written { self.fresh_pages(at, wanted)? } else { self.zeros(at, wanted)? };
@@ -64,6 +61,11 @@ impl AddressSpace {
             .frames()
             .alloc_run(FrameKind::Anonymous, Contents::Zeroed, wanted)
             .map_err(|error| no_frame(error, at.addr))?;
+        let lowest = match at.way() {
+            Way::Up => at.page,
+            Way::Down => VirtAddr::new(at.page.get() - (run.count - 1) * PAGE_SIZE),
+        };
+        self.own_pages(at.vma, lowest, run);
         let access = at.vma.flags.page_access();
         for i in 0..run.count {
             // Downwards too, frames ascend with addresses: neighbours are flushed as one run.
@@ -118,19 +120,5 @@ impl AddressSpace {
             && self.modes.thp_disabled == 0
             && span.is_some_and(|span| at.vma.range().covers(span))
             && at.words.iter().all(|word| absent(word.load(Ordering::Relaxed)))
-    }
-
-    /// Gives a VMA that is about to get its first own page the identity of its anonymous memory; a
-    /// neighbour's where the two could be one VMA but for it (`find_mergeable_anon_vma`).
-    pub(in crate::space) fn prepare_anon(&self, vma: &Vma) {
-        if vma.anon().is_some() || !self.rule(Rule::Identity) {
-            return;
-        }
-        let right = self.vmas.get(vma.range().end()).filter(|next| may_share(vma, next));
-        let left = self.vmas.prev(vma.range().start()).filter(|prev| may_share(prev, vma));
-        let own = |vma: &Vma| vma.anon().filter(|id| id.lineage() == Lineage::Own);
-        let neighbour = right.and_then(own).or_else(|| left.and_then(own));
-        let neighbour = neighbour.filter(|_| self.rule(Rule::IdentityReuse));
-        vma.adopt_anon(neighbour.unwrap_or_else(|| self.system.new_anon(Lineage::Own)));
     }
 }

@@ -10,6 +10,7 @@ use crate::error::{AccessError, Fault};
 use crate::paging::{Access, AccessKind, Entry, Owner, Touch};
 use crate::phys::{Contents, FrameKind, Marks};
 use crate::space::AddressSpace;
+use crate::space::anon::run_of;
 use crate::space::protect::entry_access;
 
 /// How many pages of a file one fault maps, aligned (Linux's `fault_around_bytes`, 64 KiB).
@@ -24,7 +25,7 @@ impl AddressSpace {
         let copies = at.kind == AccessKind::Write && at.vma.is_private();
         if copies {
             // Before the backing is asked, so also where it has no such page (`do_cow_fault`).
-            self.prepare_anon(at.vma);
+            self.prepare_anon(at.vma).map_err(|error| no_frame(error, at.addr))?;
         }
         let access = entry_access(at.vma.flags, Owner::Backing);
         let frame = match self.backing_page(at, backing, at.page) {
@@ -39,7 +40,7 @@ impl AddressSpace {
         };
         let faults = &self.counters.faults;
         if copies {
-            let copied = self.copy_of(at, frame);
+            let copied = self.copy_of(at, at.page, frame);
             self.system.frames().put(frame)?;
             let access = entry_access(at.vma.flags, Owner::Process);
             let entry = Entry::leaf(copied?, Owner::Process, access, at.touch());
@@ -101,13 +102,19 @@ impl AddressSpace {
         })
     }
 
-    /// A frame of the process's own with the bytes of another.
-    pub(super) fn copy_of(&self, at: &At<'_>, from: Frame) -> Result<Frame, AccessError> {
+    /// A frame of the process's own with the bytes of another, to be its page at `page`.
+    pub(super) fn copy_of(
+        &self,
+        at: &At<'_>,
+        page: VirtAddr,
+        from: Frame,
+    ) -> Result<Frame, AccessError> {
         let frames = self.system.frames();
         let frame = frames
             .alloc(FrameKind::Anonymous, Contents::Any)
             .map_err(|error| no_frame(error, at.addr))?;
         frames.memory().copy(from, frame);
+        self.own_pages(at.vma, page, run_of(frame));
         Ok(frame)
     }
 }

@@ -19,6 +19,7 @@ use crate::error::{AccessError, Broken};
 use crate::hooks::Invalidation;
 use crate::paging::{Access, AccessKind, Entry, FlushBatch, Others, Owner};
 use crate::phys::{Contents, FrameKind, Marks};
+use crate::space::anon::run_of;
 use crate::space::protect::entry_access;
 use crate::space::{AddressSpace, PageClass};
 use crate::vma::VmFlags;
@@ -46,8 +47,9 @@ impl AddressSpace {
             self.replace(at, entry, entry.with_access(wanted).touched(at.touch()));
             return Ok(());
         }
-        self.prepare_anon(at.vma);
+        self.prepare_anon(at.vma).map_err(|error| no_frame(error, at.addr))?;
         if own && self.is_only_owner(entry) {
+            self.take_over(at.vma, entry);
             self.replace(at, entry, entry.with_access(wanted).touched(at.touch()));
             self.reuse_neighbours(at, wanted);
             return Ok(());
@@ -78,6 +80,7 @@ impl AddressSpace {
         for slot in &at.words[place + 1..place + room] {
             let old = Entry::new(slot.load(Ordering::Acquire));
             if is_shared_own(old) && self.is_only_owner(old) {
+                self.take_over(at.vma, old);
                 let new = old.with_access(access);
                 let _ = slot.compare_exchange(
                     old.raw(),
@@ -125,14 +128,14 @@ impl AddressSpace {
         // Those whose old translations have to be gone first.
         let mut waiting = Vec::new();
         let mut copied = 0;
-        for slot in &at.words[place..place + room] {
+        for (i, slot) in (0..).zip(&at.words[place..place + room]) {
             let old = Entry::new(slot.load(Ordering::Acquire));
             let next = |old| is_shared_own(old) && !self.is_only_owner(old) && !self.is_lazy(old);
             let fits = if copied == 0 { old == first } else { next(old) };
             if !fits {
                 break;
             }
-            let copy = match self.copy_one(at, slot, old) {
+            let copy = match self.copy_one(at, at.page.offset(i * PAGE_SIZE), slot, old) {
                 Ok(copy) => copy,
                 // Memory for the page that was asked for: the others can wait.
                 Err(error) if copied == 0 => return Err(error),
@@ -156,26 +159,28 @@ impl AddressSpace {
     fn copy_one<'a>(
         &self,
         at: &At<'_>,
+        page: VirtAddr,
         slot: &'a AtomicU64,
         old: Entry,
     ) -> Result<Copied<'a>, AccessError> {
         let frames = self.system.frames();
-        let copy = match old.frame() {
-            Some(frame) if frames.kind(frame) != Some(FrameKind::Zero) => {
-                self.copy_of(at, frame)?
-            }
-            _ => frames
-                .alloc(FrameKind::Anonymous, Contents::Zeroed)
-                .map_err(|error| no_frame(error, at.addr))?,
+        let shared = old.frame().filter(|&frame| frames.kind(frame) != Some(FrameKind::Zero));
+        let copy = if let Some(frame) = shared {
+            self.copy_of(at, page, frame)?
+        } else {
+            let fresh = frames.alloc(FrameKind::Anonymous, Contents::Zeroed);
+            let fresh = fresh.map_err(|error| no_frame(error, at.addr))?;
+            self.own_pages(at.vma, page, run_of(fresh));
+            fresh
         };
         if at.vma.flags.contains(VmFlags::DROPPABLE) {
             frames.mark(copy, Marks::LAZY);
         }
         let access = entry_access(at.vma.flags, Owner::Process);
         let asked = std::ptr::eq(slot, at.slot());
-        if !asked {
+        if let Some(shared) = shared.filter(|_| !asked) {
             // To all who look it is still the page that it was.
-            frames.mark(copy, frames.marks(frame));
+            frames.mark(copy, frames.marks(shared));
         }
         // A page that was accessed will be again: then the hardware need not find out.
         let touched = if asked { old.asked_for().touched(at.touch()) } else { old.recalled() };

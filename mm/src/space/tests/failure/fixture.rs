@@ -29,6 +29,8 @@ pub(super) enum Kind {
     Vmas,
     /// A frame, for a page or a table.
     Frame,
+    /// A node and a chain of the reverse map, for memory that is written for the first time or forked.
+    Anon,
     /// A promise of memory (`security_vm_enough_memory`).
     Promise,
     /// A mapping, by the guardian (`security_mmap_file`).
@@ -38,13 +40,13 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    pub(super) const ALL: [Kind; 5] =
-        [Kind::Vmas, Kind::Frame, Kind::Promise, Kind::Map, Kind::Address];
+    pub(super) const ALL: [Kind; 6] =
+        [Kind::Vmas, Kind::Frame, Kind::Anon, Kind::Promise, Kind::Map, Kind::Address];
 
     /// What the call says then.
     pub(super) fn errno(self) -> Errno {
         match self {
-            Kind::Vmas | Kind::Frame | Kind::Promise => Errno::ENOMEM,
+            Kind::Vmas | Kind::Frame | Kind::Anon | Kind::Promise => Errno::ENOMEM,
             Kind::Map | Kind::Address => Errno::EACCES,
         }
     }
@@ -170,6 +172,7 @@ impl Fixture {
         match kind {
             Kind::Vmas => then(&self.m.space.look().system().vma_failures),
             Kind::Frame => then(self.m.frames.failures()),
+            Kind::Anon => then(&self.m.space.look().system().anon().failures),
             Kind::Promise => then(&self.vetoes.promises),
             Kind::Map => then(&self.vetoes.maps),
             Kind::Address => then(&self.vetoes.addresses),
@@ -185,6 +188,7 @@ impl Fixture {
         let stats = m.frames.stats();
         assert_eq!((stats.pages, stats.tables), (0, 0), "frames are left after the end");
         assert_eq!(system.committed(), 0, "promises are left after the end");
+        assert_eq!(system.anon().nodes(), 0, "the reverse map is not empty after the end");
     }
 }
 

@@ -40,6 +40,8 @@ pub(super) struct Snapshot {
     pub(super) committed: u64,
     /// Frames in use for pages, on the whole machine.
     pub(super) frames: u64,
+    /// Nodes of the reverse map, on the whole machine.
+    pub(super) nodes: usize,
 }
 
 /// Numbers things as they first appear.
@@ -83,6 +85,7 @@ impl Snapshot {
             brk: space.layout().brk,
             committed: space.system().committed(),
             frames: space.system().frames().stats().pages - unseen(space),
+            nodes: space.system().anon().nodes(),
         }
     }
 
@@ -90,6 +93,7 @@ impl Snapshot {
     pub(super) fn without_identities(&self) -> Self {
         let mut bare = self.clone();
         bare.vmas.iter_mut().for_each(|vma| vma.anon = None);
+        bare.nodes = 0;
         bare
     }
 

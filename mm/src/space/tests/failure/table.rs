@@ -50,6 +50,11 @@ impl Case {
         self.on(Kind::Frame, &[(Told::Nothing, Leaves::Vmas)])
     }
 
+    /// [`without_pages`](Self::without_pages), of memory that was never written to.
+    fn without_first_pages(self) -> Self {
+        self.without_pages().on(Kind::Anon, &[(Told::Nothing, Leaves::Vmas)])
+    }
+
     /// VMA by VMA: what is before the one that failed is changed.
     fn in_parts(self, errno: Errno) -> Self {
         self.on(Kind::Vmas, &[(Told::Errno(errno), Leaves::Part)])
@@ -111,12 +116,12 @@ fn maps() -> Vec<Case> {
             addr(f.map(2, 14, MapType::Shared, Some(f.memfd.clone())))
         }),
         case("mmap populated", |f| mmap(f, 1000, 40, RW, MapFlags::FIXED | MapFlags::POPULATE))
-            .without_pages(),
+            .without_first_pages(),
         case("mmap locked", |f| mmap(f, 1000, 40, RW, MapFlags::FIXED | MapFlags::LOCKED))
-            .without_pages(),
+            .without_first_pages(),
         case("mmap after MCL_FUTURE", move |f| mmap(f, 0, 4, RW, none))
             .after(lock_future)
-            .without_pages(),
+            .without_first_pages(),
     ]
 }
 
@@ -221,7 +226,7 @@ fn heap() -> Vec<Case> {
             .on(Kind::Vmas, &stays)
             .on(Kind::Address, &stays)
             .on(Kind::Promise, &stays)
-            .without_pages(),
+            .without_first_pages(),
         case("the stack of a program", |f| {
             let stack = f.m.space.change().map_stack(page(9000), 4096, Exec::Allowed);
             addr(stack.map(PageRange::start))
@@ -328,7 +333,7 @@ fn locks() -> Vec<Case> {
         case("munlock of a VMA", unlock(30, 4)),
         case("mlockall of what is there", lock_all(1))
             .on(Kind::Vmas, &all_the_same)
-            .without_pages()
+            .without_first_pages()
             .on(Kind::Promise, &[(Told::Nothing, Leaves::Vmas)]),
         case("mlockall of what comes", lock_all(2)),
         case("munlockall", |f| {
@@ -388,12 +393,16 @@ fn faults() -> Vec<Case> {
     let deep = STACK_TOP - (1 << 20);
     vec![
         case("a read of untouched memory", fault(10, read)).on(Kind::Frame, &killed),
-        case("a write to untouched memory", fault(10, write)).on(Kind::Frame, &unseen),
+        case("a write to untouched memory", fault(10, write))
+            .on(Kind::Anon, &killed)
+            .on(Kind::Frame, &unseen),
         case("a write in new tables", fault(1 << 21, write))
             .after(|f| drop(map_at(&f.m, 1 << 21, 1, RW)))
+            .on(Kind::Anon, &killed)
             .on(Kind::Frame, &unseen),
         case("a write to memory that was read", fault(10, write))
             .after(|f| assert_eq!(f.m.load(page(10)).unwrap(), 0))
+            .on(Kind::Anon, &killed)
             .on(Kind::Frame, &unseen),
         case("a read of shared memory", fault(200, read))
             .after(map_shared)
@@ -407,6 +416,7 @@ fn faults() -> Vec<Case> {
         case("a read of a file", fault(200, read)).after(map_file).on(Kind::Frame, &around),
         case("a write to a file's page", fault(200, write))
             .after(map_file)
+            .on(Kind::Anon, &killed)
             .on(Kind::Frame, &unseen),
         case("a write to a file's page that was read", fault(18, write)).on(Kind::Frame, &unseen),
         case("a write below the stack", move |f| {
@@ -415,6 +425,7 @@ fn faults() -> Vec<Case> {
         .on(Kind::Promise, &[(Told::NotMapped, Leaves::Unseen)])
         .on(Kind::Frame, &[(Told::OutOfMemory, Leaves::Vmas)]),
         case("the host writes", |f| touched(f.m.space.write(page(10), &[1; 16384])))
+            .on(Kind::Anon, &killed)
             .on(Kind::Frame, &[(Told::OutOfMemory, Leaves::Part)]),
         case("the host reads", |f| touched(f.m.space.read(page(10), &mut [0; 16384])))
             .on(Kind::Frame, &[(Told::OutOfMemory, Leaves::Part)]),

@@ -298,7 +298,7 @@ proptest! {
         let mut model = Plain::new();
         for step in &steps {
             apply(&m, &mut model, step);
-            audit(&m.space.look()).unwrap();
+            audit_all(&[&m.space.look()]).unwrap();
             check_pages(&m, &model);
         }
         check_bytes(&m, &model);
