@@ -43,26 +43,14 @@ impl AddressSpace {
         Ok(())
     }
 
-    /// [`populate_part`](Self::populate_part) for a call that cannot wait for a userfaultfd: it stops where
-    /// one would be asked for a page.
-    ///
-    /// # Errors
-    /// [`Broken`] only.
-    pub(super) fn populate_unserved(
-        &self,
-        vma: &Vma,
-        part: PageRange,
-    ) -> Result<Option<Fault>, Broken> {
-        let waits = |page: &VirtAddr| {
-            let asked_for = match &vma.backing {
-                Some(backing) if backing.is_resident(vma.page_index(*page)) => VmFlags::UFFD_MINOR,
-                _ => VmFlags::UFFD_MISSING,
-            };
-            vma.flags.contains(asked_for) && self.entry_at(*page).frame().is_none()
+    /// Whether a userfaultfd would be asked for a page. It serves accesses by the program alone
+    /// (`UFFD_USER_MODE_ONLY`), so that bringing the page in fails (`handle_userfault`).
+    fn is_for_userfaultfd(&self, vma: &Vma, page: VirtAddr) -> bool {
+        let asked_for = match &vma.backing {
+            Some(backing) if backing.is_resident(vma.page_index(page)) => VmFlags::UFFD_MINOR,
+            _ => VmFlags::UFFD_MISSING,
         };
-        let end = pages(part).find(waits).unwrap_or(part.end());
-        let served = PageRange::new(part.start(), end);
-        served.map_or(Ok(None), |served| self.populate_part(vma, served))
+        vma.flags.contains(asked_for) && self.entry_at(page).frame().is_none()
     }
 
     fn entry_at(&self, page: VirtAddr) -> Entry {
@@ -86,7 +74,7 @@ impl AddressSpace {
         let private_writable = vma.flags.contains(VmFlags::WRITE) && vma.is_private();
         let kind = if private_writable { AccessKind::Write } else { AccessKind::Read };
         for page in pages(part) {
-            match self.populate_page(page, kind) {
+            match self.populate_page(vma, page, kind) {
                 Ok(Resolved::Done) => {}
                 Ok(Resolved::NeedsGrowth) => return Ok(Some(Fault::NotMapped(page))),
                 Err(AccessError::Fault(fault)) => return Ok(Some(fault)),
@@ -98,7 +86,15 @@ impl AddressSpace {
 
     /// One page, as `get_user_pages` has it: what is there is not faulted in, and the page remembers what
     /// the entry then does not tell (`follow_page_pte` with `FOLL_TOUCH`).
-    fn populate_page(&self, page: VirtAddr, kind: AccessKind) -> Result<Resolved, AccessError> {
+    fn populate_page(
+        &self,
+        vma: &Vma,
+        page: VirtAddr,
+        kind: AccessKind,
+    ) -> Result<Resolved, AccessError> {
+        if self.is_for_userfaultfd(vma, page) {
+            return Err(Fault::NoBacking(page).into());
+        }
         let needed = match kind {
             AccessKind::Write => Access::WRITE,
             AccessKind::Read | AccessKind::Execute => Access::READ,
@@ -137,7 +133,7 @@ impl AddressSpace {
             }
             let part = PageRange::new(at, stop).ok_or(Errno::ENOMEM)?;
             for page in pages(part) {
-                match self.populate_page(page, kind) {
+                match self.populate_page(vma, page, kind) {
                     Ok(_) => {}
                     Err(AccessError::Fault(Fault::OutOfMemory(_))) => {
                         return Err(Errno::ENOMEM.into());

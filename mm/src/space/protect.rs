@@ -161,7 +161,7 @@ impl AddressSpace {
             && old & (VmFlags::WRITE | VmFlags::SHARED | VmFlags::LOCKED) == VmFlags::LOCKED;
         if becomes_writable && let Some(vma) = self.vmas.find_exact(range.start()) {
             // Locked memory shall not fault when it is written.
-            let _ = self.populate_unserved(vma, range)?;
+            let _ = self.populate_part(vma, range)?;
         }
         if let Some(observer) = self.system.observer()
             && let Some(vma) = self.vmas.find_exact(range.start())

@@ -34,6 +34,7 @@ pub fn trials() -> Vec<Trial> {
         ("a_denied_fetch_accesses_no_page_that_is_there", fetch_denied),
         ("mlock_leaves_a_childs_entries_as_they_are", locked_in_the_child),
         ("mprotect_brings_in_no_page_that_a_userfaultfd_is_asked_for", asked_of_userfaultfd),
+        ("a_locked_map_that_grows_asks_no_userfaultfd", grown_for_userfaultfd),
         ("a_copy_made_ahead_is_known_by_what_the_page_was", copied_ahead),
         ("copies_of_pages_past_a_files_end_go_with_it", past_the_end),
     ];
@@ -159,6 +160,13 @@ fn asked_of_userfaultfd() -> Deeds {
     let register = Deed::Uffd(3, A, PAGE, 1);
     let none = mmap(1, 0, PRIVATE | ANONYMOUS, -1);
     of_one([Deed::Userfault(3), none, lock, register, protect(0, 3)])
+}
+
+fn grown_for_userfaultfd() -> Deeds {
+    let lock = Deed::Call(M::Mlock { addr: at(0), len: PAGE });
+    let (addr, new_addr) = (at(0), VirtAddr::ZERO);
+    let grow = M::Mremap { addr, old_len: PAGE, new_len: 3 * PAGE, flags: 1, new_addr };
+    of_one([Deed::Userfault(3), own(1), lock, Deed::Uffd(3, A, PAGE, 1), Deed::Call(grow)])
 }
 
 fn copied_ahead() -> Deeds {

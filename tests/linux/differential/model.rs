@@ -240,13 +240,13 @@ pub struct Model {
     userfault: Arc<Userfault>,
     /// Whether the host has swap.
     swap: Swap,
-    /// Pages may have gone to the host's swap: what is resident is up to it then.
+    /// Pages may have gone that stay on our side, or the other way round.
     paged_out: bool,
     /// Linux may have huge pages, which are not modelled yet.
     huge: bool,
-    /// Memory may have been locked, and processes made.
+    /// Memory may have been locked, and some given up lazily: not what is locked, which is not modelled.
     locked: bool,
-    forked: bool,
+    given_up: bool,
     /// Where the kernel's own pages begin.
     top: u64,
 }
@@ -288,7 +288,7 @@ impl Model {
             paged_out: false,
             huge: false,
             locked: false,
-            forked: false,
+            given_up: false,
             top: start.top(),
         })
     }
@@ -324,7 +324,7 @@ impl Model {
             Err(CallError::Broken(broken)) => Err(Failed::from(broken.to_string())),
         };
         if matches!(act.deed, Deed::Call(M::Madvise { advice: 21, .. })) {
-            self.paged_out |= self.swap == Swap::Some;
+            self.paged_out |= self.swap == Swap::Some || self.locked && self.given_up;
         }
         const MAP_LOCKED: u64 = libc::MAP_LOCKED as u64;
         match &act.deed {
@@ -332,7 +332,7 @@ impl Model {
                 self.locked = true
             }
             Deed::Call(M::Mmap { flags, .. }) if flags & MAP_LOCKED != 0 => self.locked = true,
-            Deed::Fork(_) => self.forked = true,
+            Deed::Call(M::Madvise { advice: 8, .. }) => self.given_up = true,
             _ => {}
         }
         match &act.deed {
@@ -467,7 +467,7 @@ impl Model {
         let all =
             space.vmas().iter().zip(inspect::smaps(&space)).filter(|_| !self.residency_is_open());
         let faults = self.faults();
-        let locks = if self.locked && self.forked { Locks::Others } else { Locks::Own };
+        let locks = if self.locked { Locks::Some } else { Locks::None };
         all.map(|(vma, entry)| Sizes::of(&entry, vma.backing.as_deref(), faults, locks))
             .filter(|sizes| generate::is_changeable(&sizes.range, self.top))
             .collect()

@@ -3,7 +3,7 @@
 //! | line | compared |
 //! |---|---|
 //! | Anonymous | always |
-//! | LazyFree | where no process has memory of another that may be locked: Linux gives up no page that anybody has locked |
+//! | LazyFree | as long as nothing was locked: Linux gives up no page that anybody has locked, or left locked by a move |
 //! | Rss | but for regular files: how far Linux reads ahead and maps around is its own affair |
 //! | Pss, Locked, clean and dirty | the same, and where faults bring in one page: a page copied ahead of a write is nobody else's any more |
 //! | Referenced | as Pss, and between bounds: Linux forgets that a page was used otherwise than through its entries when it moves it between its lists |
@@ -26,13 +26,13 @@ pub enum Faults {
     Several,
 }
 
-/// Whether a process may have locked a page of another's.
+/// Whether memory may have been locked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Locks {
-    /// None has.
-    Own,
-    /// Somebody may have.
-    Others,
+    /// None was.
+    None,
+    /// Some may have been.
+    Some,
 }
 
 /// Of one VMA, in kB.
@@ -87,7 +87,7 @@ impl Sizes {
         let lines = SIZES.iter().zip(self.lines).zip(vma.sizes);
         let alike = |(&name, ours): (&&str, u64), theirs: u64| match name {
             "Anonymous" => ours == theirs,
-            "LazyFree" if self.locks == Locks::Others => theirs <= ours,
+            "LazyFree" if self.locks == Locks::Some => theirs <= ours,
             "LazyFree" => ours == theirs,
             _ if self.of_file => true,
             "Rss" => ours == theirs,

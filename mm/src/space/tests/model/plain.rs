@@ -276,7 +276,7 @@ fn follow(page: &mut Page, advice: Advice) -> Answer {
             return Err(Errno::EINVAL);
         }
         Advice::Free | Advice::WipeOnFork if shared => return Err(Errno::EINVAL),
-        Advice::DontNeed | Advice::DontNeedLocked | Advice::Free => page.byte = 0,
+        Advice::DontNeed | Advice::DontNeedLocked => page.byte = 0,
         Advice::GuardInstall => (page.byte, page.guarded) = (0, true),
         Advice::GuardRemove => page.guarded = false,
         Advice::DontFork => page.flags |= VmFlags::DONTCOPY,
