@@ -18,10 +18,12 @@ const POPULATE: u64 = 0x8000;
 
 /// Deeds, each by a process.
 type Deeds = Vec<(u8, Deed)>;
+/// What was learnt, and from which deeds.
+type Found = (&'static str, fn() -> Deeds);
 
-/// The trials: each also with the faults that bring in one page.
+/// The trials: each with faults that bring in several pages, and with those that bring in one.
 pub fn trials() -> Vec<Trial> {
-    let found: &[(&str, fn() -> Deeds)] = &[
+    let found: &[Found] = &[
         ("a_file_cut_within_a_page_has_a_written_page", cut_within_a_page),
         ("a_shared_page_is_noted_as_written_by_the_fault", written_by_a_fault),
         ("a_childs_entry_of_a_shared_page_is_clean", clean_in_the_child),
@@ -38,7 +40,7 @@ pub fn trials() -> Vec<Trial> {
         ("a_copy_made_ahead_is_known_by_what_the_page_was", copied_ahead),
         ("copies_of_pages_past_a_files_end_go_with_it", past_the_end),
     ];
-    let trial = |&(name, deeds): &(&str, fn() -> Deeds)| {
+    let trial = |&(name, deeds): &Found| {
         Trial::test(format!("differential::found::{name}"), move || compare(deeds()))
     };
     found.iter().map(trial).collect()
