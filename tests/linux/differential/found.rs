@@ -18,10 +18,12 @@ const POPULATE: u64 = 0x8000;
 
 /// Deeds, each by a process.
 type Deeds = Vec<(u8, Deed)>;
+/// What was learnt, and from which deeds.
+type Found = (&'static str, fn() -> Deeds);
 
-/// The trials: each also with the faults that bring in one page.
+/// The trials: each with faults that bring in several pages, and with those that bring in one.
 pub fn trials() -> Vec<Trial> {
-    let found: &[(&str, fn() -> Deeds)] = &[
+    let found: &[Found] = &[
         ("a_file_cut_within_a_page_has_a_written_page", cut_within_a_page),
         ("a_shared_page_is_noted_as_written_by_the_fault", written_by_a_fault),
         ("a_childs_entry_of_a_shared_page_is_clean", clean_in_the_child),
@@ -32,13 +34,12 @@ pub fn trials() -> Vec<Trial> {
         ("droppable_memory_is_paged_out_though_it_was_written", droppable),
         ("cold_pages_of_one_process_are_not_accessed", cold),
         ("a_denied_fetch_accesses_no_page_that_is_there", fetch_denied),
-        ("mlock_leaves_a_childs_entries_as_they_are", locked_in_the_child),
+        ("populating_leaves_entries_as_they_are_that_are_there", populated),
         ("mprotect_brings_in_no_page_that_a_userfaultfd_is_asked_for", asked_of_userfaultfd),
         ("a_locked_map_that_grows_asks_no_userfaultfd", grown_for_userfaultfd),
-        ("a_copy_made_ahead_is_known_by_what_the_page_was", copied_ahead),
         ("copies_of_pages_past_a_files_end_go_with_it", past_the_end),
     ];
-    let trial = |&(name, deeds): &(&str, fn() -> Deeds)| {
+    let trial = |&(name, deeds): &Found| {
         Trial::test(format!("differential::found::{name}"), move || compare(deeds()))
     };
     found.iter().map(trial).collect()
@@ -91,6 +92,7 @@ fn protect(page: u64, prot: u64) -> Deed {
 const FREE: u64 = 8;
 const COLD: u64 = 20;
 const PAGEOUT: u64 = 21;
+const POPULATE_READ: u64 = 22;
 const GUARD_INSTALL: u64 = 102;
 
 fn of_one(deeds: impl IntoIterator<Item = Deed>) -> Deeds {
@@ -149,10 +151,8 @@ fn fetch_denied() -> Deeds {
     of_one([own(2), touch(0, Write), advise(COLD), touch(0, Execute), touch(1, Execute)])
 }
 
-fn locked_in_the_child() -> Deeds {
-    let lock = Deed::Call(M::Mlock { addr: at(0), len: PAGE });
-    let parents = of_one([shared(2), touch(0, Write), own(1), touch(0, Write), Deed::Fork(1)]);
-    parents.into_iter().chain([(1, lock)]).collect()
+fn populated() -> Deeds {
+    of_one([own(2), touch(0, Write), advise(COLD), advise(POPULATE_READ), advise(PAGEOUT)])
 }
 
 fn asked_of_userfaultfd() -> Deeds {
@@ -167,12 +167,6 @@ fn grown_for_userfaultfd() -> Deeds {
     let (addr, new_addr) = (at(0), VirtAddr::ZERO);
     let grow = M::Mremap { addr, old_len: PAGE, new_len: 3 * PAGE, flags: 1, new_addr };
     of_one([Deed::Userfault(3), own(1), lock, Deed::Uffd(3, A, PAGE, 1), Deed::Call(grow)])
-}
-
-fn copied_ahead() -> Deeds {
-    let populated = mmap(4, 3, PRIVATE | ANONYMOUS | POPULATE, -1);
-    let parents = of_one([populated, Deed::Fork(1)]);
-    parents.into_iter().chain((0..2).map(|page| (1, touch(page, Write)))).collect()
 }
 
 fn past_the_end() -> Deeds {

@@ -329,7 +329,7 @@ impl Model {
         const MAP_LOCKED: u64 = libc::MAP_LOCKED as u64;
         match &act.deed {
             Deed::Call(M::Mlock { .. } | M::Mlock2 { .. } | M::Mlockall { .. }) => {
-                self.locked = true
+                self.locked = true;
             }
             Deed::Call(M::Mmap { flags, .. }) if flags & MAP_LOCKED != 0 => self.locked = true,
             Deed::Call(M::Madvise { advice: 8, .. }) => self.given_up = true,
