@@ -5,7 +5,7 @@ CARGO ?= cargo
 PROFILE := release
 BIN := target/$(PROFILE)
 
-.PHONY: run test linker deps nested-setup build bench check fuzz-linux fuzz-guest fuzz-mm miri clean
+.PHONY: run test linker deps nested-setup build bench check fuzz-linux fuzz-guest fuzz-mm interleave miri clean
 
 ## Runs the tour: a payload that maps, touches, protects, splits, merges and unmaps memory.
 run: build
@@ -14,6 +14,7 @@ run: build
 ## All tests: units, programs in a guest under the host's KVM, and the same in the nested machine.
 test: deps nested-setup
 	$(CARGO) test --workspace --no-fail-fast
+	$(INTERLEAVE)
 
 ## What cargo needs to link, where a fresh machine has cargo alone.
 linker:
@@ -46,6 +47,12 @@ fuzz-guest: N = 100000
 fuzz-guest: linker
 	MMVISOR_FUZZ_GUEST=1 MMVISOR_FUZZ_CALLS=$(N) MMVISOR_FUZZ_SEED=$(SEED) \
 	    $(CARGO) test --release --package mmvisor --test linux -- differential --nocapture
+
+## The memory manager under shuttle: ORDERS random orders of each scenario of several vCPUs.
+ORDERS ?= 100000
+INTERLEAVE = $(CARGO) test --manifest-path mm/interleave/Cargo.toml --target-dir target/interleave --test space
+interleave: linker
+	INTERLEAVE_ORDERS=$(ORDERS) $(INTERLEAVE) --release
 
 ## The memory manager under libFuzzer, for FUZZ_SECONDS; `make test` runs the same target on random
 ## bytes. Needs a nightly toolchain and cargo-fuzz.
