@@ -5,7 +5,8 @@ CARGO ?= cargo
 PROFILE := release
 BIN := target/$(PROFILE)
 
-.PHONY: run test linker deps nested-setup build bench check fuzz-linux fuzz-guest fuzz-nested fuzz-mm miri clean
+.PHONY: run test linker deps nested-setup build bench check fuzz-linux fuzz-guest fuzz-nested fuzz-mm \
+    interleave miri clean
 
 ## Runs the tour: a payload that maps, touches, protects, splits, merges and unmaps memory.
 run: build
@@ -14,6 +15,7 @@ run: build
 ## All tests: units, programs in a guest under the host's KVM, and the same in the nested machine.
 test: deps nested-setup
 	$(CARGO) test --workspace --no-fail-fast
+	$(INTERLEAVE)
 
 ## What cargo needs to link, where a fresh machine has cargo alone.
 linker:
@@ -52,6 +54,12 @@ fuzz-nested: N = 5000
 fuzz-nested: nested-setup
 	MMVISOR_FUZZ_NESTED=1 MMVISOR_FUZZ_CALLS=$(N) MMVISOR_FUZZ_SEED=$(SEED) \
 	    $(CARGO) test --release --package mmvisor --test linux -- differential --nocapture --test-threads 1
+
+## The memory manager under shuttle: ORDERS random orders of each scenario of several vCPUs.
+ORDERS ?= 100000
+INTERLEAVE = $(CARGO) test --manifest-path mm/interleave/Cargo.toml --target-dir target/interleave --test space
+interleave: linker
+	INTERLEAVE_ORDERS=$(ORDERS) $(INTERLEAVE) --release
 
 ## The memory manager under libFuzzer, for FUZZ_SECONDS; `make test` runs the same target on random
 ## bytes. Needs a nightly toolchain and cargo-fuzz.

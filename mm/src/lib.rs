@@ -8,6 +8,10 @@
 
 #![deny(unsafe_code)]
 
+// In `interleave` shuttle decides at each lock and atomic which thread goes on.
+#[cfg(interleave)]
+extern crate interleaved_std as std;
+
 pub mod addr;
 pub mod backing;
 pub mod calls;

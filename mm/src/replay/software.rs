@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::addr::{FrameRun, GuestPhysAddr, VirtAddr};
 use crate::error::{AccessError, Broken};
-use crate::paging::{AccessKind, FlushRequest, FlushSink, KernelHalf, TableChange};
+use crate::paging::{AccessKind, FlushRequest, FlushSink, KernelHalf, Others, TableChange};
 use crate::phys::{AllocError, Frames, SoftwareMemory};
 use crate::space::{AddressSpace, SharedSpace};
 use crate::system::System;
@@ -18,6 +18,7 @@ pub struct CountingSink {
     flushes: AtomicU64,
     table_flushes: AtomicU64,
     leaves: Mutex<Vec<FrameRun>>,
+    others: Mutex<Others>,
 }
 
 impl CountingSink {
@@ -38,6 +39,12 @@ impl CountingSink {
     pub fn last_leaves(&self) -> Vec<FrameRun> {
         self.leaves.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
+
+    /// Which vCPUs may have run at the last flush.
+    #[must_use]
+    pub fn last_others(&self) -> Others {
+        *self.others.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl FlushSink for CountingSink {
@@ -47,6 +54,7 @@ impl FlushSink for CountingSink {
             self.table_flushes.fetch_add(1, Ordering::Relaxed);
         }
         *self.leaves.lock().unwrap_or_else(PoisonError::into_inner) = request.leaves.clone();
+        *self.others.lock().unwrap_or_else(PoisonError::into_inner) = request.others;
         Ok(())
     }
 }

@@ -7,6 +7,7 @@
 //!   create              Floor::start, first call      Subject::start, first call
 //!   hypercall           getpid, answered with 1       getpid, served
 //!   demand fault        an entry stored               SharedSpace::fault
+//!   flush               no other vCPU inside KVM      one inside, which is waited for
 //!   awk, hello          the host's kernel             mmvisor run
 //!   memory              the host's kernel             mmvisor run
 //! ```
@@ -14,6 +15,7 @@
 //! `cargo bench` measures. Started otherwise (`cargo test --benches`) it goes through everything once.
 
 mod floor;
+mod flush;
 mod memory;
 mod program;
 mod rounds;
@@ -67,6 +69,12 @@ impl Figures {
         let (pair, faults) = self.fault(&in_order, Around::Doubling)?;
         row("demand fault, a page in order", &pair, most, "1.2");
         println!("  ({most} pages in {} faults by the floor, {} by mmvisor)", faults[0], faults[1]);
+        row(
+            "flush, a vCPU inside (floor: out)",
+            &flush::beside_a_vcpu(self.effort)?,
+            flush::FLUSHES,
+            "-",
+        );
         match Whole::awk() {
             Some(awk) => row("busybox awk (floor: native)", &self.whole(&awk)?, 1, "1.1"),
             None => println!("{:<34} skipped: no busybox", "busybox awk (floor: native)"),

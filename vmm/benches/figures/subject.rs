@@ -20,6 +20,7 @@ const MEMORY: u64 = 1 << 30;
 #[derive(Debug)]
 pub(crate) struct Subject {
     task: Task,
+    machine: Arc<Machine>,
 }
 
 impl Subject {
@@ -35,8 +36,9 @@ impl Subject {
             name: Mutex::new(*b"figures\0\0\0\0\0\0\0\0\0"),
         };
         let tracer = Tracer::new(&TraceTarget::Off)?;
-        let family = Family::new(Arc::new(machine), tracer, Timing::Off)?;
-        Ok(Subject { task: family.first(loaded, Streams::default(), identity)? })
+        let machine = Arc::new(machine);
+        let family = Family::new(Arc::clone(&machine), tracer, Timing::Off)?;
+        Ok(Subject { task: family.first(loaded, Streams::default(), identity)?, machine })
     }
 
     /// Runs until the program has made `calls` more calls.
@@ -48,6 +50,11 @@ impl Subject {
             }
         }
         Ok(())
+    }
+
+    /// The machine that it runs in.
+    pub(crate) fn machine(&self) -> &Arc<Machine> {
+        &self.machine
     }
 
     /// Page faults so far.

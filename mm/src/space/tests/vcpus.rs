@@ -108,6 +108,7 @@ fn a_copy_is_in_nobodys_reach_before_the_old_page_is_flushed() {
         assert_eq!(look.mincore(page(0), 4 * PAGE_SIZE).unwrap(), [1; 4]);
         assert_eq!(look.resident().own(), 4);
         assert!(request.leaves.iter().any(|run| Some(run.start) == at_flush[1]));
+        assert_eq!(request.others, Others::In(look.table.root()));
         Ok(())
     });
     m.first.write(page(1), &[8]).unwrap();

@@ -1,0 +1,135 @@
+//! A vCPU in software, with a translation cache that is only as right as the flushes are.
+//!
+//! ```text
+//!   access ──> cached? ──> use it ────────────────┐ all of it under the vCPU's own lock: a flush waits for
+//!                │ no                             ├ the instruction in progress, as a shootdown does
+//!                └──> walk, set A and D, cache ───┘
+//!                        │ not allowed
+//!                        └──> SharedSpace::fault, then again
+//! ```
+
+use std::collections::BTreeMap;
+
+use mm::addr::{Frame, FrameRun, VirtAddr, index};
+use mm::error::{AccessError, Broken};
+use mm::paging::{AccessKind, Entry, FlushRequest, FlushSink, TableChange, Touch};
+use mm::phys::Frames;
+use mm::space::SpaceUser;
+use shuttle::sync::atomic::Ordering;
+use shuttle::sync::{Arc, Mutex};
+
+/// A cached translation.
+#[derive(Clone, Copy, Debug)]
+struct Cached {
+    frame: Frame,
+    /// Whether it was cached for writing, with D set.
+    written: bool,
+}
+
+type Tlb = Mutex<BTreeMap<VirtAddr, Cached>>;
+
+/// Flushes the caches of all vCPUs, of exactly what it is asked for.
+#[derive(Debug, Default)]
+pub struct Tlbs(Mutex<Vec<Arc<Tlb>>>);
+
+impl FlushSink for Tlbs {
+    fn flush(&self, request: &FlushRequest) -> Result<(), Broken> {
+        let all = self.0.lock().unwrap().clone();
+        let named = |frame: Frame| {
+            let within = |run: &FrameRun| run.start <= frame && frame < run.start.offset(run.count);
+            request.leaves.iter().any(within)
+        };
+        for tlb in all {
+            let keep = |cached: &Cached| request.tables == TableChange::None && !named(cached.frame);
+            tlb.lock().unwrap().retain(|_, cached| keep(cached));
+        }
+        Ok(())
+    }
+}
+
+/// A vCPU that runs in one space.
+pub struct Vcpu {
+    frames: Arc<Frames>,
+    user: SpaceUser,
+    root: Frame,
+    tlb: Arc<Tlb>,
+}
+
+impl Vcpu {
+    /// It uses the space from now on.
+    pub fn new(tlbs: &Tlbs, user: SpaceUser) -> Vcpu {
+        let tlb = Arc::new(Mutex::new(BTreeMap::new()));
+        tlbs.0.lock().unwrap().push(Arc::clone(&tlb));
+        let looked = user.look();
+        let (frames, root) = (Arc::clone(looked.system().frames()), looked.table().root());
+        drop(looked);
+        Vcpu { frames, user, root, tlb }
+    }
+
+    /// It does not run any more.
+    pub fn end(self) {
+        self.user.put().unwrap();
+    }
+
+    pub fn load(&self, addr: VirtAddr) -> Result<u64, AccessError> {
+        self.access(addr, AccessKind::Read, None)
+    }
+
+    pub fn store(&self, addr: VirtAddr, word: u64) -> Result<(), AccessError> {
+        self.access(addr, AccessKind::Write, Some(word)).map(drop)
+    }
+
+    fn access(&self, addr: VirtAddr, kind: AccessKind, word: Option<u64>) -> Result<u64, AccessError> {
+        loop {
+            if let Some(found) = self.try_access(addr, word) {
+                return Ok(found);
+            }
+            self.user.fault(addr, kind)?;
+        }
+    }
+
+    fn try_access(&self, addr: VirtAddr, word: Option<u64>) -> Option<u64> {
+        let page = addr.page_floor();
+        let mut tlb = self.tlb.lock().unwrap();
+        let cached = match tlb.get(&page) {
+            Some(cached) if cached.written || word.is_none() => *cached,
+            _ => {
+                let walked = self.walk(page, word)?;
+                tlb.insert(page, walked);
+                walked
+            }
+        };
+        assert!(self.frames.references(cached.frame) > 0, "{addr} leads to a frame that is free");
+        let at = &self.frames.memory().words(cached.frame)[index(addr.page_offset() / 8)];
+        if let Some(word) = word {
+            at.store(word, Ordering::SeqCst);
+        }
+        Some(at.load(Ordering::SeqCst))
+    }
+
+    fn walk(&self, page: VirtAddr, word: Option<u64>) -> Option<Cached> {
+        let words = |frame: Frame| self.frames.memory().words(frame);
+        let place = |level: u64| index(page.get() >> (12 + 9 * (level - 1)) & 511);
+        let mut table = self.root;
+        for level in [4, 3, 2] {
+            let entry = Entry::new(words(table)[place(level)].load(Ordering::SeqCst));
+            table = entry.frame().filter(|_| entry.is_present())?;
+            assert!(self.frames.references(table) > 0, "{page} leads through a table that is free");
+        }
+        let slot = &words(table)[place(1)];
+        let written = word.is_some();
+        let touch = if written { Touch::Written } else { Touch::Read };
+        let mut raw = slot.load(Ordering::SeqCst);
+        loop {
+            let entry = Entry::new(raw);
+            if !entry.is_present() || written && !entry.is_writable() {
+                return None;
+            }
+            let touched = entry.touched(touch).raw();
+            match slot.compare_exchange(raw, touched, Ordering::SeqCst, Ordering::SeqCst) {
+                Ok(_) => return Some(Cached { frame: entry.frame()?, written }),
+                Err(now) => raw = now,
+            }
+        }
+    }
+}
