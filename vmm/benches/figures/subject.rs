@@ -35,7 +35,7 @@ impl Subject {
             executable: "/figures".to_owned(),
             name: Mutex::new(*b"figures\0\0\0\0\0\0\0\0\0"),
         };
-        let tracer = Tracer::new(&TraceTarget::Off)?;
+        let tracer = Tracer::new(&TraceTarget::Off, &[])?;
         let machine = Arc::new(machine);
         let family = Family::new(Arc::clone(&machine), tracer, Timing::Off)?;
         Ok(Subject { task: family.first(loaded, Streams::default(), identity)?, machine })
