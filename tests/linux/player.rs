@@ -162,13 +162,14 @@ fn many() -> Result<(), Failed> {
 fn repeats() -> Result<(), Failed> {
     let mut script = Script::new();
     script.maps(0..u64::MAX);
-    script.step(0, Op::VmFlags { start: 0, end: u64::MAX });
     for n in 0..20 {
         map(&mut script, BASE + n * 3 * PAGE, 2, PRIVATE_FIXED);
         script.call(MMAP, &[0, (n + 1) * PAGE, RW, PRIVATE | ANON, NO_FILE, 0]);
         script.step(0, Op::Store { addr: BASE + n * 3 * PAGE, byte: 1 });
     }
     script.maps(0..u64::MAX);
+    // Not of the image: its pages are those of all players, and each has a share.
+    script.step(0, Op::VmFlags { start: BASE, end: BASE + (1 << 30) });
     script.step(0, Op::Fork { child: 1 });
     script.step(1, Op::Maps { start: 0, end: u64::MAX });
     // The device and inode of shared memory are the mapping's own, so between players only the
