@@ -168,8 +168,8 @@ fn repeats() -> Result<(), Failed> {
         script.step(0, Op::Store { addr: BASE + n * 3 * PAGE, byte: 1 });
     }
     script.maps(0..u64::MAX);
-    // The player's own pages are others' too: how much of them is there is not this script's doing.
-    script.step(0, Op::VmFlags { start: BASE, end: BASE + 20 * 3 * PAGE });
+    // Not of the image: its pages are those of all players, and each has a share.
+    script.step(0, Op::VmFlags { start: BASE, end: BASE + (1 << 30) });
     script.step(0, Op::Fork { child: 1 });
     script.step(1, Op::Maps { start: 0, end: u64::MAX });
     // The device and inode of shared memory are the mapping's own, so between players only the
