@@ -17,6 +17,10 @@ use mm::phys::Frames;
 use mm::space::SpaceUser;
 use shuttle::sync::atomic::Ordering;
 use shuttle::sync::{Arc, Mutex};
+use shuttle::thread;
+
+/// How long a flush takes to begin.
+const FLUSH_STEPS: u32 = 20;
 
 /// A cached translation.
 #[derive(Clone, Copy, Debug)]
@@ -34,13 +38,16 @@ pub struct Tlbs(Mutex<Vec<Arc<Tlb>>>);
 
 impl FlushSink for Tlbs {
     fn flush(&self, request: &FlushRequest) -> Result<(), Broken> {
+        // It takes its time, in which whoever need not wait goes on.
+        (0..FLUSH_STEPS).for_each(|_| thread::yield_now());
         let all = self.0.lock().unwrap().clone();
         let named = |frame: Frame| {
             let within = |run: &FrameRun| run.start <= frame && frame < run.start.offset(run.count);
             request.leaves.iter().any(within)
         };
         for tlb in all {
-            let keep = |cached: &Cached| request.tables == TableChange::None && !named(cached.frame);
+            let keep =
+                |cached: &Cached| request.tables == TableChange::None && !named(cached.frame);
             tlb.lock().unwrap().retain(|_, cached| keep(cached));
         }
         Ok(())
@@ -79,7 +86,12 @@ impl Vcpu {
         self.access(addr, AccessKind::Write, Some(word)).map(drop)
     }
 
-    fn access(&self, addr: VirtAddr, kind: AccessKind, word: Option<u64>) -> Result<u64, AccessError> {
+    fn access(
+        &self,
+        addr: VirtAddr,
+        kind: AccessKind,
+        word: Option<u64>,
+    ) -> Result<u64, AccessError> {
         loop {
             if let Some(found) = self.try_access(addr, word) {
                 return Ok(found);
