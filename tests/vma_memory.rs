@@ -17,6 +17,8 @@ static COUNTING: dhat::Alloc = dhat::Alloc;
 
 /// Bytes that a VMA may take.
 const MOST: usize = 160;
+/// Bytes that a VMA may take that was written to, its node of the reverse map and its page's record included.
+const MOST_WRITTEN: usize = 600;
 /// Linux's default `vm.max_map_count`, and so the most VMAs there are.
 const VMAS: u64 = 65_530;
 /// From how many on it is counted: before that, first allocations weigh in.
@@ -62,8 +64,28 @@ fn count(case: &str, mut step: impl FnMut(&mut AddressSpace, u64)) {
     assert!(vmas >= VMAS - 2, "{case}: {vmas} VMAs");
 }
 
+/// VMAs with holes between them, each written to: none can share a neighbour's node.
+fn count_written() {
+    let machine = SoftwareMachine::new(8192, Limits::default()).unwrap();
+    let before = dhat::HeapStats::get().curr_bytes;
+    for made in 0..4000 {
+        map(&mut machine.space.change(), 2 * made, WRITABLE, None);
+        machine.store(VirtAddr::new(WINDOW + 2 * made * PAGE_SIZE), 1).unwrap();
+        let vmas = machine.space.look().vmas().len();
+        let frames = machine.frames.stats();
+        let guests = usize::try_from((frames.pages + frames.tables) * PAGE_SIZE).unwrap();
+        let bytes = dhat::HeapStats::get().curr_bytes - before - guests;
+        let each = bytes.div_ceil(vmas);
+        let few = made < FROM;
+        assert!(
+            few || each <= MOST_WRITTEN,
+            "written to: {bytes} bytes for {vmas} VMAs, {each} each"
+        );
+    }
+}
+
 #[test]
-fn a_vma_takes_at_most_160_bytes_whatever_made_it() {
+fn a_vma_takes_at_most_160_bytes_whatever_made_it_and_600_once_it_is_written_to() {
     let _profiler = dhat::Profiler::builder().testing().build();
     let every_other = |number: u64| if number.is_multiple_of(2) { Prot::READ } else { WRITABLE };
 
@@ -78,6 +100,8 @@ fn a_vma_takes_at_most_160_bytes_whatever_made_it() {
     count("of a file, here and there", |space, made| {
         map(space, 2 * scattered(made), WRITABLE, Some(&file));
     });
+
+    count_written();
 
     // One VMA cut again and again: each call makes one more of it, or two.
     let mut next = 1;

@@ -139,6 +139,10 @@ impl Frames {
 
     /// [`set_owner`](Self::set_owner) of all frames of a run: the first has this index, the next ones the next.
     pub fn set_owners(&self, run: FrameRun, owner: ReverseOwner) {
+        if run.count == 1 {
+            // Most faults'.
+            return self.set_owner(run.start, owner);
+        }
         let mut index = owner.index;
         for (block, slots) in blocks_of(run) {
             let Some(records) = self.records.find(block) else { return };

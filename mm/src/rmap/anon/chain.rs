@@ -3,11 +3,26 @@
 
 use std::sync::PoisonError;
 
+use smallvec::SmallVec;
+
 use super::ranges::{Piece, Ranges};
 use super::sync::Mutex;
 
-/// The ranges of one space that have one identity, linked to every node whose pages may be in them. `M` is
-/// what leads to the entries: the space's page table.
+/// Places of nodes in a family. Few processes are more than three forks from where memory was first written.
+pub(super) type Nodes = SmallVec<[u32; 4]>;
+
+/// What leads to the entries of a space: its page table.
+pub(super) trait Entries {
+    /// While it is there, no entry is on its way, or being copied for a child, and no table goes.
+    type Still<'a>
+    where
+        Self: 'a;
+
+    /// Waits until that is so.
+    fn hold_still(&self) -> Self::Still<'_>;
+}
+
+/// The ranges of one space that have one identity, linked to every node whose pages may be in them.
 ///
 /// A cut or a merge of VMAs does not change it.
 #[derive(Debug)]
@@ -15,7 +30,7 @@ pub(super) struct Chain<M> {
     /// A child's is higher than its parent's. Never the same in one family.
     pub(super) order: u64,
     /// The nodes, the root first: places in the family.
-    pub(super) nodes: Box<[u32]>,
+    pub(super) nodes: Nodes,
     /// The one of them that new pages belong to.
     pub(super) active: u32,
     pub(super) mapper: M,
@@ -26,7 +41,7 @@ pub(super) struct Chain<M> {
 }
 
 impl<M> Chain<M> {
-    pub(super) fn new(order: u64, nodes: Box<[u32]>, active: u32, mapper: M) -> Self {
+    pub(super) fn new(order: u64, nodes: Nodes, active: u32, mapper: M) -> Self {
         Chain { order, nodes, active, mapper, ranges: Mutex::new(Ranges::default()) }
     }
 
@@ -52,8 +67,15 @@ impl<M> Chain<M> {
         &self,
         index: u64,
         then: impl FnOnce(&M, &mut dyn Iterator<Item = u64>) -> T,
-    ) -> T {
-        self.with(|ranges| then(&self.mapper, &mut ranges.find(index)))
+    ) -> T
+    where
+        M: Entries,
+    {
+        self.with(|ranges| {
+            // So a move is met before or after, and a fork's copying too.
+            let _still = self.mapper.hold_still();
+            then(&self.mapper, &mut ranges.find(index))
+        })
     }
 
     /// All ranges, for the audit.

@@ -19,7 +19,9 @@
 use std::ops::ControlFlow;
 use std::sync::{Arc, PoisonError};
 
-use super::chain::Chain;
+use smallvec::{SmallVec, smallvec};
+
+use super::chain::{Chain, Nodes};
 use super::sync::RwLock;
 
 /// The place of the root.
@@ -37,7 +39,8 @@ pub(super) struct Family<M>(RwLock<Tree<M>>);
 
 #[derive(Debug)]
 struct Tree<M> {
-    nodes: Vec<Option<Node<M>>>,
+    /// Most memory is that of one process, or of it and a child.
+    nodes: SmallVec<[Option<Node<M>>; 2]>,
     /// Places where no node is.
     vacant: Vec<u32>,
     chains_made: u64,
@@ -55,7 +58,7 @@ struct Node<M> {
     /// Chains whose own pages belong here.
     active: u32,
     /// By order: a child's after its parent's.
-    chains: Vec<Arc<Chain<M>>>,
+    chains: SmallVec<[Arc<Chain<M>>; 2]>,
 }
 
 /// What a fork made for the child.
@@ -69,18 +72,14 @@ pub(super) struct Forked<M> {
 impl<M> Family<M> {
     /// Without a root so far.
     pub(super) fn new() -> Self {
-        Family(RwLock::new(Tree {
-            nodes: Vec::with_capacity(1),
-            vacant: Vec::new(),
-            chains_made: 0,
-        }))
+        Family(RwLock::new(Tree { nodes: SmallVec::new(), vacant: Vec::new(), chains_made: 0 }))
     }
 
     /// Makes the root, and the chain of the space in which the memory was first written.
     pub(super) fn found(&self, number: u32, mapper: M) -> Arc<Chain<M>> {
         self.change(|tree| {
             tree.put(Node::new(number, ROOT, 1));
-            tree.link(Box::from([ROOT]), ROOT, mapper)
+            tree.link(smallvec![ROOT], ROOT, mapper)
         })
     }
 
@@ -181,7 +180,7 @@ impl<M> Tree<M> {
         }
     }
 
-    fn link(&mut self, nodes: Box<[u32]>, active: u32, mapper: M) -> Arc<Chain<M>> {
+    fn link(&mut self, nodes: Nodes, active: u32, mapper: M) -> Arc<Chain<M>> {
         self.chains_made += 1;
         let chain = Arc::new(Chain::new(self.chains_made, nodes, active, mapper));
         for &at in &chain.nodes {
@@ -199,7 +198,7 @@ impl<M> Tree<M> {
 
 impl<M> Node<M> {
     fn new(number: u32, parent: u32, children: u32) -> Self {
-        Node { number, parent, children, active: 0, chains: Vec::with_capacity(1) }
+        Node { number, parent, children, active: 0, chains: SmallVec::new() }
     }
 
     fn position(&self, order: u64) -> Result<usize, usize> {

@@ -70,6 +70,7 @@ impl SpaceChains {
     }
 
     /// Notes where a VMA's pages are; what is known already stays. Before there are entries.
+    #[inline]
     pub(crate) fn attach(&self, vma: &Vma) {
         if let Some(id) = vma.anon() {
             add(&self.lock(), id, vma);
@@ -77,8 +78,14 @@ impl SpaceChains {
     }
 
     /// Notes that a VMA's pages are not there any more. The entries are gone.
+    #[inline]
     pub(crate) fn detach(&self, all: &AnonVmas, vma: &Vma) {
-        let Some(id) = vma.anon() else { return };
+        if let Some(id) = vma.anon() {
+            self.shrink(all, id, vma);
+        }
+    }
+
+    fn shrink(&self, all: &AnonVmas, id: AnonId, vma: &Vma) {
         let mut chains = self.lock();
         let last = chains.get(&id.number()).is_some_and(|kept| kept.chain.remove(piece_of(vma)));
         if last && let Some(kept) = chains.remove(&id.number()) {

@@ -3,8 +3,9 @@
 use std::num::NonZeroU32;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use super::chain::Entries;
 use super::family::{Family, ROOT};
 use super::{AnonChain, AnonFamily, Kept};
 use crate::addr::{Frame, PAGE_SHIFT, VirtAddr, index};
@@ -95,9 +96,10 @@ impl AnonVmas {
     /// page may be in, and nothing for those that it cannot be in.
     ///
     /// The caller has a reference to the frame, so that it is no other one meanwhile, and no lock that comes
-    /// after that of a family. Spaces go on: what is found may be gone when `then` sees it, and an entry that
-    /// comes by a fault or a fork is found, or copied from one that was, or made after this call began to look
-    /// at its space. No entry is missed that is there from the beginning to the end, not even if it is moved.
+    /// after that of a family; `then` takes none but the allocator's, and does not ask in its turn. Spaces go
+    /// on: what is found may have changed when `then` sees it. No entry is missed that is there from the
+    /// beginning to the end, even if it is moved, and none that is copied meanwhile from one that was found,
+    /// unless it was changed first: who empties all that he finds leaves none behind.
     pub fn entries_of<B>(
         &self,
         frames: &Frames,
@@ -171,6 +173,14 @@ impl AnonVmas {
     }
 }
 
+impl Entries for Mapper {
+    type Still<'a> = MutexGuard<'a, ()>;
+
+    fn hold_still(&self) -> MutexGuard<'_, ()> {
+        self.table.hold_still()
+    }
+}
+
 /// The entries in one chain's space where the page may be.
 fn look<B>(
     chain: &AnonChain,
@@ -179,8 +189,6 @@ fn look<B>(
 ) -> ControlFlow<B> {
     chain.find(owner.index, |mapper, pages| {
         let Mapper { number: space, table, .. } = mapper;
-        // So a move is met before or after, a fork's copying too, and no table goes.
-        let _still = table.hold_still();
         for addr in pages.map(|page| VirtAddr::new(page << PAGE_SHIFT)) {
             let Some(slot) = table.slot(addr) else { continue };
             let entry = Entry::new(slot.load(Ordering::Acquire));

@@ -21,10 +21,10 @@ mod sync {
 
 use std::ops::ControlFlow;
 
-use chain::Chain;
+use chain::{Chain, Entries};
 use family::{Family, ROOT};
 use loom::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use loom::sync::{Arc, Mutex};
+use loom::sync::{Arc, Mutex, MutexGuard};
 use loom::thread;
 use ranges::Piece;
 
@@ -53,6 +53,14 @@ impl Table {
     }
 }
 
+impl Entries for Arc<Table> {
+    type Still<'a> = MutexGuard<'a, ()>;
+
+    fn hold_still(&self) -> MutexGuard<'_, ()> {
+        self.structure.lock().unwrap()
+    }
+}
+
 type Shared = Arc<Family<Arc<Table>>>;
 
 /// A process that has written the page, at its address 0.
@@ -73,10 +81,9 @@ fn ask(family: &Shared, mut then: impl FnMut(&AtomicU64)) -> usize {
     let mut found = 0;
     let all = family.each_chain(ROOT, NUMBER, |chain| {
         chain.find(INDEX, |table, addresses| {
-            let _still = table.structure.lock().unwrap();
             for address in addresses {
                 assert!(!table.gone.load(Ordering::Relaxed), "looked into a table that is gone");
-                let slot = &table.slots[address as usize];
+                let slot = &table.slots[crate::addr::index(address)];
                 if slot.load(Ordering::Acquire) == NAMED {
                     found += 1;
                     then(slot);

@@ -81,6 +81,22 @@ fn a_cut_and_a_merge_change_neither_nodes_nor_what_is_found() {
 }
 
 #[test]
+fn the_pages_of_a_stack_that_come_together_are_each_found_where_they_are() {
+    let a = machine();
+    let flags = MapFlags::FIXED | MapFlags::GROWSDOWN;
+    let stack = MapRequest::anonymous(page(0), 64 * PAGE_SIZE, RW, flags);
+    a.space.change().mmap(&stack).unwrap();
+    for at in (20..64).rev() {
+        a.store(page(at), 1).unwrap();
+    }
+    assert!(entry_at(&a.space.look(), 19).is_some_and(Entry::is_ahead), "nothing ahead");
+    for at in [63, 62, 60, 30, 20, 19] {
+        assert_eq!(found(&a, frame_at(&a, at)), [(number(&a), at)]);
+    }
+    audit(&[&a]).unwrap();
+}
+
+#[test]
 fn a_neighbour_that_could_merge_one_day_shares_the_node_and_another_does_not() {
     let a = machine();
     map(&a, 0, 4, RW);
@@ -119,9 +135,9 @@ fn a_thousand_generations_whose_parents_end_have_a_handful_of_nodes() {
     last.store(page(1), 1).unwrap();
     let first = node_of(&last, 0);
     let mut most = 0;
-    for generation in 0..1000_u64 {
+    for generation in (0..=255_u8).cycle().take(1000) {
         let child = fork(&last);
-        child.store(page(1), generation as u8).unwrap();
+        child.store(page(1), generation).unwrap();
         last.space.exit().unwrap();
         last = child;
         most = most.max(nodes(&last));

@@ -32,14 +32,14 @@ proptest! {
     #[test]
     fn ranges_find_what_a_plain_set_of_pages_does(
         // Whether it is put in; where, how much, and how far from there the index is.
-        steps in proptest::collection::vec((any::<bool>(), 0..40_u64, 1..9_u64, 0..4_u64), 1..60),
+        steps in proptest::collection::vec((any::<bool>(), 0..40_u64, 1..9_u64, 0..4_usize), 1..60),
     ) {
         let mut ranges = Ranges::default();
         // Of each page: its address and its index.
         let mut plain = BTreeSet::new();
         for (put, start, pages, distance) in steps {
             // Around 0 and around 2^63, where sums wrap.
-            let first = (start + [0, 3, 1 << 62, (1 << 63) - 20][distance as usize]) % (1 << 63);
+            let first = (start + [0, 3, 1 << 62, (1 << 63) - 20][distance]) % (1 << 63);
             let piece = Piece::new(start, pages, first);
             let each = (0..pages).map(|i| (start + i, (first + i) % (1 << 63)));
             prop_assert_eq!(ranges.covers(piece), each.clone().all(|page| plain.contains(&page)));
