@@ -110,7 +110,7 @@ fn races() -> Vec<Case> {
         Case { limit: Duration::from_secs(600), ..case }
     };
     vec![
-        race("private", &["1000", "1", "private"]).only(Where::Direct),
+        race("private", &["2000", "1", "private"]).only(Where::Direct),
         race("shared", &["1000", "2", "shared"]).only(Where::Direct),
         race("private-30", &["30", "3", "private"]).only(Where::Nested),
         race("shared-30", &["30", "4", "shared"]).only(Where::Nested),

@@ -14,6 +14,7 @@
 //!
 //! `cargo bench` measures. Started otherwise (`cargo test --benches`) it goes through everything once.
 
+mod faults;
 mod floor;
 mod flush;
 mod memory;
@@ -26,6 +27,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use faults::Need;
 use floor::{Around, Code, Floor, Populate};
 use rounds::{Outcome, Pair, Spent, alternate};
 use subject::Subject;
@@ -75,6 +77,7 @@ impl Figures {
             flush::FLUSHES,
             "-",
         );
+        self.host_part()?;
         match Whole::awk() {
             Some(awk) => row("busybox awk (floor: native)", &self.whole(&awk)?, 1, "1.1"),
             None => println!("{:<34} skipped: no busybox", "busybox awk (floor: native)"),
@@ -82,6 +85,21 @@ impl Figures {
         let hello = Hello::new(Path::new(env!("CARGO_TARGET_TMPDIR")), &program::hello())?;
         row("hello, all of it (floor: native)", &self.whole(&hello.program())?, 1, "-");
         self.memory()
+    }
+
+    /// The host's part of a fault, with its zeros or its copy and without.
+    fn host_part(&self) -> Outcome<()> {
+        let moved = faults::zeroing()?.wall.as_secs_f64();
+        for (need, name) in [
+            (Need::Zeros, "anonymous fault (floor: native)"),
+            (Need::Copy, "fault that copies (floor: native)"),
+        ] {
+            let pair = faults::measure(self.effort, need)?;
+            row(name, &pair, faults::FAULTS, "-");
+            let apart = (pair.subject.median - moved) / (pair.floor.median - moved);
+            println!("  (without writing the page itself: {apart:.2}; aim 0.5)");
+        }
+        Ok(())
     }
 
     /// What memory costs a program, against natively.

@@ -1,0 +1,199 @@
+//! What is seen of our side: what an act does not show, for the comparison, for two executors of ours, and
+//! for the generator.
+
+use std::ops::Range;
+
+use libtest_mimic::Failed;
+use mm::addr::{PAGE_SIZE, PageRange, VirtAddr};
+use mm::inspect;
+use mm::replay::engine::Task;
+use mm::vma::merge::Merge;
+use mm::vma::{VmFlags, Vma};
+
+use super::{Line, Model};
+use crate::differential::generate;
+use crate::differential::pages::{LOOKED_AT, Pages};
+use crate::differential::sizes::{Faults, Locks, Sizes};
+
+/// What is compared with the host's kernel.
+impl Model {
+    /// The VMAs of a process; none if there is no such process.
+    pub fn lines(&self, process: u8) -> Vec<Line> {
+        let Ok(space) = self.linux.space(Task(u32::from(process))) else { return Vec::new() };
+        let space = space.look();
+        inspect::maps(&space)
+            .map(|line| Line {
+                range: line.range.start().get()..line.range.end().get(),
+                permissions: line.permissions().map(char::from).iter().collect(),
+                offset: line.offset,
+            })
+            .collect()
+    }
+
+    /// smaps' VmFlags of each VMA, without `sd`.
+    pub fn flags(&self, process: u8) -> Vec<(u64, String)> {
+        let Ok(space) = self.linux.space(Task(u32::from(process))) else { return Vec::new() };
+        let space = space.look();
+        space
+            .vmas()
+            .iter()
+            .map(|vma| {
+                let names: Vec<_> = vma.flags.mnemonics().filter(|name| *name != "sd").collect();
+                (vma.range().start().get(), names.join(" "))
+            })
+            .collect()
+    }
+
+    /// What smaps says of each VMA that acts may change; nothing where that is up to the host's swap.
+    pub fn sizes(&self, process: u8) -> Vec<Sizes> {
+        let Ok(space) = self.linux.space(Task(u32::from(process))) else { return Vec::new() };
+        let space = space.look();
+        let all =
+            space.vmas().iter().zip(inspect::smaps(&space)).filter(|_| !self.residency_is_open());
+        let faults = self.faults();
+        let locks = if self.locked { Locks::Some } else { Locks::None };
+        all.map(|(vma, entry)| Sizes::of(&entry, vma.backing.as_deref(), faults, locks))
+            .filter(|sizes| generate::is_changeable(&sizes.range, self.top))
+            .collect()
+    }
+
+    /// What pagemap says of the VMAs that acts may change; nothing of regular files, or where it is up to
+    /// the host's swap.
+    pub fn pages(&self, process: u8) -> Vec<Pages> {
+        let Ok(space) = self.linux.space(Task(u32::from(process))) else { return Vec::new() };
+        let space = space.look();
+        let of_file = |vma: &&Vma| vma.backing.as_ref().is_some_and(|b| !b.is_shared_memory());
+        let all = space.vmas().iter().filter(|vma| !self.residency_is_open() && !of_file(vma));
+        all.filter_map(|vma| {
+            let start = vma.range().start();
+            let pages = vma.range().pages().min(LOOKED_AT);
+            let range = PageRange::from_len(start, pages * PAGE_SIZE)?;
+            let bytes = start.get()..range.end().get();
+            Some(Pages::of(bytes, inspect::pagemap(&space, range), self.faults()))
+        })
+        .filter(|pages| generate::is_changeable(&pages.range, self.top))
+        .collect()
+    }
+
+    fn faults(&self) -> Faults {
+        match self.linux.system().sysctl.fault_ahead() {
+            1 => Faults::One,
+            _ => Faults::Several,
+        }
+    }
+
+    /// VmSize, VmLck, VmData and VmStk of /proc/PID/status, in kB.
+    pub fn accounts(&self, process: u8) -> Option<[u64; 4]> {
+        let space = self.linux.space(Task(u32::from(process))).ok()?;
+        let space = space.look();
+        let account = space.account();
+        let kib = |pages: u64| pages * PAGE_SIZE / 1024;
+        Some([account.total, account.locked, account.data, account.stack].map(kib))
+    }
+
+    /// How often VMAs of a process were merged, by how.
+    pub fn merges(&self, process: u8) -> [u64; Merge::ALL.len()] {
+        match self.linux.space(Task(u32::from(process))) {
+            Ok(space) => {
+                let space = space.look();
+                Merge::ALL.map(|merge| space.counters().merges.of(merge))
+            }
+            Err(_) => Default::default(),
+        }
+    }
+
+    /// Checks every invariant of a process.
+    pub fn audit(&self, process: u8) -> std::result::Result<(), Failed> {
+        match self.linux.space(Task(u32::from(process))) {
+            Ok(space) => Ok(inspect::audit(&space.look())?),
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// Checks every invariant of all processes together.
+    pub fn audit_all(&self) -> std::result::Result<(), Failed> {
+        Ok(self.linux.audit()?)
+    }
+}
+
+impl Model {
+    /// Pages promised to all processes and objects.
+    pub fn committed(&self) -> u64 {
+        self.linux.system().committed()
+    }
+
+    /// How many may be at most where all are counted.
+    pub fn commit_limit(&self) -> u64 {
+        self.linux.system().sysctl.commit_limit()
+    }
+
+    /// Sets the most VMAs.
+    pub fn set_max_map_count(&mut self, count: u64) {
+        self.linux.system().sysctl.set_max_map_count(count);
+    }
+}
+
+/// What two executors of ours are compared by, beside what an act shows.
+impl Model {
+    /// The VMAs of a process, none of them longer than so many pages: what is behind is cut off.
+    pub fn beginnings(&self, process: u8, pages: u64) -> Vec<Range<u64>> {
+        let cut = |range: Range<u64>| range.start..range.end.min(range.start + pages * PAGE_SIZE);
+        self.lines(process).into_iter().map(|line| cut(line.range)).collect()
+    }
+
+    /// What mincore says of pages; none of pages that it does not tell about.
+    pub fn resident(&self, process: u8, range: Range<u64>) -> Option<Vec<u8>> {
+        let space = self.linux.space(Task(u32::from(process))).ok()?;
+        let space = space.look();
+        space.mincore(VirtAddr::new(range.start), range.end - range.start).ok()
+    }
+}
+
+/// What the generator asks.
+impl Model {
+    /// Whether `MADV_PAGEOUT` was asked for.
+    pub fn has_paged_out(&self) -> bool {
+        self.paged_out
+    }
+
+    /// Where the heap ends.
+    pub fn brk(&self, process: u8) -> Option<u64> {
+        let space = self.linux.space(Task(u32::from(process))).ok()?;
+        let brk = space.look().layout().brk.get();
+        Some(brk)
+    }
+
+    /// Whether regular files are mapped in a range: how far Linux reads ahead is not compared.
+    pub(super) fn maps_files(&self, process: u8, addr: u64, len: u64) -> bool {
+        let Ok(space) = self.linux.space(Task(u32::from(process))) else { return false };
+        let space = space.look();
+        space.vmas().iter().any(|vma| {
+            let range = vma.range();
+            let of_file = vma.backing.as_ref().is_some_and(|file| !file.is_shared_memory());
+            of_file && range.start().get() < addr.saturating_add(len) && range.end().get() > addr
+        })
+    }
+
+    /// Whether a fault at the address would wait for a userfaultfd.
+    pub fn is_watched(&self, process: u8, addr: u64) -> bool {
+        self.is_range_watched(process, addr, 1)
+    }
+
+    /// Whether a fault somewhere in the range would.
+    pub fn is_range_watched(&self, process: u8, addr: u64, len: u64) -> bool {
+        let Ok(space) = self.linux.space(Task(u32::from(process))) else { return false };
+        let space = space.look();
+        let end = addr.saturating_add(len);
+        space.vmas().iter().any(|vma| {
+            let range = vma.range();
+            // A touch below a stack makes it longer.
+            let is_above = !vma.flags.contains(VmFlags::GROWSDOWN) && range.start().get() >= end;
+            vma.userfault().is_some() && !is_above && range.end().get() > addr
+        })
+    }
+
+    /// Whether any fault would.
+    pub fn is_watching(&self, process: u8) -> bool {
+        self.is_range_watched(process, 0, u64::MAX)
+    }
+}
