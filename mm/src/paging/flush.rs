@@ -179,6 +179,12 @@ impl FlushBatch {
         self.miscounted.map_or(Ok(()), Err)
     }
 
+    /// Whether there is nothing to flush, to give up or to complain of.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.request.is_empty() && self.quarantine.is_empty() && self.miscounted.is_none()
+    }
+
     /// Takes over what another batch holds.
     pub fn absorb(&mut self, other: FlushBatch) {
         if !other.request.is_empty() {

@@ -264,6 +264,10 @@ impl AddressSpace {
 
     /// Flushes a batch of this space's entries, and frees its frames.
     fn flush(&self, mut batch: FlushBatch) -> Result<(), crate::error::Broken> {
+        // Most calls change no page: a batch moved for nothing is a tenth of their time.
+        if batch.is_empty() {
+            return Ok(());
+        }
         batch.set_others(self.others());
         self.system.finish(batch)
     }
