@@ -92,7 +92,8 @@ impl AddressSpace {
     /// Whether a page is there that is on some node: zeros that were only read are on none.
     fn has_pages(&self, vma: &Vma, part: PageRange) -> bool {
         self.table.cursor(part).any(|leaf| {
-            leaf.entry.frame().is_some() && (vma.backing.is_some() || leaf.entry.is_dirty())
+            let own = || leaf.entry.is_dirty() || self.is_lazy(leaf.entry);
+            leaf.entry.frame().is_some() && (vma.backing.is_some() || own())
         })
     }
 

@@ -3,7 +3,7 @@
 use libtest_mimic::{Failed, Trial};
 use mm::addr::{PAGE_SIZE as PAGE, VirtAddr};
 use mm::paging::AccessKind::{Execute, Read, Write};
-use mm::replay::calls::MemoryCall as M;
+use mm::replay::calls::{MemoryCall as M, Pointee};
 
 use super::act::{Act, Deed, Open};
 use super::model::Start;
@@ -31,6 +31,7 @@ pub fn trials() -> Vec<Trial> {
         ("shared_zeros_that_are_paged_out_are_gone", zeros_paged_out),
         ("what_is_freed_lazily_stays_until_it_is_paged_out", freed_lazily),
         ("what_is_freed_lazily_and_written_stays", freed_and_written),
+        ("what_is_freed_lazily_is_a_page_on_a_node", freed_on_a_node),
         ("droppable_memory_is_paged_out_though_it_was_written", droppable),
         ("cold_pages_of_one_process_are_not_accessed", cold),
         ("a_denied_fetch_accesses_no_page_that_is_there", fetch_denied),
@@ -135,6 +136,15 @@ fn freed_and_written() -> Deeds {
     let store = |byte| Deed::Store(at(0).get(), byte);
     let deeds = [own(2), store(7), advise(FREE), store(8), advise(PAGEOUT), advise(FREE)];
     of_one(deeds.into_iter().chain([Deed::Load(at(0).get()), touch(1, Write), Deed::Fork(1)]))
+}
+
+fn freed_on_a_node() -> Deeds {
+    const LOCAL: u32 = 4;
+    const STRICT: u64 = 1;
+    let nodes = Pointee::Shown(vec![0]);
+    let mode = LOCAL.into();
+    let bind = M::Mbind { addr: at(0), len: PAGE, mode, nodes, maxnode: 64, flags: STRICT };
+    of_one([own(2), Deed::Store(at(0).get(), 7), advise(FREE), Deed::Call(bind)])
 }
 
 fn droppable() -> Deeds {

@@ -99,7 +99,7 @@ impl AddressSpace {
 
     /// Whether a page was given up by `MADV_FREE`. How many entries name it then decides what becomes of
     /// it, so that it must not be copied before that is asked for.
-    fn is_lazy(&self, entry: Entry) -> bool {
+    pub(in crate::space) fn is_lazy(&self, entry: Entry) -> bool {
         entry.frame().is_some_and(|frame| self.system.frames().marks(frame).contains(Marks::LAZY))
     }
 
