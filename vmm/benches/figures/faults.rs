@@ -9,13 +9,13 @@ use mm::paging::AccessKind;
 use mm::space::{AddressSpace, MapRequest, SpaceUser, Vcpus};
 use mm::vma::limits::Limits;
 use mm::vma::{MapFlags, Prot};
-use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::mman::{MapFlags as HostFlags, ProtFlags};
 use nix::sys::prctl::set_thp_disable;
 use vm_memory::{Bytes, FileOffset, MmapRegion, VolatileMemory};
 use vmm::kvm::FlushPolicy;
 use vmm::machine::{Machine, MachineConfig};
 
+use crate::program::in_memory;
 use crate::rounds::{Outcome, Pair, Spent, alternate};
 
 /// Faults a round.
@@ -54,8 +54,7 @@ fn native(need: Need) -> Outcome<Spent> {
     let region = match need {
         Need::Zeros => MmapRegion::<()>::new(bytes)?,
         Need::Copy => {
-            let file = std::fs::File::from(memfd_create(c"figures", MFdFlags::MFD_CLOEXEC)?);
-            std::os::unix::fs::FileExt::write_all_at(&file, &vec![1; bytes], 0)?;
+            let file = in_memory(&vec![1; bytes])?;
             let prot = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
             let flags = HostFlags::MAP_PRIVATE | HostFlags::MAP_NORESERVE;
             let file = FileOffset::new(file, 0);
