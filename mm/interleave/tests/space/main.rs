@@ -180,19 +180,16 @@ fn munmap_beside_a_writer_leaves_nothing_and_what_is_mapped_after_is_new() {
     });
 }
 
+/// Writes 1, 2 and 3 to page 0; says which one `refused` was first, else 4.
+fn count(vcpu: &Vcpu, refused: fn(&Fault) -> bool) -> u64 {
+    (1..=3).find(|&n| made(vcpu.store(page(0), n), refused).is_none()).unwrap_or(4)
+}
+
 #[test]
 fn nothing_is_written_after_mprotect_has_returned() {
     in_any_order(|| {
         let m = Machine::new(1);
-        let writer = run(m.vcpu(), |vcpu| {
-            for n in 1..=3 {
-                let denied = |fault: &Fault| matches!(fault, Fault::Denied(_));
-                if made(vcpu.store(page(0), n), denied).is_none() {
-                    return n;
-                }
-            }
-            4
-        });
+        let writer = run(m.vcpu(), |vcpu| count(vcpu, |fault| matches!(fault, Fault::Denied(_))));
         m.user.change().mprotect(page(0), PAGE_SIZE, Prot::READ).unwrap();
         let found = word(&m.user, page(0));
         thread::yield_now();
@@ -207,15 +204,8 @@ fn nothing_is_written_after_mprotect_has_returned() {
 fn mremap_takes_each_byte_along_and_no_later_one() {
     in_any_order(|| {
         let m = Machine::new(1);
-        let writer = run(m.vcpu(), |vcpu| {
-            for n in 1..=3 {
-                let gone = |fault: &Fault| matches!(fault, Fault::NotMapped(_));
-                if made(vcpu.store(page(0), n), gone).is_none() {
-                    return n;
-                }
-            }
-            4
-        });
+        let writer =
+            run(m.vcpu(), |vcpu| count(vcpu, |fault| matches!(fault, Fault::NotMapped(_))));
         let (addr, new_addr) = (page(0), VirtAddr::new(AWAY));
         let (old_len, new_len) = (PAGE_SIZE, PAGE_SIZE);
         let request = RemapRequest { addr, old_len, new_len, flags: 3, new_addr };
