@@ -34,7 +34,8 @@ pub fn starting_state(space: &AddressSpace) -> Vec<Directive> {
     let maps = Directive::Maps { range: None, lines: lines.collect() };
     let layout = space.layout();
     let base = Setting::MmapBase(layout.place.mmap_base);
-    let brk = Setting::Brk { start: layout.start_brk, current: layout.brk };
+    let data = Some(Span { start: layout.start_data, end: layout.end_data });
+    let brk = Setting::Brk { start: layout.start_brk, current: layout.brk, data };
     vec![maps, Directive::Setting(base), Directive::Setting(brk)]
 }
 

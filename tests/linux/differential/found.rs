@@ -3,7 +3,7 @@
 use libtest_mimic::{Failed, Trial};
 use mm::addr::{PAGE_SIZE as PAGE, VirtAddr};
 use mm::paging::AccessKind::{Execute, Read, Write};
-use mm::replay::calls::{MemoryCall as M, Pointee};
+use mm::replay::calls::{Limit, MemoryCall as M, Pointee};
 
 use super::act::{Act, Deed, Open};
 use super::model::Start;
@@ -41,15 +41,19 @@ pub fn trials() -> Vec<Trial> {
         ("copies_of_pages_past_a_files_end_go_with_it", past_the_end),
     ];
     let trial = |&(name, deeds): &Found| {
-        Trial::test(format!("differential::found::{name}"), move || compare(deeds()))
+        Trial::test(format!("differential::found::{name}"), move || compare(|_| deeds()))
     };
-    found.iter().map(trial).collect()
+    let data = Trial::test("differential::found::a_heap_counts_with_the_initialised_data", || {
+        compare(heap_and_data)
+    });
+    found.iter().map(trial).chain([data]).collect()
 }
 
-fn compare(deeds: Deeds) -> Result<(), Failed> {
+fn compare(deeds: impl FnOnce(&Start) -> Deeds) -> Result<(), Failed> {
     let mut oracle = Oracle::start()?;
     let start = Start::of(&mut oracle)?;
-    let acts: Vec<Act> = deeds.into_iter().map(|(process, deed)| Act { process, deed }).collect();
+    let acts: Vec<Act> =
+        deeds(&start).into_iter().map(|(process, deed)| Act { process, deed }).collect();
     for pages in super::FAULT_AHEAD {
         let start = start.clone().set(&[("mmvisor.fault_ahead", pages)]);
         let ours = run::perform(&start, &acts)?;
@@ -177,6 +181,15 @@ fn grown_for_userfaultfd() -> Deeds {
     let (addr, new_addr) = (at(0), VirtAddr::ZERO);
     let grow = M::Mremap { addr, old_len: PAGE, new_len: 3 * PAGE, flags: 1, new_addr };
     of_one([Deed::Userfault(3), own(1), lock, Deed::Uffd(3, A, PAGE, 1), Deed::Call(grow)])
+}
+
+fn heap_and_data(start: &Start) -> Deeds {
+    const RLIMIT_DATA: u64 = 2;
+    let brk = |pages| Deed::Call(M::Brk { addr: VirtAddr::new(start.brk() + pages * PAGE) });
+    let new = Pointee::Shown(Limit { current: 3 * PAGE, maximum: u64::MAX });
+    let old = Pointee::Unread(VirtAddr::ZERO);
+    let limit = Deed::Call(M::Prlimit { pid: 0, resource: RLIMIT_DATA, new, old });
+    of_one([limit, brk(2), brk(3)])
 }
 
 fn past_the_end() -> Deeds {

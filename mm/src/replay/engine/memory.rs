@@ -172,7 +172,7 @@ impl<E: Executor> Engine<'_, E> {
             return Ok(());
         }
         let start = VirtAddr::new(start);
-        let setting = Setting::Brk { start, current: start };
+        let setting = Setting::Brk { start, current: start, data: None };
         if let Reply::Is(()) = self.executor.configure(at.task, &setting)? {
             self.summary.assumed += 1;
         }

@@ -175,7 +175,12 @@ impl Executor for Linux {
             }
             Setting::Personality(value) => space.modes_mut().personality = low_half(*value),
             Setting::MmapBase(base) => space.set_mmap_base(*base),
-            Setting::Brk { start, current } => space.set_brk(*start, *current),
+            Setting::Brk { start, current, data } => {
+                space.set_brk(*start, *current);
+                if let Some(data) = data {
+                    space.set_data(data.start..data.end);
+                }
+            }
             Setting::Thp(_) => return Ok(Reply::Unsupported),
             Setting::Uffd { addr, pages, change } => {
                 drop(space);

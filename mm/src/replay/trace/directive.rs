@@ -104,12 +104,15 @@ pub enum Setting {
     Personality(u64),
     /// `@mmap_base`: where top-down placement starts.
     MmapBase(VirtAddr),
-    /// `@brk`: where the heap starts and ends.
+    /// `@brk`: where the heap starts and ends, and where the initialised data is that `RLIMIT_DATA`
+    /// counts with it.
     Brk {
         /// start_brk.
         start: VirtAddr,
         /// The break.
         current: VirtAddr,
+        /// start_data to end_data; what is known already where it is left out.
+        data: Option<Span>,
     },
 }
 

@@ -41,6 +41,16 @@ impl<'a> Words<'a> {
         parse(word).map_err(|problem| self.wrong(field, problem))
     }
 
+    /// The last word, which may be left out.
+    fn last<T>(
+        &mut self,
+        field: &'static str,
+        parse: impl FnOnce(&'a str) -> Result<T, Syntax>,
+    ) -> Result<Option<T>, Problem> {
+        let word = self.rest.next();
+        word.map(parse).transpose().map_err(|problem| self.wrong(field, problem))
+    }
+
     fn address(&mut self, field: &'static str) -> Result<VirtAddr, Problem> {
         self.parse(field, lex::number).map(VirtAddr::new)
     }
@@ -111,12 +121,7 @@ pub(super) fn maps_header(text: &str) -> Result<Option<Option<Span>>, Problem> {
     let mut rest = text.split_whitespace();
     let Some(directive @ "maps") = rest.next() else { return Ok(None) };
     let mut words = Words { directive, rest };
-    let range = match words.rest.next() {
-        Some(word) => {
-            Some(parse_maps::span(word).map_err(|problem| words.wrong("range", problem))?)
-        }
-        None => None,
-    };
+    let range = words.last("range", parse_maps::span)?;
     end(words)?;
     Ok(Some(range))
 }
@@ -189,7 +194,11 @@ fn setting(directive: &str, w: &mut Words<'_>) -> Result<Setting, Problem> {
             w.parse("persona", |word| lex::value(word, &[&names::PERSONALITY]))?,
         ),
         "mmap_base" => Setting::MmapBase(w.address("address")?),
-        "brk" => Setting::Brk { start: w.address("start")?, current: w.address("current")? },
+        "brk" => Setting::Brk {
+            start: w.address("start")?,
+            current: w.address("current")?,
+            data: w.last("data", parse_maps::span)?,
+        },
         unknown => return Err(Problem::UnknownDirective(shortened(unknown))),
     })
 }

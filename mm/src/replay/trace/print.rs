@@ -113,7 +113,10 @@ impl fmt::Display for Setting {
             Setting::Thp(mode) => write!(f, "@thp {}", word(&parse_at::THP, mode)),
             Setting::Personality(persona) => write!(f, "@personality {persona:#09x}"),
             Setting::MmapBase(addr) => write!(f, "@mmap_base {addr}"),
-            Setting::Brk { start, current } => write!(f, "@brk {start} {current}"),
+            Setting::Brk { start, current, data: None } => write!(f, "@brk {start} {current}"),
+            Setting::Brk { start, current, data: Some(Span { start: from, end }) } => {
+                write!(f, "@brk {start} {current} {:08x}-{:08x}", from.get(), end.get())
+            }
         }
     }
 }

@@ -289,6 +289,7 @@ fn every_line_of_what_strace_cannot_see_is_read_and_printed() {
         "@personality 0x0040000",
         "@mmap_base 0x7ffff7fff000",
         "@brk 0x555555559000 0x55555557a000",
+        "@brk 0x555555559000 0x55555557a000 555555558010-555555558020",
         "12  @thp never",
     ] {
         assert_eq!(one(line).to_string(), line);

@@ -72,7 +72,9 @@ impl Trace {
             self.open(0, fd, FileKind::Pipe, 0, mode_of(mode));
         }
         let brk = VirtAddr::new(start.brk());
-        self.set(0, Setting::Brk { start: brk, current: brk });
+        let [from, end] = [start.data().start, start.data().end].map(VirtAddr::new);
+        let data = Some(Span { start: from, end });
+        self.set(0, Setting::Brk { start: brk, current: brk, data });
         self.set(0, Setting::Personality(start.personality()));
     }
 

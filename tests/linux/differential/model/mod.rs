@@ -19,8 +19,10 @@ use mm::replay::trace::{AnonOrigin, Hidden, MapLine, Setting, Span, VmFlagNames}
 use mm::rules::Rule;
 use mm::vma::limits::Capabilities;
 use mm::vma::{Userfault, VmFlags};
+use vmm::load::{Image, Placement};
 
 use super::act::{Act, Deed, Open};
+use crate::common;
 use crate::oracle::Oracle;
 use crate::script::{Answer, Script};
 
@@ -71,6 +73,7 @@ pub struct Line {
 pub struct Start {
     lines: Vec<MapLine>,
     brk: u64,
+    data: Range<u64>,
     /// What the host has: promises beyond it are refused.
     total_pages: u64,
     swap: Swap,
@@ -125,6 +128,11 @@ impl Start {
         self.brk
     }
 
+    /// Where the initialised data is.
+    pub fn data(&self) -> Range<u64> {
+        self.data.clone()
+    }
+
     /// The personality.
     pub fn personality(&self) -> u64 {
         ADDR_NO_RANDOMIZE
@@ -162,12 +170,21 @@ impl Start {
         Ok(Start {
             lines: lines.collect(),
             brk: *brk,
+            data: initialised_data()?,
             total_pages: pages_of("MemTotal:")? + pages_of("SwapTotal:")?,
             swap: if pages_of("SwapTotal:")? > 0 { Swap::Some } else { Swap::None },
             without: Vec::new(),
             settings: Vec::new(),
         })
     }
+}
+
+/// The player's `start_data` and `end_data`.
+fn initialised_data() -> std::result::Result<Range<u64>, Failed> {
+    let elf = Image::open(&common::payload("player")).map_err(|error| error.to_string())?.elf;
+    let Placement::Fixed(start) = elf.placement() else { return Err("the player moves".into()) };
+    let layout = elf.at(start).map_err(|error| error.to_string())?;
+    Ok(layout.start_data.get()..layout.end_data.get())
 }
 
 /// A size of the host's memory, in pages, as /proc/meminfo names it.
@@ -276,6 +293,7 @@ impl Model {
         let space = linux.space(Task(0))?;
         let mut change = space.change();
         change.set_brk(brk, brk);
+        change.set_data(VirtAddr::new(start.data.start)..VirtAddr::new(start.data.end));
         change.modes_mut().personality = low_half(start.personality());
         drop(change);
         Ok(Model {

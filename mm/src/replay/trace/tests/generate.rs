@@ -323,7 +323,8 @@ fn setting() -> impl Strategy<Value = Setting> {
         prop::sample::select(vec![Thp::Madvise, Thp::Always, Thp::Never]).prop_map(Setting::Thp),
         number().prop_map(Setting::Personality),
         addr().prop_map(Setting::MmapBase),
-        (addr(), addr()).prop_map(|(start, current)| Setting::Brk { start, current }),
+        (addr(), addr(), prop::option::of(span()))
+            .prop_map(|(start, current, data)| Setting::Brk { start, current, data }),
     ]
 }
 
