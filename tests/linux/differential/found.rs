@@ -13,6 +13,7 @@ use crate::oracle::Oracle;
 const A: u64 = 0x100_0000_0000;
 const PRIVATE: u64 = 2;
 const SHARED: u64 = 1;
+const FIXED: u64 = 0x10;
 const ANONYMOUS: u64 = 0x20;
 const POPULATE: u64 = 0x8000;
 
@@ -39,6 +40,7 @@ pub fn trials() -> Vec<Trial> {
         ("mprotect_brings_in_no_page_that_a_userfaultfd_is_asked_for", asked_of_userfaultfd),
         ("a_locked_map_that_grows_asks_no_userfaultfd", grown_for_userfaultfd),
         ("copies_of_pages_past_a_files_end_go_with_it", past_the_end),
+        ("nothing_is_removed_past_the_largest_file", past_the_largest_file),
     ];
     let trial = |&(name, deeds): &Found| {
         Trial::test(format!("differential::found::{name}"), move || compare(|_| deeds()))
@@ -69,7 +71,6 @@ fn at(page: u64) -> VirtAddr {
 }
 
 fn mmap(pages: u64, prot: u64, flags: u64, fd: i32) -> Deed {
-    const FIXED: u64 = 0x10;
     let (addr, len, flags) = (at(0), pages * PAGE, flags | FIXED);
     Deed::Call(M::Mmap { addr, len, prot, flags, fd, offset: 0 })
 }
@@ -95,6 +96,7 @@ fn protect(page: u64, prot: u64) -> Deed {
 }
 
 const FREE: u64 = 8;
+const REMOVE: u64 = 9;
 const COLD: u64 = 20;
 const PAGEOUT: u64 = 21;
 const POPULATE_READ: u64 = 22;
@@ -181,6 +183,13 @@ fn grown_for_userfaultfd() -> Deeds {
     let (addr, new_addr) = (at(0), VirtAddr::ZERO);
     let grow = M::Mremap { addr, old_len: PAGE, new_len: 3 * PAGE, flags: 1, new_addr };
     of_one([Deed::Userfault(3), own(1), lock, Deed::Uffd(3, A, PAGE, 1), Deed::Call(grow)])
+}
+
+fn past_the_largest_file() -> Deeds {
+    let file = Deed::Open(3, Open::File(1));
+    let (len, offset) = (PAGE, ((1 << 32) - 1) * PAGE);
+    let map = M::Mmap { addr: at(0), len, prot: 3, flags: SHARED | FIXED, fd: 3, offset };
+    of_one([file, Deed::Call(map), advise(REMOVE)])
 }
 
 fn heap_and_data(start: &Start) -> Deeds {

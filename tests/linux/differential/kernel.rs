@@ -7,7 +7,7 @@ use mm::addr::{PAGE_SIZE as PAGE, VirtAddr};
 use mm::paging::AccessKind;
 use mm::replay::calls::{IoVec, MemoryCall as M, Pointee};
 
-use super::act::{Act, Deed};
+use super::act::{Act, Deed, Open};
 use super::model::Start;
 use super::run;
 use crate::oracle::Oracle;
@@ -144,6 +144,19 @@ const PROBES: &[Probe] = &[
         rule: "MADV_COLLAPSE (6.1)",
         acts: || vec![map(0, 2), advise(0, 1, 25)],
         touches: |deed| is_advice(deed, 25, 25),
+    },
+    Probe {
+        rule: "the largest file: ext4's",
+        acts: || {
+            let last = ((1 << 32) - 2) * PAGE;
+            let file = |page, offset| {
+                let (addr, len) = (at(page), PAGE);
+                Deed::Call(M::Mmap { addr, len, prot: 3, flags: 0x11, fd: 3, offset })
+            };
+            let maps = [Deed::Open(3, Open::File(1)), file(0, last), file(1, last + PAGE)];
+            maps.into_iter().chain([advise(0, 1, 9), advise(1, 1, 9)]).collect()
+        },
+        touches: |deed| is_advice(deed, 9, 9),
     },
     Probe {
         rule: "populating advice (5.14), MADV_DONTNEED_LOCKED (5.18)",

@@ -31,6 +31,9 @@ pub enum ObjectKind {
 /// The length, in pages, of an object whose length is not known.
 pub(super) const LONG_ENOUGH: u64 = u64::MAX >> PAGE_SHIFT;
 
+/// The most pages of a regular file: ext4's largest file has 2^32 - 1 blocks.
+const LARGEST_FILE: u64 = u32::MAX as u64;
+
 /// A regular file in memory.
 #[derive(Debug)]
 struct RegularFile(Arc<SharedMemory>);
@@ -61,6 +64,10 @@ impl Backing for RegularFile {
     }
 
     fn punch(&self, pages: Range<u64>, system: &System, batch: &mut FlushBatch) -> CallResult<()> {
+        if pages.end > LARGEST_FILE {
+            // fallocate(2) looks at that first. Maps may lie past it.
+            return Err(Errno::EFBIG.into());
+        }
         self.0.punch(pages, system, batch)
     }
 
