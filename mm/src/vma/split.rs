@@ -56,7 +56,7 @@ pub fn cut_out(
     max_map_count: usize,
 ) -> Result<VirtAddr, Errno> {
     let range = changed.range();
-    let middle = tree.find_exact(range.start()).ok_or(Errno::ENOMEM)?;
+    let middle = tree.near(range.start()).ok_or(Errno::ENOMEM)?.span();
     let whole = middle.range();
     let lower = PageRange::new(whole.start(), range.start());
     let upper = PageRange::new(range.end(), whole.end()).map(|upper| middle.part(upper));
@@ -78,15 +78,19 @@ pub fn cut_out(
     if let Some(id) = middle.anon() {
         changed.adopt_anon(id);
     }
-    if let (Some(upper), Some(rest)) = (upper, PageRange::new(whole.start(), range.end())) {
-        let _ = tree.cut(whole.start(), upper, |vma| vma.resize(rest));
-    }
-    match lower {
-        Some(lower) => {
-            let _ = tree.cut(whole.start(), changed, |vma| vma.resize(lower));
+    let start = whole.start();
+    match (lower, upper) {
+        (Some(lower), Some(upper)) => {
+            let _ = tree.carve(start, changed, upper, |vma| vma.resize(lower));
         }
-        None => {
-            tree.update(range.start(), |vma| *vma = changed);
+        (Some(lower), None) => {
+            let _ = tree.cut(start, changed, |vma| vma.resize(lower));
+        }
+        (None, Some(upper)) => {
+            let _ = tree.cut(start, upper, |vma| *vma = changed);
+        }
+        (None, None) => {
+            tree.update(start, |vma| *vma = changed);
         }
     }
     Ok(range.end())

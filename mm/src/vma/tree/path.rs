@@ -4,7 +4,7 @@
 use super::key::{Key, MAX_INDICES};
 use super::node::{Inner, Leaf};
 use super::pool::NIL;
-use super::{Span, Tree};
+use super::{Found, Span, Spot, Tree};
 use crate::addr::VirtAddr;
 
 /// The most spans a tree holds.
@@ -63,11 +63,37 @@ impl Path {
 
 impl<V: Span> Tree<V> {
     /// Remembers the way to `addr`: calls that follow, there or nearby, do not search for it again. A
-    /// call that changes an address space looks at the same place many times.
-    pub fn aim(&mut self, addr: VirtAddr) {
-        if addr < self.top {
-            self.path_to(addr);
+    /// call that changes an address space looks at the same place many times. Returns the span that
+    /// contains `addr`.
+    #[inline]
+    pub fn aim(&mut self, addr: VirtAddr) -> Option<&V> {
+        if addr >= self.top {
+            return None;
         }
+        let step = self.path_to(addr);
+        let spot = Spot { leaf: &self.leaves[step.node], at: step.at() };
+        if spot.start() <= addr { self.value(spot) } else { None }
+    }
+
+    /// The span that contains `addr`, as [`find_exact`](Self::find_exact) finds it, with the way to its
+    /// neighbours. For who is at the place already: looks at the path's own row before it searches.
+    #[inline]
+    pub fn near(&self, addr: VirtAddr) -> Option<Found<'_, V>> {
+        let step = self.path.leaf();
+        let here = self.leaves.get(step.node).map(|leaf| Spot { leaf, at: step.at() });
+        let here = here.filter(|spot| {
+            spot.at < spot.leaf.len() && spot.start() <= addr && addr < spot.end()
+        });
+        let spot = match here {
+            Some(spot) => spot,
+            None => self.locate(addr).filter(|&spot| spot.start() <= addr)?,
+        };
+        Found::new(self, spot)
+    }
+
+    /// Makes the path, which leads to a span, lead to the row `slot` of the same leaf.
+    pub(super) fn step_to(&mut self, at: usize) {
+        self.path.steps[0].slot = slot(at);
     }
 
     /// Makes the path lead to the first span whose end is above `addr`; where there is none, to the
