@@ -190,13 +190,11 @@ pub fn merge_existing(tree: &mut Tree<Vma>, changed: &Vma) -> Option<Merged> {
     }
     let anon = middle.anon();
     let left = if from_start { found.touching_before() } else { None };
-    let left = left.filter(|prev| {
-        continues(prev, changed) && identities_agree(prev, anon, Origin::Existing)
-    });
+    let left = left
+        .filter(|prev| continues(prev, changed) && identities_agree(prev, anon, Origin::Existing));
     let right = if to_end { found.touching_after() } else { None };
-    let right = right.filter(|next| {
-        continues(changed, next) && identities_agree(next, anon, Origin::Existing)
-    });
+    let right = right
+        .filter(|next| continues(changed, next) && identities_agree(next, anon, Origin::Existing));
     let mut sides = Sides::of(left, right)?;
     if from_start && to_end && !may_vanish(middle) {
         return None;

@@ -35,6 +35,7 @@ pub fn split_at(tree: &mut Tree<Vma>, addr: VirtAddr) -> Result<(), Errno> {
 /// # Errors
 /// `ENOMEM` when it would have to be cut and there are `max_map_count` VMAs already; `EINVAL` where the
 /// backing forbids the cut. As in Linux the cut at the range's start may have been made then.
+#[inline]
 pub fn modify(
     tree: &mut Tree<Vma>,
     changed: Vma,

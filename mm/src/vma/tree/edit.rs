@@ -172,6 +172,7 @@ impl<V: Span> Tree<V> {
         leaf.set(step.at(), part.start(), start);
         leaf.insert_all(step.at() + 1, [middle, upper]);
         self.len += 2;
+        self.step_to(step.at() + 1);
         Ok(())
     }
 
@@ -252,7 +253,7 @@ impl<V: Span> Tree<V> {
     }
 
     /// Makes the path lead to the span that starts at `start`. Its step in the leaf, and the value's index.
-    #[inline]
+    #[inline(always)]
     fn path_to_start(&mut self, start: VirtAddr) -> Option<(Step, u32)> {
         let mut step = self.path.leaf();
         if self.leaf_start(step) != Some(start) {

@@ -67,10 +67,13 @@ impl<V: Span> Tree<V> {
     /// contains `addr`.
     #[inline]
     pub fn aim(&mut self, addr: VirtAddr) -> Option<&V> {
-        if addr >= self.top {
-            return None;
+        if self.path_row(addr).is_none() {
+            if addr >= self.top {
+                return None;
+            }
+            self.path_to(addr);
         }
-        let step = self.path_to(addr);
+        let step = self.path.leaf();
         let spot = Spot { leaf: &self.leaves[step.node], at: step.at() };
         if spot.start() <= addr { self.value(spot) } else { None }
     }
@@ -79,19 +82,23 @@ impl<V: Span> Tree<V> {
     /// neighbours. For who is at the place already: looks at the path's own row before it searches.
     #[inline]
     pub fn near(&self, addr: VirtAddr) -> Option<Found<'_, V>> {
-        let step = self.path.leaf();
-        let here = self.leaves.get(step.node).map(|leaf| Spot { leaf, at: step.at() });
-        let here = here.filter(|spot| {
-            spot.at < spot.leaf.len() && spot.start() <= addr && addr < spot.end()
-        });
-        let spot = match here {
+        let spot = match self.path_row(addr) {
             Some(spot) => spot,
             None => self.locate(addr).filter(|&spot| spot.start() <= addr)?,
         };
         Found::new(self, spot)
     }
 
-    /// Makes the path, which leads to a span, lead to the row `slot` of the same leaf.
+    /// The path's own row, if its span contains `addr`.
+    #[inline]
+    fn path_row(&self, addr: VirtAddr) -> Option<Spot<'_>> {
+        let step = self.path.leaf();
+        let spot = Spot { leaf: self.leaves.get(step.node)?, at: step.at() };
+        let contains = spot.at < spot.leaf.len() && spot.start() <= addr && addr < spot.end();
+        contains.then_some(spot)
+    }
+
+    /// Makes the path lead to another row of its leaf.
     pub(super) fn step_to(&mut self, at: usize) {
         self.path.steps[0].slot = slot(at);
     }
