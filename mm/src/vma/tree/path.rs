@@ -106,13 +106,11 @@ impl<V: Span> Tree<V> {
     /// Makes the path lead to the first span whose end is above `addr`; where there is none, to the
     /// place behind the last span. Returns its step in the leaf. The tree is not empty.
     pub(super) fn path_to(&mut self, addr: VirtAddr) -> Step {
-        if !self.is_on_path(addr) {
-            self.descend(addr);
-        }
-        let leaf = &self.leaves[self.path.leaf().node];
-        let at = leaf.seek(addr).min(leaf.len());
-        self.path.steps[0].slot = slot(at);
-        self.path.leaf()
+        let mut step = if self.is_on_path(addr) { self.path.leaf() } else { self.descend(addr) };
+        let leaf = &self.leaves[step.node];
+        step.slot = slot(leaf.seek(addr).min(leaf.len()));
+        self.path.steps[0] = step;
+        step
     }
 
     /// Whether the path's leaf covers `addr`. Spans of that leaf may have come, gone and changed since the
@@ -128,7 +126,8 @@ impl<V: Span> Tree<V> {
         self.path = Path::NONE;
     }
 
-    fn descend(&mut self, addr: VirtAddr) {
+    /// Leads the path down to the leaf that covers `addr`. Returns the step there, at its first row.
+    fn descend(&mut self, addr: VirtAddr) -> Step {
         let mut node = self.root;
         let mut floor = VirtAddr::ZERO;
         for level in (1..=self.height).rev() {
@@ -138,7 +137,7 @@ impl<V: Span> Tree<V> {
             floor = inner.floor(at, floor);
             node = inner.to(at);
         }
-        self.path.steps[0] = Step { node, slot: 0, floor };
+        Step { node, slot: 0, floor }
     }
 }
 
