@@ -192,11 +192,11 @@ fn what_is_carved_out_anywhere_and_taken_in_again_leaves_the_spans_as_they_were(
 //     [ 12 ][ 12 ]  ->  [ 12 ][ 10 ]  ->  22: join
 #[test]
 fn a_leaf_that_two_rows_leave_is_mended() {
-    for (left, right, mended) in [(15, 12, vec![12, 13]), (12, 12, vec![22])] {
+    for (left, right, mended) in [(15_u32, 12, vec![12, 13]), (12, 12, vec![22])] {
         let mut tree = tiles(32);
         assert_eq!(leaves(&tree), [15, 17]);
         for index in (15 + right..32).rev().chain(0..15 - left) {
-            assert!(tree.remove(page(3 * index)).is_some());
+            assert!(tree.remove(page(3 * u64::from(index))).is_some());
         }
         assert_eq!(leaves(&tree), [left as usize, right as usize]);
         assert!(tree.uncarve(page(3 * 20), |span| *span = pages(3 * 19, 3 * 22)));
