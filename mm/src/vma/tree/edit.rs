@@ -1,4 +1,4 @@
-//! Insertion, removal and change of one span: the leaf is edited, then its new end and widest gap are
+//! Insertion, removal and change of one span, or of two at once: the leaf is edited, then its new end and widest gap are
 //! carried up for as long as they change anything.
 
 use super::node::{Leaf, Row};
@@ -127,7 +127,7 @@ impl<V: Span> Tree<V> {
 
     /// Cuts a part out of the middle of the span that starts at `start`: `change` makes it end where
     /// `middle` starts, which ends where `upper`, its last part, starts. As two [cuts](Self::cut), but
-    /// the rows above move once.
+    /// the rows behind move once.
     ///
     /// ```text
     ///     before   ├── gap ──┤ span                     ├── gap ──┤

@@ -36,7 +36,8 @@ pub enum ReserveError {
 
 impl<V: Span> Tree<V> {
     /// After it, that many calls of [`insert`](Tree::insert) or [`cut`](Tree::cut) do not allocate, whatever nodes they
-    /// split, and whatever is removed in between. `remove` and `update` never allocate.
+    /// split, and whatever is removed in between; a [`carve`](Tree::carve) counts as two. What takes spans out or
+    /// changes them never allocates.
     ///
     /// # Errors
     /// [`ReserveError`] if there is no memory; the spans are as before, and so is what was reserved.

@@ -320,6 +320,26 @@ fn what_is_reserved_lasts_through_removals() {
     assert_eq!(tree.memory_bytes(), bytes);
 }
 
+// Half of the spans, in as many leaves; then as many again in one place.
+#[test]
+fn a_reservation_counts_the_leaves_that_removals_left_half_empty() {
+    let mut tree: Tree<PageRange> = Tree::new();
+    for index in 0..800 {
+        tree.reserve(1).unwrap();
+        tree.insert(pages(1000 * index, 1000 * index + 1)).unwrap();
+    }
+    for index in (1..800).step_by(2) {
+        tree.remove(page(1000 * index)).unwrap();
+    }
+    for index in 1..400 {
+        tree.reserve(1).unwrap();
+        let bytes = tree.memory_bytes();
+        tree.insert(pages(2 * index, 2 * index + 1)).unwrap();
+        assert_eq!(tree.memory_bytes(), bytes, "the {index}th");
+    }
+    tree.audit().unwrap();
+}
+
 #[test]
 fn a_reservation_past_the_limit_fails_and_changes_nothing() {
     let mut tree = comb(100);
