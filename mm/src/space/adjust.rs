@@ -150,8 +150,13 @@ impl AddressSpace {
     }
 
     /// What is around a range, if somebody wants to know and a file is there.
+    #[inline]
     fn before(&self, range: PageRange) -> Option<Before> {
-        self.system.observer()?;
+        self.system.observer().and_then(|_| self.around(range))
+    }
+
+    /// What is around a range, if a file is there.
+    fn around(&self, range: PageRange) -> Option<Before> {
         let (left, right) = self.vmas.touching(range);
         let middle = self.vmas.find_exact(range.start());
         let files = [left, middle, right].into_iter().flatten().any(|vma| vma.backing.is_some());

@@ -255,6 +255,7 @@ impl AddressSpace {
     }
 
     /// Ends an operation: flushes, frees, and now and then returns empty tables.
+    #[inline]
     fn finish(&mut self, mut batch: FlushBatch) -> Result<(), crate::error::Broken> {
         if self.table.table_frames() > self.tables_worth_keeping() {
             self.table.reap(&mut batch);
@@ -263,11 +264,14 @@ impl AddressSpace {
     }
 
     /// Flushes a batch of this space's entries, and frees its frames.
-    fn flush(&self, mut batch: FlushBatch) -> Result<(), crate::error::Broken> {
+    #[inline]
+    fn flush(&self, batch: FlushBatch) -> Result<(), crate::error::Broken> {
         // Most calls change no page: a batch moved for nothing is a tenth of their time.
-        if batch.is_empty() {
-            return Ok(());
-        }
+        if batch.is_empty() { Ok(()) } else { self.flush_changes(batch) }
+    }
+
+    /// The same with a batch that is not empty.
+    fn flush_changes(&self, mut batch: FlushBatch) -> Result<(), crate::error::Broken> {
         batch.set_others(self.others());
         self.system.finish(batch)
     }

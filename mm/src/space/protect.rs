@@ -100,8 +100,7 @@ impl AddressSpace {
     ) -> CallResult<()> {
         let mut at = start;
         while at < end {
-            self.vmas.aim(at);
-            let vma = self.vmas.find_exact(at).ok_or(Errno::ENOMEM)?;
+            let vma = self.vmas.aim(at).ok_or(Errno::ENOMEM)?;
             let stop = vma.range().end().min(end);
             let range = PageRange::new(at, stop).ok_or(Errno::ENOMEM)?;
             let mut prot = asked;

@@ -181,20 +181,20 @@ pub fn merge_left(tree: &mut Tree<Vma>, vma: &Vma, origin: Origin) -> Option<Mer
 /// of; `None`, and nothing has happened, if there is no such neighbour.
 pub fn merge_existing(tree: &mut Tree<Vma>, changed: &Vma) -> Option<Merged> {
     let range = changed.range();
-    let middle = tree.find_exact(range.start())?;
+    let found = tree.near(range.start())?;
+    let middle = found.span();
     let whole = middle.range();
     let (from_start, to_end) = (range.start() == whole.start(), range.end() == whole.end());
     if changed.flags.intersects(VmFlags::SPECIAL) || !(from_start || to_end) {
         return None;
     }
     let anon = middle.anon();
-    let (left, right) = tree.touching(range);
-    let left = left.filter(|prev| {
-        from_start && continues(prev, changed) && identities_agree(prev, anon, Origin::Existing)
-    });
-    let right = right.filter(|next| {
-        to_end && continues(changed, next) && identities_agree(next, anon, Origin::Existing)
-    });
+    let left = if from_start { found.touching_before() } else { None };
+    let left = left
+        .filter(|prev| continues(prev, changed) && identities_agree(prev, anon, Origin::Existing));
+    let right = if to_end { found.touching_after() } else { None };
+    let right = right
+        .filter(|next| continues(changed, next) && identities_agree(next, anon, Origin::Existing));
     let mut sides = Sides::of(left, right)?;
     if from_start && to_end && !may_vanish(middle) {
         return None;
@@ -207,11 +207,11 @@ pub fn merge_existing(tree: &mut Tree<Vma>, changed: &Vma) -> Option<Merged> {
     let flags = changed.flags;
     let (range, how) = match (sides, left, right) {
         (Sides::Both, Some(left), Some((right, right_anon, right_flags))) => {
-            // The left one takes in the middle, then the right.
-            let sticky = flags | right_flags;
-            absorb(tree, left, whole.end(), None, sticky)?;
-            let anon = right_anon.or(anon);
-            (absorb(tree, left, right.end(), anon, sticky)?, Merge::WholeBoth)
+            // The left one takes in the middle and the right.
+            let (anon, sticky) = (right_anon.or(anon), flags | right_flags);
+            let range = PageRange::new(left.start(), right.end())?;
+            let joined = tree.uncarve(whole.start(), |vma| extend(vma, range, anon, sticky));
+            (joined.then_some(range)?, Merge::WholeBoth)
         }
         (Sides::Left, Some(left), _) if to_end => {
             (absorb(tree, left, range.end(), anon, flags)?, Merge::WholeLeft)

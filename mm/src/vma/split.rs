@@ -35,6 +35,7 @@ pub fn split_at(tree: &mut Tree<Vma>, addr: VirtAddr) -> Result<(), Errno> {
 /// # Errors
 /// `ENOMEM` when it would have to be cut and there are `max_map_count` VMAs already; `EINVAL` where the
 /// backing forbids the cut. As in Linux the cut at the range's start may have been made then.
+#[inline]
 pub fn modify(
     tree: &mut Tree<Vma>,
     changed: Vma,
@@ -56,7 +57,7 @@ pub fn cut_out(
     max_map_count: usize,
 ) -> Result<VirtAddr, Errno> {
     let range = changed.range();
-    let middle = tree.find_exact(range.start()).ok_or(Errno::ENOMEM)?;
+    let middle = tree.near(range.start()).ok_or(Errno::ENOMEM)?.span();
     let whole = middle.range();
     let lower = PageRange::new(whole.start(), range.start());
     let upper = PageRange::new(range.end(), whole.end()).map(|upper| middle.part(upper));
@@ -78,15 +79,19 @@ pub fn cut_out(
     if let Some(id) = middle.anon() {
         changed.adopt_anon(id);
     }
-    if let (Some(upper), Some(rest)) = (upper, PageRange::new(whole.start(), range.end())) {
-        let _ = tree.cut(whole.start(), upper, |vma| vma.resize(rest));
-    }
-    match lower {
-        Some(lower) => {
-            let _ = tree.cut(whole.start(), changed, |vma| vma.resize(lower));
+    let start = whole.start();
+    match (lower, upper) {
+        (Some(lower), Some(upper)) => {
+            let _ = tree.carve(start, changed, upper, |vma| vma.resize(lower));
         }
-        None => {
-            tree.update(range.start(), |vma| *vma = changed);
+        (Some(lower), None) => {
+            let _ = tree.cut(start, changed, |vma| vma.resize(lower));
+        }
+        (None, Some(upper)) => {
+            let _ = tree.cut(start, upper, |vma| *vma = changed);
+        }
+        (None, None) => {
+            tree.update(start, |vma| *vma = changed);
         }
     }
     Ok(range.end())

@@ -18,7 +18,7 @@ use super::{Span, Tree};
 use crate::addr::VirtAddr;
 
 impl<V: Span> Tree<V> {
-    /// Moves some rows out of the path's full leaf; if that takes room further up, makes that room
+    /// Moves some rows out of the path's leaf, which has too few free; if that takes room further up, makes that room
     /// first and leaves the rest to the next call. Forgets the path.
     pub(super) fn relieve(&mut self) {
         let path = self.path;

@@ -1,4 +1,4 @@
-//! Insertion, removal and change of one span: the leaf is edited, then its new end and widest gap are
+//! Insertion, removal and change of one span, or of two at once: the leaf is edited, then its new end and widest gap are
 //! carried up for as long as they change anything.
 
 use super::node::{Leaf, Row};
@@ -125,6 +125,57 @@ impl<V: Span> Tree<V> {
         Ok(())
     }
 
+    /// Cuts a part out of the middle of the span that starts at `start`: `change` makes it end where
+    /// `middle` starts, which ends where `upper`, its last part, starts. As two [cuts](Self::cut), but
+    /// the rows behind move once.
+    ///
+    /// ```text
+    ///     before   ├── gap ──┤ span                     ├── gap ──┤
+    ///     after    ├── gap ──┤ span  │ middle │ upper   ├── gap ──┤
+    /// ```
+    ///
+    /// # Errors
+    /// Gives both back if they are no such parts of a span that starts at `start`, or `change` does not
+    /// end that one where `middle` begins (or there would be 2^29).
+    pub fn carve(
+        &mut self,
+        start: VirtAddr,
+        middle: V,
+        upper: V,
+        change: impl FnOnce(&mut V),
+    ) -> Result<(), (V, V)> {
+        let Some((mut step, to)) = self.path_to_start(start) else { return Err((middle, upper)) };
+        let (part, rest) = (middle.range(), upper.range());
+        let end = self.leaves[step.node].end(step.at());
+        let lower = PageRange::new(start, part.start());
+        let are_parts = lower.is_some() && part.end() == rest.start() && rest.end() == end;
+        if !are_parts || self.len + 2 > MAX_SPANS {
+            return Err((middle, upper));
+        }
+        let Some(value) = self.values.get_mut(to).and_then(Slot::value_mut) else {
+            return Err((middle, upper));
+        };
+        change(value);
+        if Some(value.range()) != lower {
+            debug_assert!(false, "{} is not cut at {}", value.range(), part.start());
+            return Err((middle, upper));
+        }
+        while !self.leaves[step.node].has_room_for(2) {
+            self.relieve();
+            step = self.path_to(start);
+        }
+        let to = self.values.put(Slot::Taken(middle));
+        let middle = Row { end: part.end(), detail: part.start(), to };
+        let to = self.values.put(Slot::Taken(upper));
+        let upper = Row { end, detail: rest.start(), to };
+        let leaf = &mut self.leaves[step.node];
+        leaf.set(step.at(), part.start(), start);
+        leaf.insert_all(step.at() + 1, [middle, upper]);
+        self.len += 2;
+        self.step_to(step.at() + 1);
+        Ok(())
+    }
+
     /// Takes out the span that starts where the one at `start` ends, whose place that takes: `change`
     /// makes it reach as far. What [`cut`](Self::cut) did, undone. `None`, and nothing has happened, if
     /// there are no two such spans.
@@ -156,18 +207,70 @@ impl<V: Span> Tree<V> {
         self.values.take(upper.to).into_value()
     }
 
-    /// Makes the path lead to the span that starts at `start`. Its step in the leaf, and the value's index.
-    fn path_to_start(&mut self, start: VirtAddr) -> Option<(Step, u32)> {
-        if start >= self.top {
-            return None;
+    /// Takes out the span that starts at `start` and the one after it, which touch each other and the one
+    /// before: `change` makes that one reach as far as they did. What [`carve`](Self::carve) did, undone.
+    /// False, and nothing has happened, if there are no three such spans.
+    pub fn uncarve(&mut self, start: VirtAddr, change: impl FnOnce(&mut V)) -> bool {
+        let Some((step, middle)) = self.path_to_start(start) else { return false };
+        let (leaf, at) = (&self.leaves[step.node], step.at());
+        if at == 0 || at + 1 == leaf.len() {
+            return self.uncarve_at_border(start, change);
         }
-        let step = self.path_to(start);
-        (self.leaf_start(step) == Some(start)).then(|| (step, self.leaves[step.node].to(step.at())))
+        let (lower, upper) = (leaf.to(at - 1), leaf.to(at + 1));
+        let touch = leaf.end(at - 1) == start && leaf.end(at) == leaf.start(at + 1);
+        let joined = PageRange::new(leaf.start(at - 1), leaf.end(at + 1)).filter(|_| touch);
+        let value = self.values.get_mut(lower).and_then(Slot::value_mut);
+        let (Some(joined), Some(value)) = (joined, value) else { return false };
+        change(value);
+        if value.range() != joined {
+            debug_assert!(false, "{} does not reach to {}", value.range(), joined.end());
+            return false;
+        }
+        let leaf = &mut self.leaves[step.node];
+        leaf.set(at - 1, joined.end(), joined.start());
+        leaf.remove_all::<2>(at);
+        let is_small = leaf.len() < Leaf::MIN;
+        self.len -= 2;
+        self.step_to(at - 1);
+        if is_small {
+            self.mend();
+        }
+        self.values.take(middle);
+        self.values.take(upper);
+        true
+    }
+
+    /// The same where the three are not in one leaf.
+    #[cold]
+    fn uncarve_at_border(&mut self, start: VirtAddr, change: impl FnOnce(&mut V)) -> bool {
+        let Some(found) = self.near(start) else { return false };
+        let lower = found.touching_before().map(|lower| lower.range().start());
+        let upper = found.touching_after().map(|upper| upper.range().start());
+        let (Some(lower), Some(upper)) = (lower, upper) else { return false };
+        self.remove(start);
+        self.remove(upper);
+        self.update(lower, change)
+    }
+
+    /// Makes the path lead to the span that starts at `start`. Its step in the leaf, and the value's index.
+    #[inline(always)]
+    fn path_to_start(&mut self, start: VirtAddr) -> Option<(Step, u32)> {
+        let mut step = self.path.leaf();
+        if self.leaf_start(step) != Some(start) {
+            if start >= self.top {
+                return None;
+            }
+            step = self.path_to(start);
+            if self.leaf_start(step) != Some(start) {
+                return None;
+            }
+        }
+        Some((step, self.leaves[step.node].to(step.at())))
     }
 
     /// The start of the span that the path, with that step in its leaf, leads to, if it leads to one.
     fn leaf_start(&self, step: Step) -> Option<VirtAddr> {
-        let leaf = &self.leaves[step.node];
+        let leaf = self.leaves.get(step.node)?;
         (step.at() < leaf.len()).then(|| leaf.start(step.at()))
     }
 

@@ -48,6 +48,7 @@
 mod audit;
 mod balance;
 mod edit;
+mod found;
 mod gaps;
 mod iter;
 mod key;
@@ -58,6 +59,7 @@ mod reserve;
 #[cfg(test)]
 mod tests;
 
+pub use found::Found;
 pub use iter::Iter;
 pub use reserve::ReserveError;
 

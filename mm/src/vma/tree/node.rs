@@ -131,25 +131,41 @@ impl<D: Copy + Default, const N: usize> Node<D, N> {
         if at == 0 { floor } else { self.keys[at - 1].end() }
     }
 
+    /// Whether so many rows more fit.
+    pub(super) fn has_room_for(&self, rows: usize) -> bool {
+        self.len() + rows <= N
+    }
+
     /// Puts a row before row `at`. The node is not full.
     pub(super) fn insert(&mut self, at: usize, row: Row<D>) {
+        self.insert_all(at, [row]);
+    }
+
+    /// Puts rows before row `at`. The node has room for them.
+    pub(super) fn insert_all<const K: usize>(&mut self, at: usize, rows: [Row<D>; K]) {
         let len = self.len();
-        self.keys.copy_within(at..len, at + 1);
-        self.detail.copy_within(at..len, at + 1);
-        self.keys[at] = Key::new(row.end, row.to);
-        self.detail[at] = row.detail;
-        self.len += 1;
+        self.move_up(at..len, K);
+        for (at, row) in (at..).zip(rows) {
+            self.keys[at] = Key::new(row.end, row.to);
+            self.detail[at] = row.detail;
+        }
+        self.set_len(len + K);
     }
 
     /// Takes row `at` out.
     pub(super) fn remove(&mut self, at: usize) -> Row<D> {
         let row = Row { end: self.end(at), detail: self.detail[at], to: self.to(at) };
-        let len = self.len();
-        self.keys.copy_within(at + 1..len, at);
-        self.detail.copy_within(at + 1..len, at);
-        self.keys[len - 1] = Key::NEVER;
-        self.len -= 1;
+        self.remove_all::<1>(at);
         row
+    }
+
+    /// Takes `K` rows out, from row `at` on.
+    pub(super) fn remove_all<const K: usize>(&mut self, at: usize) {
+        let len = self.len();
+        self.keys.copy_within(at + K..len, at);
+        self.detail.copy_within(at + K..len, at);
+        self.keys[len - K..len].fill(Key::NEVER);
+        self.set_len(len - K);
     }
 
     /// Changes a row's key and detail.
@@ -180,10 +196,13 @@ impl<D: Copy + Default, const N: usize> Node<D, N> {
             right.detail.copy_within(moved..r, 0);
             right.keys[right_len..r].fill(Key::NEVER);
         }
-        #[expect(clippy::cast_possible_truncation, reason = "both are at most N")]
-        {
-            (left.len, right.len) = (left_len as u32, right_len as u32);
-        }
+        left.set_len(left_len);
+        right.set_len(right_len);
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "it is at most N")]
+    fn set_len(&mut self, len: usize) {
+        self.len = len as u32;
     }
 
     fn move_up(&mut self, rows: std::ops::Range<usize>, by: usize) {

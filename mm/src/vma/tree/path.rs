@@ -4,7 +4,7 @@
 use super::key::{Key, MAX_INDICES};
 use super::node::{Inner, Leaf};
 use super::pool::NIL;
-use super::{Span, Tree};
+use super::{Found, Span, Spot, Tree};
 use crate::addr::VirtAddr;
 
 /// The most spans a tree holds.
@@ -63,23 +63,54 @@ impl Path {
 
 impl<V: Span> Tree<V> {
     /// Remembers the way to `addr`: calls that follow, there or nearby, do not search for it again. A
-    /// call that changes an address space looks at the same place many times.
-    pub fn aim(&mut self, addr: VirtAddr) {
-        if addr < self.top {
+    /// call that changes an address space looks at the same place many times. Returns the span that
+    /// contains `addr`.
+    #[inline]
+    pub fn aim(&mut self, addr: VirtAddr) -> Option<&V> {
+        if self.path_row(addr).is_none() {
+            if addr >= self.top {
+                return None;
+            }
             self.path_to(addr);
         }
+        let step = self.path.leaf();
+        let spot = Spot { leaf: &self.leaves[step.node], at: step.at() };
+        if spot.start() <= addr { self.value(spot) } else { None }
+    }
+
+    /// The span that contains `addr`, as [`find_exact`](Self::find_exact) finds it, with the way to its
+    /// neighbours. For who is at the place already: looks at the path's own row before it searches.
+    #[inline]
+    pub fn near(&self, addr: VirtAddr) -> Option<Found<'_, V>> {
+        let spot = match self.path_row(addr) {
+            Some(spot) => spot,
+            None => self.locate(addr).filter(|&spot| spot.start() <= addr)?,
+        };
+        Found::new(self, spot)
+    }
+
+    /// The path's own row, if its span contains `addr`.
+    #[inline]
+    fn path_row(&self, addr: VirtAddr) -> Option<Spot<'_>> {
+        let step = self.path.leaf();
+        let spot = Spot { leaf: self.leaves.get(step.node)?, at: step.at() };
+        let contains = spot.at < spot.leaf.len() && spot.start() <= addr && addr < spot.end();
+        contains.then_some(spot)
+    }
+
+    /// Makes the path lead to another row of its leaf.
+    pub(super) fn step_to(&mut self, at: usize) {
+        self.path.steps[0].slot = slot(at);
     }
 
     /// Makes the path lead to the first span whose end is above `addr`; where there is none, to the
     /// place behind the last span. Returns its step in the leaf. The tree is not empty.
     pub(super) fn path_to(&mut self, addr: VirtAddr) -> Step {
-        if !self.is_on_path(addr) {
-            self.descend(addr);
-        }
-        let leaf = &self.leaves[self.path.leaf().node];
-        let at = leaf.seek(addr).min(leaf.len());
-        self.path.steps[0].slot = slot(at);
-        self.path.leaf()
+        let mut step = if self.is_on_path(addr) { self.path.leaf() } else { self.descend(addr) };
+        let leaf = &self.leaves[step.node];
+        step.slot = slot(leaf.seek(addr).min(leaf.len()));
+        self.path.steps[0] = step;
+        step
     }
 
     /// Whether the path's leaf covers `addr`. Spans of that leaf may have come, gone and changed since the
@@ -95,7 +126,8 @@ impl<V: Span> Tree<V> {
         self.path = Path::NONE;
     }
 
-    fn descend(&mut self, addr: VirtAddr) {
+    /// Leads the path down to the leaf that covers `addr`. Returns the step there, at its first row.
+    fn descend(&mut self, addr: VirtAddr) -> Step {
         let mut node = self.root;
         let mut floor = VirtAddr::ZERO;
         for level in (1..=self.height).rev() {
@@ -105,7 +137,7 @@ impl<V: Span> Tree<V> {
             floor = inner.floor(at, floor);
             node = inner.to(at);
         }
-        self.path.steps[0] = Step { node, slot: 0, floor };
+        Step { node, slot: 0, floor }
     }
 }
 

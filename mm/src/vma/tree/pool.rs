@@ -87,12 +87,18 @@ impl<T: Vacant> Pool<T> {
             return index;
         }
         if self.slots.len() == self.slots.capacity() {
-            self.slots.reserve_exact(self.growth_for(1));
+            self.grow();
         }
         self.slots.push(item);
         #[expect(clippy::cast_possible_truncation, reason = "the tree refuses more than MAX_SPANS")]
         let index = (self.slots.len() - 1) as u32;
         index
+    }
+
+    /// Takes memory for one more item, which nobody has reserved.
+    #[cold]
+    fn grow(&mut self) {
+        self.slots.reserve_exact(self.growth_for(1));
     }
 
     /// Takes an item out. Its slot goes to the head of the free list.

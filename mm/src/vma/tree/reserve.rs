@@ -36,22 +36,29 @@ pub enum ReserveError {
 
 impl<V: Span> Tree<V> {
     /// After it, that many calls of [`insert`](Tree::insert) or [`cut`](Tree::cut) do not allocate, whatever nodes they
-    /// split, and whatever is removed in between. `remove` and `update` never allocate.
+    /// split, and whatever is removed in between; a [`carve`](Tree::carve) counts as two. What takes spans out or
+    /// changes them never allocates.
     ///
     /// # Errors
     /// [`ReserveError`] if there is no memory; the spans are as before, and so is what was reserved.
+    #[inline]
     pub fn reserve(&mut self, spans: usize) -> Result<(), ReserveError> {
+        let total = self.len.saturating_add(spans);
+        // Each adds at most one leaf.
+        let enough = total <= self.inners_suffice
+            && self.values.spare() >= spans
+            && (self.leaves.spare() >= spans
+                || most_leaves(total) <= self.leaves.in_use() + self.leaves.spare());
+        if enough { Ok(()) } else { self.reserve_exactly(spans) }
+    }
+
+    /// The same where it takes a closer look.
+    fn reserve_exactly(&mut self, spans: usize) -> Result<(), ReserveError> {
         let total = self.len.saturating_add(spans);
         if total > MAX_SPANS {
             return Err(ReserveError::TooMany { spans });
         }
         let leaves = spans.min(most_leaves(total).saturating_sub(self.leaves.in_use()));
-        let enough = total <= self.inners_suffice
-            && self.values.spare() >= spans
-            && self.leaves.spare() >= leaves;
-        if enough {
-            return Ok(());
-        }
         let inners = self.inners_for(spans, total);
         let growth = self.values.bytes_to_reserve(spans)
             + self.leaves.bytes_to_reserve(leaves)

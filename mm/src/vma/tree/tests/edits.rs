@@ -157,6 +157,103 @@ fn an_update_moves_a_bound_and_the_gaps_on_both_sides() {
     assert_eq!(tree.highest_end(), page(at(59) + 1));
 }
 
+/// A tree of `count` spans of three pages each: 0-3, 3-6, 6-9 ...
+fn tiles(count: u64) -> Tree<PageRange> {
+    let mut tree = Tree::new();
+    for at in 0..count {
+        tree.insert(pages(3 * at, 3 * at + 3)).unwrap();
+    }
+    tree
+}
+
+// In a leaf that is full, that lacks one row, that lacks two; at its first row, its last, any.
+#[test]
+fn what_is_carved_out_anywhere_and_taken_in_again_leaves_the_spans_as_they_were() {
+    for count in if cfg!(miri) { 29..32 } else { 1..100 } {
+        let mut tree = tiles(count);
+        let whole: Vec<_> = tree.iter().copied().collect();
+        for start in (0..count).map(|index| 3 * index) {
+            let (middle, upper) = (pages(start + 1, start + 2), pages(start + 2, start + 3));
+            let carved = tree.carve(page(start), middle, upper, |span| {
+                *span = pages(start, start + 1);
+            });
+            assert_eq!(carved, Ok(()));
+            tree.audit().unwrap();
+            let parts: Vec<_> = tree.range(pages(start, start + 3)).copied().collect();
+            assert_eq!(parts, [pages(start, start + 1), middle, upper]);
+            assert!(tree.uncarve(page(start + 1), |span| *span = pages(start, start + 3)));
+            tree.audit().unwrap();
+            assert!(tree.iter().eq(&whole), "{start} of {count}");
+        }
+    }
+}
+
+//     [ 15 ][ 12 ]  ->  [ 15 ][ 10 ]  ->  25 > 24: share
+//     [ 12 ][ 12 ]  ->  [ 12 ][ 10 ]  ->  22: join
+#[test]
+fn a_leaf_that_two_rows_leave_is_mended() {
+    for (left, right, mended) in [(15_u32, 12, vec![12, 13]), (12, 12, vec![22])] {
+        let mut tree = tiles(32);
+        assert_eq!(leaves(&tree), [15, 17]);
+        for index in (15 + right..32).rev().chain(0..15 - left) {
+            assert!(tree.remove(page(3 * u64::from(index))).is_some());
+        }
+        assert_eq!(leaves(&tree), [left as usize, right as usize]);
+        assert!(tree.uncarve(page(3 * 20), |span| *span = pages(3 * 19, 3 * 22)));
+        tree.audit().unwrap();
+        assert_eq!(leaves(&tree), mended);
+    }
+}
+
+#[test]
+fn three_spans_in_two_leaves_become_one() {
+    for middle in [14, 15] {
+        let mut tree = tiles(32);
+        assert_eq!(leaves(&tree), [15, 17], "the border is between 14 and 15");
+        let joined = pages(3 * (middle - 1), 3 * (middle + 2));
+        assert!(tree.uncarve(page(3 * middle), |span| *span = joined));
+        tree.audit().unwrap();
+        assert_eq!((tree.len(), tree.find(joined.start())), (30, Some(&joined)));
+    }
+}
+
+#[test]
+fn nothing_is_carved_or_taken_in_that_does_not_fit() {
+    let mut tree = tree(&[(1, 5), (5, 6), (6, 7), (8, 9)]);
+    let whole: Vec<_> = tree.iter().copied().collect();
+    for (start, from, at, end) in
+        [(2, 3, 4, 5), (1, 1, 4, 5), (1, 2, 3, 4), (1, 2, 3, 6), (8, 9, 10, 11), (9, 10, 11, 12)]
+    {
+        let parts = (pages(from, at), pages(at, end));
+        let refused = tree.carve(page(start), parts.0, parts.1, |_| unreachable!());
+        assert_eq!(refused, Err(parts));
+    }
+    let parts = (pages(2, 3), pages(4, 5));
+    assert_eq!(tree.carve(page(1), parts.0, parts.1, |_| unreachable!()), Err(parts));
+    for start in [0, 1, 2, 6, 8, 9] {
+        assert!(!tree.uncarve(page(start), |_| unreachable!()), "{start}");
+    }
+    tree.audit().unwrap();
+    assert!(tree.iter().eq(&whole));
+}
+
+#[test]
+fn what_is_reserved_is_enough_for_what_is_carved_out() {
+    for held in if cfg!(miri) { vec![30, 31] } else { vec![1, 29, 30, 31, 32, 63 * 31, 3000] } {
+        let mut tree = tiles(held);
+        for start in (0..held).map(|index| 3 * index) {
+            tree.reserve(2).unwrap();
+            let bytes = tree.memory_bytes();
+            let (middle, upper) = (pages(start + 1, start + 2), pages(start + 2, start + 3));
+            let lower = pages(start, start + 1);
+            assert_eq!(tree.carve(page(start), middle, upper, |span| *span = lower), Ok(()));
+            assert_eq!(tree.memory_bytes(), bytes, "{start} of {held}");
+        }
+        tree.audit().unwrap();
+        assert_eq!(tree.len() as u64, 3 * held);
+    }
+}
+
 #[test]
 fn an_update_of_no_span_is_refused() {
     let mut tree = tree(&[(1, 3)]);
@@ -221,6 +318,26 @@ fn what_is_reserved_lasts_through_removals() {
         tree.insert(pages(2 * index, 2 * index + 1)).unwrap();
     }
     assert_eq!(tree.memory_bytes(), bytes);
+}
+
+// Half of the spans, in as many leaves; then as many again in one place.
+#[test]
+fn a_reservation_counts_the_leaves_that_removals_left_half_empty() {
+    let mut tree: Tree<PageRange> = Tree::new();
+    for index in 0..800 {
+        tree.reserve(1).unwrap();
+        tree.insert(pages(1000 * index, 1000 * index + 1)).unwrap();
+    }
+    for index in (1..800).step_by(2) {
+        tree.remove(page(1000 * index)).unwrap();
+    }
+    for index in 1..400 {
+        tree.reserve(1).unwrap();
+        let bytes = tree.memory_bytes();
+        tree.insert(pages(2 * index, 2 * index + 1)).unwrap();
+        assert_eq!(tree.memory_bytes(), bytes, "the {index}th");
+    }
+    tree.audit().unwrap();
 }
 
 #[test]

@@ -18,23 +18,74 @@ const FILL: u64 = SPACE / 4;
 #[derive(Clone, Copy, Debug)]
 enum Operation {
     /// One span of `len` pages.
-    Insert { start: u64, len: u64 },
+    Insert {
+        start: u64,
+        len: u64,
+    },
     /// The span at or after a page.
-    Remove { near: u64 },
+    Remove {
+        near: u64,
+    },
     /// New bounds for the span at or after a page, moved by up to so many pages as far as there is room.
-    Update { near: u64, down: u64, up: u64, shrink: Shrink },
+    Update {
+        near: u64,
+        down: u64,
+        up: u64,
+        shrink: Shrink,
+    },
     /// The span at or after a page, cut so many pages after its start.
-    Cut { near: u64, after: u64 },
+    Cut {
+        near: u64,
+        after: u64,
+    },
     /// The span at or after a page and the next, one if they touch.
-    Absorb { near: u64 },
+    Absorb {
+        near: u64,
+    },
+    /// A part of so many pages carved out of the span at or after a page, so many after its start.
+    Carve {
+        near: u64,
+        after: u64,
+        len: u64,
+    },
+    /// The span at or after a page and those around it, one if they touch.
+    Uncarve {
+        near: u64,
+    },
+    /// Spans of three pages that touch, upwards: each can be carved, and each taken in.
+    Tile {
+        start: u64,
+        count: u64,
+    },
+    /// All of that in a range: fills nodes, row by row, or empties them.
+    CarveAll {
+        start: u64,
+        len: u64,
+    },
+    UncarveAll {
+        start: u64,
+        len: u64,
+    },
     /// Spans of one page with one page between them, upwards: splits nodes.
-    Fill { start: u64, count: u64 },
+    Fill {
+        start: u64,
+        count: u64,
+    },
     /// The same, downwards, as mmap places them.
-    FillDown { end: u64, count: u64 },
+    FillDown {
+        end: u64,
+        count: u64,
+    },
     /// Everything in a range: joins nodes.
-    Drain { start: u64, len: u64 },
+    Drain {
+        start: u64,
+        len: u64,
+    },
     /// Every other span in a range: empties nodes evenly.
-    Thin { start: u64, len: u64 },
+    Thin {
+        start: u64,
+        len: u64,
+    },
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -54,6 +105,12 @@ fn operation() -> impl Strategy<Value = Operation> {
             .prop_map(|(near, down, up, shrink)| Operation::Update { near, down, up, shrink }),
         6 => (near.clone(), 1..5_u64).prop_map(|(near, after)| Operation::Cut { near, after }),
         4 => near.clone().prop_map(|near| Operation::Absorb { near }),
+        6 => (near.clone(), 1..5_u64, 1..4_u64)
+            .prop_map(|(near, after, len)| Operation::Carve { near, after, len }),
+        6 => near.clone().prop_map(|near| Operation::Uncarve { near }),
+        4 => (near.clone(), 1..FILL / 3).prop_map(|(start, count)| Operation::Tile { start, count }),
+        2 => (near.clone(), 1..SPACE / 9).prop_map(|(start, len)| Operation::CarveAll { start, len }),
+        2 => (near.clone(), 1..SPACE / 9).prop_map(|(start, len)| Operation::UncarveAll { start, len }),
         2 => (near.clone(), 1..FILL).prop_map(|(start, count)| Operation::Fill { start, count }),
         2 => (near.clone(), 1..FILL).prop_map(|(end, count)| Operation::FillDown { end, count }),
         2 => (near.clone(), 1..SPACE / 3).prop_map(|(start, len)| Operation::Drain { start, len }),
@@ -137,6 +194,38 @@ impl Pair {
         assert_eq!(self.tree.absorb(page(start), |span| span.range = joined), upper);
     }
 
+    fn carve(&mut self, start: u64, from: u64, to: u64) {
+        let Some(&(end, lower)) = self.model.get(&start) else { return };
+        self.tags += 2;
+        let middle = Tagged { range: pages(from, to), tag: self.tags - 1 };
+        let upper = Tagged { range: pages(to, end.max(to + 1)), tag: self.tags };
+        let shorter = |span: &mut Tagged| span.range = pages(start, from);
+        let result = self.tree.carve(page(start), middle, upper, shorter);
+        if to < end {
+            self.model.insert(start, (from, lower));
+            self.model.insert(from, (to, middle.tag));
+            self.model.insert(to, (end, upper.tag));
+        }
+        assert_eq!(result, if to < end { Ok(()) } else { Err((middle, upper)) });
+    }
+
+    fn uncarve(&mut self, middle: u64) {
+        let before = self.model.range(..middle).next_back().map(|(&start, &span)| (start, span));
+        let Some(&(upper, _)) = self.model.get(&middle) else { return };
+        let lower = before.filter(|&(_, (end, _))| end == middle);
+        let taken = match (lower, self.model.get(&upper).copied()) {
+            (Some((start, (_, tag))), Some((end, _))) => {
+                self.model.remove(&middle);
+                self.model.remove(&upper);
+                self.model.insert(start, (end, tag));
+                Some(pages(start, end))
+            }
+            _ => None,
+        };
+        let grow = |span: &mut Tagged| span.range = taken.unwrap();
+        assert_eq!(self.tree.uncarve(page(middle), grow), taken.is_some());
+    }
+
     fn starts_in(&self, start: u64, len: u64) -> Vec<u64> {
         self.model.range(start..start + len).map(|(&start, _)| start).collect()
     }
@@ -167,6 +256,27 @@ impl Pair {
                     self.absorb(start);
                 }
             }
+            Operation::Carve { near, after, len } => {
+                if let Some(start) = self.at_or_after(near) {
+                    self.carve(start, start + after, start + after + len);
+                }
+            }
+            Operation::Uncarve { near } => {
+                if let Some(start) = self.at_or_after(near) {
+                    self.uncarve(start);
+                }
+            }
+            Operation::Tile { start, count } => {
+                (0..count).for_each(|at| self.insert(start + 3 * at, start + 3 * at + 3));
+            }
+            Operation::CarveAll { start, len } => {
+                self.starts_in(start, len)
+                    .into_iter()
+                    .for_each(|at| self.carve(at, at + 1, at + 2));
+            }
+            Operation::UncarveAll { start, len } => {
+                self.starts_in(start, len).into_iter().for_each(|at| self.uncarve(at));
+            }
             Operation::Fill { start, count } => {
                 (0..count).for_each(|at| self.insert(start + 2 * at, start + 2 * at + 1));
             }
@@ -193,6 +303,15 @@ impl Pair {
         assert_eq!(tree.find(low).copied(), find);
         assert_eq!(tree.find(inside).copied(), find);
         assert_eq!(tree.find_exact(inside).copied(), find.filter(|span| span.range.contains(low)));
+        let near = tree.near(inside).map(|found| {
+            (*found.span(), found.touching_before().copied(), found.touching_after().copied())
+        });
+        let exact = find.filter(|span| span.range.contains(low)).map(|span| {
+            let before = prev.filter(|prev| prev.range.end() == span.range.start());
+            let after = self.spans().find(|next| next.range.start() == span.range.end());
+            (span, before, after)
+        });
+        assert_eq!(near, exact);
         assert_eq!(tree.find_prev(low), (find.as_ref(), prev.as_ref()));
         assert_eq!(tree.find_range(low), find.map(|span| span.range));
         assert_eq!(tree.prev(low).copied(), prev);

@@ -57,12 +57,16 @@ fn find_vma_prev_adds_the_span_before() {
 fn what_was_aimed_at_changes_no_answer() {
     let mut tree = comb(200);
     for aimed in (0..402).step_by(if cfg!(miri) { 67 } else { 7 }) {
-        tree.aim(page(aimed));
+        let there = tree.find_exact(page(aimed)).copied();
+        assert_eq!(tree.aim(page(aimed)).copied(), there);
         tree.audit().unwrap();
         for gap in (0..400).step_by(2) {
             let span = pages(gap + 1, gap + 2);
             assert_eq!(tree.find(page(gap)), Some(&span), "aimed at page {aimed}");
             assert_eq!(tree.find_range(span.start()), Some(span), "aimed at page {aimed}");
+            let near = [tree.near(page(gap)), tree.near(span.start())];
+            let near = near.map(|found| found.map(|found| *found.span()));
+            assert_eq!(near, [None, Some(span)], "aimed at page {aimed}");
         }
     }
 }
