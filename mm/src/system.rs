@@ -7,7 +7,7 @@ use crate::addr::PageRange;
 use crate::error::{Broken, Errno};
 use crate::failure::FailPoint;
 use crate::hooks::{Guardian, Invalidation, Observer};
-use crate::paging::{FlushBatch, FlushSink, KernelHalf, TableChange};
+use crate::paging::{FlushBatch, FlushSink, ForkedRoot, KernelHalf, TableChange};
 use crate::phys::{Frames, PhysMemory};
 use crate::promise::{Committed, Promise};
 use crate::rmap::AnonVmas;
@@ -105,6 +105,11 @@ impl System {
     #[must_use]
     pub fn kernel(&self) -> KernelHalf {
         self.kernel
+    }
+
+    /// What becomes of the root of a space with so many resident pages that is forked.
+    pub(crate) fn forked_root(&self, pages: u64) -> ForkedRoot {
+        self.sink.forked_root(pages)
     }
 
     /// Flushes a batch and frees its frames; with it the retired tables, if it flushes those anyway.

@@ -120,10 +120,15 @@ impl Case {
         self
     }
 
+    /// With another policy than the default one.
+    pub fn flushing(mut self, policy: FlushPolicy) -> Self {
+        self.env.extend(policy.name().map(|name| (FlushPolicy::VARIABLE, name)));
+        self
+    }
+
     /// With a flush sink that does nothing: it must fail.
-    pub fn without_flush(mut self) -> Self {
-        self.env.push((FlushPolicy::WITHOUT_FLUSH, "1"));
-        self.only(Where::ShadowPaging).expect(Expect::NoSuccess)
+    pub fn without_flush(self) -> Self {
+        self.flushing(FlushPolicy::None).only(Where::ShadowPaging).expect(Expect::NoSuccess)
     }
 
     /// Compares what was run with what must come of it.

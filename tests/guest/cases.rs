@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use vmm::kvm::FlushPolicy;
+
 use crate::case::{Case, Expect, Where};
 use crate::common::{c_example, c_program, payload};
 
@@ -77,6 +79,7 @@ fn processes() -> Vec<Case> {
     vec![
         Case { limit: long, ..tree("500", "16384").only(Where::Direct) },
         tree("20", "160").only(Where::Nested),
+        write_protected(tree("20", "160")),
         family("calls", &["calls"]),
         family("shared", &["shared"]),
         family("storm", &["storm", "10", "1"]).only(Where::Direct),
@@ -103,6 +106,12 @@ fn processes() -> Vec<Case> {
     ]
 }
 
+/// With the flush that a fork of few pages would not choose.
+fn write_protected(case: Case) -> Case {
+    let name = format!("{}-by-write-protection", case.name);
+    Case { name, ..case.flushing(FlushPolicy::WriteProtection) }
+}
+
 /// One vCPU writes what another one takes away from it. ROUNDS times each of eight changes.
 fn races() -> Vec<Case> {
     let race = |name: &str, args: &[&str]| {
@@ -112,6 +121,7 @@ fn races() -> Vec<Case> {
     vec![
         race("private", &["2000", "1", "private"]).only(Where::Direct),
         race("shared", &["1000", "2", "shared"]).only(Where::Direct),
+        write_protected(race("private-500", &["500", "5", "private"]).only(Where::Direct)),
         race("private-30", &["30", "3", "private"]).only(Where::Nested),
         race("shared-30", &["30", "4", "shared"]).only(Where::Nested),
     ]
@@ -246,11 +256,13 @@ fn without_flush() -> Vec<Case> {
 
 /// Doctor's probes of flushing, by name and in its order: of leaf entries, of leaf entries that other
 /// vCPUs are using, of tables, and of what the dummy slot relies on.
-const PROBES_OF_FLUSHING: [&str; 6] = [
+const PROBES_OF_FLUSHING: [&str; 8] = [
     "revoked, notifier",
     "revoked, dummy slot",
     "second vCPU, notifier",
     "second vCPU, dummy",
+    "write protection",
+    "second vCPU, protection",
     "reused table",
     "slot deletion",
 ];

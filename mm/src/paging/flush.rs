@@ -19,10 +19,13 @@ use crate::error::Broken;
 use crate::phys::{FrameKind, Frames, Marks};
 
 /// What a sink has to make visible.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct FlushRequest {
     /// Frames whose leaf entries were lowered, as physically contiguous runs in no order.
     pub leaves: Vec<FrameRun>,
+    /// Frames that may not be written any more by leaf entries which are otherwise as they were, as such
+    /// runs. Old translations of these may stay as long as they only read.
+    pub writes: Vec<FrameRun>,
     /// Whether an entry that points to a table was changed. Only a flush of everything will do then.
     pub tables: TableChange,
     /// Whether vCPUs used the entries while they were changed.
@@ -33,7 +36,7 @@ impl FlushRequest {
     /// Whether there is nothing to make visible.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.leaves.is_empty() && self.tables == TableChange::None
+        self.leaves.is_empty() && self.writes.is_empty() && self.tables == TableChange::None
     }
 }
 
@@ -71,6 +74,19 @@ impl Others {
     }
 }
 
+/// What becomes of the root of a space that is forked while none of its vCPUs runs: its own pages may not be
+/// written any more through the tables that they had.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum ForkedRoot {
+    /// A fresh one takes its place, of which nothing was ever cached: nothing is flushed, and every
+    /// translation is learnt anew.
+    #[default]
+    Fresh,
+    /// It stays, and what it does not let write any more is flushed ([`FlushRequest::writes`]): what is only
+    /// read goes on as before.
+    Kept,
+}
+
 /// Makes changed entries visible to all vCPUs, running ones included.
 pub trait FlushSink: Debug + Send + Sync {
     /// Returns only when no vCPU can use a translation that the request names.
@@ -78,11 +94,20 @@ pub trait FlushSink: Debug + Send + Sync {
     /// # Errors
     /// [`Broken`] when even the strongest method failed; the frames then stay in quarantine for ever.
     fn flush(&self, request: &FlushRequest) -> Result<(), Broken>;
+
+    /// What is cheaper for a space with so many resident pages, the next pass over them included.
+    fn forked_root(&self, _pages: u64) -> ForkedRoot {
+        ForkedRoot::default()
+    }
 }
 
 impl<S: FlushSink + ?Sized> FlushSink for Arc<S> {
     fn flush(&self, request: &FlushRequest) -> Result<(), Broken> {
         (**self).flush(request)
+    }
+
+    fn forked_root(&self, pages: u64) -> ForkedRoot {
+        (**self).forked_root(pages)
     }
 }
 
@@ -107,6 +132,11 @@ impl FlushBatch {
     /// A leaf entry that named `frame` was lowered or removed after a vCPU may have cached it.
     pub fn lowered(&mut self, frame: Frame) {
         push(&mut self.request.leaves, frame);
+    }
+
+    /// A leaf entry lost the permission to write, and nothing else, after a vCPU may have cached it.
+    pub fn write_protected(&mut self, frame: Frame) {
+        push(&mut self.request.writes, frame);
     }
 
     /// A leaf entry was emptied, or given another page: its page has one map less from now on, and one
@@ -192,6 +222,7 @@ impl FlushBatch {
         }
         self.elsewhere |= other.elsewhere;
         self.request.leaves.extend(other.request.leaves);
+        self.request.writes.extend(other.request.writes);
         if other.request.tables == TableChange::Unlinked {
             self.request.tables = TableChange::Unlinked;
         }

@@ -22,7 +22,7 @@ mod model;
 
 pub use cursor::{Cursor, Leaf};
 pub use entry::{Access, Entry, Owner, Touch};
-pub use flush::{FlushBatch, FlushRequest, FlushSink, Others, TableChange};
+pub use flush::{FlushBatch, FlushRequest, FlushSink, ForkedRoot, Others, TableChange};
 pub(crate) use replace::Replacements;
 pub use table::{KernelHalf, PageTable};
 pub use walk::{AccessKind, Miss};

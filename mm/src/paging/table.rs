@@ -88,12 +88,6 @@ impl PageTable {
         self.structure.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether somebody does so.
-    #[cfg(test)]
-    pub(crate) fn is_held_still(&self) -> bool {
-        self.structure.try_lock().is_err()
-    }
-
     /// Takes over the tables of `fresh`; what was there before is returned. Under the exclusive lock of the
     /// space, and [`hold_still`](Self::hold_still).
     pub(crate) fn replace_by(&self, fresh: PageTable) -> PageTable {

@@ -4,9 +4,9 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::addr::{FrameRun, GuestPhysAddr, VirtAddr};
+use crate::addr::{GuestPhysAddr, VirtAddr};
 use crate::error::{AccessError, Broken};
-use crate::paging::{AccessKind, FlushRequest, FlushSink, KernelHalf, Others, TableChange};
+use crate::paging::{AccessKind, FlushRequest, FlushSink, ForkedRoot, KernelHalf, TableChange};
 use crate::phys::{AllocError, Frames, SoftwareMemory};
 use crate::space::{AddressSpace, SharedSpace};
 use crate::system::System;
@@ -17,8 +17,8 @@ use crate::vma::limits::Limits;
 pub struct CountingSink {
     flushes: AtomicU64,
     table_flushes: AtomicU64,
-    leaves: Mutex<Vec<FrameRun>>,
-    others: Mutex<Others>,
+    last: Mutex<FlushRequest>,
+    forked_root: Mutex<ForkedRoot>,
 }
 
 impl CountingSink {
@@ -34,16 +34,15 @@ impl CountingSink {
         self.table_flushes.load(Ordering::Relaxed)
     }
 
-    /// The runs of the last flush.
+    /// What the last one was for.
     #[must_use]
-    pub fn last_leaves(&self) -> Vec<FrameRun> {
-        self.leaves.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    pub fn last(&self) -> FlushRequest {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Which vCPUs may have run at the last flush.
-    #[must_use]
-    pub fn last_others(&self) -> Others {
-        *self.others.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Decides what becomes of the root of a space that is forked from now on.
+    pub fn set_forked_root(&self, root: ForkedRoot) {
+        *self.forked_root.lock().unwrap_or_else(PoisonError::into_inner) = root;
     }
 }
 
@@ -53,9 +52,12 @@ impl FlushSink for CountingSink {
         if request.tables == TableChange::Unlinked {
             self.table_flushes.fetch_add(1, Ordering::Relaxed);
         }
-        *self.leaves.lock().unwrap_or_else(PoisonError::into_inner) = request.leaves.clone();
-        *self.others.lock().unwrap_or_else(PoisonError::into_inner) = request.others;
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = request.clone();
         Ok(())
+    }
+
+    fn forked_root(&self, _: u64) -> ForkedRoot {
+        *self.forked_root.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -8,7 +8,7 @@ use super::{AddressSpace, PageClass};
 use crate::addr::{PAGE_SIZE, PageRange, TABLE_SPAN, VirtAddr, index};
 use crate::error::{CallResult, Errno};
 use crate::hooks::Invalidation;
-use crate::paging::{Entry, FlushBatch, Leaf, Owner, PageTable, Replacements};
+use crate::paging::{Entry, FlushBatch, ForkedRoot, Leaf, Owner, PageTable, Replacements};
 use crate::rmap::SpaceChains;
 use crate::vma::tree::Tree;
 use crate::vma::{VmFlags, Vma};
@@ -18,8 +18,8 @@ use crate::vma::{VmFlags, Vma};
 pub enum Vcpus {
     /// They may: what they may not write any more is flushed.
     Running,
-    /// None does, and each will be given the space's root anew before it runs again: a root that is new
-    /// itself, so that there is nothing to flush.
+    /// None does, and each will be given the space's root anew before it runs again, which may be another
+    /// one then ([`ForkedRoot`]).
     Stopped,
 }
 
@@ -66,18 +66,19 @@ impl AddressSpace {
         let table = Arc::clone(&self.table);
         // Who takes an object's pages away comes to the parent before or after, and then to the child.
         let still = table.hold_still();
-        match vcpus {
-            Vcpus::Running => {
+        let root = match vcpus {
+            Vcpus::Running => ForkedRoot::Kept,
+            Vcpus::Stopped => self.system.forked_root(self.counters.resident.total()),
+        };
+        match root {
+            ForkedRoot::Kept => {
                 let mut batch = FlushBatch::new();
                 let copied = self.copy_pages(&self.table, child, &mut batch);
-                // Their accessed bits say already that nobody has the entries cached: who takes them away
-                // would not flush them.
-                let flushed = self.flush(batch);
                 drop(still);
-                flushed?;
+                self.flush(batch)?;
                 copied
             }
-            Vcpus::Stopped => {
+            ForkedRoot::Fresh => {
                 let fresh = self.table.renewed()?;
                 // Nothing in it was ever cached, so nothing comes into the batch.
                 let copied = self.copy_pages(&fresh, child, &mut FlushBatch::new());
@@ -170,12 +171,12 @@ impl AddressSpace {
         self.system.frames().dup(frame);
         if entry.owner() == Owner::Process && entry.is_writable() {
             let lowered = leaf.slot.fetch_update(Ordering::AcqRel, Ordering::Acquire, |raw| {
-                Some(Entry::new(raw).uncached().read_only().raw())
+                Some(Entry::new(raw).read_only().raw())
             });
             let (Ok(raw) | Err(raw)) = lowered;
             entry = Entry::new(raw).read_only();
             if entry.is_accessed() {
-                batch.lowered(frame);
+                batch.write_protected(frame);
             }
         }
         entry.old()

@@ -212,11 +212,11 @@ impl AddressSpace {
             });
             let (Ok(old) | Err(old)) = changed;
             let old = Entry::new(old);
-            if old.is_accessed()
-                && !access.contains(old.access())
-                && let Some(frame) = old.frame()
-            {
-                batch.lowered(frame);
+            let lost = old.access().difference(access);
+            match old.frame().filter(|_| old.is_accessed()) {
+                Some(frame) if lost == Access::WRITE => batch.write_protected(frame),
+                Some(frame) if !lost.is_empty() => batch.lowered(frame),
+                _ => {}
             }
         }
     }

@@ -189,7 +189,7 @@ fn one(
     }
     tally.add(&sequence.tally);
     if executors == Executors::KernelSoftwareGuest {
-        in_guest::check(start, sequence.acts).map_err(of_seed)?;
+        in_guest::check(start, seed, sequence.acts).map_err(of_seed)?;
     }
     Ok(())
 }

@@ -21,7 +21,7 @@ pub(super) enum Where {
 
 /// Variables of mmvisor's own environment that the mmvisor in the machine must have, too.
 const HANDED_ON: [&str; 4] =
-    ["RUST_LOG", "RUST_LOG_STYLE", "RUST_BACKTRACE", FlushPolicy::WITHOUT_FLUSH];
+    ["RUST_LOG", "RUST_LOG_STYLE", "RUST_BACKTRACE", FlushPolicy::VARIABLE];
 
 /// A job with those variables.
 pub(super) fn hand_on_variables(job: Job) -> Job {

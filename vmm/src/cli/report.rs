@@ -188,12 +188,14 @@ impl Report {
         row(
             "flushes",
             format!(
-                "{} by notifier ({} runs, {} frames, {} waits, {} spared), {} by dummy slot, {} fallbacks",
+                "{} by notifier ({} runs, {} frames, {} waits, {} spared), {} by write protection, \
+                 {} by dummy slot, {} fallbacks",
                 flushes.notifier,
                 flushes.notifier_runs,
                 flushes.notifier_frames,
                 flushes.graces,
                 flushes.graces_spared,
+                flushes.write_protection,
                 flushes.dummy_slot,
                 flushes.fallbacks
             ),

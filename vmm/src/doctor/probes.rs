@@ -7,7 +7,7 @@ use mm::phys::PhysMemory;
 
 use super::report::{Outcome, Probe};
 use crate::kvm::lab::{
-    self, CODE, DATA, KERNEL_PAGES, Lab, LabError, READ, Seen, Visibility, WRITE, expect,
+    self, CODE, DATA, KERNEL_PAGES, Lab, LabError, READ, Revoked, Seen, Visibility, WRITE, expect,
 };
 use crate::kvm::{Exit, FlushPolicy, Kicker, Kvm, Registers};
 
@@ -138,6 +138,16 @@ pub(super) fn all() -> impl Iterator<Item = Question> {
             name: "second vCPU, dummy",
             proves: "two running vCPUs write nothing more once a slot's deletion has returned",
             ask: Ask::Flushing(running_by_dummy_slot),
+        },
+        Question {
+            name: "write protection",
+            proves: "a page that may only be read from now on is written no more, and read on",
+            ask: Ask::Flushing(write_protection),
+        },
+        Question {
+            name: "second vCPU, protection",
+            proves: "two running vCPUs write nothing more once write protection has returned",
+            ask: Ask::Flushing(running_by_write_protection),
         },
         Question {
             name: "reused table",
@@ -318,14 +328,34 @@ fn revoked_by_dummy_slot(kvm: &Kvm, flushes: Flushes) -> Result<Answer, LabError
     Ok(Answer::new(cost, "every page of the machine"))
 }
 
+fn running(kvm: &Kvm, policy: FlushPolicy) -> Result<Seen, LabError> {
+    lab::running_vcpus(kvm, policy, Revoked::Page)
+}
+
 fn running_by_notifier(kvm: &Kvm, flushes: Flushes) -> Result<Answer, LabError> {
-    let cost = flush_cost(1, || lab::running_vcpus(kvm, flushes.by(FlushPolicy::NotifierOnly)))?;
-    let without = lab::running_vcpus(kvm, FlushPolicy::None)?.visibility;
+    let cost = flush_cost(1, || running(kvm, flushes.by(FlushPolicy::NotifierOnly)))?;
+    let without = running(kvm, FlushPolicy::None)?.visibility;
     Ok(Answer::new(cost, format!("while it runs; {}", without_a_flush(without))))
 }
 
 fn running_by_dummy_slot(kvm: &Kvm, flushes: Flushes) -> Result<Answer, LabError> {
-    let cost = flush_cost(1, || lab::running_vcpus(kvm, flushes.by(FlushPolicy::DummyOnly)))?;
+    let cost = flush_cost(1, || running(kvm, flushes.by(FlushPolicy::DummyOnly)))?;
+    Ok(Answer::new(cost, "while it runs"))
+}
+
+/// How a page is write-protected: by its slot, but under two-dimensional paging.
+const PROTECTING: FlushPolicy = FlushPolicy::WriteProtection;
+
+fn write_protection(kvm: &Kvm, flushes: Flushes) -> Result<Answer, LabError> {
+    let ask = |policy| lab::write_protected_page(kvm, policy);
+    let cost = flush_cost(MACHINES, || ask(flushes.by(PROTECTING)))?;
+    let without = ask(FlushPolicy::None)?.visibility;
+    Ok(Answer::new(cost, format!("one page; {}", without_a_flush(without))))
+}
+
+fn running_by_write_protection(kvm: &Kvm, flushes: Flushes) -> Result<Answer, LabError> {
+    let ask = |policy| lab::running_vcpus(kvm, policy, Revoked::Writes);
+    let cost = flush_cost(1, || ask(flushes.by(PROTECTING)))?;
     Ok(Answer::new(cost, "while it runs"))
 }
 

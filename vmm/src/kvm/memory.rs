@@ -24,8 +24,8 @@
 //! and a `MADV_DONTNEED` that keeps the bytes; nothing here needs either.
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use kvm_bindings::kvm_userspace_memory_region;
 use kvm_ioctls::VmFd;
@@ -37,6 +37,7 @@ use vm_memory::mmap::MmapRegionBuilder;
 use vm_memory::{MmapRegion, VolatileMemory, VolatileSlice};
 
 use super::KvmError;
+use super::memory_slot::MemorySlot;
 
 /// Bytes of a host huge page: the alignment of the reservation and of its size.
 const HUGE_PAGE: u64 = BLOCK_FRAMES * PAGE_SIZE;
@@ -54,10 +55,9 @@ pub struct GuestMemory {
     skew: usize,
     /// Bytes it may grow to.
     limit: u64,
-    /// Bytes that KVM has slots for. Grows under `grow`'s caller's lock, read by everyone.
+    /// Bytes that KVM has slots for. Grows under the lock of `slots`, read by everyone.
     size: AtomicU64,
-    /// The number of the next slot; as `size`.
-    next_slot: AtomicU64,
+    slots: Mutex<Vec<MemorySlot>>,
     pages: HostPages,
 }
 
@@ -110,7 +110,7 @@ impl GuestMemory {
             skew,
             limit: rounded,
             size: AtomicU64::new(0),
-            next_slot: AtomicU64::new(0),
+            slots: Mutex::default(),
             pages,
         };
         // A child process must not make the pages copy-on-write under KVM, and a core dump is no place for
@@ -137,6 +137,14 @@ impl GuestMemory {
             libc::mprotect(slice.ptr_guard_mut().as_ptr().cast(), slice.len(), protection)
         };
         if status == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+
+    /// Takes from all vCPUs the permission to write these frames, and whatever else lies in the same slots, by
+    /// any translation that they have: they ask the page table again. See [`MemorySlot`].
+    pub(super) fn write_protect(&self, runs: &[FrameRun]) -> Result<(), Broken> {
+        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        let named = |slot: &&mut MemorySlot| runs.iter().any(|run| slot.has_of(*run));
+        slots.iter_mut().filter(named).try_for_each(|slot| slot.write_protect(&self.vm))
     }
 
     /// Gives the host advice on a span that may reach past the slots.
@@ -216,19 +224,20 @@ impl PhysMemory for GuestMemory {
     }
 
     fn grow(&self) -> Result<u64, Broken> {
+        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         let size = self.size.load(Ordering::Acquire);
         let added = size.clamp(FIRST_SLOT, LARGEST_SLOT).min(self.limit - size);
         if added == 0 {
             return Ok(size >> PAGE_SHIFT);
         }
-        let slot = self.next_slot.load(Ordering::Relaxed);
         let host = self
             .region
             .get_slice(self.skew + to_usize(size), to_usize(added))
             .map_err(|error| Broken::Invariant(error.to_string()))?;
+        let slot = u32::try_from(slots.len())
+            .map_err(|_| Broken::Invariant("out of memory slot numbers".to_owned()))?;
         let region = kvm_userspace_memory_region {
-            slot: u32::try_from(slot)
-                .map_err(|_| Broken::Invariant("out of memory slot numbers".to_owned()))?,
+            slot,
             flags: 0,
             guest_phys_addr: size,
             memory_size: added,
@@ -236,11 +245,7 @@ impl PhysMemory for GuestMemory {
         };
         // SAFETY: the span is in our own mapping, is in no other slot, and outlives the machine's
         // vCPUs: each of them holds this memory.
-        unsafe { self.vm.set_user_memory_region(region) }.map_err(|error| Broken::Host {
-            what: "add a memory slot (above 4 GiB this takes a CPU with unrestricted guests)",
-            source: error.into(),
-        })?;
-        self.next_slot.store(slot + 1, Ordering::Relaxed);
+        slots.push(unsafe { MemorySlot::add(&self.vm, region) }?);
         self.size.store(size + added, Ordering::Release);
         Ok((size + added) >> PAGE_SHIFT)
     }

@@ -20,6 +20,7 @@ mod kick;
 mod kind;
 pub(crate) mod lab;
 mod memory;
+mod memory_slot;
 mod page_fault;
 mod pool;
 mod presence;

@@ -41,13 +41,15 @@ impl FlushSink for Tlbs {
         // It takes its time, in which whoever need not wait goes on.
         (0..FLUSH_STEPS).for_each(|_| thread::yield_now());
         let all = self.0.lock().unwrap().clone();
-        let named = |frame: Frame| {
-            let within = |run: &FrameRun| run.start <= frame && frame < run.start.offset(run.count);
-            request.leaves.iter().any(within)
+        let named = |runs: &[FrameRun], frame: Frame| {
+            runs.iter().any(|run| run.start <= frame && frame < run.start.offset(run.count))
+        };
+        let keep = |cached: &mut Cached| {
+            // Write protection takes no more than that.
+            cached.written &= !named(&request.writes, cached.frame);
+            request.tables == TableChange::None && !named(&request.leaves, cached.frame)
         };
         for tlb in all {
-            let keep =
-                |cached: &Cached| request.tables == TableChange::None && !named(cached.frame);
             tlb.lock().unwrap().retain(|_, cached| keep(cached));
         }
         Ok(())

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::*;
+use crate::paging::{ForkedRoot, Others};
 
 /// A child of the machine's space, on the same frames.
 fn child_of(m: &SoftwareMachine) -> SoftwareMachine {
@@ -85,16 +86,16 @@ fn the_old_translation_is_flushed_before_a_copy_takes_its_place() {
     let old = frame_at(&m, 0).unwrap();
     let child = child_of(&m);
     // Made read-only, and so told to whoever may have it cached.
-    assert_eq!(m.sink.last_leaves()[0].start, old);
+    assert_eq!((m.sink.last().leaves.len(), m.sink.last().writes[0].start), (0, old));
     let before = m.sink.flushes();
-    // Nobody has it cached now, nor had the child ever: nothing more to flush.
+    // The child never had it cached: nothing more to flush.
     child.store(page(0), 9).unwrap();
     assert_eq!(m.sink.flushes(), before);
     let grandchild = child_of(&m);
     let before = m.sink.flushes();
     assert_eq!(m.load(page(0)).unwrap(), 7);
     m.store(page(0), 8).unwrap();
-    assert_eq!((m.sink.flushes(), m.sink.last_leaves()[0].start), (before + 1, old));
+    assert_eq!((m.sink.flushes(), m.sink.last().leaves[0].start), (before + 1, old));
     assert_eq!(grandchild.load(page(0)).unwrap(), 7);
 }
 
@@ -189,6 +190,31 @@ fn a_fork_with_all_vcpus_stopped_flushes_nothing_and_neither_does_the_write_afte
     let tables = m.frames.stats().tables;
     m.space.look().system().free_retired().unwrap();
     assert_eq!((m.sink.table_flushes(), m.frames.stats().tables < tables), (1, true));
+}
+
+#[test]
+fn a_fork_that_keeps_its_root_flushes_once_and_so_does_the_write_after_it() {
+    let m = machine();
+    m.sink.set_forked_root(ForkedRoot::Kept);
+    map_at(&m, 0, 600, RW).unwrap();
+    for i in [0, 1, 599] {
+        m.store(page(i), 7).unwrap();
+    }
+    let root = m.space.look().table().root();
+    let child = m.space.change().fork(Vcpus::Stopped).unwrap();
+    assert_eq!((m.space.look().table().root(), m.sink.flushes()), (root, 1));
+    let written: u64 = m.sink.last().writes.iter().map(|run| run.count).sum();
+    assert_eq!((written, m.sink.last().others), (3, Others::Stopped));
+    audit(&m.space.look()).unwrap();
+    audit(&child).unwrap();
+    // It is read on, and nothing is flushed for that; the page that is written was in use.
+    assert_eq!([0, 1, 599].map(|i| m.load(page(i)).unwrap()), [7; 3]);
+    m.store(page(599), 8).unwrap();
+    assert_eq!(m.sink.flushes(), 2);
+    child.exit().unwrap();
+    m.store(page(0), 8).unwrap();
+    assert_eq!(m.sink.flushes(), 2, "the last owner takes it");
+    assert_eq!([0, 1, 599].map(|i| m.load(page(i)).unwrap()), [8, 7, 8]);
 }
 
 #[test]

@@ -107,7 +107,7 @@ fn removed_pages_read_as_zeros_in_all_spaces_but_private_copies_stay() {
     m.space.change().madvise(page(1), 2 * PAGE_SIZE, Advice::Remove as i32).unwrap();
     assert_eq!(m.sink.flushes(), flushes + 1);
     // Though nobody else uses the space itself.
-    assert_eq!(m.sink.last_others(), Others::MayRun);
+    assert_eq!(m.sink.last().others, Others::MayRun);
     audit_both(&m, &child);
     for space in [&m, &child] {
         assert_eq!([0, 1, 2, 3].map(|at| space.load(page(at)).unwrap()), [7, 0, 0, 7]);

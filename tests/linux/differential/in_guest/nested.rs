@@ -13,7 +13,7 @@ use vmm::nested::{GUEST_EXECUTABLE, Job, JobResult, Kind, Machine, NestedError, 
 
 use super::super::model::Start;
 use super::super::{LENGTH, fault_ahead, generate};
-use super::as_trace;
+use super::{as_trace, flush_of};
 use crate::common::MMVISOR;
 use crate::oracle::Oracle;
 
@@ -46,7 +46,7 @@ fn agree(kind: Kind, seeds: Range<u64>) -> Result<(), Failed> {
     while !rest.is_empty() {
         let now = rest.start..rest.end.min(rest.start + IN_A_BOOT);
         rest.start = now.end;
-        for (seed, result) in now.clone().zip(run(kind, now, &[])?) {
+        for (seed, result) in now.clone().zip(run(kind, now, flush_of)?) {
             let text = String::from_utf8_lossy(&result.stdout);
             if result.outcome != Outcome::Exited(0) || !text.contains(" 0 skipped, 0 assumed") {
                 let errors = String::from_utf8_lossy(&result.stderr);
@@ -62,7 +62,7 @@ fn agree(kind: Kind, seeds: Range<u64>) -> Result<(), Failed> {
 }
 
 fn notices() -> Result<(), Failed> {
-    let results = run(Kind::Shadow, 1..SEQUENCES + 1, &[(FlushPolicy::WITHOUT_FLUSH, "1")])?;
+    let results = run(Kind::Shadow, 1..SEQUENCES + 1, |_| FlushPolicy::None)?;
     let first = results.iter().find(|result| result.outcome != Outcome::Exited(0));
     let Some(first) = first else {
         return Err("no trace shows that nothing is flushed".into());
@@ -73,16 +73,20 @@ fn notices() -> Result<(), Failed> {
 }
 
 /// Boots the machine and replays a trace for each seed.
-fn run(kind: Kind, seeds: Range<u64>, env: &[(&str, &str)]) -> Result<Vec<JobResult>, Failed> {
+fn run(
+    kind: Kind,
+    seeds: Range<u64>,
+    flush: fn(u64) -> FlushPolicy,
+) -> Result<Vec<JobResult>, Failed> {
     let start = Start::of(&mut Oracle::start()?)?;
     let mut traces = Vec::new();
     for seed in seeds {
         let start = start.clone().set(&fault_ahead(seed));
         let sequence = generate::sequence(&start, seed, LENGTH)?;
-        traces.push(as_trace::trace(&start, &sequence.acts)?);
+        traces.push((as_trace::trace(&start, &sequence.acts)?, flush(seed)));
     }
     let machine = Machine::new(kind).executable(Path::new(MMVISOR)).time_limit(LIMIT);
-    let jobs = || traces.iter().map(|trace| job(trace, env)).collect();
+    let jobs = || traces.iter().map(|(trace, flush)| job(trace, *flush)).collect();
     match machine.run_jobs(jobs()) {
         // Emulated processors have hung in a kernel's start, before anything of ours ran.
         Err(NestedError::BootTimeout { .. }) => Ok(machine.run_jobs(jobs())?),
@@ -90,8 +94,8 @@ fn run(kind: Kind, seeds: Range<u64>, env: &[(&str, &str)]) -> Result<Vec<JobRes
     }
 }
 
-fn job(trace: &str, env: &[(&str, &str)]) -> Job {
+fn job(trace: &str, flush: FlushPolicy) -> Job {
     let argv = [GUEST_EXECUTABLE, "replay", "--in-guest", "-"].map(OsString::from);
     let job = Job::new(argv).stdin(trace.as_bytes().to_vec());
-    env.iter().fold(job, |job, (key, value)| job.env(key, value))
+    flush.name().into_iter().fold(job, |job, name| job.env(FlushPolicy::VARIABLE, name))
 }

@@ -13,7 +13,8 @@ pub(crate) use programs::{
     breakpoint, call_loop, count_up, load_loop, load_store, load_two, sum_registers,
 };
 pub(crate) use scenarios::{
-    Seen, Visibility, reused_tables, revoked_page, running_vcpus, vector_state,
+    Revoked, Seen, Visibility, reused_tables, revoked_page, running_vcpus, vector_state,
+    write_protected_page,
 };
 pub(crate) use watchdog::Watchdog;
 
@@ -202,6 +203,12 @@ impl Lab {
     pub(crate) fn flush(&self, frames: &[Frame], tables: TableChange) -> Result<(), LabError> {
         let leaves = frames.iter().map(|start| FrameRun { start: *start, count: 1 }).collect();
         Ok(self.sink.flush(&FlushRequest { leaves, tables, ..FlushRequest::default() })?)
+    }
+
+    /// Flushes a frame that may not be written any more.
+    pub(crate) fn flush_writes(&self, start: Frame) -> Result<(), LabError> {
+        let writes = vec![FrameRun { start, count: 1 }];
+        Ok(self.sink.flush(&FlushRequest { writes, ..FlushRequest::default() })?)
     }
 
     /// Writes a frame's first word.

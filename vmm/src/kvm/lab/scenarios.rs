@@ -36,7 +36,7 @@ pub(crate) fn revoked_page(kvm: &Kvm, policy: FlushPolicy) -> Result<Seen, LabEr
     let mut vcpu = lab.vcpu(load_store())?;
     expect("the page's word", lab.run_to_call(&mut vcpu)?, 1)?;
     lab.clear(DATA);
-    let flush = timed_flush(&lab, &[page], TableChange::None)?;
+    let flush = timed_flush(&lab, Change::Leaves(&[page]))?;
     let visibility = match lab.run(&mut vcpu)? {
         Exit::Fault { vector: 14, error: 4, .. } => Visibility::New,
         // It got past the read: the write was refused, or not even that.
@@ -46,9 +46,50 @@ pub(crate) fn revoked_page(kvm: &Kvm, policy: FlushPolicy) -> Result<Seen, LabEr
     Ok(Seen { visibility, flush })
 }
 
-/// A page is unmapped and flushed while two vCPUs on other threads count in it, each in a word of its own.
+/// A page that was written is made read-only, flushed by the policy, read and written again. Once it may be
+/// written again, nothing need be flushed.
+pub(crate) fn write_protected_page(kvm: &Kvm, policy: FlushPolicy) -> Result<Seen, LabError> {
+    let lab = Lab::new(kvm, policy)?;
+    let page = lab.map(DATA, WRITE);
+    lab.store(page, 1);
+    let mut vcpu = lab.vcpu(load_store())?;
+    let again = Registers { rsi: 2, ..*vcpu.registers() };
+    vcpu.resume_user(&again)?;
+    expect("the page's word", lab.run_to_call(&mut vcpu)?, 1)?;
+    lab.run_to_call(&mut vcpu)?;
+    lab.set(DATA, page, READ);
+    let flush = timed_flush(&lab, Change::Writes(page))?;
+    vcpu.resume_user(&Registers { rsi: 3, ..again })?;
+    expect("the word that it wrote", lab.run_to_call(&mut vcpu)?, 2)?;
+    let visibility = match lab.run(&mut vcpu)? {
+        Exit::Fault { vector: 14, error: 7, .. } => Visibility::New,
+        Exit::Call => return Ok(Seen { visibility: Visibility::Stale, flush }),
+        got => return Err(LabError::Unexpected { wanted: "a page fault", got }),
+    };
+    expect("the word that it could not write", lab.load(page, 0), 2)?;
+    lab.set(DATA, page, WRITE);
+    vcpu.retry_fault();
+    lab.run_to_call(&mut vcpu)?;
+    expect("the word that it wrote again", lab.load(page, 0), 3)?;
+    Ok(Seen { visibility, flush })
+}
+
+/// What is taken from vCPUs that write to a page.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Revoked {
+    /// All of it.
+    Page,
+    /// Only the permission to write it.
+    Writes,
+}
+
+/// A page is unmapped, or made read-only, and flushed while two vCPUs on other threads count in it, each in a word of its own.
 /// Stale as soon as one of them counts on, new when both have faulted instead.
-pub(crate) fn running_vcpus(kvm: &Kvm, policy: FlushPolicy) -> Result<Seen, LabError> {
+pub(crate) fn running_vcpus(
+    kvm: &Kvm,
+    policy: FlushPolicy,
+    revoked: Revoked,
+) -> Result<Seen, LabError> {
     let lab = Lab::new(kvm, policy)?;
     let page = lab.map(DATA, WRITE);
     let vcpus = [DATA, DATA + 8]
@@ -75,7 +116,7 @@ pub(crate) fn running_vcpus(kvm: &Kvm, policy: FlushPolicy) -> Result<Seen, LabE
             })
             .collect();
         let kickers: Vec<_> = receive.iter().take(runners.len()).collect();
-        let seen = revoke_while_counting(&lab, page, faults);
+        let seen = revoke_while_counting(&lab, page, revoked, faults);
         done.store(true, Ordering::Release);
         for kicker in kickers {
             // A runner that has failed cannot be kicked any more, and says below why.
@@ -106,6 +147,7 @@ fn count_until(vcpu: &mut Vcpu, done: &AtomicBool, faults: &AtomicU64) -> Result
 fn revoke_while_counting(
     lab: &Lab,
     page: Frame,
+    revoked: Revoked,
     faults: &[AtomicU64; 2],
 ) -> Result<Seen, LabError> {
     /// So many counts say that a vCPU runs at full speed.
@@ -113,8 +155,17 @@ fn revoke_while_counting(
     let counts = || [0, 1].map(|index| lab.load(page, index));
     let faults = || [&faults[0], &faults[1]].map(|faults| faults.load(Ordering::Acquire));
     wait_until(|| counts().into_iter().all(|count| count >= WARM))?;
-    lab.clear(DATA);
-    let flush = timed_flush(lab, &[page], TableChange::None)?;
+    let change = match revoked {
+        Revoked::Page => {
+            lab.clear(DATA);
+            Change::Leaves(&[page])
+        }
+        Revoked::Writes => {
+            lab.set(DATA, page, READ);
+            Change::Writes(page)
+        }
+    };
+    let flush = timed_flush(lab, change)?;
     // A vCPU's second fault from here on has begun after the flush: so no time need be guessed after which
     // one that had to wait its turn would have shown that it is stale.
     let (before, faulted) = (counts(), faults());
@@ -157,7 +208,7 @@ pub(crate) fn reused_tables(
         lab.clear(address);
     }
     let tables = [DATA, OTHER].map(|address| lab.table_entry(address).swap(0, Ordering::AcqRel));
-    let flush = timed_flush(&lab, &pages, change)?;
+    let flush = timed_flush(&lab, Change::Tables(&pages, change))?;
     lab.table_entry(DATA).store(tables[1], Ordering::Release);
     lab.table_entry(OTHER).store(tables[0], Ordering::Release);
     for (address, word) in [(DATA, 0xc), (OTHER, 0xd)] {
@@ -169,9 +220,21 @@ pub(crate) fn reused_tables(
     Ok(Seen { visibility, flush })
 }
 
-fn timed_flush(lab: &Lab, frames: &[Frame], change: TableChange) -> Result<Duration, LabError> {
+/// What was changed, of these frames.
+#[derive(Clone, Copy)]
+enum Change<'a> {
+    Leaves(&'a [Frame]),
+    Tables(&'a [Frame], TableChange),
+    Writes(Frame),
+}
+
+fn timed_flush(lab: &Lab, change: Change<'_>) -> Result<Duration, LabError> {
     let start = Instant::now();
-    lab.flush(frames, change)?;
+    match change {
+        Change::Leaves(frames) => lab.flush(frames, TableChange::None)?,
+        Change::Tables(frames, change) => lab.flush(frames, change)?,
+        Change::Writes(frame) => lab.flush_writes(frame)?,
+    }
     Ok(start.elapsed())
 }
 

@@ -1,17 +1,13 @@
 //! What mmvisor relies on, asked of the KVM at hand by guests of a few instructions.
 
-use std::sync::mpsc::channel;
-use std::thread;
+mod flush;
+
 use std::time::Duration;
 
 use mm::addr::{Frame, FrameRun, PAGE_SIZE, VirtAddr};
-use mm::paging::{FlushRequest, FlushSink, Others, TableChange};
 use mm::phys::PhysMemory;
 
-use super::lab::{
-    self, CODE, DATA, KERNEL_PAGES, Lab, READ, Visibility, WRITE, load_store, program,
-};
-use super::presence::Presence;
+use super::lab::{self, CODE, DATA, KERNEL_PAGES, Lab, READ, WRITE, load_store, program};
 use super::*;
 
 /// The device, or `None` where the environment says that there is none.
@@ -28,11 +24,6 @@ fn kvm() -> Option<Kvm> {
 
 fn lab() -> Option<Lab> {
     Some(Lab::new(&kvm()?, FlushPolicy::Chosen).unwrap())
-}
-
-/// Shadow paging keeps a translation until it is told; hardware that flushes at each entry does not.
-fn keeps_translations_between_runs() -> bool {
-    matches!(Kind::detect(), Kind::Soft | Kind::Shadow)
 }
 
 program!(call_twice:
@@ -250,135 +241,6 @@ fn stacks_jumps_and_selectors_that_are_wrong_are_the_programs_own_fault() {
     assert_eq!(fault_of(non_canonical_jump(), 0), (13, 0));
     assert_eq!(fault_of(bad_selector(), 0), (13, 0x10));
     assert_eq!(fault_of(compat_far(), 0), (13, 0x20), "no 32-bit code segment");
-}
-
-#[test]
-fn a_revoked_page_is_seen_at_once_with_either_method_and_not_without() {
-    let Some(kvm) = kvm() else { return };
-    for policy in [FlushPolicy::Chosen, FlushPolicy::NotifierOnly, FlushPolicy::DummyOnly] {
-        assert_eq!(
-            lab::revoked_page(&kvm, policy).unwrap().visibility,
-            Visibility::New,
-            "{policy:?}"
-        );
-    }
-    if keeps_translations_between_runs() {
-        assert_eq!(
-            lab::revoked_page(&kvm, FlushPolicy::None).unwrap().visibility,
-            Visibility::Stale
-        );
-    }
-}
-
-#[test]
-fn a_running_vcpu_writes_nothing_more_once_a_flush_has_returned() {
-    let Some(kvm) = kvm() else { return };
-    for policy in [FlushPolicy::NotifierOnly, FlushPolicy::DummyOnly] {
-        assert_eq!(
-            lab::running_vcpus(&kvm, policy).unwrap().visibility,
-            Visibility::New,
-            "{policy:?}"
-        );
-    }
-    if keeps_translations_between_runs() {
-        assert_eq!(
-            lab::running_vcpus(&kvm, FlushPolicy::None).unwrap().visibility,
-            Visibility::Stale
-        );
-    }
-}
-
-#[test]
-fn a_reused_table_shows_its_new_content_after_the_dummy_slot_and_not_after_the_notifier() {
-    let Some(kvm) = kvm() else { return };
-    for policy in [FlushPolicy::Chosen, FlushPolicy::NotifierOnly, FlushPolicy::DummyOnly] {
-        let seen = lab::reused_tables(&kvm, policy, TableChange::Unlinked).unwrap();
-        assert_eq!(seen.visibility, Visibility::New, "{policy:?}");
-    }
-    if keeps_translations_between_runs() {
-        // Why an unlinked table must be said: leaf notifiers alone give the other address's page.
-        let seen = lab::reused_tables(&kvm, FlushPolicy::NotifierOnly, TableChange::None).unwrap();
-        assert_eq!(seen.visibility, Visibility::Stale);
-    }
-}
-
-#[test]
-fn a_vcpu_is_inside_on_its_own_page_table_and_on_no_other() {
-    let presence = Presence::default();
-    let [first, second] = [presence.add(), presence.add()];
-    assert!(!presence.is_any_inside(None));
-    let inside = first.enter(0x1000);
-    assert!(presence.is_any_inside(None) && presence.is_any_inside(Some(0x1000)));
-    assert!(!presence.is_any_inside(Some(0x2000)));
-    let also = second.enter(0x2000);
-    drop(inside);
-    assert!(presence.is_any_inside(Some(0x2000)) && !presence.is_any_inside(Some(0x1000)));
-    drop(also);
-    assert!(!presence.is_any_inside(None));
-}
-
-#[test]
-fn a_flush_waits_for_page_faults_only_where_a_vcpu_of_the_space_is_inside() {
-    let Some(lab) = lab() else { return };
-    let page = lab.map(DATA, WRITE);
-    let mut vcpu = lab.vcpu(lab::count_up()).unwrap();
-    let flush = |others| {
-        let leaves = vec![FrameRun { start: page, count: 1 }];
-        lab.sink.flush(&FlushRequest { leaves, others, ..FlushRequest::default() }).unwrap();
-        let counts = lab.sink.counts();
-        (counts.graces, counts.graces_spared)
-    };
-    let other = lab.frame();
-    assert_eq!(flush(Others::In(lab.root)), (0, 1), "none has run yet");
-    let (send, receive) = channel();
-    thread::scope(|scope| {
-        let vcpu = &mut vcpu;
-        scope.spawn(move || {
-            send.send(Kicker::of_this_thread()).unwrap();
-            assert!(matches!(vcpu.run(), Exit::Interrupted(_)));
-        });
-        let kicker = receive.recv().unwrap();
-        while lab.load(page, 0) == 0 {
-            thread::yield_now();
-        }
-        assert_eq!(flush(Others::In(lab.root)), (1, 1));
-        assert_eq!(flush(Others::In(other)), (1, 2), "it is in another space");
-        assert_eq!(flush(Others::MayRun), (2, 2), "it may be in any");
-        assert_eq!(flush(Others::Stopped), (2, 2));
-        kicker.kick().unwrap();
-    });
-    assert_eq!(flush(Others::In(lab.root)), (2, 3), "it has left");
-    assert_eq!(flush(Others::MayRun), (2, 4));
-}
-
-#[test]
-fn a_write_heals_the_translation_that_it_faulted_on_and_a_read_does_not() {
-    let Some(lab) = lab() else { return };
-    // What breaks copy-on-write does, without the flush that goes with it.
-    let (old, copy) = (lab.map(DATA, READ), lab.frame());
-    lab.store(old, 1);
-    lab.store(copy, 2);
-    let mut vcpu = lab.vcpu(lab::load_store()).unwrap();
-    assert_eq!(lab.run_to_call(&mut vcpu).unwrap(), 1);
-    lab.set(DATA, copy, WRITE);
-    // The program reads once more before it writes: the old page, where translations are kept.
-    let stale = lab.run_to_call(&mut vcpu).unwrap();
-    assert_eq!(stale, if keeps_translations_between_runs() { 1 } else { 2 });
-    let rsi = vcpu.registers().rsi;
-    assert_eq!((lab.load(old, 0), lab.load(copy, 0)), (1, rsi), "the write found the copy");
-}
-
-#[test]
-fn each_flush_is_counted_by_its_method() {
-    let Some(lab) = lab() else { return };
-    let page = lab.map(DATA, READ);
-    lab.flush(&[page, page.offset(1), page.offset(5)], TableChange::None).unwrap();
-    lab.flush(&[page], TableChange::Unlinked).unwrap();
-    let scattered: Vec<_> = (0..200).map(|n| page.offset(2 * n)).collect();
-    lab.flush(&scattered, TableChange::None).unwrap();
-    let counts = lab.sink.counts();
-    assert_eq!((counts.notifier, counts.notifier_runs, counts.notifier_frames), (1, 2, 3));
-    assert_eq!(counts.dummy_slot, 2, "a table, and 200 scattered runs");
 }
 
 #[test]
