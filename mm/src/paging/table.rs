@@ -48,7 +48,7 @@ struct LastTable<'a> {
 /// only under the exclusive lock of the space.
 ///
 /// Others than the space's own calls and faults come here by the reverse map: they have
-/// [`hold_still`](PageTable::hold_still).
+/// `hold_still`.
 #[derive(Debug)]
 pub struct PageTable {
     /// The root's frame number.

@@ -8,7 +8,7 @@
 //!
 //! Who goes this way has no lock of the spaces that it comes to. What keeps it right is in
 //! [`ObjectMaps`], in [`AnonVmas`], and in
-//! [`PageTable::hold_still`](crate::paging::PageTable::hold_still).
+//! `PageTable::hold_still`.
 
 mod anon;
 mod object;

@@ -57,8 +57,8 @@ impl AddressSpace {
 
     /// Notes where the pages of the VMA at `addr` are, which has grown or merged.
     pub(super) fn attach_at(&self, addr: VirtAddr) {
-        if let Some(vma) = self.vmas.find_exact(addr) {
-            self.chains.attach(vma);
+        if let Some(found) = self.vmas.near(addr) {
+            self.chains.attach(found.span());
         }
     }
 
