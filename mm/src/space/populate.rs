@@ -3,6 +3,7 @@
 
 use std::sync::atomic::Ordering;
 
+use super::fault::no_frame;
 use super::range::CallRange;
 use super::{AddressSpace, Resolved};
 use crate::addr::{PAGE_BYTES, PageRange, VirtAddr};
@@ -93,6 +94,10 @@ impl AddressSpace {
         kind: AccessKind,
     ) -> Result<Resolved, AccessError> {
         if self.is_for_userfaultfd(vma, page) {
+            if kind == AccessKind::Write && vma.is_private() {
+                // Linux looks whom to ask only when it has all that the page would need.
+                self.prepare_anon(vma).map_err(|error| no_frame(error, page))?;
+            }
             return Err(Fault::NoBacking(page).into());
         }
         let needed = match kind {

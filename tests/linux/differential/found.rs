@@ -40,6 +40,7 @@ pub fn trials() -> Vec<Trial> {
         ("mprotect_brings_in_no_page_that_a_userfaultfd_is_asked_for", asked_of_userfaultfd),
         ("a_locked_map_that_grows_asks_no_userfaultfd", grown_for_userfaultfd),
         ("copies_of_pages_past_a_files_end_go_with_it", past_the_end),
+        ("populating_for_a_userfaultfd_makes_an_identity", identity_for_userfaultfd),
         ("nothing_is_removed_past_the_largest_file", past_the_largest_file),
     ];
     let trial = |&(name, deeds): &Found| {
@@ -183,6 +184,25 @@ fn grown_for_userfaultfd() -> Deeds {
     let (addr, new_addr) = (at(0), VirtAddr::ZERO);
     let grow = M::Mremap { addr, old_len: PAGE, new_len: 3 * PAGE, flags: 1, new_addr };
     of_one([Deed::Userfault(3), own(1), lock, Deed::Uffd(3, A, PAGE, 1), Deed::Call(grow)])
+}
+
+fn identity_for_userfaultfd() -> Deeds {
+    let lock = Deed::Call(M::Mlock { addr: at(1), len: 2 * PAGE });
+    let none = mmap(3, 0, PRIVATE | ANONYMOUS, -1);
+    let protect = Deed::Call(M::Mprotect { addr: at(1), len: 2 * PAGE, prot: 3 });
+    let unmap = Deed::Call(M::Munmap { addr: at(0), len: PAGE });
+    let (addr, new_addr, len) = (at(2), at(0), PAGE);
+    // Never written, it would forget where it came from, and be one with its neighbour.
+    let remap = Deed::Call(M::Mremap { addr, old_len: len, new_len: len, flags: 3, new_addr });
+    of_one([
+        Deed::Userfault(3),
+        none,
+        unmap,
+        lock,
+        Deed::Uffd(3, A + PAGE, 2 * PAGE, 1),
+        protect,
+        remap,
+    ])
 }
 
 fn past_the_largest_file() -> Deeds {

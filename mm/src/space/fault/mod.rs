@@ -165,7 +165,7 @@ fn page_in_table(page: VirtAddr) -> usize {
     index((page.get() / PAGE_SIZE) & 511)
 }
 
-fn no_frame(error: AllocError, addr: VirtAddr) -> AccessError {
+pub(super) fn no_frame(error: AllocError, addr: VirtAddr) -> AccessError {
     match error {
         AllocError::OutOfMemory => Fault::OutOfMemory(addr).into(),
         AllocError::Broken(broken) => broken.into(),
