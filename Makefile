@@ -73,7 +73,7 @@ fuzz-mm:
 MIRI_TESTS ?= vma:: paging:: phys:: failure:: space::tests::
 miri:
 	@if cargo +nightly miri --version >/dev/null 2>&1; then \
-	    MIRIFLAGS=-Zmiri-disable-isolation cargo +nightly miri test --package mmvisor-mm --lib -- $(MIRI_TESTS); \
+	    PROPTEST_CASES=4 MIRIFLAGS=-Zmiri-disable-isolation cargo +nightly miri test --package mmvisor-mm --lib -- $(MIRI_TESTS); \
 	else \
 	    echo "Miri is not run: there is no nightly toolchain with it (rustup +nightly component add miri)."; \
 	fi
