@@ -19,6 +19,7 @@ mod table;
 mod text;
 mod time;
 mod trace;
+mod transfer;
 mod user;
 mod wait;
 
@@ -158,10 +159,10 @@ fn handler(number: u64) -> Option<Handler> {
         return own;
     }
     Some(match libc::c_long::try_from(number).ok()? {
-        libc::SYS_read => streams::read,
-        libc::SYS_write => streams::write,
-        libc::SYS_readv => streams::readv,
-        libc::SYS_writev => streams::writev,
+        libc::SYS_read => transfer::read,
+        libc::SYS_write => transfer::write,
+        libc::SYS_readv => transfer::readv,
+        libc::SYS_writev => transfer::writev,
         libc::SYS_close => streams::close,
         libc::SYS_lseek => streams::lseek,
         libc::SYS_fstat => streams::fstat,

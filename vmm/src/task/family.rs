@@ -292,7 +292,7 @@ impl Family {
                 return Ok(value);
             }
             let Some(member) = table.get(pid) else {
-                return Err(Signalled::plain(Signal::SIGKILL, Code::Kernel));
+                return Err(Signalled::plain(Signal::SIGKILL, Code::User));
             };
             if let Some(by) = member.signals.fatal() {
                 return Err(by);
