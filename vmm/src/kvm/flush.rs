@@ -174,7 +174,7 @@ impl KvmSink {
     /// kept up to date by the caller: it only weighs the methods against each other.
     ///
     /// # Errors
-    /// [`KvmError`] if the host refuses the dummy slot.
+    /// [`KvmError`] if the host has no page for the slots that flush translations.
     pub fn new(
         vm: &super::Vm,
         policy: FlushPolicy,
