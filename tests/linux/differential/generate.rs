@@ -103,7 +103,7 @@ fn endangers(deed: &Deed, top: u64) -> bool {
     let large = |len: u64| (LARGE..1 << 47).contains(&len);
     match deed {
         // There are no huge pages yet.
-        Deed::Call(M::Madvise { len, advice: 25, .. }) if *len >= 512 * PAGE => true,
+        Deed::Call(M::Madvise { len, advice: 25, .. }) if len.div_ceil(PAGE) >= 512 => true,
         Deed::Call(M::Mmap { len, flags, .. })
             if large(*len) || flags & (HUGETLB | NORESERVE) == HUGETLB | NORESERVE =>
         {
