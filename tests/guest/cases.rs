@@ -102,7 +102,10 @@ fn processes() -> Vec<Case> {
             .says("WNOHANG, NULL) = 0\n")
             .says("clone(child_stack=NULL, flags=CLONE_SIGHAND|SIGCHLD) = -1 EINVAL (Invalid argument)\n")
             .says("+++ killed by SIGTERM +++"),
-        family("stats", &["tree", "20", "160"]).option("--stats").says("processes  21\n"),
+        family("stats", &["tree", "20", "160"])
+            .option("--stats")
+            .says("processes  21\n")
+            .says("\na MiB      "),
     ]
 }
 

@@ -72,7 +72,33 @@ impl PageClass {
     }
 }
 
+/// Pages that become resident together, and are counted in one go.
+#[derive(Debug, Default)]
+pub(super) struct Counted {
+    own: u64,
+    file: u64,
+    shared: u64,
+}
+
+impl Counted {
+    pub(super) fn add(&mut self, class: Option<PageClass>) {
+        match class {
+            Some(PageClass::Own) => self.own += 1,
+            Some(PageClass::File) => self.file += 1,
+            Some(PageClass::Shared) => self.shared += 1,
+            None => {}
+        }
+    }
+}
+
 impl Resident {
+    pub(super) fn add_all(&self, Counted { own, file, shared }: Counted) {
+        self.own.fetch_add(own, Ordering::Relaxed);
+        self.file.fetch_add(file, Ordering::Relaxed);
+        self.shared.fetch_add(shared, Ordering::Relaxed);
+        self.peak.fetch_max(self.total(), Ordering::Relaxed);
+    }
+
     pub(super) fn add(&self, class: Option<PageClass>) {
         if let Some(class) = class {
             self.counter(class).fetch_add(1, Ordering::Relaxed);

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::AddressSpace;
 use super::ahead::Ahead;
-use super::{AddressSpace, PageClass};
+use super::counters::{Counted, PageClass};
 use crate::addr::{PAGE_SIZE, PageRange, TABLE_SPAN, VirtAddr, index};
 use crate::error::{CallResult, Errno};
 use crate::hooks::Invalidation;
@@ -145,6 +146,20 @@ impl AddressSpace {
         vma: &Vma,
         batch: &mut FlushBatch,
     ) -> CallResult<()> {
+        let mut counted = Counted::default();
+        let copied = self.copy_entries(table, child, vma, &mut counted, batch);
+        child.counters.resident.add_all(counted);
+        copied
+    }
+
+    fn copy_entries(
+        &self,
+        table: &PageTable,
+        child: &AddressSpace,
+        vma: &Vma,
+        counted: &mut Counted,
+        batch: &mut FlushBatch,
+    ) -> CallResult<()> {
         let mut last = None;
         for leaf in table.cursor(vma.range()) {
             let span = leaf.addr.get() / TABLE_SPAN;
@@ -157,7 +172,7 @@ impl AddressSpace {
             // What is written to shared memory is noted where it was written.
             let shared = vma.flags.contains(VmFlags::SHARED);
             let copy = if shared { copy.clean() } else { copy };
-            child.counters.resident.add(PageClass::of(copy, self.system.frames()));
+            counted.add(PageClass::of(copy, self.system.frames()));
             words[index((leaf.addr.get() / PAGE_SIZE) & 511)].store(copy.raw(), Ordering::Release);
         }
         Ok(())

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use mm::space::SpaceUser;
+use mm::space::{PageClass, SpaceUser};
 use serde::Serialize;
 
 use crate::hypercall::name;
@@ -30,8 +30,32 @@ pub(super) struct Report {
     faults: Faults,
     pages: Pages,
     flushes: FlushCounts,
+    /// None where no page was brought in.
+    per_mib: Option<PerMebibyte>,
     time_us: Times,
 }
+
+/// What each MiB of pages took that were brought in.
+#[derive(Debug, Serialize)]
+struct PerMebibyte {
+    page_faults: f64,
+    flushes: f64,
+}
+
+impl PerMebibyte {
+    fn of(exits: &Exits, faults: &Faults, flushes: &FlushCounts) -> Option<Self> {
+        let made = faults.copied + faults.handed_off;
+        let pages = faults.zero + faults.backed + made + faults.around;
+        #[expect(clippy::cast_precision_loss, reason = "far fewer than 2^53")]
+        let per_mib = |count: u64| count as f64 * (PAGES_OF_MEBIBYTE / pages as f64);
+        (pages > 0).then(|| PerMebibyte {
+            page_faults: per_mib(exits.page_faults),
+            flushes: per_mib(flushes.notifier + flushes.write_protection + flushes.dummy_slot),
+        })
+    }
+}
+
+const PAGES_OF_MEBIBYTE: f64 = 256.0;
 
 #[derive(Debug, Serialize)]
 struct Exits {
@@ -63,6 +87,9 @@ struct Faults {
 #[derive(Debug, Serialize)]
 struct Pages {
     resident: u64,
+    own: u64,
+    of_files: u64,
+    of_shared_memory: u64,
     resident_peak: u64,
     tables: u64,
     frames_peak: u64,
@@ -85,8 +112,8 @@ impl Report {
         first: &Stats,
         others: &Totals,
     ) -> Self {
-        let mut faults = others.faults;
-        faults.add(space);
+        let mut totals = others.faults;
+        totals.add(space);
         let mut stats = others.stats.clone();
         stats.add(first);
         let space = space.look();
@@ -103,34 +130,41 @@ impl Report {
             })
             .collect();
         calls.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| a.name.cmp(&b.name)));
+        let exits = Exits {
+            calls: stats.exits.calls,
+            page_faults: stats.exits.page_faults,
+            exceptions: stats.exits.exceptions,
+            interrupts: stats.exits.interrupts,
+        };
+        let faults = Faults {
+            zero: totals.zero,
+            backed: totals.backed,
+            copied: totals.copied,
+            handed_off: totals.handed_off,
+            spurious: totals.spurious,
+            stack_growth: totals.stack_growth,
+            around: totals.around,
+        };
+        let flushes = machine.sink().counts();
         Report {
             kvm: machine.kind().to_string(),
             processes: others.processes,
-            exits: Exits {
-                calls: stats.exits.calls,
-                page_faults: stats.exits.page_faults,
-                exceptions: stats.exits.exceptions,
-                interrupts: stats.exits.interrupts,
-            },
+            per_mib: PerMebibyte::of(&exits, &faults, &flushes),
+            exits,
             calls,
-            faults: Faults {
-                zero: faults.zero,
-                backed: faults.backed,
-                copied: faults.copied,
-                handed_off: faults.handed_off,
-                spurious: faults.spurious,
-                stack_growth: faults.stack_growth,
-                around: faults.around,
-            },
+            faults,
             pages: Pages {
                 resident: resident.total(),
-                resident_peak: faults.resident_peak,
+                own: resident.own(),
+                of_files: resident.of(PageClass::File),
+                of_shared_memory: resident.of(PageClass::Shared),
+                resident_peak: totals.resident_peak,
                 tables: space.table().table_frames(),
                 frames_peak: frames.peak,
                 taken_from_host: frames.taken,
                 released_to_host: frames.released,
             },
-            flushes: machine.sink().counts(),
+            flushes,
             time_us: Times {
                 guest: micros(stats.guest_time),
                 calls: micros(stats.call_time()),
@@ -165,10 +199,12 @@ impl Report {
         row(
             "faults",
             format!(
-                "{} zero, {} backed, {} copied, {} spurious, {} stack growth; {} pages around",
+                "{} zero, {} backed, {} copied, {} handed off, {} spurious, {} stack growth; \
+                 {} pages around",
                 faults.zero,
                 faults.backed,
                 faults.copied,
+                faults.handed_off,
                 faults.spurious,
                 faults.stack_growth,
                 faults.around
@@ -177,9 +213,12 @@ impl Report {
         row(
             "pages",
             format!(
-                "{} resident ({} at most), {} of tables; {} frames at most, {} taken from the host, \
-                 {} given back",
+                "{} resident ({} own, {} of files, {} of shared memory; {} at most), {} of tables; \
+                 {} frames at most, {} taken from the host, {} given back",
                 pages.resident,
+                pages.own,
+                pages.of_files,
+                pages.of_shared_memory,
                 pages.resident_peak,
                 pages.tables,
                 pages.frames_peak,
@@ -202,6 +241,9 @@ impl Report {
                 flushes.fallbacks
             ),
         );
+        if let Some(PerMebibyte { page_faults, flushes }) = &self.per_mib {
+            row("a MiB", format!("{page_faults:.1} page faults, {flushes:.2} flushes"));
+        }
         row(
             "time",
             format!(
