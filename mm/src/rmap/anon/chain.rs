@@ -44,12 +44,7 @@ pub(super) struct Chain<M> {
 
 impl<M> Chain<M> {
     /// Without ranges so far. Its own node is at `active`, and has this number.
-    pub(super) fn new(
-        order: u64,
-        nodes: Nodes,
-        (active, number): (u32, u32),
-        mapper: M,
-    ) -> Self {
+    pub(super) fn new(order: u64, nodes: Nodes, (active, number): (u32, u32), mapper: M) -> Self {
         Chain { order, nodes, active, number, mapper, ranges: Mutex::new(Ranges::default()) }
     }
 

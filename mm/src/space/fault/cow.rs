@@ -53,7 +53,8 @@ impl AddressSpace {
             self.reuse(at, entry, wanted);
             return Ok(());
         }
-        if own && self.hand_off(at, entry)? {
+        let window = self.ahead.window(at.addr).min(self.system.sysctl.fault_ahead());
+        if own && window == 1 && self.hand_off(at, entry)? {
             // Told as a copy would be. Whoever else in this space copied it meanwhile has the fault come again.
             self.tell_replaced(at.page, || {
                 if self.is_only_owner(entry) {
@@ -62,7 +63,7 @@ impl AddressSpace {
             });
             return Ok(());
         }
-        self.copy_pages_from(at, entry)
+        self.copy_pages_from(at, entry, window)
     }
 
     /// A lost race is a fault that comes again.
@@ -113,11 +114,11 @@ impl AddressSpace {
         entry.frame().is_some_and(|frame| self.system.frames().marks(frame).contains(Marks::LAZY))
     }
 
-    /// Breaks copy-on-write for a page, and for the next ones where the program goes on page by page.
+    /// Breaks copy-on-write for a page, and for the next ones up to `window` where the program goes on page by
+    /// page.
     /// The old translations must be gone before the call returns: the write that faulted would find the
     /// new page by itself, a read on another vCPU would not.
-    fn copy_pages_from(&self, at: &At<'_>, first: Entry) -> Result<(), AccessError> {
-        let window = self.ahead.window(at.addr).min(self.system.sysctl.fault_ahead());
+    fn copy_pages_from(&self, at: &At<'_>, first: Entry, window: u64) -> Result<(), AccessError> {
         let room = index(window.min(at.room(super::Way::Up)));
         let copy = |space: &Self| space.break_pages(at, first, room);
         let copied = match PageRange::from_len(at.page, room as u64 * PAGE_SIZE) {

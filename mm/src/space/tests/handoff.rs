@@ -168,31 +168,34 @@ fn a_child_that_has_the_page_cached_keeps_it_too() {
 }
 
 #[test]
-fn a_program_that_goes_on_page_by_page_is_given_the_next_ones_as_well() {
+fn a_program_that_goes_on_page_by_page_gets_the_copies() {
     let m = written(512);
     let child = child_of(&m);
     let frames: Vec<_> = (0..512).map(|i| frame_at(&m, i)).collect();
-    let before = m.sink.flushes();
     for i in 0..512 {
         m.store(page(i), 99).unwrap();
     }
-    assert_eq!((m.sink.flushes(), copied(&m)), (before, 0));
-    assert!(handed_off(&m) < 16, "{} faults", handed_off(&m));
-    assert!((0..512).all(|i| frame_at(&m, i) == frames[index(i)]));
+    // One flush for many translations, that the hardware learns anew together, instead of a permission for each.
+    assert!(handed_off(&m) <= 1 && copied(&m) < 20, "{} {}", handed_off(&m), copied(&m));
+    assert_eq!(frame_at(&child, 500), frames[500]);
     assert!((0..512).all(|i| child.load(page(i)).unwrap() == byte_of(i)));
     audit_of(&[&m, &child]);
 }
 
 #[test]
-fn the_next_ones_are_given_up_to_one_that_the_other_has_used() {
-    let m = written(64);
+fn a_program_that_jumps_about_keeps_its_pages() {
+    let m = written(512);
     let child = child_of(&m);
-    child.load(page(10)).unwrap();
-    for i in 0..64 {
-        m.store(page(i), 99).unwrap();
-    }
-    assert_eq!(copied(&m), 1);
-    assert!((0..64).all(|i| child.load(page(i)).unwrap() == byte_of(i)));
+    let frames: Vec<_> = (0..512).map(|i| frame_at(&m, i)).collect();
+    m.sink.set_forked_root(ForkedRoot::Kept);
+    // Until the window has closed.
+    (0..5).for_each(|i| m.store(page(500 - 2 * i), 99).unwrap());
+    let (before, done) = (m.sink.flushes(), handed_off(&m));
+    let places = || (0..100).map(|i| i * 3);
+    places().for_each(|i| m.store(page(i), 99).unwrap());
+    assert_eq!((m.sink.flushes(), handed_off(&m)), (before, done + 100));
+    assert!(places().all(|i| frame_at(&m, i) == frames[index(i)]));
+    assert!((0..512).all(|i| child.load(page(i)).unwrap() == byte_of(i)));
     audit_of(&[&m, &child]);
 }
 
