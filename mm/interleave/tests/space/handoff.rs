@@ -66,6 +66,18 @@ fn the_other_reads_and_writes_and_sees_his_own_alone() {
 }
 
 #[test]
+fn both_write_it_and_each_has_his_own() {
+    in_any_order(|| {
+        let family = Family::new(1, Vcpus::Running);
+        let other = run(family.of_child(), |vcpu| vcpu.store(page(0), 9).unwrap());
+        run(family.m.vcpu(), writes).end();
+        other.end();
+        assert_eq!((word(&family.m.user, page(0)), word(&family.child, page(0))), (7, 9));
+        family.end();
+    });
+}
+
+#[test]
 fn a_child_hands_off_what_its_parent_has_in_a_fresh_root() {
     in_any_order(|| {
         let family = Family::new(1, Vcpus::Stopped);

@@ -62,8 +62,11 @@ impl AddressSpace {
             Ok(false)
         };
         if matches!(done, Ok(true)) {
-            // The copy has all that is remembered of the page: this one is as good as new.
-            frames.unmark(frame, Marks::all());
+            // The copy has all that is remembered of the page: this one is as good as new, unless the other has
+            // forked meanwhile.
+            if frames.maps(frame) == 1 {
+                frames.unmark(frame, Marks::all());
+            }
             self.counters.faults.handed_off.fetch_add(1, Ordering::Relaxed);
             self.ahead.expect(at.page.offset(PAGE_SIZE));
         }
