@@ -37,7 +37,8 @@ pub enum Invalidation {
 ///   cut:       of a file: file_unmapped of the whole, file_mapped of both halves
 ///   merged:    of a file: file_unmapped, file_mapped of those that grow or shrink, file_unmapped of
 ///              those that are no more
-///   a write to a page that is shared: invalidating Clear, invalidated, faulted
+///   a write to a page that is shared: invalidating Clear, invalidated, faulted; before that the same of
+///              another space's page, if that one gets the copy
 /// ```
 pub trait Observer: Debug + Send + Sync {
     /// mmap(2) names a descriptor, open or not (`audit_mmap_fd`).

@@ -55,8 +55,8 @@ pub struct PageTable {
     root: AtomicU64,
     frames: Arc<Frames>,
     tables: AtomicU64,
-    /// Held while tables are unlinked or entries on their way, and by who must not meet that. Only the
-    /// allocator's lock is taken under it, and the flush of a fork made.
+    /// Held while tables are unlinked or entries on their way, and by who must not meet that; and by who
+    /// changes another space's entry. Only the allocator's lock is taken under it, and the flush of a fork made.
     structure: Mutex<()>,
 }
 

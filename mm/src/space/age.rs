@@ -11,6 +11,10 @@
 //!
 //! What several entries name is left alone by the last two. So far nothing but `MADV_PAGEOUT` drops what
 //! `MADV_FREE` allowed to drop.
+//!
+//! Entries are held still: another space could otherwise have one name a copy (`fault/handoff`) between the look
+//! at its page and the change. The flush follows later. Until then an entry that was cached has A clear; but a page
+//! that others name is marked `LAZY` then, and they let it be.
 
 use std::sync::atomic::Ordering;
 
@@ -43,6 +47,7 @@ impl AddressSpace {
         self.settle(part)?;
         let frames = self.system.frames();
         self.invalidate(part, Invalidation::Clear, |space| {
+            let _still = space.table.hold_still();
             for leaf in space.table.cursor(part) {
                 let own = leaf.entry.owner() == Owner::Process;
                 let Some(frame) = leaf.entry.frame().filter(|_| own) else { continue };
@@ -63,6 +68,7 @@ impl AddressSpace {
     /// `MADV_COLD`: the pages count as not accessed.
     pub(super) fn cool(&self, part: PageRange, batch: &mut FlushBatch) -> Result<(), Broken> {
         self.settle(part)?;
+        let _still = self.table.hold_still();
         for (leaf, frame) in self.only_here(part) {
             change(&leaf, frame, Entry::old, batch);
             self.system.frames().unmark(frame, Marks::REFERENCED);
@@ -81,6 +87,7 @@ impl AddressSpace {
         let frames = self.system.frames();
         let mut left = Vec::new();
         self.invalidate(part, Invalidation::Clear, |space| {
+            let _still = space.table.hold_still();
             for (leaf, frame) in space.only_here(part) {
                 if leaf.entry.owner() == Owner::Backing {
                     space.drop_entry(leaf.slot, batch);

@@ -160,6 +160,8 @@ pub struct FaultCount {
     pub backed: AtomicU64,
     /// A private copy of a backing's page.
     pub copied: AtomicU64,
+    /// A copy for the other one who named the page, so that it could be written in place.
+    pub handed_off: AtomicU64,
     /// Nothing: the entry already allowed the access.
     pub spurious: AtomicU64,
     /// The stack grew.
@@ -172,7 +174,7 @@ impl FaultCount {
     /// All faults that were resolved.
     #[must_use]
     pub fn total(&self) -> u64 {
-        [&self.zero, &self.backed, &self.copied, &self.spurious]
+        [&self.zero, &self.backed, &self.copied, &self.handed_off, &self.spurious]
             .iter()
             .map(|count| count.load(Ordering::Relaxed))
             .sum()

@@ -44,7 +44,8 @@ struct PerMebibyte {
 
 impl PerMebibyte {
     fn of(exits: &Exits, faults: &Faults, flushes: &FlushCounts) -> Option<Self> {
-        let pages = faults.zero + faults.backed + faults.copied + faults.around;
+        let made = faults.copied + faults.handed_off;
+        let pages = faults.zero + faults.backed + made + faults.around;
         #[expect(clippy::cast_precision_loss, reason = "far fewer than 2^53")]
         let per_mib = |count: u64| count as f64 * (PAGES_OF_MEBIBYTE / pages as f64);
         (pages > 0).then(|| PerMebibyte {
@@ -77,6 +78,7 @@ struct Faults {
     zero: u64,
     backed: u64,
     copied: u64,
+    handed_off: u64,
     spurious: u64,
     stack_growth: u64,
     around: u64,
@@ -138,6 +140,7 @@ impl Report {
             zero: totals.zero,
             backed: totals.backed,
             copied: totals.copied,
+            handed_off: totals.handed_off,
             spurious: totals.spurious,
             stack_growth: totals.stack_growth,
             around: totals.around,
@@ -196,10 +199,12 @@ impl Report {
         row(
             "faults",
             format!(
-                "{} zero, {} backed, {} copied, {} spurious, {} stack growth; {} pages around",
+                "{} zero, {} backed, {} copied, {} handed off, {} spurious, {} stack growth; \
+                 {} pages around",
                 faults.zero,
                 faults.backed,
                 faults.copied,
+                faults.handed_off,
                 faults.spurious,
                 faults.stack_growth,
                 faults.around

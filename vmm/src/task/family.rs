@@ -76,6 +76,7 @@ pub struct FaultTotals {
     pub zero: u64,
     pub backed: u64,
     pub copied: u64,
+    pub handed_off: u64,
     pub spurious: u64,
     pub stack_growth: u64,
     pub around: u64,
@@ -91,6 +92,7 @@ impl FaultTotals {
         self.zero += get(&counters.faults.zero);
         self.backed += get(&counters.faults.backed);
         self.copied += get(&counters.faults.copied);
+        self.handed_off += get(&counters.faults.handed_off);
         self.spurious += get(&counters.faults.spurious);
         self.stack_growth += get(&counters.faults.stack_growth);
         self.around += get(&counters.faults.around);

@@ -4,6 +4,7 @@
 //! What must hold: a frame is used only while it is somebody's, nothing is written by a permission that was
 //! taken away, no byte is lost, and every fault is answered as by Linux.
 
+mod handoff;
 mod vcpu;
 
 use mm::addr::{PAGE_SIZE, VirtAddr};
@@ -266,7 +267,8 @@ fn nobody_reads_an_old_page_after_another_has_written_its_copy() {
         let child = SharedSpace::new(m.user.change().fork(Vcpus::Running).unwrap());
         let written = Arc::new(AtomicU64::new(0));
         let vcpus = [m.vcpu(), m.vcpu(), m.vcpu()];
-        // All three have the old page cached.
+        // The child has used it: the copy is for the parent. All three have the old page cached.
+        assert_eq!(word(&child, page(0)), 100);
         for vcpu in &vcpus {
             assert_eq!(vcpu.load(page(0)).unwrap(), 100);
         }

@@ -186,3 +186,30 @@ fn a_fork_tells_what_the_child_gets_as_well() {
     child.exit().unwrap();
     drop(file);
 }
+
+#[test]
+fn a_write_to_a_shared_page_tells_of_it_and_of_the_other_space_that_gets_the_copy() {
+    let w = Watched::new();
+    w.map(20, 1, RW).unwrap();
+    w.machine.store(at(20), 1).unwrap();
+    let child = SharedSpace::new(w.machine.space.change().fork(Vcpus::Running).unwrap());
+    let request = RemapRequest {
+        addr: at(20),
+        old_len: PAGE_SIZE,
+        new_len: PAGE_SIZE,
+        flags: 3,
+        new_addr: at(70),
+    };
+    child.change().mremap(&request).unwrap();
+    w.log.taken();
+    w.machine.store(at(20), 2).unwrap();
+    let told = [
+        "invalidating 70..71 Clear",
+        "invalidated 70..71 Clear",
+        "invalidating 20..21 Clear",
+        "invalidated 20..21 Clear",
+        "faulted 20 Write",
+    ];
+    assert_eq!(w.log.taken(), told);
+    child.exit().unwrap();
+}

@@ -125,6 +125,15 @@ impl Frames {
         self.references(frame) == 1 && self.kind(frame) == Some(FrameKind::Anonymous)
     }
 
+    /// Whether two entries name an anonymous frame, and nobody else holds it. Others may change that at any
+    /// time.
+    #[must_use]
+    pub fn is_of_two(&self, frame: Frame) -> bool {
+        let counted = self.counts(frame, Counts::now);
+        counted.is_some_and(|now| (now.references(), now.maps()) == (2, 2))
+            && self.kind(frame) == Some(FrameKind::Anonymous)
+    }
+
     /// What a frame in use is used for.
     #[must_use]
     pub fn kind(&self, frame: Frame) -> Option<FrameKind> {

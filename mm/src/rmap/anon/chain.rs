@@ -33,6 +33,8 @@ pub(super) struct Chain<M> {
     pub(super) nodes: Nodes,
     /// The one of them that new pages belong to.
     pub(super) active: u32,
+    /// That one's number.
+    pub(super) number: u32,
     pub(super) mapper: M,
     /// Held while the reverse map looks at the entries: so a move, which has noted the target before and
     /// gives up the source afterwards, is met before or after. Under it a page table's structure may be
@@ -41,8 +43,9 @@ pub(super) struct Chain<M> {
 }
 
 impl<M> Chain<M> {
-    pub(super) fn new(order: u64, nodes: Nodes, active: u32, mapper: M) -> Self {
-        Chain { order, nodes, active, mapper, ranges: Mutex::new(Ranges::default()) }
+    /// Without ranges so far. Its own node is at `active`, and has this number.
+    pub(super) fn new(order: u64, nodes: Nodes, (active, number): (u32, u32), mapper: M) -> Self {
+        Chain { order, nodes, active, number, mapper, ranges: Mutex::new(Ranges::default()) }
     }
 
     /// Notes that pages may be there from now on.

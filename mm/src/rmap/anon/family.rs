@@ -61,14 +61,6 @@ struct Node<M> {
     chains: SmallVec<[Arc<Chain<M>>; 2]>,
 }
 
-/// What a fork made for the child.
-#[derive(Debug)]
-pub(super) struct Forked<M> {
-    pub(super) chain: Arc<Chain<M>>,
-    /// The number of the node that is the chain's own.
-    pub(super) number: u32,
-}
-
 impl<M> Family<M> {
     /// Without a root so far.
     pub(super) fn new() -> Self {
@@ -79,7 +71,7 @@ impl<M> Family<M> {
     pub(super) fn found(&self, number: u32, mapper: M) -> Arc<Chain<M>> {
         self.change(|tree| {
             tree.put(Node::new(number, ROOT, 1));
-            tree.link(smallvec![ROOT], ROOT, mapper)
+            tree.link(smallvec![ROOT], (ROOT, number), mapper)
         })
     }
 
@@ -90,11 +82,11 @@ impl<M> Family<M> {
         parent: &Chain<M>,
         mapper: M,
         number: impl FnOnce(u32) -> Option<u32>,
-    ) -> Option<Forked<M>> {
+    ) -> Option<Arc<Chain<M>>> {
         self.change(|tree| {
             if let Some(at) = parent.nodes.iter().copied().find(|&at| tree.may_be_taken(at)) {
                 let number = tree.node(at)?.number;
-                return Some(Forked { chain: tree.link(parent.nodes.clone(), at, mapper), number });
+                return Some(tree.link(parent.nodes.clone(), (at, number), mapper));
             }
             let at = tree.next_place()?;
             let number = number(at)?;
@@ -103,7 +95,7 @@ impl<M> Family<M> {
                 parent.children += 1;
             }
             let nodes = parent.nodes.iter().copied().chain([at]).collect();
-            Some(Forked { chain: tree.link(nodes, at, mapper), number })
+            Some(tree.link(nodes, (at, number), mapper))
         })
     }
 
@@ -134,15 +126,17 @@ impl<M> Family<M> {
     }
 
     /// Goes through the chains in which a page of the node at `at` may be, a parent's before its child's.
-    /// No chain comes or goes meanwhile. Nothing, if the node has another number by now.
+    /// No chain comes or goes meanwhile. Nothing, if the node has another number by now, or there are more
+    /// than `most` chains.
     pub(super) fn each_chain<B>(
         &self,
         at: u32,
         number: u32,
+        most: usize,
         then: impl FnMut(&Arc<Chain<M>>) -> ControlFlow<B>,
     ) -> ControlFlow<B> {
         let tree = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        match tree.node(at).filter(|node| node.number == number) {
+        match tree.node(at).filter(|node| node.number == number && node.chains.len() <= most) {
             Some(node) => node.chains.iter().try_for_each(then),
             None => ControlFlow::Continue(()),
         }
@@ -180,7 +174,8 @@ impl<M> Tree<M> {
         }
     }
 
-    fn link(&mut self, nodes: Nodes, active: u32, mapper: M) -> Arc<Chain<M>> {
+    /// `active` is the place of the chain's own node, and its number.
+    fn link(&mut self, nodes: Nodes, active: (u32, u32), mapper: M) -> Arc<Chain<M>> {
         self.chains_made += 1;
         let chain = Arc::new(Chain::new(self.chains_made, nodes, active, mapper));
         for &at in &chain.nodes {
@@ -189,7 +184,7 @@ impl<M> Tree<M> {
                 node.chains.push(Arc::clone(&chain));
             }
         }
-        if let Some(own) = self.node_mut(active) {
+        if let Some(own) = self.node_mut(active.0) {
             own.active += 1;
         }
         chain

@@ -14,6 +14,9 @@ use crate::paging::Entry;
 use crate::phys::{AllocError, Frames, ReverseOwner};
 use crate::rmap::Mapper;
 
+/// Few spaces: as many as take some two microseconds to search.
+const FEW_CHAINS: usize = 8;
+
 /// The anonymous memory of a machine (all `anon_vma`s of Linux).
 #[derive(Debug, Default)]
 pub struct AnonVmas {
@@ -50,6 +53,8 @@ pub struct Found<'a> {
     pub slot: &'a AtomicU64,
     /// The entry as it was found.
     pub entry: Entry,
+    /// Whose page another would be that took its place there.
+    pub owner: ReverseOwner,
 }
 
 impl AnonVmas {
@@ -80,10 +85,9 @@ impl AnonVmas {
             let place = Place { family: Arc::clone(family), at };
             self.change().add(place).map(NonZeroU32::get)
         };
-        let forked = family.fork(&parent.chain, mapper, number);
-        let forked = forked.ok_or(AllocError::OutOfMemory)?;
-        let number = NonZeroU32::new(forked.number).ok_or(AllocError::OutOfMemory)?;
-        Ok((number, Kept { family: Arc::clone(family), chain: forked.chain }))
+        let chain = family.fork(&parent.chain, mapper, number).ok_or(AllocError::OutOfMemory)?;
+        let number = NonZeroU32::new(chain.number).ok_or(AllocError::OutOfMemory)?;
+        Ok((number, Kept { family: Arc::clone(family), chain }))
     }
 
     /// Ends what a space has of a family (`unlink_anon_vmas`). Its entries are gone, its page table is not.
@@ -104,11 +108,32 @@ impl AnonVmas {
         &self,
         frames: &Frames,
         frame: Frame,
+        then: impl FnMut(Found<'_>) -> ControlFlow<B>,
+    ) -> ControlFlow<B> {
+        self.entries_in(frames, frame, usize::MAX, then)
+    }
+
+    /// The same, but nothing is found if more than a few spaces would have to be searched: for who can do
+    /// without.
+    pub(crate) fn few_entries_of<B>(
+        &self,
+        frames: &Frames,
+        frame: Frame,
+        then: impl FnMut(Found<'_>) -> ControlFlow<B>,
+    ) -> ControlFlow<B> {
+        self.entries_in(frames, frame, FEW_CHAINS, then)
+    }
+
+    fn entries_in<B>(
+        &self,
+        frames: &Frames,
+        frame: Frame,
+        most: usize,
         mut then: impl FnMut(Found<'_>) -> ControlFlow<B>,
     ) -> ControlFlow<B> {
         let Some(owner) = frames.owner(frame) else { return ControlFlow::Continue(()) };
         let Some(place) = self.place(owner.id) else { return ControlFlow::Continue(()) };
-        place.family.each_chain(place.at, owner.id, |chain| {
+        place.family.each_chain(place.at, owner.id, most, |chain| {
             look(chain, owner, |found| {
                 if found.entry.frame() == Some(frame) {
                     then(found)
@@ -133,7 +158,7 @@ impl AnonVmas {
                 family.audit()?;
             }
             let mut chains = 0;
-            let stranger = family.each_chain(at, id, |chain| {
+            let stranger = family.each_chain(at, id, usize::MAX, |chain| {
                 chains += 1;
                 let space = chain.mapper.number;
                 if spaces.contains(&space) {
@@ -189,10 +214,11 @@ fn look<B>(
 ) -> ControlFlow<B> {
     chain.find(owner.index, |mapper, pages| {
         let Mapper { number: space, table, .. } = mapper;
+        let owner = ReverseOwner { id: chain.number, ..owner };
         for addr in pages.map(|page| VirtAddr::new(page << PAGE_SHIFT)) {
             let Some(slot) = table.slot(addr) else { continue };
             let entry = Entry::new(slot.load(Ordering::Acquire));
-            then(Found { space: *space, addr, slot, entry })?;
+            then(Found { space: *space, addr, slot, entry, owner })?;
         }
         ControlFlow::Continue(())
     })

@@ -4,7 +4,8 @@
 //! ```text
 //!   a private page that is written, and is
 //!     the backing's, or zeros ──────────> a copy takes its place
-//!     anonymous, named elsewhere too ───> a copy takes its place; the last owner keeps it
+//!     anonymous, named elsewhere too ───> a copy takes its place, or the other's (fault/handoff); the last
+//!                                         owner keeps it
 //!     anonymous, named here alone ──────> may be written from now on, and so its neighbours
 //! ```
 //!
@@ -49,23 +50,40 @@ impl AddressSpace {
         }
         self.prepare_anon(at.vma).map_err(|error| no_frame(error, at.addr))?;
         if own && self.is_only_owner(entry) {
-            self.take_over(at.vma, entry);
-            self.replace(at, entry, entry.with_access(wanted).touched(at.touch()));
-            self.reuse_neighbours(at, wanted);
+            self.reuse(at, entry, wanted);
             return Ok(());
         }
-        self.copy_pages_from(at, entry)
+        let window = self.ahead.window(at.addr).min(self.system.sysctl.fault_ahead());
+        if own && window == 1 && self.hand_off(at, entry)? {
+            // Told as a copy would be. Whoever else in this space copied it meanwhile has the fault come again.
+            self.tell_replaced(at.page, || {
+                if self.is_only_owner(entry) {
+                    self.reuse(at, entry, wanted);
+                }
+            });
+            return Ok(());
+        }
+        self.copy_pages_from(at, entry, window)
     }
 
     /// A lost race is a fault that comes again.
     fn replace(&self, at: &At<'_>, old: Entry, new: Entry) {
         if old != new {
-            let _ = at.slot().compare_exchange(
-                old.raw(),
-                new.raw(),
-                Ordering::AcqRel,
-                Ordering::Relaxed,
-            );
+            let _ = exchange_entry(at.slot(), old, new);
+        }
+    }
+
+    /// Lets the process write a page that it alone names, and its neighbours.
+    fn reuse(&self, at: &At<'_>, entry: Entry, access: Access) {
+        self.reuse_one(at, at.slot(), entry, entry.with_access(access).touched(at.touch()));
+        self.reuse_neighbours(at, access);
+    }
+
+    /// The entry first: if it is another by now, the page is its former only other owner's, who has given this
+    /// one a copy (`fault/handoff`).
+    fn reuse_one(&self, at: &At<'_>, slot: &AtomicU64, old: Entry, new: Entry) {
+        if exchange_entry(slot, old, new) {
+            self.take_over(at.vma, old);
         }
     }
 
@@ -80,14 +98,7 @@ impl AddressSpace {
         for slot in &at.words[place + 1..place + room] {
             let old = Entry::new(slot.load(Ordering::Acquire));
             if is_shared_own(old) && self.is_only_owner(old) {
-                self.take_over(at.vma, old);
-                let new = old.with_access(access);
-                let _ = slot.compare_exchange(
-                    old.raw(),
-                    new.raw(),
-                    Ordering::AcqRel,
-                    Ordering::Relaxed,
-                );
+                self.reuse_one(at, slot, old, old.with_access(access));
             }
         }
     }
@@ -103,11 +114,11 @@ impl AddressSpace {
         entry.frame().is_some_and(|frame| self.system.frames().marks(frame).contains(Marks::LAZY))
     }
 
-    /// Breaks copy-on-write for a page, and for the next ones where the program goes on page by page.
+    /// Breaks copy-on-write for a page, and for the next ones up to `window` where the program goes on page by
+    /// page.
     /// The old translations must be gone before the call returns: the write that faulted would find the
     /// new page by itself, a read on another vCPU would not.
-    fn copy_pages_from(&self, at: &At<'_>, first: Entry) -> Result<(), AccessError> {
-        let window = self.ahead.window(at.addr).min(self.system.sysctl.fault_ahead());
+    fn copy_pages_from(&self, at: &At<'_>, first: Entry, window: u64) -> Result<(), AccessError> {
         let room = index(window.min(at.room(super::Way::Up)));
         let copy = |space: &Self| space.break_pages(at, first, room);
         let copied = match PageRange::from_len(at.page, room as u64 * PAGE_SIZE) {
@@ -192,12 +203,11 @@ impl AddressSpace {
 
     /// Puts a copy in the place of its page. If another vCPU was faster, the fault comes again.
     fn exchange(&self, copy: &Copied<'_>, batch: &mut FlushBatch) -> Result<(), Broken> {
-        let (old, new) = (copy.old.raw(), copy.new.raw());
-        match copy.slot.compare_exchange(old, new, Ordering::AcqRel, Ordering::Relaxed) {
-            Ok(_) => self.copy_is_in(copy, batch),
-            Err(_) => self.forget_copy(copy)?,
+        if exchange_entry(copy.slot, copy.old, copy.new) {
+            self.copy_is_in(copy, batch);
+            return Ok(());
         }
-        Ok(())
+        self.forget_copy(copy)
     }
 
     /// The same while other vCPUs run that may have cached the old pages: what they have cached goes first
@@ -254,7 +264,13 @@ struct Copied<'a> {
     new: Entry,
 }
 
+/// Says whether the entry was still the old one, and so is the new one now.
+pub(super) fn exchange_entry(slot: &AtomicU64, old: Entry, new: Entry) -> bool {
+    let (done, failed) = (Ordering::AcqRel, Ordering::Relaxed);
+    slot.compare_exchange(old.raw(), new.raw(), done, failed).is_ok()
+}
+
 /// Whether the entry names an anonymous page that may not be written for now.
-fn is_shared_own(entry: Entry) -> bool {
+pub(super) fn is_shared_own(entry: Entry) -> bool {
     entry.owner() == Owner::Process && entry.is_present() && !entry.is_writable()
 }

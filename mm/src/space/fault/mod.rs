@@ -9,6 +9,7 @@
 //!                         backing, private write:  a copy of the backing's frame
 //!   entry there ────────> allows the access: spurious                     (fault/cow)
 //!                         own page, its only owner: raise its permission
+//!                         own page, of two: a copy for the other (fault/handoff)
 //!                         anybody else's, private write: replace it by a copy
 //!                         a copy is about to take its place: wait for that
 //! ```
@@ -19,6 +20,7 @@
 mod anon;
 mod backed;
 mod cow;
+mod handoff;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -8,6 +8,7 @@ mod failure;
 mod files;
 mod fork;
 mod grow;
+mod handoff;
 mod model;
 mod objects;
 mod touch;

@@ -94,8 +94,8 @@ fn a_copy_is_in_nobodys_reach_before_the_old_page_is_flushed() {
         m.first.write(page(i), &[7]).unwrap();
     }
     let child = SharedSpace::new(m.first.change().fork(Vcpus::Running).unwrap());
-    // Cached again.
-    (0..4).for_each(|i| assert_eq!(byte(&m.first, i), 7));
+    // In use by both.
+    (0..4).for_each(|i| assert_eq!((byte(&m.first, i), byte(&child, i)), (7, 7)));
     let old: Vec<_> = (0..4).map(|i| entry(&m.first, i).frame()).collect();
     let space = Arc::clone(&m.first);
     let at_flush = old.clone();
@@ -138,7 +138,7 @@ fn a_fault_on_a_page_that_is_being_replaced_waits_for_the_new_one() {
     let (m, second) = machine(1);
     m.first.write(page(0), &[7]).unwrap();
     let child = SharedSpace::new(m.first.change().fork(Vcpus::Running).unwrap());
-    assert_eq!(byte(&m.first, 0), 7);
+    assert_eq!((byte(&m.first, 0), byte(&child, 0)), (7, 7));
     let space = Arc::clone(&m.first);
     let others: Arc<Mutex<Vec<JoinHandle<u8>>>> = Arc::default();
     let (begun, asked) = (Arc::clone(&others), Arc::clone(&m.first));
@@ -179,7 +179,7 @@ fn a_copy_that_cannot_be_flushed_for_leaves_the_old_page() {
     let (m, second) = machine(1);
     m.first.write(page(0), &[7]).unwrap();
     let child = SharedSpace::new(m.first.change().fork(Vcpus::Running).unwrap());
-    assert_eq!(byte(&m.first, 0), 7);
+    assert_eq!((byte(&m.first, 0), byte(&child, 0)), (7, 7));
     let before = entry(&m.first, 0);
     m.sink.ask(|_| Err(Broken::Invariant("no flush".into())));
     let refused = m.first.write(page(0), &[8]);
@@ -194,7 +194,7 @@ fn one_vcpu_alone_replaces_at_once() {
     let (m, second) = machine(1);
     m.first.write(page(0), &[7]).unwrap();
     let child = SharedSpace::new(m.first.change().fork(Vcpus::Running).unwrap());
-    assert_eq!(byte(&m.first, 0), 7);
+    assert_eq!((byte(&m.first, 0), byte(&child, 0)), (7, 7));
     second.put().unwrap();
     let space = Arc::clone(&m.first);
     m.sink.ask(move |_| {

@@ -79,7 +79,7 @@ fn at(address: u64) -> Piece {
 /// Looks at every place where the page may be; says how many there name it.
 fn ask(family: &Shared, mut then: impl FnMut(&AtomicU64)) -> usize {
     let mut found = 0;
-    let all = family.each_chain(ROOT, NUMBER, |chain| {
+    let all = family.each_chain(ROOT, NUMBER, usize::MAX, |chain| {
         chain.find(INDEX, |table, addresses| {
             for address in addresses {
                 assert!(!table.gone.load(Ordering::Relaxed), "looked into a table that is gone");
@@ -121,7 +121,7 @@ fn who_takes_a_page_away_leaves_it_to_no_child_that_is_being_made() {
         let taker = thread::spawn(move || ask(&taken, |slot| slot.store(0, Ordering::Release)));
         let child = Table::new(0);
         let forked = family.fork(&chain, Arc::clone(&child), |_| Some(2)).unwrap();
-        forked.chain.add(at(0));
+        forked.add(at(0));
         {
             let _still = table.structure.lock().unwrap();
             child.slots[0].store(table.entry(0), Ordering::Release);
@@ -137,7 +137,7 @@ fn nobody_looks_into_a_table_that_its_process_has_given_up() {
         let (family, chain, table) = written();
         let child = Table::new(NAMED);
         let forked = family.fork(&chain, Arc::clone(&child), |_| Some(2)).unwrap();
-        forked.chain.add(at(0));
+        forked.add(at(0));
         let asked = Arc::clone(&family);
         let asker = thread::spawn(move || ask(&asked, |_| ()));
         table.slots[0].swap(0, Ordering::AcqRel);
@@ -154,17 +154,17 @@ fn a_node_that_a_child_takes_over_is_found_through_all_that_are_linked_to_it() {
         let (family, first, _) = written();
         let of_second = Table::new(NAMED);
         let second = family.fork(&first, Arc::clone(&of_second), |_| Some(2)).unwrap();
-        second.chain.add(at(0));
+        second.add(at(0));
         let of_third = Table::new(NAMED);
-        let third = family.fork(&second.chain, Arc::clone(&of_third), |_| Some(3)).unwrap();
-        third.chain.add(at(0));
-        family.unlink(&second.chain, |_| ());
+        let third = family.fork(&second, Arc::clone(&of_third), |_| Some(3)).unwrap();
+        third.add(at(0));
+        family.unlink(&second, |_| ());
         let asked = Arc::clone(&family);
         let asker = thread::spawn(move || ask(&asked, |_| ()));
         // The second's node has one child, and is nobody's own.
-        let fourth = family.fork(&third.chain, Table::new(0), |_| Some(4)).unwrap();
+        let fourth = family.fork(&third, Table::new(0), |_| Some(4)).unwrap();
         assert_eq!(fourth.number, 2);
-        fourth.chain.add(at(0));
+        fourth.add(at(0));
         family.audit().unwrap();
         assert_eq!(asker.join().unwrap(), 2);
     });
