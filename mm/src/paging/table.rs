@@ -56,7 +56,8 @@ pub struct PageTable {
     frames: Arc<Frames>,
     tables: AtomicU64,
     /// Held while tables are unlinked or entries on their way, and by who must not meet that; and by who
-    /// changes another space's entry. Only the allocator's lock is taken under it, and the flush of a fork made.
+    /// changes another space's entry. Only the allocator's lock is taken under it; a fork that retires tables
+    /// may flush under it.
     structure: Mutex<()>,
 }
 

@@ -55,6 +55,7 @@ impl PerMebibyte {
     }
 }
 
+/// Of 4 KiB.
 const PAGES_OF_MEBIBYTE: f64 = 256.0;
 
 #[derive(Debug, Serialize)]

@@ -24,6 +24,7 @@ use mm::error::Broken;
 use vm_memory::MmapRegion;
 
 use super::KvmError;
+use super::memory_slot::{CHANGE, set_slot};
 
 /// The first slot's number: far from those of guest memory, and below the 32,764 that KVM allows.
 const FIRST: u32 = 32_000;
@@ -58,10 +59,7 @@ impl EmptySlot {
         };
         // SAFETY: the page is ours, in no other slot, and holds nothing; were it unmapped before the
         // machine ends, KVM would find no page there and a guest that reaches it would exit.
-        unsafe { self.vm.set_user_memory_region(region) }.map_err(|error| Broken::Host {
-            what: "change the slots that flush translations",
-            source: error.into(),
-        })
+        unsafe { set_slot(&self.vm, region, CHANGE) }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Making a changed page table visible to all vCPUs, running ones included.
 //!
 //! Editing the guest's table from the host does not do that by itself, and under shadow paging not even
-//! the guest's own `invlpg` does. Two ways work on every KVM measured:
+//! the guest's own `invlpg` does. Two ways work for any change on every KVM measured:
 //!
 //! - **notifier:** change the host's protection of the data pages and change it back. KVM is told
 //!   (mmu notifier) and drops every translation to them before the call returns. By way of

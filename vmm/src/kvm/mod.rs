@@ -1,5 +1,5 @@
-//! KVM: which kind this is, a virtual machine and its memory, vCPUs that run ring 3, and the two ways
-//! to make a changed page table visible to them.
+//! KVM: which kind this is, a virtual machine and its memory, vCPUs that run ring 3, and the
+//! ways to make a changed page table visible to them.
 //!
 //! ```text
 //!   Kvm ──> Vm ──> GuestMemory      the guest's frames (mm::phys::PhysMemory)

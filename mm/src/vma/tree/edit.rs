@@ -1,5 +1,5 @@
-//! Insertion, removal and change of one span, or of two at once: the leaf is edited, then its new end and widest gap are
-//! carried up for as long as they change anything.
+//! Insertion, removal and change of one span, or of two at once: the leaf is edited, then its new end and
+//! widest gap are carried up for as long as they change anything.
 
 use super::node::{Leaf, Row};
 use super::path::{MAX_SPANS, Step};
