@@ -11,7 +11,7 @@ pub(crate) use file::no_sync;
 pub use file::{FileBacking, FileSource};
 pub(crate) use huge::HugePool;
 pub use open::OpenFile;
-pub use shared::{Seals, SharedMemory};
+pub use shared::{LONGEST, Length, Seals, SharedMemory, Sought};
 
 use std::fmt::Debug;
 use std::ops::Range;
