@@ -214,6 +214,8 @@ fn c_programs() -> Vec<Case> {
             let program = c_program("family", compiler, &["-static"]);
             Case::new(format!("family-{name}-{compiler}"), program, args).natively()
         };
+        let memfd = c_program("memfd", compiler, &["-static"]);
+        cases.push(Case::new(format!("memfd-{compiler}"), memfd, &[]).natively());
         cases.push(family("c-40", &["40"]).only(Where::Direct));
         cases.push(family("c-4", &["4"]).only(Where::Nested));
     }

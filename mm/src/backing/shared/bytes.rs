@@ -133,11 +133,11 @@ impl SharedMemory {
     /// one cannot be had, those made so far go again.
     ///
     /// # Errors
-    /// In this order: `EPERM` sealed against growing; `ENOSPC`, `ENOMEM` as of [`write_at`](Self::write_at).
+    /// In this order: `EPERM` sealed against growing, even where the length stays; `ENOSPC`, `ENOMEM` as of [`write_at`](Self::write_at).
     pub fn allocate(&self, bytes: Range<u64>, length: Length, payer: &dyn Payer) -> CallResult<()> {
         let _changing = self.maps.change();
-        let grows = length == Length::Grows && bytes.end > self.len();
-        if grows && self.seals().contains(Seals::GROW) {
+        let past_the_end = bytes.end > self.len();
+        if past_the_end && self.seals().contains(Seals::GROW) {
             return Err(Errno::EPERM.into());
         }
         let mut made = Vec::new();
@@ -154,7 +154,7 @@ impl SharedMemory {
                 made.push(page);
             }
         }
-        if grows {
+        if past_the_end && length == Length::Grows {
             self.len.store(bytes.end, Ordering::Relaxed);
         }
         Ok(())

@@ -89,6 +89,8 @@ fn allocated_pages_are_there_and_the_length_follows_if_it_may() {
     file.add_seals(Seals::GROW).unwrap();
     let grown = file.allocate(0..10, Length::Grows, &*m.space.look());
     assert_eq!(errno_of(grown), Errno::EPERM);
+    let kept = file.allocate(0..10, Length::Stays, &*m.space.look());
+    assert_eq!(errno_of(kept), Errno::EPERM);
 }
 
 #[test]

@@ -11,7 +11,8 @@ use super::super::complain;
 use super::super::report::Report;
 use super::super::size::Size;
 use super::{Args, Program, RunError};
-use crate::hypercall::{Streams, TraceTarget, Tracer};
+use crate::files::Descriptors;
+use crate::hypercall::{TraceTarget, Tracer};
 use crate::kvm::{FlushPolicy, KvmError};
 use crate::machine::{Machine, MachineConfig};
 use crate::task::{End, Family, Identity, Launch, Task, Timing, exec};
@@ -34,7 +35,7 @@ pub(super) fn run(args: &Args, program: Program, machine: &Arc<Machine>) -> Resu
         .map_err(|source| RunError::Exec { path: name.clone(), source })?;
     let timing = if args.stats.is_some() { Timing::On } else { Timing::Off };
     let family = Family::new(Arc::clone(machine), tracer, timing).map_err(RunError::Kick)?;
-    let mut task = family.first(loaded, Streams::default(), identity(&name, &path))?;
+    let mut task = family.first(loaded, Descriptors::default(), identity(&name, &path))?;
     let ended = task.run();
     family.close()?;
     let end = ended?;
