@@ -68,6 +68,11 @@ impl PageCache {
         &self.frames
     }
 
+    /// The pages of a range that are there.
+    pub(super) fn held(&self, range: Range<u64>) -> Vec<(u64, Frame)> {
+        self.lock().range(range).map(|(&page, &frame)| (page, frame)).collect()
+    }
+
     /// How many pages are there.
     pub(super) fn count(&self) -> u64 {
         self.lock().len() as u64

@@ -60,7 +60,7 @@ impl Descriptors {
     pub fn stream(&self, fd: i32) -> Result<Stream, Errno> {
         match self.get(fd)?.object() {
             Object::Stream(stream) => Ok(*stream),
-            Object::Userfault(_) | Object::Memfd(_) => Err(Errno::EINVAL),
+            Object::Userfault(_) | Object::Memfd(_) | Object::File(_) => Err(Errno::EINVAL),
         }
     }
 

@@ -3,12 +3,13 @@
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use mm::backing::{Backing, FileMode, LONGEST, OpenFile, Sought};
+use mm::backing::{Backing, FileMode, HostFile, LONGEST, OpenFile, Sought};
 use mm::error::Errno;
+use mm::phys::FileAccess;
 use mm::vma::Userfault;
 use nix::libc;
 
-use super::{Memfd, Stream};
+use super::{Content, Memfd, Stream};
 
 /// What can be opened.
 #[derive(Clone, Debug)]
@@ -19,6 +20,8 @@ pub enum Object {
     Userfault(Arc<Userfault>),
     /// Memory with a descriptor.
     Memfd(Arc<Memfd>),
+    /// A file of the host.
+    File(Arc<HostFile>),
 }
 
 /// An open of an object.
@@ -45,6 +48,10 @@ impl Open {
                 let memory = Arc::clone(memfd.memory()) as Arc<dyn Backing>;
                 Some(Arc::new(OpenFile::new(memory, FileMode::READ | FileMode::WRITE)))
             }
+            Object::File(file) => {
+                let file = Arc::clone(file) as Arc<dyn Backing>;
+                Some(Arc::new(OpenFile::new(file, mode_of(&object))))
+            }
             Object::Stream(_) | Object::Userfault(_) => None,
         };
         Open { object, mapped, status: AtomicI32::new(0), position: Mutex::new(0) }
@@ -56,13 +63,20 @@ impl Open {
         &self.object
     }
 
+    /// What has bytes at offsets, if it does.
+    #[must_use]
+    pub fn content(&self) -> Option<&dyn Content> {
+        match &self.object {
+            Object::Memfd(memfd) => Some(&**memfd),
+            Object::File(file) => Some(&**file),
+            Object::Stream(_) | Object::Userfault(_) => None,
+        }
+    }
+
     /// What it was opened for.
     #[must_use]
     pub fn mode(&self) -> FileMode {
-        match &self.object {
-            Object::Stream(stream) => stream.mode(),
-            Object::Userfault(_) | Object::Memfd(_) => FileMode::READ | FileMode::WRITE,
-        }
+        mode_of(&self.object)
     }
 
     /// What mmap(2) is to map. There may be nothing in it to map, but how it was opened is looked at
@@ -91,27 +105,36 @@ impl Open {
         self.status.store(flags & CHANGEABLE, Ordering::Relaxed);
     }
 
-    /// lseek(2) in a memfd.
+    /// lseek(2) in something that has a length.
     ///
     /// # Errors
     /// `EINVAL` before the start, past the longest file, or an unknown `whence`; `ENXIO` data or a hole looked
     /// for past the end, or no more data. Source: Linux's `shmem_file_llseek`.
-    pub fn seek(&self, memfd: &Memfd, offset: i64, whence: i32) -> Result<u64, Errno> {
+    pub fn seek(&self, content: &dyn Content, offset: i64, whence: i32) -> Result<u64, Errno> {
         let mut position = self.position();
-        let memory = memfd.memory();
         let from = |base: u64| base.checked_add_signed(offset).filter(|&at| at <= LONGEST);
         let sought = |sought| {
             let at = u64::try_from(offset).map_err(|_| Errno::ENXIO)?;
-            memory.seek(at, sought).ok_or(Errno::ENXIO)
+            content.seek(at, sought)
         };
         *position = match whence {
             libc::SEEK_SET => from(0).ok_or(Errno::EINVAL)?,
             libc::SEEK_CUR => from(*position).ok_or(Errno::EINVAL)?,
-            libc::SEEK_END => from(memory.len()).ok_or(Errno::EINVAL)?,
+            libc::SEEK_END => from(content.length()?).ok_or(Errno::EINVAL)?,
             libc::SEEK_DATA => sought(Sought::Data)?,
             libc::SEEK_HOLE => sought(Sought::Hole)?,
             _ => return Err(Errno::EINVAL),
         };
         Ok(*position)
+    }
+}
+
+fn mode_of(object: &Object) -> FileMode {
+    match object {
+        Object::Stream(stream) => stream.mode(),
+        Object::File(file) if file.access() == FileAccess::Read => FileMode::READ,
+        Object::Userfault(_) | Object::Memfd(_) | Object::File(_) => {
+            FileMode::READ | FileMode::WRITE
+        }
     }
 }

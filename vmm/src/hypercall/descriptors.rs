@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mm::error::Errno;
+use mm::phys::FileAccess;
 use nix::libc;
 use nix::poll::{PollFd, PollFlags};
 
@@ -32,7 +33,7 @@ pub(super) fn ioctl(c: &mut Context<'_>) -> Served {
         Object::Userfault(uffd) => {
             return Ok(mm::calls::userfault_ioctl(c.process, uffd, request, c.address(2))?);
         }
-        Object::Memfd(_) => return Err(Errno::ENOTTY.into()),
+        Object::Memfd(_) | Object::File(_) => return Err(Errno::ENOTTY.into()),
     };
     match request {
         libc::TCGETS => {
@@ -81,14 +82,14 @@ pub(super) fn fcntl(c: &mut Context<'_>) -> Served {
         }
         libc::F_GET_SEALS => match open.object() {
             Object::Memfd(memfd) => Ok(u64::from(memfd.memory().seals().bits())),
-            Object::Stream(_) | Object::Userfault(_) => Err(Errno::EINVAL.into()),
+            _ => Err(Errno::EINVAL.into()),
         },
         libc::F_ADD_SEALS => match open.object() {
             Object::Memfd(memfd) => {
                 memfd.add_seals(value.cast_unsigned())?;
                 Ok(0)
             }
-            Object::Stream(_) | Object::Userfault(_) => Err(Errno::EINVAL.into()),
+            _ => Err(Errno::EINVAL.into()),
         },
         _ => Err(Errno::EINVAL.into()),
     }
@@ -101,7 +102,10 @@ fn status(open: &Open) -> Result<u32, Stop> {
     let bits = match open.object() {
         Object::Stream(stream) => return Ok(rustix::fs::fcntl_getfl(stream.host())?.bits()),
         Object::Userfault(_) => libc::O_RDWR | open.status(),
-        Object::Memfd(_) => libc::O_RDWR | LARGE_FILE | open.status(),
+        Object::File(file) if file.access() == FileAccess::Read => {
+            libc::O_RDONLY | LARGE_FILE | open.status()
+        }
+        Object::Memfd(_) | Object::File(_) => libc::O_RDWR | LARGE_FILE | open.status(),
     };
     Ok(bits.cast_unsigned())
 }
@@ -165,7 +169,7 @@ pub(super) fn poll(c: &mut Context<'_>) -> Served {
         match c.process.files.get(fd) {
             Ok(open) => match open.object() {
                 Object::Stream(stream) => polled.push((index, *stream, events)),
-                Object::Memfd(_) => results[index] = (events & ALWAYS).bits(),
+                Object::Memfd(_) | Object::File(_) => results[index] = (events & ALWAYS).bits(),
                 // Nothing is told to one yet.
                 Object::Userfault(_) => {}
             },

@@ -11,7 +11,7 @@ use rustix::fs::FileType;
 
 use super::descriptors::descriptor;
 use super::{Context, Served, Stop};
-use crate::files::{LONGEST_NAME, Memfd, Object, Open, Stream};
+use crate::files::{Content, LONGEST_NAME, Memfd, Object, Open, Stream, stat_of};
 
 /// memfd_create(2).
 pub(super) fn memfd_create(c: &mut Context<'_>) -> Served {
@@ -29,14 +29,11 @@ pub(super) fn memfd_create(c: &mut Context<'_>) -> Served {
 /// for writing; `EPERM` a seal. Source: Linux's `do_sys_ftruncate`.
 pub(super) fn ftruncate(c: &mut Context<'_>) -> Served {
     let len = u64::try_from(c.args[1].cast_signed()).map_err(|_| Errno::EINVAL)?;
-    match c.process.files.get(c.int(0))?.object() {
-        Object::Memfd(memfd) => {
-            let system = Arc::clone(c.process.space.look().system());
-            memfd.memory().truncate(len, &system)?;
-            Ok(0)
-        }
-        Object::Stream(_) | Object::Userfault(_) => Err(Errno::EINVAL.into()),
-    }
+    let open = c.process.files.get(c.int(0))?;
+    let content = open.content().filter(|_| open.mode().contains(FileMode::WRITE));
+    let system = Arc::clone(c.process.space.look().system());
+    content.ok_or(Errno::EINVAL)?.truncate(len, &system)?;
+    Ok(0)
 }
 
 /// fallocate(2). In this order: `EBADF`; `EINVAL` a negative offset, no length; `EOPNOTSUPP` an unknown mode, a
@@ -53,13 +50,13 @@ pub(super) fn fallocate(c: &mut Context<'_>) -> Served {
     if !open.mode().contains(FileMode::WRITE) {
         return Err(Errno::EBADF.into());
     }
-    let memfd = match open.object() {
-        Object::Memfd(memfd) => memfd,
-        Object::Stream(stream) => return Err(no_room(*stream)),
-        Object::Userfault(_) => return Err(Errno::ENODEV.into()),
+    let content = match (open.content(), open.object()) {
+        (Some(content), _) => content,
+        (None, Object::Stream(stream)) => return Err(no_room(*stream)),
+        (None, _) => return Err(Errno::ENODEV.into()),
     };
     let end = offset.checked_add(len).filter(|&end| end <= LONGEST).ok_or(Errno::EFBIG)?;
-    allocate(c, memfd, mode, offset..end)
+    allocate(c, content, mode, offset..end)
 }
 
 /// Whether fallocate(2) knows a mode: at most one kind of change, and some of them only as they say.
@@ -80,27 +77,28 @@ fn no_room(stream: Stream) -> Stop {
     errno.into()
 }
 
-fn allocate(c: &Context<'_>, memfd: &Memfd, mode: i32, bytes: Range<u64>) -> Served {
+fn allocate(c: &Context<'_>, content: &dyn Content, mode: i32, bytes: Range<u64>) -> Served {
     let length = match mode {
         0 => Length::Grows,
         libc::FALLOC_FL_KEEP_SIZE => Length::Stays,
         mode if mode & libc::FALLOC_FL_PUNCH_HOLE != 0 => {
             let system = Arc::clone(c.process.space.look().system());
-            memfd.memory().punch_bytes(bytes, &system)?;
+            content.punch(bytes, &system)?;
             return Ok(0);
         }
         _ => return Err(Errno::EOPNOTSUPP.into()),
     };
-    memfd.memory().allocate(bytes, length, &*c.process.space.look())?;
+    content.allocate(bytes, length, &*c.process.space.look())?;
     Ok(0)
 }
 
-/// fsync(2), fdatasync(2): memory is where it belongs.
+/// fsync(2), fdatasync(2).
 pub(super) fn fsync(c: &mut Context<'_>) -> Served {
-    match c.process.files.get(c.int(0))?.object() {
-        Object::Stream(stream) => rustix::fs::fsync(stream.host())?,
-        Object::Memfd(_) => {}
-        Object::Userfault(_) => return Err(Errno::EINVAL.into()),
+    let open = c.process.files.get(c.int(0))?;
+    match (open.content(), open.object()) {
+        (Some(content), _) => content.sync()?,
+        (None, Object::Stream(stream)) => rustix::fs::fsync(stream.host())?,
+        (None, _) => return Err(Errno::EINVAL.into()),
     }
     Ok(0)
 }
@@ -109,10 +107,10 @@ pub(super) fn fsync(c: &mut Context<'_>) -> Served {
 pub(super) fn lseek(c: &mut Context<'_>) -> Served {
     let (offset, whence) = (c.args[1].cast_signed(), c.int(2));
     let open = c.process.files.get(c.int(0))?;
-    match open.object() {
-        Object::Memfd(memfd) => Ok(open.seek(memfd, offset, whence)?),
-        Object::Stream(stream) => seek_stream(*stream, offset, whence),
-        Object::Userfault(_) => Err(Errno::ESPIPE.into()),
+    match (open.content(), open.object()) {
+        (Some(content), _) => Ok(open.seek(content, offset, whence)?),
+        (None, Object::Stream(stream)) => seek_stream(*stream, offset, whence),
+        (None, _) => Err(Errno::ESPIPE.into()),
     }
 }
 
@@ -144,38 +142,13 @@ pub(super) fn newfstatat(c: &mut Context<'_>) -> Served {
     stat_into(c, &open, c.address(2))
 }
 
-/// Writes a `struct stat` (arch/x86/include/uapi/asm/stat.h).
+/// Writes a `struct stat`.
 fn stat_into(c: &Context<'_>, open: &Open, to: VirtAddr) -> Served {
-    let words = match open.object() {
-        Object::Stream(stream) => stat_of(*stream)?,
-        Object::Memfd(memfd) => memfd.stat(),
-        Object::Userfault(_) => return Err(Errno::EINVAL.into()),
+    let words = match (open.content(), open.object()) {
+        (Some(content), _) => content.stat()?,
+        (None, Object::Stream(stream)) => stat_of(*stream)?,
+        (None, _) => return Err(Errno::EINVAL.into()),
     };
     c.write_words(to, &words)?;
     Ok(0)
-}
-
-fn stat_of(stream: Stream) -> Result<[u64; 18], Stop> {
-    let stat = rustix::fs::fstat(stream.host())?;
-    let mode_uid = u64::from(stat.st_mode) | u64::from(stat.st_uid) << 32;
-    Ok([
-        stat.st_dev,
-        stat.st_ino,
-        stat.st_nlink,
-        mode_uid,
-        u64::from(stat.st_gid),
-        stat.st_rdev,
-        stat.st_size.cast_unsigned(),
-        stat.st_blksize.cast_unsigned(),
-        stat.st_blocks.cast_unsigned(),
-        stat.st_atime.cast_unsigned(),
-        stat.st_atime_nsec,
-        stat.st_mtime.cast_unsigned(),
-        stat.st_mtime_nsec,
-        stat.st_ctime.cast_unsigned(),
-        stat.st_ctime_nsec,
-        0,
-        0,
-        0,
-    ])
 }

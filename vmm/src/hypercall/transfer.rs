@@ -1,7 +1,7 @@
 //! Bytes between a program's memory and what is open: read(2), write(2), and their kin.
 
 use mm::addr::{PAGE_BYTES, PAGE_SIZE, VirtAddr};
-use mm::backing::LONGEST;
+use mm::backing::{FileMode, LONGEST};
 use mm::error::Errno;
 use nix::libc;
 use nix::poll::{PollFd, PollFlags};
@@ -9,7 +9,7 @@ use rustix::io::Errno as HostErrno;
 
 use super::signals::{broken_pipe, interrupted};
 use super::{Context, Served, Stop};
-use crate::files::{Memfd, Object, Open, Stream};
+use crate::files::{Content, Object, Open, Stream};
 use crate::task::rest;
 
 /// The most bytes that one call moves at once.
@@ -88,21 +88,22 @@ fn offset(c: &Context<'_>) -> Result<Place, Errno> {
 }
 
 fn read_pieces(c: &Context<'_>, open: &Open, pieces: &[Piece], place: Place) -> Served {
-    match open.object() {
-        Object::Stream(stream) => read_stream(c, *stream, pieces, place),
-        Object::Memfd(memfd) => read_memfd(c, open, memfd, pieces, place),
-        Object::Userfault(_) => Err(Errno::EINVAL.into()),
+    match (open.content(), open.object()) {
+        (Some(content), _) => read_content(c, open, content, pieces, place),
+        (None, Object::Stream(stream)) => read_stream(c, *stream, pieces, place),
+        (None, _) => Err(Errno::EINVAL.into()),
     }
 }
 
 fn write_pieces(c: &Context<'_>, open: &Open, pieces: &[Piece], place: Place) -> Served {
-    match (open.object(), place) {
-        (Object::Stream(stream), Place::Position) => write_stream(c, *stream, pieces),
-        (Object::Stream(stream), Place::Offset(offset)) => {
-            write_stream_at(c, *stream, pieces, offset)
+    match (open.content(), open.object(), place) {
+        (Some(_), ..) if !open.mode().contains(FileMode::WRITE) => Err(Errno::EBADF.into()),
+        (Some(content), ..) => write_content(c, open, content, pieces, place),
+        (None, Object::Stream(stream), Place::Position) => write_stream(c, *stream, pieces),
+        (None, Object::Stream(stream), Place::Offset(at)) => {
+            write_stream_at(c, *stream, pieces, at)
         }
-        (Object::Memfd(memfd), _) => write_memfd(c, open, memfd, pieces, place),
-        (Object::Userfault(_), _) => Err(Errno::EINVAL.into()),
+        (None, ..) => Err(Errno::EINVAL.into()),
     }
 }
 
@@ -130,14 +131,14 @@ fn write_stream_at(c: &Context<'_>, stream: Stream, pieces: &[Piece], offset: u6
     Ok(rustix::io::pwrite(stream.host(), &bytes, offset)? as u64)
 }
 
-/// Moves bytes between the program's memory and a memfd, page by page of the former; the file's position goes
+/// Moves bytes between the program's memory and a file, page by page of the former; the file's position goes
 /// along. An error counts only if nothing was moved before it. `EINVAL` past what an offset can say
 /// (`rw_verify_area`).
 fn move_pages(
     open: &Open,
     pieces: &[Piece],
     place: Place,
-    start: impl Fn(u64) -> u64,
+    start: impl Fn(u64) -> Result<u64, Errno>,
     mut page: impl FnMut(VirtAddr, usize, u64) -> Result<usize, Stop>,
 ) -> Served {
     let mut position = matches!(place, Place::Position).then(|| open.position());
@@ -150,7 +151,7 @@ fn move_pages(
     if first.saturating_add(wanted) > LONGEST {
         return Err(Errno::EINVAL.into());
     }
-    let first = start(first);
+    let first = start(first)?;
     let mut done = 0;
     let result = 'pieces: {
         for piece in pieces {
@@ -179,39 +180,33 @@ fn move_pages(
     result
 }
 
-fn read_memfd(
+fn read_content(
     c: &Context<'_>,
     open: &Open,
-    memfd: &Memfd,
+    content: &dyn Content,
     pieces: &[Piece],
     place: Place,
 ) -> Served {
     let mut buffer = [0; PAGE_BYTES];
-    move_pages(
-        open,
-        pieces,
-        place,
-        |first| first,
-        |at, wanted, from| {
-            let count = memfd.memory().read_at(from, &mut buffer[..wanted]);
-            c.write_bytes(at, &buffer[..count])?;
-            Ok(count)
-        },
-    )
+    move_pages(open, pieces, place, Ok, |at, wanted, from| {
+        let count = content.read(from, &mut buffer[..wanted])?;
+        c.write_bytes(at, &buffer[..count])?;
+        Ok(count)
+    })
 }
 
-fn write_memfd(
+fn write_content(
     c: &Context<'_>,
     open: &Open,
-    memfd: &Memfd,
+    content: &dyn Content,
     pieces: &[Piece],
     place: Place,
 ) -> Served {
     let appends = open.status() & libc::O_APPEND != 0;
-    let start = |first| if appends { memfd.memory().len() } else { first };
+    let start = |first| if appends { content.length() } else { Ok(first) };
     move_pages(open, pieces, place, start, |at, wanted, to| {
         let bytes = c.read_bytes(at, wanted)?;
-        Ok(memfd.memory().write_at(to, &bytes, &*c.process.space.look())?)
+        Ok(content.write(to, &bytes, &*c.process.space.look())?)
     })
 }
 
