@@ -10,6 +10,7 @@ mod files;
 mod fork;
 mod grow;
 mod handoff;
+mod host_files;
 mod model;
 mod objects;
 mod touch;
