@@ -1,10 +1,14 @@
-//! The pool of huge pages behind `MAP_HUGETLB`. It is empty so far: a map that wants its pages reserved
-//! finds none.
+//! The pool of huge pages behind `MAP_HUGETLB` (Linux's hugetlbfs). It is empty so far: a map that wants its
+//! pages reserved finds none; one that does not (`MAP_NORESERVE`) is there, but no touch of it succeeds.
+
+use std::ops::Range;
 
 use super::{Backing, BackingError, BackingName, Placement};
-use crate::addr::{Frame, VirtAddr};
-use crate::error::Errno;
+use crate::addr::{Frame, PAGE_SHIFT, VirtAddr};
+use crate::error::{CallResult, Errno};
+use crate::paging::FlushBatch;
 use crate::promise::Payer;
+use crate::system::System;
 use crate::vma::VmFlags;
 
 /// Memory from the pool.
@@ -34,7 +38,10 @@ impl Backing for HugePool {
         Placement::HugePages(self.size)
     }
 
-    fn map(&self, flags: VmFlags) -> Result<VmFlags, Errno> {
+    fn map(&self, flags: VmFlags, first: u64) -> Result<VmFlags, Errno> {
+        if !first.is_multiple_of(self.size >> PAGE_SHIFT) {
+            return Err(Errno::EINVAL);
+        }
         if !flags.contains(VmFlags::NORESERVE) {
             return Err(Errno::ENOMEM);
         }
@@ -43,6 +50,10 @@ impl Backing for HugePool {
 
     fn may_split(&self, addr: VirtAddr) -> Result<(), Errno> {
         if addr.get().is_multiple_of(self.size) { Ok(()) } else { Err(Errno::EINVAL) }
+    }
+
+    fn punch(&self, _: Range<u64>, _: &System, _: &mut FlushBatch) -> CallResult<()> {
+        Ok(())
     }
 
     fn has_close_hook(&self) -> bool {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::AddressSpace;
-use crate::addr::{PAGE_SHIFT, PageRange, VirtAddr, page_align};
+use crate::addr::{PAGE_SHIFT, PAGE_SIZE, PageRange, VirtAddr, page_align};
 use crate::backing::{Backing, FileMode, HugePool, Placement, SharedMemory};
 use crate::error::{CallResult, Errno};
 use crate::paging::FlushBatch;
@@ -138,7 +138,11 @@ impl AddressSpace {
                 pgoff = addr.get() >> PAGE_SHIFT;
             }
         }
-        if flags.contains(MapFlags::NORESERVE) && self.system.sysctl.honours_noreserve() {
+        // What huge pages there are is counted apart: mode 2 of the commit limit does not matter to them.
+        let is_huge = request.file.as_deref().is_some_and(is_huge);
+        if flags.contains(MapFlags::NORESERVE)
+            && (is_huge || self.system.sysctl.honours_noreserve())
+        {
             vm |= VmFlags::NORESERVE;
         }
         if self.modes.denies_write_exec(vm, vm) {
@@ -201,7 +205,7 @@ impl AddressSpace {
             return Err(Errno::ENOMEM.into());
         }
         let mut freed = old.committed;
-        if is_accountable(vma.flags) {
+        if is_accountable(&vma) {
             // What the old mappings had promised pays for the new one.
             let charged = range.pages() - old.committed;
             if charged > 0 {
@@ -223,7 +227,7 @@ impl AddressSpace {
             vma.backing = Some(Arc::new(object?));
         } else if let Some(backing) = &vma.backing {
             // What was there stays gone if this fails: Linux leaves a hole likewise.
-            vma.flags = match backing.map(vma.flags) {
+            vma.flags = match backing.map(vma.flags, vma.pgoff) {
                 Ok(flags) => flags,
                 Err(errno) => {
                     if vma.flags.contains(VmFlags::ACCOUNT) {
@@ -371,6 +375,12 @@ fn check_file(
 }
 
 /// Whether a mapping counts against the commit limit (Linux's `accountable_mapping`).
-fn is_accountable(flags: VmFlags) -> bool {
-    flags & (VmFlags::NORESERVE | VmFlags::SHARED | VmFlags::WRITE) == VmFlags::WRITE
+fn is_accountable(vma: &Vma) -> bool {
+    let counted = VmFlags::NORESERVE | VmFlags::SHARED | VmFlags::WRITE;
+    vma.flags & counted == VmFlags::WRITE && !vma.backing.as_deref().is_some_and(is_huge)
+}
+
+/// Linux's `is_file_hugepages`.
+fn is_huge(file: &dyn Backing) -> bool {
+    file.page_size() > PAGE_SIZE
 }

@@ -29,6 +29,11 @@ const IMAGE: Range<u64> = 0x40_0000..0x50_0000;
 
 /// The longest maps.
 const LARGE: u64 = 16 << 20;
+/// Bytes of a huge page.
+const HUGE: u64 = 2 << 20;
+/// Bytes of the largest pages.
+const LARGEST_PAGE: u64 = 1 << 30;
+const FIXED: u64 = libc::MAP_FIXED as u64;
 const HUGETLB: u64 = libc::MAP_HUGETLB as u64;
 const NORESERVE: u64 = libc::MAP_NORESERVE as u64;
 
@@ -65,7 +70,7 @@ pub fn sequence(start: &Start, seed: u64, length: u64) -> std::result::Result<Se
         let at = index(generator.random.below(generator.alive.len() as u64));
         generator.process = generator.alive[at];
         generator.lines = generator.model.lines(generator.process);
-        let Some(deed) = generator.deed().filter(|deed| !endangers(deed, generator.top)) else {
+        let Some(deed) = generator.deed().filter(|deed| !generator.endangers(deed)) else {
             continue;
         };
         let act = Act { process: generator.process, deed };
@@ -89,34 +94,6 @@ pub fn sequence(start: &Start, seed: u64, length: u64) -> std::result::Result<Se
 /// Whether acts may change a VMA: it lies in the window, or the kernel has placed it.
 pub fn is_changeable(range: &Range<u64>, top: u64) -> bool {
     range.start >= WINDOW && range.end <= top && !PLAYER.contains(&range.start)
-}
-
-/// Whether a deed might take the player's own memory away from under it.
-fn endangers(deed: &Deed, top: u64) -> bool {
-    let hits = |addr: u64, len: u64| {
-        // A range that wraps is refused by all calls.
-        let Some(end) = addr.checked_add(len) else { return false };
-        let end = end.saturating_add(PAGE);
-        [IMAGE, PLAYER, top..TASK_SIZE].iter().any(|own| addr < own.end && own.start < end)
-    };
-    // Nothing larger is mapped, so that nothing larger can be brought in.
-    let large = |len: u64| (LARGE..1 << 47).contains(&len);
-    match deed {
-        // There are no huge pages yet.
-        Deed::Call(M::Madvise { len, advice: 25, .. }) if len.div_ceil(PAGE) >= 512 => true,
-        Deed::Call(M::Mmap { len, flags, .. })
-            if large(*len) || flags & (HUGETLB | NORESERVE) == HUGETLB | NORESERVE =>
-        {
-            true
-        }
-        Deed::Call(M::Mremap { new_len, .. }) if large(*new_len) => true,
-        Deed::Call(M::Mremap { new_len, new_addr, old_len, addr, .. }) => {
-            hits(addr.get(), *old_len) || hits(new_addr.get(), *new_len)
-        }
-        Deed::Call(call) => call.range().is_some_and(|(addr, len)| hits(addr.get(), len)),
-        Deed::Uffd(_, addr, len, _) => hits(*addr, *len),
-        _ => false,
-    }
 }
 
 struct Generator {
@@ -242,6 +219,41 @@ impl Generator {
             _ => self.rare()?,
         };
         Some(deed)
+    }
+
+    /// Whether a deed might take the player's own memory away from under it.
+    fn endangers(&self, deed: &Deed) -> bool {
+        let hits = |addr: u64, len: u64| {
+            // A range that wraps is refused by all calls.
+            let Some(end) = addr.checked_add(len) else { return false };
+            let end = end.saturating_add(PAGE);
+            let own = [IMAGE, PLAYER, self.top..TASK_SIZE];
+            own.iter().any(|own| addr < own.end && own.start < end)
+        };
+        // Nothing larger is mapped, so that nothing larger can be brought in.
+        let large = |len: u64| (LARGE..1 << 47).contains(&len);
+        match deed {
+            // There are no huge pages yet.
+            Deed::Call(M::Madvise { len, advice: 25, .. }) if len.div_ceil(PAGE) >= 512 => true,
+            Deed::Call(M::Mmap { len, .. }) if large(*len) => true,
+            // Huge pages, of which only whole ones are mapped, cannot be brought in: there are none.
+            Deed::Call(M::Mmap { addr, len, flags, .. })
+                if flags & (HUGETLB | FIXED) == HUGETLB | FIXED =>
+            {
+                hits(addr.get(), len.saturating_add(LARGEST_PAGE))
+            }
+            Deed::Call(M::Mremap { new_len, .. }) if large(*new_len) => true,
+            Deed::Call(M::Mremap { new_len, new_addr, old_len, addr, .. }) => {
+                let rounds = |len: u64| {
+                    let size = self.model.page_size(self.process, addr.get(), *old_len);
+                    len.saturating_add(size - PAGE)
+                };
+                hits(addr.get(), rounds(*old_len)) || hits(new_addr.get(), rounds(*new_len))
+            }
+            Deed::Call(call) => call.range().is_some_and(|(addr, len)| hits(addr.get(), len)),
+            Deed::Uffd(_, addr, len, _) => hits(*addr, *len),
+            _ => false,
+        }
     }
 
     /// Whether a touch there would wait for a userfaultfd that nobody serves.

@@ -12,6 +12,7 @@ use std::fmt;
 use std::ops::Range;
 
 use guest::script::SIZES;
+use mm::addr::PAGE_SIZE;
 use mm::backing::Backing;
 use mm::inspect::SmapsEntry;
 
@@ -49,6 +50,11 @@ pub struct Sizes {
     accessed: u64,
 }
 
+/// Whether a backing is a regular file, of which Linux may have read more.
+pub fn is_file(backing: &dyn Backing) -> bool {
+    !backing.is_shared_memory() && backing.page_size() == PAGE_SIZE
+}
+
 impl Sizes {
     /// Ours, of a map of the backing.
     pub fn of(
@@ -73,7 +79,7 @@ impl Sizes {
         ];
         Sizes {
             range: range.start().get()..range.end().get(),
-            of_file: backing.is_some_and(|backing| !backing.is_shared_memory()),
+            of_file: backing.is_some_and(is_file),
             faults,
             locks,
             lines: bytes.map(|bytes| bytes >> 10),

@@ -55,7 +55,7 @@ impl Backing for RegularFile {
         MapFlags::SYNC
     }
 
-    fn map(&self, flags: VmFlags) -> Result<VmFlags, Errno> {
+    fn map(&self, flags: VmFlags, _: u64) -> Result<VmFlags, Errno> {
         no_sync(flags)
     }
 

@@ -4,7 +4,7 @@ use mm::addr::{PAGE_SIZE as PAGE, VirtAddr};
 use mm::replay::calls::MemoryCall as M;
 
 use super::super::act::Deed;
-use super::{Generator, PAGES};
+use super::{Generator, HUGE, HUGETLB, NORESERVE, PAGES};
 
 impl Generator {
     pub(super) fn mmap(&mut self) -> M {
@@ -64,10 +64,32 @@ impl Generator {
             fd = self.pick(&[77, 0, 2]);
             flags &= !0x20;
         }
+        if self.chance(5) {
+            flags |= self.huge_flags();
+            (addr, len, offset) = self.huge_map(addr);
+        }
         addr = self.odd(addr);
         len = self.odd(len);
         let prot = self.prot();
         M::Mmap { addr: VirtAddr::new(addr), len, prot, flags, fd, offset }
+    }
+
+    /// Of huge pages, without a promise: there are none to be promised.
+    fn huge_flags(&mut self) -> u64 {
+        let shift = libc::MAP_HUGE_SHIFT;
+        let size = self.pick(&[0, 0, 0, 0, 21, 21, 21, 30, 30, 20]) << shift;
+        let reserved = if self.chance(5) { 0 } else { NORESERVE };
+        HUGETLB | reserved | size
+    }
+
+    /// Where they may lie, how many bytes, and from which offset on.
+    fn huge_map(&mut self, addr: u64) -> (u64, u64, u64) {
+        let addr = if addr != 0 && self.chance(90) { self.huge_page() } else { addr };
+        let len = match self.below(4) {
+            0 => (1 + self.below(1200)) * PAGE,
+            _ => (1 + self.below(3)) * HUGE,
+        };
+        (addr, len, self.pick(&[0, 0, 0, 0, HUGE, 2 * HUGE, 1 << 30, PAGE]))
     }
 
     pub(super) fn mremap(&mut self) -> M {
@@ -79,7 +101,8 @@ impl Generator {
             _ => (1 + self.below(8)) * PAGE,
         };
         let flags = self.pick(&[0, 1, 1, 1, 3, 3, 3, 3, 5, 7, 2, 4, 8]);
-        let target = self.page();
+        let huge = self.model.page_size(self.process, addr.get(), PAGE) > PAGE;
+        let target = if huge && self.chance(80) { self.huge_page() } else { self.page() };
         let new_addr = VirtAddr::new(self.odd(target));
         let old_len = if self.chance(2) { 0 } else { old_len };
         M::Mremap { addr, old_len, new_len: self.odd(new_len), flags, new_addr }
