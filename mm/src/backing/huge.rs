@@ -16,12 +16,29 @@ use crate::vma::VmFlags;
 pub(crate) struct HugePool {
     /// Bytes of a page.
     size: u64,
+    name: BackingName,
+}
+
+/// Bytes of the huge pages that `MAP_HUGETLB` or `MFD_HUGETLB` asks for by the logarithm, 0 for the default
+/// (Linux's `hstate_sizelog`); `None` if there are none of that size.
+pub(crate) fn huge_page_size(log2: u64) -> Option<u64> {
+    match log2 {
+        0 | 21 => Some(1 << 21),
+        30 => Some(1 << 30),
+        _ => None,
+    }
 }
 
 impl HugePool {
-    /// Memory in pages of `size` bytes.
-    pub(crate) fn new(size: u64) -> Self {
-        HugePool { size }
+    /// Memory in pages of `size` bytes, named as Linux names the one behind `MAP_HUGETLB`.
+    pub(crate) fn new(size: u64, inode: u64) -> Self {
+        let path = "/anon_hugepage (deleted)".to_owned();
+        HugePool::file(size, BackingName { inode, path, ..BackingName::default() })
+    }
+
+    /// The same with a name of its own: a memfd.
+    pub(crate) fn file(size: u64, name: BackingName) -> Self {
+        HugePool { size, name }
     }
 }
 
@@ -31,7 +48,7 @@ impl Backing for HugePool {
     }
 
     fn name(&self) -> BackingName {
-        BackingName { path: "/anon_hugepage (deleted)".to_owned(), ..BackingName::default() }
+        self.name.clone()
     }
 
     fn placement(&self) -> Placement {

@@ -9,7 +9,7 @@ mod shared;
 
 pub(crate) use file::no_sync;
 pub use file::{FileBacking, FileSource};
-pub(crate) use huge::HugePool;
+pub(crate) use huge::{HugePool, huge_page_size};
 pub use open::OpenFile;
 pub use shared::{Seals, SharedMemory};
 

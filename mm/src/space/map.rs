@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::AddressSpace;
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, PageRange, VirtAddr, page_align};
-use crate::backing::{Backing, FileMode, HugePool, Placement, SharedMemory};
+use crate::backing::{Backing, FileMode, HugePool, Placement, SharedMemory, huge_page_size};
 use crate::error::{CallResult, Errno};
 use crate::paging::FlushBatch;
 use crate::promise::Payer;
@@ -62,15 +62,23 @@ impl AddressSpace {
             return Err(Errno::EINVAL.into());
         }
         let mut request = request.clone();
-        if request.flags.contains(MapFlags::HUGETLB) {
-            let size = match (&request.file, (request.flags & MapFlags::HUGE_SIZE).bits() >> 26) {
-                (None, 0 | 21) => 1 << 21,
-                (None, 30) => 1 << 30,
-                _ => return Err(Errno::EINVAL.into()),
-            };
-            request.len = request.len.checked_next_multiple_of(size).ok_or(Errno::EINVAL)?;
-            request.file = Some(Arc::new(HugePool::new(size)));
-        }
+        let page_size = match &request.file {
+            Some(file) if is_huge(&**file) => file.page_size(),
+            file if request.flags.contains(MapFlags::HUGETLB) => {
+                let log2 = (request.flags & MapFlags::HUGE_SIZE).bits() >> 26;
+                let size = huge_page_size(log2).filter(|_| file.is_none()).ok_or(Errno::EINVAL)?;
+                request.file = Some(Arc::new(HugePool::new(size, self.system.new_inode())));
+                size
+            }
+            _ => 1,
+        };
+        // What overflows is no length.
+        request.len = request.len.checked_next_multiple_of(page_size).unwrap_or(0);
+        self.do_mmap(request)
+    }
+
+    /// mmap(2) when the file is known. A length that is not whole huge pages is refused here.
+    pub(super) fn do_mmap(&mut self, mut request: MapRequest) -> CallResult<VirtAddr> {
         self.system.ask(|guardian| guardian.may_map(&request))?;
         if request.len == 0 {
             return Err(Errno::EINVAL.into());

@@ -56,6 +56,7 @@ pub fn sequence(start: &Start, seed: u64, length: u64) -> std::result::Result<Se
         alive: vec![0],
         processes: 1,
         files: vec![Vec::new()],
+        huge_files: vec![Vec::new()],
         next_fd: vec![3],
         dropped: vec![0],
         uffd: None,
@@ -103,6 +104,8 @@ struct Generator {
     processes: u8,
     /// For each process the descriptors that can be mapped.
     files: Vec<Vec<i32>>,
+    /// Those of huge pages among them.
+    huge_files: Vec<Vec<i32>>,
     next_fd: Vec<i32>,
     /// For each process the capabilities that it has given up.
     dropped: Vec<u64>,
@@ -135,6 +138,13 @@ impl Generator {
                 if *open != Open::Directory {
                     self.files[process].push(*fd);
                 }
+                let huge = &mut self.huge_files[process];
+                let is_huge = match open {
+                    Open::HugeMemfd(_) => true,
+                    Open::Again(of, _) => huge.contains(of),
+                    _ => false,
+                };
+                huge.extend(is_huge.then_some(*fd));
             }
             (Deed::Userfault(fd), _) => {
                 self.uffd = Some((act.process, *fd));
@@ -143,12 +153,14 @@ impl Generator {
             (Deed::Fork(child), Result::Value(_)) => {
                 self.alive.push(*child);
                 self.files.push(self.files[process].clone());
+                self.huge_files.push(self.huge_files[process].clone());
                 self.next_fd.push(self.next_fd[process]);
                 self.dropped.push(self.dropped[process]);
                 self.processes += 1;
             }
             (Deed::Fork(_), _) => {
                 self.files.push(Vec::new());
+                self.huge_files.push(Vec::new());
                 self.next_fd.push(3);
                 self.dropped.push(0);
                 self.processes += 1;

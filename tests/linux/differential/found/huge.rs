@@ -5,7 +5,7 @@ use mm::addr::{PAGE_SIZE as PAGE, VirtAddr};
 use mm::paging::AccessKind::{Execute, Read, Write};
 use mm::replay::calls::MemoryCall as M;
 
-use super::{ANONYMOUS, Deed, Deeds, FIXED, Found, PRIVATE, SHARED, of_one};
+use super::{ANONYMOUS, Deed, Deeds, FIXED, Found, Open, PRIVATE, SHARED, of_one};
 
 const HUGE: u64 = 2 << 20;
 /// `MAP_HUGETLB | MAP_NORESERVE`.
@@ -32,6 +32,7 @@ pub(super) const FOUND: &[Found] = &[
     ("huge_pages_can_be_removed_from_their_object", removed),
     ("remap_file_pages_of_huge_pages_promises_them", remapped),
     ("locking_brings_in_huge_pages_and_fails", locked),
+    ("maps_of_a_memfd_of_huge_pages_are_whole_ones", of_memfd),
 ];
 
 fn huge(page: u64) -> VirtAddr {
@@ -205,4 +206,26 @@ fn locked() -> Deeds {
     let unlock = |addr, len| Deed::Call(M::Munlock { addr, len });
     let at_once = map(huge(1), HUGE, PRIVATE | FIXED | UNPROMISED | 0x2000, 0);
     of_one([own(0, 1), lock(huge(0), PAGE), lock(huge(0), HUGE), unlock(huge(0), PAGE), at_once])
+}
+
+fn of_memfd() -> Deeds {
+    let map = |page, len, flags, offset| {
+        let flags = flags | FIXED | UNPROMISED & 0x4000;
+        Deed::Call(M::Mmap { addr: huge(page), len, prot: 3, flags, fd: 3, offset })
+    };
+    let advice = [9, 4, 3].map(|advice| advise(huge(0), HUGE, advice));
+    of_one(
+        [
+            Deed::Open(3, Open::HugeMemfd(21)),
+            Deed::Truncate(3, PAGE),
+            Deed::Truncate(3, 2 * HUGE),
+            map(0, PAGE, SHARED, 0),
+            map(1, HUGE, SHARED, HUGE),
+            map(2, HUGE, PRIVATE, PAGE),
+            map(2, HUGE, SHARED, HUGE),
+            Deed::Touch(huge(0).get(), Read),
+        ]
+        .into_iter()
+        .chain(advice),
+    )
 }

@@ -64,7 +64,11 @@ impl Generator {
             fd = self.pick(&[77, 0, 2]);
             flags &= !0x20;
         }
-        if self.chance(5) {
+        let huge = self.huge_files[usize::from(self.process)].contains(&fd);
+        if huge && self.chance(90) {
+            flags |= NORESERVE;
+            (addr, len, offset) = self.huge_map(addr);
+        } else if self.chance(5) {
             flags |= self.huge_flags();
             (addr, len, offset) = self.huge_map(addr);
         }
