@@ -364,6 +364,46 @@ mod tests {
         assert_ne!(at % (2 << 20), 0);
     }
 
+    fn place_huge(tree: &Tree<Vma>, hint: u64, len: u64, flags: MapFlags) -> Result<u64, Errno> {
+        let source = PlaceSource::File(Placement::HugePages(TABLE_SPAN), 0);
+        let (hint, min_addr) = (VirtAddr::new(hint), VirtAddr::new(PAGE_SIZE));
+        let request = PlaceRequest { hint, len, flags, source, min_addr };
+        get_unmapped_area(tree, &layout(), &request).map(VirtAddr::get)
+    }
+
+    #[test]
+    fn huge_pages_lie_on_their_multiples_where_a_whole_one_more_would_fit() {
+        let base = layout().mmap_base.get();
+        let first = place_huge(&tree(&[]), 0, TABLE_SPAN, NONE).unwrap();
+        assert_eq!(first, (base - TABLE_SPAN) & !(TABLE_SPAN - 1));
+        // One fits where a page too few for any place of it is free: it is not looked for there.
+        let (low, high) = (0x1_0000_0000, 0x1_0000_0000 + 2 * TABLE_SPAN - 2 * PAGE_SIZE);
+        let full = [(PAGE_SIZE, low, VmFlags::READ), (high, base, VmFlags::READ)];
+        let third = VirtAddr::new(TASK_SIZE / 3).page_ceil().unwrap().get();
+        assert!(third < base && high < third);
+        let at = place_huge(&tree(&full), 0, TABLE_SPAN, NONE).unwrap();
+        assert!(at > base, "{at:#x}");
+    }
+
+    #[test]
+    fn a_hint_for_huge_pages_is_rounded_up_and_a_fixed_address_is_refused() {
+        let hint = 0x1_0000_0000;
+        assert_eq!(place_huge(&tree(&[]), hint + 1, TABLE_SPAN, NONE), Ok(hint + TABLE_SPAN));
+        let fixed = |at, len| place_huge(&tree(&[]), at, len, MapFlags::FIXED);
+        assert_eq!(fixed(hint, TABLE_SPAN), Ok(hint));
+        assert_eq!(fixed(hint + PAGE_SIZE, TABLE_SPAN), Err(Errno::EINVAL));
+        assert_eq!(fixed(hint, PAGE_SIZE), Err(Errno::EINVAL));
+    }
+
+    #[test]
+    fn the_search_upwards_for_huge_pages_keeps_the_gap_of_a_stack_from_a_page_more_than_it_needs() {
+        let start = 0x4000_0000;
+        let stack = start + 2 * TABLE_SPAN;
+        let tree = tree(&[(stack, stack + PAGE_SIZE, VmFlags::GROWSDOWN)]);
+        let at = place_huge(&tree, 0, TABLE_SPAN, MapFlags::BIT32);
+        assert_eq!(at, Ok(start + 3 * TABLE_SPAN));
+    }
+
     #[test]
     fn a_free_hint_is_taken_and_rounded_down() {
         assert_eq!(place(&tree(&[]), 0x1_0000_0123, 0x1000, NONE), Ok(0x1_0000_0000));

@@ -9,6 +9,7 @@ mod files;
 mod fork;
 mod grow;
 mod handoff;
+mod huge;
 mod model;
 mod objects;
 mod touch;

@@ -70,6 +70,9 @@ impl Generator {
             (addr, len, offset) = self.huge_map(addr);
         } else if self.chance(5) {
             flags |= self.huge_flags();
+            if self.chance(35) {
+                flags = flags & !3 | 1;
+            }
             (addr, len, offset) = self.huge_map(addr);
         }
         addr = self.odd(addr);
