@@ -34,6 +34,7 @@ const HUGE: u64 = 2 << 20;
 /// Bytes of the largest pages.
 const LARGEST_PAGE: u64 = 1 << 30;
 const FIXED: u64 = libc::MAP_FIXED as u64;
+const MREMAP_FIXED: u64 = libc::MREMAP_FIXED as u64;
 const HUGETLB: u64 = libc::MAP_HUGETLB as u64;
 const NORESERVE: u64 = libc::MAP_NORESERVE as u64;
 
@@ -249,12 +250,17 @@ impl Generator {
             Deed::Call(M::Madvise { len, advice: 25, .. }) if len.div_ceil(PAGE) >= 512 => true,
             Deed::Call(M::Mmap { len, .. }) if large(*len) => true,
             // Huge pages, of which only whole ones are mapped, cannot be brought in: there are none.
-            Deed::Call(M::Mmap { addr, len, flags, .. })
-                if flags & (HUGETLB | FIXED) == HUGETLB | FIXED =>
+            Deed::Call(M::Mmap { addr, len, flags, fd, .. })
+                if flags & FIXED != 0 && (flags & HUGETLB != 0 || self.is_huge_file(*fd)) =>
             {
                 hits(addr.get(), len.saturating_add(LARGEST_PAGE))
             }
             Deed::Call(M::Mremap { new_len, .. }) if large(*new_len) => true,
+            Deed::Call(M::Mremap { addr, old_len, flags, .. })
+                if flags & MREMAP_FIXED != 0 && self.overflows(addr.get(), *old_len) =>
+            {
+                true
+            }
             Deed::Call(M::Mremap { new_len, new_addr, old_len, addr, .. }) => {
                 let rounds = |len: u64| {
                     let size = self.model.page_size(self.process, addr.get(), *old_len);
@@ -266,6 +272,19 @@ impl Generator {
             Deed::Uffd(_, addr, len, _) => hits(*addr, *len),
             _ => false,
         }
+    }
+
+    /// Whether Linux 6.18, where it has no page tables yet, might take a move for one of 0 bytes: it counts
+    /// from a 1 GiB page on up to where they begin, in 32 bits (`move_hugetlb_page_tables`).
+    fn overflows(&self, addr: u64, len: u64) -> bool {
+        let first = addr.checked_next_multiple_of(4 << 30);
+        first.is_some_and(|first| first - addr < len.max(1))
+            && self.model.page_size(self.process, addr, len) == LARGEST_PAGE
+    }
+
+    /// Whether a descriptor is of huge pages.
+    fn is_huge_file(&self, fd: i32) -> bool {
+        self.huge_files[usize::from(self.process)].contains(&fd)
     }
 
     /// Whether a touch there would wait for a userfaultfd that nobody serves.

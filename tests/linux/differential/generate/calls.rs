@@ -64,8 +64,7 @@ impl Generator {
             fd = self.pick(&[77, 0, 2]);
             flags &= !0x20;
         }
-        let huge = self.huge_files[usize::from(self.process)].contains(&fd);
-        if huge && self.chance(90) {
+        if self.is_huge_file(fd) && self.chance(90) {
             flags |= NORESERVE;
             (addr, len, offset) = self.huge_map(addr);
         } else if self.chance(5) {
