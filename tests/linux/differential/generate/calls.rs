@@ -1,5 +1,7 @@
 //! The calls that matter most: mmap, mremap, madvise and locks.
 
+use std::ops::Range;
+
 use mm::addr::{PAGE_SIZE as PAGE, VirtAddr};
 use mm::replay::calls::MemoryCall as M;
 
@@ -115,6 +117,12 @@ impl Generator {
     }
 
     pub(super) fn madvise(&mut self) -> Deed {
+        let sealed = self.model.undiscardable(self.process);
+        if !sealed.is_empty() && self.chance(40) {
+            let Range { start, end } = self.pick_range(&sealed);
+            let advice = self.pick(&[4, 4, 4, 8, 10, 17, 18, 24, 102]);
+            return Deed::Call(M::Madvise { addr: VirtAddr::new(start), len: end - start, advice });
+        }
         let (addr, len) = self.odd_range();
         let advice = self.pick(&[
             0, 1, 2, 2, 3, 4, 4, 8, 9, 10, 10, 11, 11, 12, 13, 14, 15, 16, 17, 18, 18, 19, 20, 21,

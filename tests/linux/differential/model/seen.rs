@@ -163,6 +163,17 @@ impl Model {
         Some(brk)
     }
 
+    /// The VMAs of a process that are sealed so that what they hold cannot be thrown away.
+    pub fn undiscardable(&self, process: u8) -> Vec<Range<u64>> {
+        let Ok(space) = self.linux.space(Task(u32::from(process))) else { return Vec::new() };
+        let space = space.look();
+        let sealed = space.vmas().iter().filter(|vma| {
+            let access = vma.flags & (VmFlags::SEALED | VmFlags::WRITE);
+            access == VmFlags::SEALED && vma.is_anonymous()
+        });
+        sealed.map(|vma| vma.range().start().get()..vma.range().end().get()).collect()
+    }
+
     /// Bytes of the largest pages that VMAs in a range are of.
     pub fn page_size(&self, process: u8, addr: u64, len: u64) -> u64 {
         let Ok(space) = self.linux.space(Task(u32::from(process))) else { return PAGE_SIZE };
