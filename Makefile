@@ -6,7 +6,7 @@ PROFILE := release
 BIN := target/$(PROFILE)
 
 .PHONY: run test linker deps nested-setup build bench check fuzz-linux fuzz-guest fuzz-nested fuzz-mm \
-    interleave miri clean
+    race interleave miri clean
 
 ## Runs the tour: a payload that maps, touches, protects, splits, merges and unmaps memory.
 run: build
@@ -54,6 +54,18 @@ fuzz-nested: N = 5000
 fuzz-nested: nested-setup
 	MMVISOR_FUZZ_NESTED=1 MMVISOR_FUZZ_CALLS=$(N) MMVISOR_FUZZ_SEED=$(SEED) \
 	    $(CARGO) test --release --package mmvisor --test linux -- differential --nocapture --test-threads 1
+
+## One vCPU writes what another takes away from it, N times in each of eight ways, under the host's KVM and
+## in the nested machine under NPT and SHADOW: a third of a second a time there.
+race: N = 1000
+race: build nested-setup
+	for pages in private shared; do \
+	    $(BIN)/mmvisor run --machine kvm $(BIN)/race $(N) 1 $$pages || exit; \
+	    for kvm in npt shadow; do \
+	        $(BIN)/mmvisor nested run --kvm $$kvm --timeout $$((60 + 2 * $(N))) --file $(BIN)/race:/race -- \
+	            /init run --machine kvm /race $(N) 1 $$pages || exit; \
+	    done; \
+	done
 
 ## The memory manager under shuttle: ORDERS random orders of each scenario of several vCPUs.
 ORDERS ?= 100000

@@ -1,14 +1,17 @@
 //! What all address spaces of one machine share: memory, frames, the flush sink and the hooks.
 
+use std::fs::File;
+use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use crate::addr::PageRange;
+use crate::backing::HostFile;
 use crate::error::{Broken, Errno};
 use crate::failure::FailPoint;
 use crate::hooks::{Guardian, Invalidation, Observer};
 use crate::paging::{FlushBatch, FlushSink, ForkedRoot, KernelHalf, TableChange};
-use crate::phys::{Frames, PhysMemory};
+use crate::phys::{FileAccess, Frames, PhysMemory};
 use crate::promise::{Committed, Promise};
 use crate::rmap::AnonVmas;
 use crate::rules::Rules;
@@ -37,6 +40,8 @@ pub struct System {
     retired: Mutex<FlushBatch>,
     committed: Committed,
     anon: AnonVmas,
+    /// Files of the host that are open. A leaf lock.
+    files: Mutex<Vec<Weak<HostFile>>>,
     next_inode: AtomicU64,
     next_space: AtomicU64,
 }
@@ -58,9 +63,45 @@ impl System {
             retired: Mutex::default(),
             committed: Committed::default(),
             anon: AnonVmas::default(),
+            files: Mutex::default(),
             next_inode: AtomicU64::new(1),
             next_space: AtomicU64::new(1),
         }
+    }
+
+    /// Opens a file of the host for this machine's programs; `path` is what `/proc/PID/maps` calls it.
+    ///
+    /// # Errors
+    /// If the host does not say how long it is.
+    pub fn open_file(
+        &self,
+        file: File,
+        access: FileAccess,
+        path: String,
+    ) -> io::Result<Arc<HostFile>> {
+        let file = Arc::new(HostFile::new(Arc::clone(&self.frames), file, access, path)?);
+        let mut files = self.files();
+        files.retain(|file| file.strong_count() > 0);
+        files.push(Arc::downgrade(&file));
+        Ok(file)
+    }
+
+    /// Looks whether somebody has made files of the host shorter, and takes away what is gone. Says whether
+    /// there was anything: an access that the host refused is then to be made again.
+    ///
+    /// # Errors
+    /// [`Broken`] when a flush fails.
+    pub fn recheck_files(&self) -> Result<bool, Broken> {
+        let open: Vec<Arc<HostFile>> = self.files().iter().filter_map(Weak::upgrade).collect();
+        let mut changed = false;
+        for file in open {
+            changed |= file.recheck(self)?;
+        }
+        Ok(changed)
+    }
+
+    fn files(&self) -> MutexGuard<'_, Vec<Weak<HostFile>>> {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Sets who is told what happens to the machine's address spaces.

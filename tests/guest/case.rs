@@ -1,9 +1,11 @@
 //! A case: what is run, where, and what must come of it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use mm::phys::FileAccess;
 use serde_json::Value;
 use vmm::kvm::FlushPolicy;
 
@@ -35,6 +37,39 @@ pub enum Where {
     ShadowPaging,
 }
 
+/// How often a program was given files natively: each time others.
+static RUNS: AtomicU32 = AtomicU32::new(0);
+
+/// A file that a program is given.
+#[derive(Clone, Debug)]
+pub struct GivenFile {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Whether it is written too.
+    pub access: FileAccess,
+}
+
+impl GivenFile {
+    /// The option that gives it, if it is at `path`.
+    fn option(&self, path: &Path) -> String {
+        match self.access {
+            FileAccess::Read => format!("--file={}:ro", path.display()),
+            FileAccess::ReadWrite => format!("--file={}", path.display()),
+        }
+    }
+
+    /// Where this run finds it.
+    fn for_run(&self, run: &str) -> PathBuf {
+        if self.access == FileAccess::Read {
+            return self.path.clone();
+        }
+        let mut copy = self.path.clone().into_os_string();
+        copy.push(format!(".{run}"));
+        std::fs::copy(&self.path, &copy).unwrap();
+        copy.into()
+    }
+}
+
 /// A program to run.
 #[derive(Clone, Debug)]
 pub struct Case {
@@ -46,6 +81,8 @@ pub struct Case {
     pub program: Option<PathBuf>,
     /// The program's arguments.
     pub args: Vec<String>,
+    /// Files of the host that it has as descriptors from 3 up. One that it writes it has a copy of, in each run.
+    pub files: Vec<GivenFile>,
     /// Its standard input.
     pub stdin: Vec<u8>,
     /// Environment of mmvisor itself.
@@ -70,6 +107,7 @@ impl Case {
             options: vec!["run".to_owned(), "--machine=kvm".to_owned()],
             program: Some(program),
             args: args.iter().map(|&arg| arg.to_owned()).collect(),
+            files: Vec::new(),
             stdin: Vec::new(),
             env: Vec::new(),
             expect: Expect::Status(0),
@@ -103,6 +141,24 @@ impl Case {
     pub fn option(mut self, option: &str) -> Self {
         self.options.push(option.to_owned());
         self
+    }
+
+    /// With a file; the first one is descriptor 3.
+    pub fn given(mut self, path: &Path, access: FileAccess) -> Self {
+        self.files.push(GivenFile { path: path.to_owned(), access });
+        self
+    }
+
+    /// Arguments of `mmvisor` before the program, the files where this run finds them.
+    pub fn options_for(&self, run: &str) -> Vec<String> {
+        let files = self.files.iter().map(|file| file.option(&file.for_run(run)));
+        self.options.iter().cloned().chain(files).collect()
+    }
+
+    /// The same in the nested machine, which has copies at the files' own places.
+    pub fn options_inside(&self) -> Vec<String> {
+        let files = self.files.iter().map(|file| file.option(&file.path));
+        self.options.iter().cloned().chain(files).collect()
     }
 
     pub fn input(mut self, stdin: impl Into<Vec<u8>>) -> Self {
@@ -172,7 +228,16 @@ impl Case {
     }
 
     fn run_natively(&self) -> Ran {
-        let mut command = Command::new(self.program.as_deref().unwrap_or("false".as_ref()));
+        let program = self.program.as_deref().unwrap_or("false".as_ref());
+        // Only a shell opens files under numbers of one's choice.
+        let mut opened = String::new();
+        for (fd, file) in (3..).zip(&self.files) {
+            let how = if file.access == FileAccess::Read { "<" } else { "<>" };
+            let path = file.for_run(&format!("natively-{}", RUNS.fetch_add(1, Ordering::Relaxed)));
+            opened += &format!(" {fd}{how}'{}'", path.display());
+        }
+        let mut command = Command::new("/bin/sh");
+        command.arg("-c").arg(format!("exec \"$0\" \"$@\"{opened}")).arg(program);
         command.args(&self.args).env_clear();
         common::run(&mut command, &self.stdin, self.limit)
     }

@@ -1,8 +1,9 @@
 //! The cases.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use mm::phys::FileAccess;
 use vmm::kvm::FlushPolicy;
 
 use crate::case::{Case, Expect, Where};
@@ -198,6 +199,13 @@ fn others_programs() -> Vec<Case> {
     ]
 }
 
+/// A file for a case to write to.
+fn written(name: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("written-{name}"));
+    std::fs::write(&path, "some bytes").unwrap();
+    path
+}
+
 fn c_programs() -> Vec<Case> {
     let builds: [(&str, &[&str]); 3] =
         [("musl-gcc", &["-static"]), ("gcc", &["-static"]), ("gcc", &["-static-pie"])];
@@ -214,6 +222,16 @@ fn c_programs() -> Vec<Case> {
             let program = c_program("family", compiler, &["-static"]);
             Case::new(format!("family-{name}-{compiler}"), program, args).natively()
         };
+        let files =
+            Case::new(format!("files-{compiler}"), c_program("files", compiler, &["-static"]), &[]);
+        cases.push(
+            files
+                .natively()
+                .given(&written(compiler), FileAccess::ReadWrite)
+                .given(&payload("hello"), FileAccess::Read),
+        );
+        let memfd = c_program("memfd", compiler, &["-static"]);
+        cases.push(Case::new(format!("memfd-{compiler}"), memfd, &[]).natively());
         cases.push(family("c-40", &["40"]).only(Where::Direct));
         cases.push(family("c-4", &["4"]).only(Where::Nested));
     }

@@ -23,7 +23,11 @@ fn trial(case: &Case) -> Result<Completion, Failed> {
         return Ok(Completion::ignored_with(why));
     }
     let mut command = Command::new(MMVISOR);
-    command.args(&case.options).args(&case.program).args(&case.args).env_remove("RUST_LOG");
+    command
+        .args(case.options_for("guest"))
+        .args(&case.program)
+        .args(&case.args)
+        .env_remove("RUST_LOG");
     command.envs(case.env.iter().copied());
     let ran = common::run(&mut command, &case.stdin, case.limit);
     case.judge(&ran)?;

@@ -83,6 +83,8 @@ impl Run {
         let mut machine = Machine::new(self.kind).executable(Path::new(MMVISOR)).time_limit(LIMIT);
         let mut programs: Vec<&Path> =
             self.cases.iter().filter_map(|case| case.program.as_deref()).collect();
+        let files = self.cases.iter().flat_map(|case| &case.files);
+        programs.extend(files.map(|file| file.path.as_path()));
         programs.sort_unstable();
         programs.dedup();
         for program in programs {
@@ -123,7 +125,7 @@ impl Run {
 
 fn job(case: &Case) -> Job {
     let mut argv = vec![OsString::from(GUEST_EXECUTABLE)];
-    argv.extend(case.options.iter().map(OsString::from));
+    argv.extend(case.options_inside().into_iter().map(OsString::from));
     argv.extend(case.program.iter().map(|path| path.clone().into_os_string()));
     argv.extend(case.args.iter().map(OsString::from));
     let mut job = Job::new(argv).stdin(case.stdin.clone()).time_limit(case.limit * SLOWER);

@@ -6,6 +6,7 @@
 pub mod boot;
 pub mod cli;
 pub mod doctor;
+pub mod files;
 pub mod hypercall;
 pub mod kvm;
 pub mod load;

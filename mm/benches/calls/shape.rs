@@ -117,12 +117,13 @@ figures! {
     /// A random VMA's middle page read-only, which cuts it in three, and writable again, which makes
     /// it one.
     Protect = "mprotect", many;
-    /// Which VMA is at a random address. The kernel has no call that does only that. Its nearest is
-    /// `msync(MS_ASYNC)` of one page: it checks its arguments, takes the lock shared, looks the VMA up,
-    /// and is done. (mincore(2) walks page tables and allocates; PROCMAP_QUERY copies names.)
-    Find = "find", |vmas| 4 * many(vmas);
-    /// `msync(MS_ASYNC)` of one page, on both sides.
+    /// `msync(MS_ASYNC)` of a random page, on both sides: of all calls the one that is nearest to find_vma
+    /// alone. It checks its arguments, takes the lock shared, looks the VMA up, and is done. (mincore(2) walks
+    /// page tables and allocates; PROCMAP_QUERY copies names.)
     Sync = "msync", |vmas| 4 * many(vmas);
+    /// The lookup alone, under a lock that is held, and a look into the VMA itself, as a page fault has it.
+    /// The kernel has no call for it, and does msync.
+    Find = "find", |vmas| 4 * many(vmas);
     /// Memory without a hint, and away again.
     Place = "place", |_| 5_000;
     /// The heap one page larger, and smaller again.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::BackingError;
 use crate::addr::{Frame, GuestPhysAddr, PAGE_BYTES, PAGE_SIZE, index};
@@ -23,6 +23,10 @@ impl PageCache {
         PageCache { frames, kind, pages: Mutex::default() }
     }
 
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Frame>> {
+        self.pages.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The frame of the page, with a reference for the caller; made and filled if it is not there.
     /// `fill` runs under the cache's lock, so that nobody sees a frame half filled.
     pub(super) fn page(
@@ -32,7 +36,7 @@ impl PageCache {
         fill: impl FnOnce(&Frames, Frame) -> Result<(), BackingError>,
     ) -> Result<Frame, BackingError> {
         let frames = &*self.frames;
-        let mut pages = self.pages.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut pages = self.lock();
         let frame = match pages.get(&index) {
             Some(&frame) => frame,
             None => {
@@ -56,24 +60,57 @@ impl PageCache {
 
     /// The frame of the page, if it is there. It stays for as long as nobody may give it up.
     pub(super) fn get(&self, index: u64) -> Option<Frame> {
-        self.pages.lock().unwrap_or_else(PoisonError::into_inner).get(&index).copied()
+        self.lock().get(&index).copied()
+    }
+
+    /// The allocator that its frames are of.
+    pub(super) fn frames(&self) -> &Frames {
+        &self.frames
+    }
+
+    /// The pages of a range that are there.
+    pub(super) fn held(&self, range: Range<u64>) -> Vec<(u64, Frame)> {
+        self.lock().range(range).map(|(&page, &frame)| (page, frame)).collect()
+    }
+
+    /// How many pages are there.
+    pub(super) fn count(&self) -> u64 {
+        self.lock().len() as u64
+    }
+
+    /// The first page from `index` on that is there.
+    pub(super) fn next_held(&self, index: u64) -> Option<u64> {
+        self.lock().range(index..).next().map(|(&page, _)| page)
+    }
+
+    /// The first page from `index` on that is not there.
+    pub(super) fn next_missing(&self, index: u64) -> u64 {
+        let pages = self.lock();
+        let run = (index..).zip(pages.range(index..));
+        run.take_while(|&(expected, (&page, _))| page == expected).fold(index, |at, _| at + 1)
     }
 
     /// Clears the rest of the page that `end`, in bytes, lies in, if it is there.
     pub(super) fn clear_from(&self, end: u64) {
-        let pages = self.pages.lock().unwrap_or_else(PoisonError::into_inner);
-        let inside = end % PAGE_SIZE;
-        if let Some(frame) = pages.get(&(end / PAGE_SIZE)).filter(|_| inside > 0) {
-            let zeros = [0; PAGE_BYTES];
-            let at = GuestPhysAddr::new(frame.addr().get() + inside);
-            self.frames.memory().write(at, &zeros[index(inside)..]);
-            self.frames.mark(*frame, Marks::DIRTY);
-        }
+        self.clear(end..end.next_multiple_of(PAGE_SIZE));
+    }
+
+    /// Clears a range of bytes, which lies in one page, if that is there.
+    pub(super) fn clear(&self, bytes: Range<u64>) {
+        let pages = self.lock();
+        let Some(&frame) = pages.get(&(bytes.start / PAGE_SIZE)).filter(|_| !bytes.is_empty())
+        else {
+            return;
+        };
+        let zeros = [0; PAGE_BYTES];
+        let at = GuestPhysAddr::new(frame.addr().get() + bytes.start % PAGE_SIZE);
+        self.frames.memory().write(at, &zeros[..index(bytes.end - bytes.start)]);
+        self.frames.mark(frame, Marks::DIRTY);
     }
 
     /// Gives up the pages of a range, and says how many there were. Whoever has mapped them keeps them.
     pub(super) fn forget(&self, range: Range<u64>) -> Result<u64, Broken> {
-        let mut pages = self.pages.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut pages = self.lock();
         let gone: Vec<(u64, Frame)> = pages.range(range).map(|(&i, &f)| (i, f)).collect();
         for &(index, frame) in &gone {
             pages.remove(&index);

@@ -3,15 +3,17 @@
 
 mod cache;
 mod file;
+mod host_file;
 mod huge;
 mod open;
 mod shared;
 
 pub(crate) use file::no_sync;
 pub use file::{FileBacking, FileSource};
+pub use host_file::HostFile;
 pub(crate) use huge::{HugePool, huge_page_size};
 pub use open::OpenFile;
-pub use shared::{Seals, SharedMemory};
+pub use shared::{LONGEST, Length, Seals, SharedMemory, Sought};
 
 use std::fmt::Debug;
 use std::ops::Range;
@@ -171,6 +173,14 @@ pub trait Backing: Debug + Send + Sync {
     /// `EOPNOTSUPP` where it cannot.
     fn punch(&self, _pages: Range<u64>, _: &System, _: &mut FlushBatch) -> CallResult<()> {
         Err(Errno::EOPNOTSUPP.into())
+    }
+
+    /// Writes what has changed of these pages to where it lasts (msync(2)).
+    ///
+    /// # Errors
+    /// The errno that the call shall return.
+    fn sync(&self, _pages: Range<u64>) -> Result<(), Errno> {
+        Ok(())
     }
 
     /// Gives up page `index` if no entry names it and it holds nothing that was written: reclaim. No page of

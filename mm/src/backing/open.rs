@@ -92,6 +92,10 @@ impl Backing for OpenFile {
         self.object.punch(pages, system, batch)
     }
 
+    fn sync(&self, pages: Range<u64>) -> Result<(), Errno> {
+        self.object.sync(pages)
+    }
+
     fn reclaim(&self, index: u64, system: &System) -> Result<(), Broken> {
         self.object.reclaim(index, system)
     }

@@ -11,6 +11,8 @@ pub use frames::{AllocError, Contents, FrameKind, FrameStats, Frames, Marks, Ord
 pub use software::SoftwareMemory;
 
 use std::fmt::Debug;
+use std::io;
+use std::os::fd::BorrowedFd;
 use std::sync::atomic::AtomicU64;
 
 use crate::addr::{Frame, FrameRun, GuestPhysAddr};
@@ -30,6 +32,32 @@ pub enum HostPages {
     /// Of 2 MiB where it can: giving back a part of one splits it.
     Huge,
 }
+
+/// What a host file lets be done with its bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FileAccess {
+    /// They are read.
+    Read,
+    /// They are read and written.
+    ReadWrite,
+}
+
+/// Part of a host file: as many bytes as a block has, from `offset` on, of which some or all may lie past the
+/// file's end.
+#[derive(Clone, Copy, Debug)]
+pub struct FilePart<'a> {
+    /// The file.
+    pub file: BorrowedFd<'a>,
+    /// In bytes, a multiple of a page.
+    pub offset: u64,
+    /// How it was opened.
+    pub access: FileAccess,
+}
+
+/// Bytes of a host file that are there no more: somebody has made it shorter.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("the host file has become shorter")]
+pub struct Gone;
 
 /// The guest's physical memory, from frame 0 up to [`frames`](PhysMemory::frames).
 ///
@@ -81,4 +109,51 @@ pub trait PhysMemory: Debug + Send + Sync {
     /// # Errors
     /// As of [`release`](PhysMemory::release).
     fn release_parts(&self, block: FrameRun, parts: &[FrameRun]) -> Result<(), Broken>;
+
+    /// Shows a part of a host file in the place of a block's bytes, shared with everybody who maps the file. The
+    /// block's own bytes are gone. From then on only the methods that say so may be used on its frames.
+    ///
+    /// # Errors
+    /// What the host says; [`io::ErrorKind::Unsupported`] where there is no such memory. The block is then as
+    /// it was.
+    fn show(&self, block: FrameRun, part: FilePart<'_>) -> io::Result<()> {
+        let _ = (block, part);
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Gives a block that shows a file ordinary memory again: zeros.
+    ///
+    /// # Errors
+    /// [`Broken`] if the host refuses.
+    fn hide(&self, block: FrameRun) -> Result<(), Broken> {
+        let _ = block;
+        Ok(())
+    }
+
+    /// [`read`](Self::read), also of frames that show a file.
+    ///
+    /// # Errors
+    /// [`Gone`]; `into` is then unspecified.
+    fn try_read(&self, from: GuestPhysAddr, into: &mut [u8]) -> Result<(), Gone> {
+        self.read(from, into);
+        Ok(())
+    }
+
+    /// [`write`](Self::write), also to frames that show a file.
+    ///
+    /// # Errors
+    /// [`Gone`]; some of the bytes may be written then.
+    fn try_write(&self, to: GuestPhysAddr, bytes: &[u8]) -> Result<(), Gone> {
+        self.write(to, bytes);
+        Ok(())
+    }
+
+    /// [`copy`](Self::copy), also from a frame that shows a file to one that does not.
+    ///
+    /// # Errors
+    /// [`Gone`]; the bytes of `to` are then unspecified.
+    fn try_copy(&self, from: Frame, to: Frame) -> Result<(), Gone> {
+        self.copy(from, to);
+        Ok(())
+    }
 }

@@ -16,6 +16,7 @@ mod object;
 pub(crate) use anon::SpaceChains;
 pub use anon::{AnonVmas, Found};
 
+pub(crate) use object::Writes;
 pub use object::{Copies, Held, ObjectMaps};
 
 use std::sync::Arc;

@@ -26,6 +26,7 @@ use crate::hooks::Invalidation;
 use crate::paging::{Entry, FlushBatch, Leaf, Owner};
 use crate::space::PageClass;
 use crate::system::System;
+use crate::vma::VmFlags;
 
 /// Whether private copies of an object's pages go with them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -34,6 +35,24 @@ pub enum Copies {
     Stay,
     /// They go: the object has become shorter.
     Go,
+}
+
+/// Whether memory that shows an object may ever write it: what a seal against writing has to know (Linux's
+/// `i_mmap_writable`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Writes {
+    /// It is private, or was opened for reading.
+    Never,
+    /// It is shared, and may be made writable if it is not.
+    Perhaps,
+}
+
+impl Writes {
+    /// As a VMA's flags have it.
+    pub(crate) fn of(flags: VmFlags) -> Self {
+        let shared = flags.contains(VmFlags::SHARED | VmFlags::MAYWRITE);
+        if shared { Writes::Perhaps } else { Writes::Never }
+    }
 }
 
 /// Where the pages of an object are mapped.
@@ -47,8 +66,8 @@ type Maps = BTreeMap<u64, Space>;
 #[derive(Debug)]
 struct Space {
     mapper: Mapper,
-    /// By the first address: where the range ends, and which page the first address shows. No two overlap.
-    ranges: BTreeMap<VirtAddr, (VirtAddr, u64)>,
+    /// By the first address. No two overlap.
+    ranges: BTreeMap<VirtAddr, Map>,
 }
 
 /// Addresses that show pages of the object.
@@ -57,6 +76,7 @@ struct Map {
     range: PageRange,
     /// The page that the first address shows.
     first: u64,
+    writes: Writes,
 }
 
 /// While it is there, no page of the object is taken away.
@@ -79,10 +99,10 @@ impl ObjectMaps {
     }
 
     /// Notes that a space shows the pages from `first` on. Before there can be entries.
-    pub(crate) fn add(&self, mapper: &Mapper, range: PageRange, first: u64) {
+    pub(crate) fn add(&self, mapper: &Mapper, range: PageRange, first: u64, writes: Writes) {
         let maps = &mut self.change().0;
         let fresh = || Space { mapper: mapper.clone(), ranges: BTreeMap::new() };
-        maps.entry(mapper.number).or_insert_with(fresh).add(Map { range, first });
+        maps.entry(mapper.number).or_insert_with(fresh).add(Map { range, first, writes });
     }
 
     /// Notes that a space shows nothing there any more. The entries are gone.
@@ -104,6 +124,11 @@ impl ObjectMaps {
 }
 
 impl Changing<'_> {
+    /// Whether any memory that shows the object may write it.
+    pub(crate) fn may_be_written(&self) -> bool {
+        self.0.values().flat_map(Space::maps).any(|map| map.writes == Writes::Perhaps)
+    }
+
     /// Empties the entries of these pages, in all spaces; the batch is to be flushed by the caller. The
     /// object must not find the pages any more.
     ///
@@ -138,19 +163,16 @@ impl Changing<'_> {
 
 impl Space {
     fn maps(&self) -> impl Iterator<Item = Map> + '_ {
-        self.ranges.iter().filter_map(|(&start, &(end, first))| {
-            PageRange::new(start, end).map(|range| Map { range, first })
-        })
+        self.ranges.values().copied()
     }
 
     fn insert(&mut self, map: Map) {
-        self.ranges.insert(map.range.start(), (map.range.end(), map.first));
+        self.ranges.insert(map.range.start(), map);
     }
 
     /// The range that begins last below `end`.
     fn last_below(&self, end: VirtAddr) -> Option<Map> {
-        let (&start, &(end, first)) = self.ranges.range(..end).next_back()?;
-        PageRange::new(start, end).map(|range| Map { range, first })
+        self.ranges.range(..end).next_back().map(|(_, &map)| map)
     }
 
     fn add(&mut self, mut whole: Map) {
@@ -159,13 +181,9 @@ impl Space {
             && let Some(range) = left.followed_by(&whole)
         {
             self.ranges.remove(&left.range.start());
-            whole = Map { range, first: left.first };
+            whole = Map { range, ..left };
         }
-        let right = self
-            .ranges
-            .get(&end)
-            .and_then(|&(last, first)| PageRange::new(end, last).map(|range| Map { range, first }));
-        if let Some(range) = right.and_then(|right| whole.followed_by(&right)) {
+        if let Some(range) = self.ranges.get(&end).and_then(|right| whole.followed_by(right)) {
             self.ranges.remove(&end);
             whole.range = range;
         }
@@ -176,10 +194,10 @@ impl Space {
         while let Some(map) = self.last_below(range.end()).filter(|map| map.meets(range)) {
             self.ranges.remove(&map.range.start());
             if let Some(right) = PageRange::new(range.end(), map.range.end()) {
-                self.insert(Map { range: right, first: map.index_at(right.start()) });
+                self.insert(Map { range: right, first: map.index_at(right.start()), ..map });
             }
             if let Some(left) = PageRange::new(map.range.start(), range.start()) {
-                self.insert(Map { range: left, first: map.first });
+                self.insert(Map { range: left, ..map });
             }
         }
     }
@@ -210,10 +228,11 @@ impl Map {
         self.first.wrapping_add(addr.bytes_from(self.range.start()) >> PAGE_SHIFT)
     }
 
-    /// Both ranges as one, if `next` goes on where this one ends, in memory and in the object.
+    /// Both ranges as one, if `next` goes on where this one ends, in memory and in the object, alike.
     fn followed_by(&self, next: &Map) -> Option<PageRange> {
         let follows = self.range.end() == next.range.start()
-            && self.first.wrapping_add(self.range.pages()) == next.first;
+            && self.first.wrapping_add(self.range.pages()) == next.first
+            && self.writes == next.writes;
         PageRange::new(self.range.start(), next.range.end()).filter(|_| follows)
     }
 

@@ -6,6 +6,7 @@ use super::{AddressSpace, Resolved};
 use crate::addr::{GuestPhysAddr, PAGE_SIZE, VirtAddr, index};
 use crate::error::{AccessError, Broken, Fault};
 use crate::paging::AccessKind;
+use crate::phys::Gone;
 
 /// How often a page may vanish between its fault and its use before we call it a bug.
 const RETRIES: u32 = 64;
@@ -25,14 +26,14 @@ impl AddressSpace {
         &self,
         addr: VirtAddr,
         kind: AccessKind,
-        access: &mut dyn FnMut(GuestPhysAddr),
+        access: &mut dyn FnMut(GuestPhysAddr) -> Result<(), Gone>,
     ) -> Result<Accessed, AccessError> {
         for _ in 0..RETRIES {
             {
                 let _held = self.hold(addr);
                 if let Ok(at) = self.table.walk(addr, kind) {
-                    access(at);
-                    return Ok(Accessed::Done);
+                    let gone = |Gone| Fault::NoBacking(addr).into();
+                    return access(at).map(|()| Accessed::Done).map_err(gone);
                 }
             }
             if self.fault(addr, kind)? == Resolved::NeedsGrowth {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::AddressSpace;
 use crate::addr::VirtAddr;
-use crate::rmap::{Held, Mapper, ObjectMaps};
+use crate::rmap::{Held, Mapper, ObjectMaps, Writes};
 use crate::vma::Vma;
 
 impl AddressSpace {
@@ -18,7 +18,7 @@ impl AddressSpace {
     /// Before there can be entries.
     pub(super) fn link(&self, vma: &Vma) {
         if let Some(maps) = maps_of(vma) {
-            maps.add(&self.mapper(), vma.range(), vma.pgoff);
+            maps.add(&self.mapper(), vma.range(), vma.pgoff, Writes::of(vma.flags));
         }
         self.chains.attach(vma);
     }

@@ -8,6 +8,7 @@ use super::{AddressSpace, Resolved};
 use crate::addr::{GuestPhysAddr, VirtAddr};
 use crate::error::{AccessError, Broken};
 use crate::paging::AccessKind;
+use crate::phys::Gone;
 
 /// An address space that several tasks use.
 #[derive(Debug)]
@@ -57,7 +58,7 @@ impl SharedSpace {
     pub fn read(&self, addr: VirtAddr, into: &mut [u8]) -> Result<(), AccessError> {
         for piece in pieces(addr, into.len())? {
             self.at(piece.addr, AccessKind::Read, |space, at| {
-                space.system().memory().read(at, &mut into[piece.bytes.clone()]);
+                space.system().memory().try_read(at, &mut into[piece.bytes.clone()])
             })?;
         }
         Ok(())
@@ -70,7 +71,7 @@ impl SharedSpace {
     pub fn write(&self, addr: VirtAddr, bytes: &[u8]) -> Result<(), AccessError> {
         for piece in pieces(addr, bytes.len())? {
             self.at(piece.addr, AccessKind::Write, |space, at| {
-                space.system().memory().write(at, &bytes[piece.bytes.clone()]);
+                space.system().memory().try_write(at, &bytes[piece.bytes.clone()])
             })?;
         }
         Ok(())
@@ -89,7 +90,7 @@ impl SharedSpace {
         &self,
         addr: VirtAddr,
         kind: AccessKind,
-        mut then: impl FnMut(&AddressSpace, GuestPhysAddr),
+        mut then: impl FnMut(&AddressSpace, GuestPhysAddr) -> Result<(), Gone>,
     ) -> Result<(), AccessError> {
         {
             let space = self.look();

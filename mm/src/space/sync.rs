@@ -1,7 +1,7 @@
 //! msync(2): Linux's `mm/msync.c`.
 
 use super::AddressSpace;
-use crate::addr::{VirtAddr, page_align};
+use crate::addr::{PageRange, VirtAddr, page_align};
 use crate::error::{CallResult, Errno};
 use crate::vma::VmFlags;
 
@@ -10,13 +10,13 @@ const MS_INVALIDATE: u64 = 2;
 const MS_SYNC: u64 = 4;
 
 impl AddressSpace {
-    /// Writes changed pages of shared files back. No backing here has anything to write back yet, so
-    /// only the checks are left.
+    /// Writes changed pages of shared files to where they last, with `MS_SYNC`; else there is nothing to do
+    /// but the checks.
     ///
     /// # Errors
     /// In this order: `EINVAL` unknown flags, address unaligned, both `ASYNC` and `SYNC`; `ENOMEM` the
     /// range wraps; then going upwards `ENOMEM` a hole (at once with `MS_ASYNC` alone, else at the
-    /// end), `EBUSY` locked with `MS_INVALIDATE`. Source: msync(2).
+    /// end), `EBUSY` locked with `MS_INVALIDATE`, what the file says. Source: msync(2).
     pub fn msync(&self, addr: VirtAddr, len: u64, flags: u64) -> CallResult<()> {
         if flags & !(MS_ASYNC | MS_INVALIDATE | MS_SYNC) != 0
             || !addr.is_page_aligned()
@@ -41,8 +41,21 @@ impl AddressSpace {
             {
                 return Err(Errno::EBUSY.into());
             }
+            if flags & MS_SYNC != 0 {
+                self.sync_file(range, at, end)?;
+            }
             at = range.end();
         }
         if hole { Err(Errno::ENOMEM.into()) } else { Ok(()) }
+    }
+
+    /// The part from `at` to `end` of a VMA, if it is a shared file's.
+    fn sync_file(&self, range: PageRange, at: VirtAddr, end: VirtAddr) -> CallResult<()> {
+        let vma = self.vmas.find(range.start()).filter(|vma| !vma.is_private());
+        let Some((vma, backing)) = vma.and_then(|vma| Some((vma, vma.backing.as_ref()?))) else {
+            return Ok(());
+        };
+        let (first, last) = (at.max(range.start()), end.min(range.end()));
+        Ok(backing.sync(vma.page_index(first)..vma.page_index(last))?)
     }
 }

@@ -5,7 +5,8 @@ use std::fs::File;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use vmm::hypercall::{Streams, TraceTarget, Tracer};
+use vmm::files::Descriptors;
+use vmm::hypercall::{TraceTarget, Tracer};
 use vmm::kvm::FlushPolicy;
 use vmm::load::Image;
 use vmm::machine::{Machine, MachineConfig};
@@ -38,7 +39,7 @@ impl Subject {
         let tracer = Tracer::new(&TraceTarget::Off, &[])?;
         let machine = Arc::new(machine);
         let family = Family::new(Arc::clone(&machine), tracer, Timing::Off)?;
-        Ok(Subject { task: family.first(loaded, Streams::default(), identity)?, machine })
+        Ok(Subject { task: family.first(loaded, Descriptors::default(), identity)?, machine })
     }
 
     /// Runs until the program has made `calls` more calls.

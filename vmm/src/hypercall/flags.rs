@@ -36,6 +36,21 @@ pub(crate) const SEEK: ChoiceSet = ChoiceSet {
     names: names![SEEK_SET, SEEK_CUR, SEEK_END, SEEK_DATA, SEEK_HOLE],
 };
 
+/// `fallocate`.
+pub(crate) const FALLOC: FlagSet = FlagSet {
+    prefix: "FALLOC_FL_",
+    zero: None,
+    names: names![
+        FALLOC_FL_KEEP_SIZE,
+        FALLOC_FL_PUNCH_HOLE,
+        FALLOC_FL_COLLAPSE_RANGE,
+        FALLOC_FL_ZERO_RANGE,
+        FALLOC_FL_INSERT_RANGE,
+        FALLOC_FL_UNSHARE_RANGE,
+    ],
+    aliases: &[],
+};
+
 /// `wait4`'s and `waitid`'s options. `WSTOPPED` is `WUNTRACED`'s other name.
 pub(crate) const WAIT: FlagSet = FlagSet {
     prefix: "W",

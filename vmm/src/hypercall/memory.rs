@@ -8,8 +8,10 @@ use mm::error::Errno;
 use mm::space::SharedSpace;
 use mm::vma::Userfault;
 use mm::vma::policy::Policy;
+use nix::libc;
 
 use super::{Context, Served};
+use crate::files::{Object, Open};
 use crate::task::Process;
 
 impl Caller for Process {
@@ -22,11 +24,12 @@ impl Caller for Process {
     }
 
     fn file(&self, fd: i32) -> Result<Arc<dyn Backing>, Errno> {
-        self.streams.file(fd)
+        self.files.get(fd).map(|open| open.to_map())
     }
 
     fn install(&self, uffd: Arc<Userfault>, flags: i32) -> Result<i32, Errno> {
-        self.streams.install(uffd, flags)
+        let close_on_exec = if flags & libc::O_CLOEXEC == 0 { 0 } else { libc::FD_CLOEXEC };
+        self.files.insert(Arc::new(Open::new(Object::Userfault(uffd))), 0, close_on_exec)
     }
 
     fn policy(&self) -> Option<Policy> {

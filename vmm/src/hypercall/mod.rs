@@ -5,6 +5,8 @@
 
 mod clone;
 mod decode;
+mod descriptors;
+mod files;
 mod flags;
 mod history;
 mod identity;
@@ -13,7 +15,6 @@ mod own;
 mod paths;
 mod process;
 mod signals;
-mod streams;
 mod structs;
 mod table;
 mod text;
@@ -24,7 +25,6 @@ mod user;
 mod wait;
 
 pub use decode::Call;
-pub use streams::Streams;
 pub use table::name;
 pub(crate) use time::thread_time;
 pub use trace::{TraceTarget, Tracer};
@@ -163,16 +163,22 @@ fn handler(number: u64) -> Option<Handler> {
         libc::SYS_write => transfer::write,
         libc::SYS_readv => transfer::readv,
         libc::SYS_writev => transfer::writev,
-        libc::SYS_close => streams::close,
-        libc::SYS_lseek => streams::lseek,
-        libc::SYS_fstat => streams::fstat,
-        libc::SYS_newfstatat => streams::newfstatat,
-        libc::SYS_ioctl => streams::ioctl,
-        libc::SYS_fcntl => streams::fcntl,
-        libc::SYS_dup => streams::dup,
-        libc::SYS_dup2 => streams::dup2,
-        libc::SYS_dup3 => streams::dup3,
-        libc::SYS_poll => streams::poll,
+        libc::SYS_pread64 => transfer::pread64,
+        libc::SYS_pwrite64 => transfer::pwrite64,
+        libc::SYS_memfd_create => files::memfd_create,
+        libc::SYS_ftruncate => files::ftruncate,
+        libc::SYS_fallocate => files::fallocate,
+        libc::SYS_fsync | libc::SYS_fdatasync => files::fsync,
+        libc::SYS_close => descriptors::close,
+        libc::SYS_lseek => files::lseek,
+        libc::SYS_fstat => files::fstat,
+        libc::SYS_newfstatat => files::newfstatat,
+        libc::SYS_ioctl => descriptors::ioctl,
+        libc::SYS_fcntl => descriptors::fcntl,
+        libc::SYS_dup => descriptors::dup,
+        libc::SYS_dup2 => descriptors::dup2,
+        libc::SYS_dup3 => descriptors::dup3,
+        libc::SYS_poll => descriptors::poll,
         libc::SYS_open | libc::SYS_access | libc::SYS_stat | libc::SYS_lstat => paths::no_such_path,
         libc::SYS_openat | libc::SYS_faccessat | libc::SYS_faccessat2 | libc::SYS_statx => {
             paths::no_such_path_at

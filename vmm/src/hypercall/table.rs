@@ -247,6 +247,7 @@ fn files(call: Sysno) -> Option<&'static [Arg]> {
         Sysno::mkdir | Sysno::chmod => &[Path, Mode],
         Sysno::umask => &[Mode],
         Sysno::ftruncate => &[Fd, Long],
+        Sysno::fallocate => &[Fd, Flags(&flags::FALLOC), Long, Long],
         Sysno::getdents64 => &[Fd, Address, Size],
         Sysno::poll => &[Address, Size, Int],
         _ => return None,

@@ -1,13 +1,15 @@
-//! Bytes between a program's memory and the host's streams: read(2), write(2), and their vectors.
+//! Bytes between a program's memory and what is open: read(2), write(2), and their kin.
 
-use mm::addr::VirtAddr;
+use mm::addr::{PAGE_BYTES, PAGE_SIZE, VirtAddr};
+use mm::backing::{FileMode, LONGEST};
 use mm::error::Errno;
+use nix::libc;
 use nix::poll::{PollFd, PollFlags};
 use rustix::io::Errno as HostErrno;
 
 use super::signals::{broken_pipe, interrupted};
-use super::streams::Stream;
 use super::{Context, Served, Stop};
+use crate::files::{Content, Object, Open, Stream};
 use crate::task::rest;
 
 /// The most bytes that one call moves at once.
@@ -21,14 +23,191 @@ fn length(len: u64) -> usize {
     usize::try_from(len.min(MOST)).unwrap_or(0)
 }
 
+/// Where a transfer begins.
+#[derive(Clone, Copy)]
+enum Place {
+    /// Where the last one ended, and so the next one begins.
+    Position,
+    /// At this byte.
+    Offset(u64),
+}
+
 /// read(2).
 pub(super) fn read(c: &mut Context<'_>) -> Served {
-    let stream = c.process.streams.get(c.int(0))?;
+    let open = c.process.files.get(c.int(0))?;
+    let piece = single(c)?;
+    read_pieces(c, &open, &[piece], Place::Position)
+}
+
+/// pread64(2).
+pub(super) fn pread64(c: &mut Context<'_>) -> Served {
+    let place = offset(c)?;
+    let open = c.process.files.get(c.int(0))?;
+    let piece = single(c)?;
+    read_pieces(c, &open, &[piece], place)
+}
+
+/// readv(2).
+pub(super) fn readv(c: &mut Context<'_>) -> Served {
+    let open = c.process.files.get(c.int(0))?;
+    let pieces = vector(c)?;
+    read_pieces(c, &open, &pieces, Place::Position)
+}
+
+/// write(2).
+pub(super) fn write(c: &mut Context<'_>) -> Served {
+    let open = c.process.files.get(c.int(0))?;
+    let piece = single(c)?;
+    write_pieces(c, &open, &[piece], Place::Position)
+}
+
+/// pwrite64(2).
+pub(super) fn pwrite64(c: &mut Context<'_>) -> Served {
+    let place = offset(c)?;
+    let open = c.process.files.get(c.int(0))?;
+    let piece = single(c)?;
+    write_pieces(c, &open, &[piece], place)
+}
+
+/// writev(2).
+pub(super) fn writev(c: &mut Context<'_>) -> Served {
+    let open = c.process.files.get(c.int(0))?;
+    let pieces = vector(c)?;
+    write_pieces(c, &open, &pieces, Place::Position)
+}
+
+/// The buffer at argument 1, its length at argument 2.
+fn single(c: &Context<'_>) -> Result<Piece, Stop> {
     c.check_user(c.address(1), c.args[2])?;
-    let mut buffer = vec![0; length(c.args[2]).min(CHUNK)];
-    let count = read_host(c, stream, &mut buffer)?;
-    c.write_bytes(c.address(1), &buffer[..count])?;
+    Ok(Piece { at: c.address(1), len: length(c.args[2]) })
+}
+
+/// The offset at argument 3.
+fn offset(c: &Context<'_>) -> Result<Place, Errno> {
+    u64::try_from(c.args[3].cast_signed()).map(Place::Offset).map_err(|_| Errno::EINVAL)
+}
+
+fn read_pieces(c: &Context<'_>, open: &Open, pieces: &[Piece], place: Place) -> Served {
+    match (open.content(), open.object()) {
+        (Some(content), _) => read_content(c, open, content, pieces, place),
+        (None, Object::Stream(stream)) => read_stream(c, *stream, pieces, place),
+        (None, _) => Err(Errno::EINVAL.into()),
+    }
+}
+
+fn write_pieces(c: &Context<'_>, open: &Open, pieces: &[Piece], place: Place) -> Served {
+    match (open.content(), open.object(), place) {
+        (Some(_), ..) if !open.mode().contains(FileMode::WRITE) => Err(Errno::EBADF.into()),
+        (Some(content), ..) => write_content(c, open, content, pieces, place),
+        (None, Object::Stream(stream), Place::Position) => write_stream(c, *stream, pieces),
+        (None, Object::Stream(stream), Place::Offset(at)) => {
+            write_stream_at(c, *stream, pieces, at)
+        }
+        (None, ..) => Err(Errno::EINVAL.into()),
+    }
+}
+
+fn read_stream(c: &Context<'_>, stream: Stream, pieces: &[Piece], place: Place) -> Served {
+    let wanted: usize = pieces.iter().map(|piece| piece.len).sum();
+    let mut buffer = vec![0; wanted.min(CHUNK)];
+    let count = match place {
+        Place::Position => read_host(c, stream, &mut buffer)?,
+        Place::Offset(offset) => rustix::io::pread(stream.host(), &mut *buffer, offset)?,
+    };
+    let mut rest = &buffer[..count];
+    for piece in pieces {
+        let (now, later) = rest.split_at(piece.len.min(rest.len()));
+        c.write_bytes(piece.at, now)?;
+        rest = later;
+    }
     Ok(count as u64)
+}
+
+fn write_stream_at(c: &Context<'_>, stream: Stream, pieces: &[Piece], offset: u64) -> Served {
+    let mut bytes = Vec::new();
+    for piece in pieces {
+        bytes.extend(c.read_bytes(piece.at, piece.len.min(CHUNK))?);
+    }
+    Ok(rustix::io::pwrite(stream.host(), &bytes, offset)? as u64)
+}
+
+/// Moves bytes between the program's memory and a file, page by page of the former; the file's position goes
+/// along. An error counts only if nothing was moved before it. `EINVAL` past what an offset can say
+/// (`rw_verify_area`).
+fn move_pages(
+    open: &Open,
+    pieces: &[Piece],
+    place: Place,
+    start: impl Fn(u64) -> Result<u64, Errno>,
+    mut page: impl FnMut(VirtAddr, usize, u64) -> Result<usize, Stop>,
+) -> Served {
+    let mut position = matches!(place, Place::Position).then(|| open.position());
+    let first = match (&position, place) {
+        (Some(position), _) => **position,
+        (None, Place::Offset(offset)) => offset,
+        (None, Place::Position) => 0,
+    };
+    let wanted = pieces.iter().map(|piece| piece.len as u64).sum();
+    if first.saturating_add(wanted) > LONGEST {
+        return Err(Errno::EINVAL.into());
+    }
+    let first = start(first)?;
+    let mut done = 0;
+    let result = 'pieces: {
+        for piece in pieces {
+            let mut taken = 0;
+            while taken < piece.len {
+                let at = piece.at.offset(taken as u64);
+                let in_page = usize::try_from(PAGE_SIZE - at.page_offset()).unwrap_or(1);
+                let wanted = in_page.min(piece.len - taken);
+                match page(at, wanted, first + done) {
+                    Ok(moved) => {
+                        (taken, done) = (taken + moved, done + moved as u64);
+                        if moved < wanted {
+                            break 'pieces Ok(done);
+                        }
+                    }
+                    Err(Stop::Errno(_)) if done > 0 => break 'pieces Ok(done),
+                    Err(stop) => break 'pieces Err(stop),
+                }
+            }
+        }
+        Ok(done)
+    };
+    if let Some(position) = position.as_deref_mut() {
+        *position = first + done;
+    }
+    result
+}
+
+fn read_content(
+    c: &Context<'_>,
+    open: &Open,
+    content: &dyn Content,
+    pieces: &[Piece],
+    place: Place,
+) -> Served {
+    let mut buffer = [0; PAGE_BYTES];
+    move_pages(open, pieces, place, Ok, |at, wanted, from| {
+        let count = content.read(from, &mut buffer[..wanted])?;
+        c.write_bytes(at, &buffer[..count])?;
+        Ok(count)
+    })
+}
+
+fn write_content(
+    c: &Context<'_>,
+    open: &Open,
+    content: &dyn Content,
+    pieces: &[Piece],
+    place: Place,
+) -> Served {
+    let appends = open.status() & libc::O_APPEND != 0;
+    let start = |first| if appends { content.length() } else { Ok(first) };
+    move_pages(open, pieces, place, start, |at, wanted, to| {
+        let bytes = c.read_bytes(at, wanted)?;
+        Ok(content.write(to, &bytes, &*c.process.space.look())?)
+    })
 }
 
 /// Reads from the host, waiting as long as it takes, or until the process is killed.
@@ -48,14 +227,6 @@ fn read_host(c: &Context<'_>, stream: Stream, buffer: &mut [u8]) -> Result<usize
             answer => return Ok(answer?),
         }
     }
-}
-
-/// write(2).
-pub(super) fn write(c: &mut Context<'_>) -> Served {
-    let stream = c.process.streams.get(c.int(0))?;
-    c.check_user(c.address(1), c.args[2])?;
-    let piece = Piece { at: c.address(1), len: length(c.args[2]) };
-    write_pieces(c, stream, &[piece])
 }
 
 /// A piece of a vector.
@@ -86,31 +257,8 @@ fn vector(c: &Context<'_>) -> Result<Vec<Piece>, Stop> {
     Ok(pieces)
 }
 
-/// readv(2).
-pub(super) fn readv(c: &mut Context<'_>) -> Served {
-    let stream = c.process.streams.get(c.int(0))?;
-    let pieces = vector(c)?;
-    let wanted: usize = pieces.iter().map(|piece| piece.len).sum();
-    let mut buffer = vec![0; wanted.min(CHUNK)];
-    let count = read_host(c, stream, &mut buffer)?;
-    let mut rest = &buffer[..count];
-    for piece in pieces {
-        let (now, later) = rest.split_at(piece.len.min(rest.len()));
-        c.write_bytes(piece.at, now)?;
-        rest = later;
-    }
-    Ok(count as u64)
-}
-
-/// writev(2).
-pub(super) fn writev(c: &mut Context<'_>) -> Served {
-    let stream = c.process.streams.get(c.int(0))?;
-    let pieces = vector(c)?;
-    write_pieces(c, stream, &pieces)
-}
-
 /// Writes until all is written, or an error, which counts only if nothing was written before it.
-fn write_pieces(c: &Context<'_>, stream: Stream, pieces: &[Piece]) -> Served {
+fn write_stream(c: &Context<'_>, stream: Stream, pieces: &[Piece]) -> Served {
     let mut done = 0;
     let mut buffer = Vec::new();
     for (index, piece) in pieces.iter().enumerate() {

@@ -63,19 +63,24 @@ impl Context<'_> {
     /// # Errors
     /// `EFAULT`, or `ENAMETOOLONG` when 4,096 bytes hold no zero.
     pub(super) fn read_path(&self, from: VirtAddr) -> Result<Vec<u8>, Stop> {
-        let mut path = Vec::new();
+        self.read_text(from, PATH_MAX)?.ok_or_else(|| Errno::ENAMETOOLONG.into())
+    }
+
+    /// Copies a text in: bytes up to the zero; `None` if there is none among the first `most` bytes.
+    pub(super) fn read_text(&self, from: VirtAddr, most: usize) -> Result<Option<Vec<u8>>, Stop> {
+        let mut text = Vec::new();
         let mut at = from;
-        while path.len() < PATH_MAX {
+        while text.len() < most {
             // Never past the page: the next one may not be there, and need not be.
             let in_page = usize::try_from(PAGE_SIZE - at.page_offset()).unwrap_or(1);
-            let part = self.read_bytes(at, in_page.min(PATH_MAX - path.len()))?;
+            let part = self.read_bytes(at, in_page.min(most - text.len()))?;
             if let Some(end) = part.iter().position(|&byte| byte == 0) {
-                path.extend_from_slice(&part[..end]);
-                return Ok(path);
+                text.extend_from_slice(&part[..end]);
+                return Ok(Some(text));
             }
-            path.extend_from_slice(&part);
+            text.extend_from_slice(&part);
             at = at.checked_add(part.len() as u64).ok_or(Errno::EFAULT)?;
         }
-        Err(Errno::ENAMETOOLONG.into())
+        Ok(None)
     }
 }

@@ -35,6 +35,9 @@ pub enum Exit {
     },
     /// A kick, or a signal to the thread.
     Interrupted(Position),
+    /// The host has no bytes where the program's memory shows a file of its: somebody has made that shorter. To
+    /// be run again once the page is gone from the page table; with all that is known.
+    Unbacked(String),
     /// What must not happen: with all that is known. The machine stops.
     Broken(String),
 }

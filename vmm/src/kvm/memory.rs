@@ -23,16 +23,19 @@
 //! `khugepaged` would fill it up again (its `max_ptes_none`). What anonymous memory lacks is an alias
 //! and a `MADV_DONTNEED` that keeps the bytes; nothing here needs either.
 
-use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::io::{self, IoSlice, IoSliceMut};
+use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use kvm_bindings::kvm_userspace_memory_region;
 use kvm_ioctls::VmFd;
 use log::debug;
-use mm::addr::{Frame, FrameRun, GuestPhysAddr, PAGE_SHIFT, PAGE_SIZE};
+use mm::addr::{Frame, FrameRun, GuestPhysAddr, PAGE_BYTES, PAGE_SHIFT, PAGE_SIZE};
 use mm::error::Broken;
-use mm::phys::{BLOCK_FRAMES, HostPages, PhysMemory, Words};
+use mm::phys::{BLOCK_FRAMES, FileAccess, FilePart, Gone, HostPages, PhysMemory, Words};
+use nix::sys::uio::{RemoteIoVec, process_vm_readv, process_vm_writev};
+use nix::unistd::Pid;
 use vm_memory::mmap::MmapRegionBuilder;
 use vm_memory::{MmapRegion, VolatileMemory, VolatileSlice};
 
@@ -59,12 +62,18 @@ pub struct GuestMemory {
     size: AtomicU64,
     slots: Mutex<Vec<MemorySlot>>,
     pages: HostPages,
+    shown: Shown,
 }
 
 /// The most spans that one call takes (`UIO_MAXIOV`).
 const MOST_PARTS: usize = 1024;
 /// This process, where a descriptor of a process is asked for (Linux's `include/uapi/linux/pidfd.h`).
 const PIDFD_SELF: libc::c_int = -10000;
+
+/// A child process must not make the pages copy-on-write under KVM, and a core dump is no place for them. Huge
+/// pages only block by block (`populate`): a small program needs few pages, and they come sooner one by one
+/// than with the whole block around them.
+const ADVICE: [i32; 3] = [libc::MADV_DONTFORK, libc::MADV_DONTDUMP, libc::MADV_NOHUGEPAGE];
 
 /// What the host says about transparent huge pages (`Documentation/admin-guide/mm/transhuge.rst`).
 const HUGE_PAGES_ENABLED: &str = "/sys/kernel/mm/transparent_hugepage/enabled";
@@ -112,12 +121,9 @@ impl GuestMemory {
             size: AtomicU64::new(0),
             slots: Mutex::default(),
             pages,
+            shown: Shown::none(rounded / HUGE_PAGE),
         };
-        // A child process must not make the pages copy-on-write under KVM, and a core dump is no place for
-        // them. Huge pages only block by block (`populate`): a small program needs few pages, and
-        // they come sooner one by one than with the whole block around them.
-        let advice = [libc::MADV_DONTFORK, libc::MADV_DONTDUMP, libc::MADV_NOHUGEPAGE];
-        memory.advise_if_possible(0, rounded, &advice);
+        memory.advise_if_possible(0, rounded, &ADVICE);
         memory.grow()?;
         Ok(memory)
     }
@@ -195,6 +201,35 @@ impl GuestMemory {
             )
         };
         u64::try_from(done) == Ok(bytes)
+    }
+
+    /// Maps something else over a block: pages of `file` from its offset on, or none.
+    fn map_over(
+        &self,
+        block: FrameRun,
+        protection: i32,
+        flags: i32,
+        (file, offset): (i32, i64),
+    ) -> io::Result<()> {
+        let slice = self.slice(block.start.addr(), block.count << PAGE_SHIFT);
+        let at = slice.ptr_guard_mut().as_ptr().cast();
+        let flags = flags | libc::MAP_FIXED;
+        // SAFETY: the span lies in our own mapping, and stays mapped: only what its bytes are changes, which
+        // they may at any time. Where they become a file's, nothing reads or writes them but the guest and
+        // `try_read`, `try_write`, which ask the kernel to, so that no access of ours can be caught by
+        // the file's end.
+        let mapped = unsafe { libc::mmap(at, slice.len(), protection, flags, file, offset) };
+        if mapped == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        self.advise_if_possible(block.start.addr().get(), slice.len() as u64, &ADVICE);
+        Ok(())
+    }
+
+    /// A span within the slots as the kernel is asked about it.
+    fn remote(&self, at: GuestPhysAddr, len: usize) -> RemoteIoVec {
+        let slice = self.slice(at, len as u64);
+        RemoteIoVec { base: slice.ptr_guard_mut().as_ptr() as usize, len }
     }
 
     /// Where a run is, from the first frame on, and how long, in bytes. It lies within the slots.
@@ -276,6 +311,63 @@ impl PhysMemory for GuestMemory {
         source.copy_to_volatile_slice(self.slice(to.addr(), PAGE_SIZE));
     }
 
+    fn show(&self, block: FrameRun, part: FilePart<'_>) -> io::Result<()> {
+        let write = match part.access {
+            FileAccess::Read => 0,
+            FileAccess::ReadWrite => libc::PROT_WRITE,
+        };
+        let offset = i64::try_from(part.offset).map_err(io::Error::other)?;
+        let file = part.file.as_raw_fd();
+        // Before: what is read meanwhile is read the way that survives.
+        self.shown.set(block, Place::File);
+        let mapped =
+            self.map_over(block, libc::PROT_READ | write, libc::MAP_SHARED, (file, offset));
+        if mapped.is_err() {
+            self.shown.set(block, Place::Memory);
+        }
+        mapped
+    }
+
+    fn hide(&self, block: FrameRun) -> Result<(), Broken> {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        self.map_over(block, libc::PROT_READ | libc::PROT_WRITE, flags, (-1, 0))
+            .map_err(|source| Broken::Host { what: "take a file out of guest memory", source })?;
+        self.shown.set(block, Place::Memory);
+        Ok(())
+    }
+
+    fn try_read(&self, from: GuestPhysAddr, into: &mut [u8]) -> Result<(), Gone> {
+        if !self.shown.has(from) {
+            self.read(from, into);
+            return Ok(());
+        }
+        let here = self.remote(from, into.len());
+        let wanted = into.len();
+        let moved = process_vm_readv(Pid::this(), &mut [IoSliceMut::new(into)], &[here]);
+        if moved == Ok(wanted) { Ok(()) } else { Err(Gone) }
+    }
+
+    fn try_write(&self, to: GuestPhysAddr, bytes: &[u8]) -> Result<(), Gone> {
+        if !self.shown.has(to) {
+            self.write(to, bytes);
+            return Ok(());
+        }
+        let here = self.remote(to, bytes.len());
+        let moved = process_vm_writev(Pid::this(), &[IoSlice::new(bytes)], &[here]);
+        if moved == Ok(bytes.len()) { Ok(()) } else { Err(Gone) }
+    }
+
+    fn try_copy(&self, from: Frame, to: Frame) -> Result<(), Gone> {
+        if !self.shown.has(from.addr()) {
+            self.copy(from, to);
+            return Ok(());
+        }
+        let mut bytes = [0; PAGE_BYTES];
+        self.try_read(from.addr(), &mut bytes)?;
+        self.write(to.addr(), &bytes);
+        Ok(())
+    }
+
     fn populate(&self, run: FrameRun) {
         let (start, bytes) = self.span(run);
         if self.pages == HostPages::Huge && bytes.is_multiple_of(HUGE_PAGE) {
@@ -308,6 +400,34 @@ impl PhysMemory for GuestMemory {
             }
         }
         Ok(())
+    }
+}
+
+/// What is in the place of a block's bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Place {
+    Memory,
+    File,
+}
+
+/// Which blocks show a file of the host, whose bytes can be gone when they are touched.
+#[derive(Debug)]
+struct Shown(Box<[AtomicBool]>);
+
+impl Shown {
+    /// None of so many.
+    fn none(blocks: u64) -> Self {
+        Shown((0..blocks).map(|_| AtomicBool::new(false)).collect())
+    }
+
+    fn has(&self, at: GuestPhysAddr) -> bool {
+        self.0.get(to_usize(at.get() / HUGE_PAGE)).is_some_and(|one| one.load(Ordering::Acquire))
+    }
+
+    fn set(&self, block: FrameRun, place: Place) {
+        if let Some(one) = self.0.get(to_usize(block.start.addr().get() / HUGE_PAGE)) {
+            one.store(place == Place::File, Ordering::Release);
+        }
     }
 }
 

@@ -386,11 +386,13 @@ impl Vcpu {
                 Ok(other) => Err(Stop::Other(format!("{other:?}"))),
                 Err(error) if error.errno() == libc::EINTR => Err(Stop::Signal),
                 Err(error) if error.errno() == libc::EAGAIN => Err(Stop::Signal),
+                Err(error) if error.errno() == libc::EFAULT => Err(Stop::Unbacked),
                 Err(error) => Err(Stop::Other(format!("KVM_RUN failed: {error}"))),
             }
         };
         result.map_err(|stop| match stop {
             Stop::Signal => self.interrupted(),
+            Stop::Unbacked => Exit::Unbacked(format!("KVM_RUN says EFAULT; {}", self.describe())),
             Stop::Other(what) => Exit::Broken(format!("{what}; {}", self.describe())),
         })
     }
@@ -463,6 +465,7 @@ impl Vcpu {
 /// Why `KVM_RUN` ended other than by a port access.
 enum Stop {
     Signal,
+    Unbacked,
     Other(String),
 }
 

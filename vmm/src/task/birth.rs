@@ -197,16 +197,16 @@ fn child_process(
     request: &Request,
 ) -> Process {
     let name = *parent.identity.name.lock().unwrap_or_else(PoisonError::into_inner);
-    let streams = match request.files {
-        Sharing::Shared => Arc::clone(&parent.streams),
-        Sharing::Copied => Arc::new(parent.streams.copy()),
+    let files = match request.files {
+        Sharing::Shared => Arc::clone(&parent.files),
+        Sharing::Copied => Arc::new(parent.files.copy()),
     };
     let policy = *parent.policy.lock().unwrap_or_else(PoisonError::into_inner);
     Process {
         family: Arc::clone(&parent.family),
         pid,
         space,
-        streams,
+        files,
         identity: Identity {
             executable: parent.identity.executable.clone(),
             name: Mutex::new(name),

@@ -29,7 +29,8 @@ use super::{
     Code, Death, End, Ended, Loaded, Signalled, Signals, Stats, Status, Task, TaskError, Timing,
 };
 use super::{Usage, Wanted};
-use crate::hypercall::{Streams, Tracer};
+use crate::files::Descriptors;
+use crate::hypercall::Tracer;
 use crate::kvm::{Kicker, install_kick_handler};
 use crate::machine::{Machine, VcpuError};
 
@@ -137,7 +138,7 @@ impl Family {
     pub fn first(
         self: &Arc<Self>,
         program: Loaded,
-        streams: Streams,
+        files: Descriptors,
         identity: Identity,
     ) -> Result<Task, StartError> {
         let vcpu = self.machine.take_vcpu()?;
@@ -154,7 +155,7 @@ impl Family {
             family: Arc::clone(self),
             pid: FIRST,
             space: program.space,
-            streams: Arc::new(streams),
+            files: Arc::new(files),
             identity,
             signals,
             policy: Mutex::new(None),

@@ -7,7 +7,7 @@ use mm::space::SpaceUser;
 use mm::vma::policy::Policy;
 
 use super::{Family, Signals};
-use crate::hypercall::Streams;
+use crate::files::Descriptors;
 
 /// What a process is called.
 #[derive(Debug)]
@@ -28,7 +28,7 @@ pub struct Process {
     /// Its memory.
     pub space: SpaceUser,
     /// Its file descriptors, which others may share (`CLONE_FILES`).
-    pub streams: Arc<Streams>,
+    pub files: Arc<Descriptors>,
     /// What it is called.
     pub identity: Identity,
     /// What it does about signals.

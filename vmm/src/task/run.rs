@@ -66,7 +66,12 @@ pub struct Task {
     vcpu: Vcpu,
     process: Arc<Process>,
     stats: Stats,
+    /// How often the host has refused the program's memory since anything else happened.
+    refused: u32,
 }
+
+/// How often that may be.
+const MOST_REFUSED: u32 = 1000;
 
 /// What serving an exit came to.
 enum Next {
@@ -95,7 +100,7 @@ impl Task {
 
     /// A task whose vCPU is set by somebody else.
     pub(super) fn from_parts(vcpu: Vcpu, process: Arc<Process>) -> Self {
-        Task { vcpu, process, stats: Stats::default() }
+        Task { vcpu, process, stats: Stats::default(), refused: 0 }
     }
 
     /// Gives everything back that is not counted in the process table.
@@ -145,6 +150,9 @@ impl Task {
                 let started = self.now();
                 let exit = self.vcpu.run();
                 self.stats.guest_time += since(started);
+                if !matches!(exit, Exit::Unbacked(_)) {
+                    self.refused = 0;
+                }
                 self.serve(exit)?
             }
         };
@@ -193,8 +201,21 @@ impl Task {
                 self.stats.exits.interrupts += 1;
                 Ok(Next::Run)
             }
+            Exit::Unbacked(what) => self.unbacked(what),
             Exit::Broken(what) => Err(TaskError::Vcpu(what)),
         }
+    }
+
+    /// The host has no bytes where the program looked. Another vCPU may have seen to it already.
+    fn unbacked(&mut self, what: String) -> Result<Next, TaskError> {
+        self.stats.exits.interrupts += 1;
+        let system = Arc::clone(self.process.space.look().system());
+        let changed = system.recheck_files()?;
+        self.refused = if changed { 0 } else { self.refused + 1 };
+        if self.refused > MOST_REFUSED {
+            return Err(TaskError::Vcpu(what));
+        }
+        Ok(Next::Run)
     }
 
     /// A call by way of the 32-bit landing place. There is no 32-bit code segment and no 32-bit ABI, so

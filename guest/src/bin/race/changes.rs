@@ -122,12 +122,45 @@ impl Race {
         self.kept(PAGE_AT, "moved back");
     }
 
-    /// The child has what was there when it was made, whatever its parents write, and they do not see what
-    /// it writes. (The page must be private.)
     fn fork(&mut self) {
-        if self.flags.contains(Flags::SHARED) {
-            return;
-        }
+        if self.flags.contains(Flags::SHARED) { self.fork_shared() } else { self.fork_private() }
+    }
+
+    /// The child sees what the writer writes after the fork too, and its parents what it writes; that it
+    /// drops and unmaps the page is its own affair.
+    fn fork_shared(&mut self) {
+        self.release(Word::Stays);
+        let before = self.last();
+        memory::store(PAGE_AT + OWN, self.round);
+        let pid = match must!(family::fork()) {
+            Forked::Child => process::exit(self.sharing_child(before)),
+            Forked::Parent(pid) => pid,
+        };
+        let ended = family::wait(pid.cast_signed(), 0);
+        check_eq!(ended, Ok((pid, End::Exited(0))), "round {}: the child", self.round);
+        check_eq!(memory::load(PAGE_AT + OWN), self.round + 1, "the child's word");
+        self.stop_and_compare(self.board.start());
+    }
+
+    fn sharing_child(&self, before: u64) -> u8 {
+        check_eq!(memory::load(PAGE_AT + OWN), self.round, "the parent's word in the child");
+        memory::store(PAGE_AT + OWN, self.round + 1);
+        let found = number_at(PAGE_AT);
+        check!(before <= found, "round {}: the child lost {before}: {found}", self.round);
+        self.let_write(self.board.start());
+        let later = number_at(PAGE_AT);
+        check!(found < later, "round {}: the child sees {found} still", self.round);
+        must!(dont_need(PAGE_AT, PAGE));
+        let again = number_at(PAGE_AT);
+        check!(later <= again, "round {}: {later} was dropped: {again}", self.round);
+        must!(memory::unmap(PAGE_AT, PAGE));
+        self.let_write(self.board.start());
+        0
+    }
+
+    /// The child has what was there when it was made, whatever its parents write, and they do not see what
+    /// it writes.
+    fn fork_private(&mut self) {
         self.release(Word::Stays);
         let before = self.last();
         memory::store(PAGE_AT + OWN, self.round);
@@ -170,9 +203,21 @@ impl Race {
     }
 
     fn drop_page(&mut self) {
-        if self.flags.contains(Flags::SHARED) {
-            return;
-        }
+        if self.flags.contains(Flags::SHARED) { self.drop_entry() } else { self.drop_bytes() }
+    }
+
+    /// The object keeps its page: nothing is lost.
+    fn drop_entry(&mut self) {
+        self.release(Word::Stays);
+        let before = self.last();
+        must!(dont_need(PAGE_AT, PAGE));
+        let limit = self.board.start();
+        let found = number_at(PAGE_AT);
+        check!(before <= found, "round {}: {before} was dropped: {found}", self.round);
+        self.stop_and_compare(limit);
+    }
+
+    fn drop_bytes(&mut self) {
         self.release(Word::MayVanish);
         let before = self.board.done();
         must!(dont_need(PAGE_AT, PAGE));

@@ -48,6 +48,8 @@ pub enum Contents {
     Zeroed,
     /// Anything: the caller overwrites all of it.
     Any,
+    /// Nothing: the caller shows a file in its place ([`PhysMemory::show`](crate::phys::PhysMemory::show)).
+    Shown,
 }
 
 /// The size of a naturally aligned run of frames, as Linux's `order`: 2 to the power of it frames.

@@ -249,7 +249,7 @@ impl Frames {
         };
         let mut run: Option<FrameRun> = None;
         for Taken { block, slots, populate } in all {
-            if let Some(slots) = populate {
+            if let Some(slots) = populate.filter(|_| contents != Contents::Shown) {
                 self.memory.populate(frames_of(block, &slots));
             }
             if contents == Contents::Zeroed {

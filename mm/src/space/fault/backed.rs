@@ -8,7 +8,7 @@ use crate::addr::{Frame, PAGE_BYTES, PAGE_SIZE, TABLE_SPAN, VirtAddr};
 use crate::backing::{Backing, BackingError};
 use crate::error::{AccessError, Fault};
 use crate::paging::{Access, AccessKind, Entry, Owner, Touch};
-use crate::phys::{Contents, FrameKind, Marks};
+use crate::phys::{Contents, FrameKind, Gone, Marks};
 use crate::space::AddressSpace;
 use crate::space::anon::run_of;
 use crate::space::protect::entry_access;
@@ -113,7 +113,10 @@ impl AddressSpace {
         let frame = frames
             .alloc(FrameKind::Anonymous, Contents::Any)
             .map_err(|error| no_frame(error, at.addr))?;
-        frames.memory().copy(from, frame);
+        if let Err(Gone) = frames.memory().try_copy(from, frame) {
+            frames.put(frame)?;
+            return Err(Fault::NoBacking(at.addr).into());
+        }
         self.own_pages(at.vma, page, run_of(frame));
         Ok(frame)
     }

@@ -261,6 +261,8 @@ pub struct Model {
     /// Memory may have been locked, and some given up lazily: not what is locked, which is not modelled.
     locked: bool,
     given_up: bool,
+    /// Locked memory may have been moved and left where it was: its VMA is locked no more, its pages are.
+    left_locked: bool,
     /// Where the kernel's own pages begin.
     top: u64,
 }
@@ -304,6 +306,7 @@ impl Model {
             huge: false,
             locked: false,
             given_up: false,
+            left_locked: false,
             top: start.top(),
         })
     }
@@ -339,15 +342,20 @@ impl Model {
             Err(CallError::Broken(broken)) => Err(Failed::from(broken.to_string())),
         };
         if matches!(act.deed, Deed::Call(M::Madvise { advice: 21, .. })) {
-            self.paged_out |= self.swap == Swap::Some || self.locked && self.given_up;
+            let stays_in_linux = self.locked && self.given_up || self.left_locked;
+            self.paged_out |= self.swap == Swap::Some || stays_in_linux;
         }
         const MAP_LOCKED: u64 = libc::MAP_LOCKED as u64;
+        const DONTUNMAP: u64 = libc::MREMAP_DONTUNMAP as u64;
         match &act.deed {
             Deed::Call(M::Mlock { .. } | M::Mlock2 { .. } | M::Mlockall { .. }) => {
                 self.locked = true;
             }
             Deed::Call(M::Mmap { flags, .. }) if flags & MAP_LOCKED != 0 => self.locked = true,
             Deed::Call(M::Madvise { advice: 8, .. }) => self.given_up = true,
+            Deed::Call(M::Mremap { flags, .. }) if flags & DONTUNMAP != 0 => {
+                self.left_locked |= self.locked;
+            }
             _ => {}
         }
         match &act.deed {

@@ -10,8 +10,9 @@ use mm::vma::Aslr;
 use super::super::complain;
 use super::super::report::Report;
 use super::super::size::Size;
+use super::files::descriptors;
 use super::{Args, Program, RunError};
-use crate::hypercall::{Streams, TraceTarget, Tracer};
+use crate::hypercall::{TraceTarget, Tracer};
 use crate::kvm::{FlushPolicy, KvmError};
 use crate::machine::{Machine, MachineConfig};
 use crate::task::{End, Family, Identity, Launch, Task, Timing, exec};
@@ -29,12 +30,13 @@ pub(super) fn machine(args: &Args, has: u64) -> Result<Arc<Machine>, KvmError> {
 /// own process is expected to end then.
 pub(super) fn run(args: &Args, program: Program, machine: &Arc<Machine>) -> Result<u8, RunError> {
     let tracer = tracer(args)?;
-    let Program { image, file: _, name, path, argv } = program;
+    let Program { image, file: _, name, path, argv, files } = program;
     let loaded = exec(machine.system(), &image, &path, &argv, &args.env, &launch(args)?)
         .map_err(|source| RunError::Exec { path: name.clone(), source })?;
     let timing = if args.stats.is_some() { Timing::On } else { Timing::Off };
     let family = Family::new(Arc::clone(machine), tracer, timing).map_err(RunError::Kick)?;
-    let mut task = family.first(loaded, Streams::default(), identity(&name, &path))?;
+    let descriptors = descriptors(machine.system(), files)?;
+    let mut task = family.first(loaded, descriptors, identity(&name, &path))?;
     let ended = task.run();
     family.close()?;
     let end = ended?;

@@ -7,6 +7,7 @@
 //! ```
 
 mod direct;
+mod files;
 mod nested;
 
 use std::ffi::{CString, OsString};
@@ -16,6 +17,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use mm::addr::VirtAddr;
+
+use files::{FileArg, Given};
 
 use super::machine::Where;
 use super::report;
@@ -37,6 +40,10 @@ pub(super) struct Args {
     /// Sets a variable of the program's environment, which is otherwise empty. May be repeated.
     #[arg(long, value_name = "K=V", value_parser = parse_variable)]
     env: Vec<CString>,
+    /// Gives the program a file of the host, open for reading and writing, or with `:ro` for reading. The
+    /// first one is descriptor 3. May be repeated.
+    #[arg(long, value_name = "HOST[:ro]")]
+    file: Vec<FileArg>,
     /// Prints each hypercall and fault, to standard error or to a file.
     #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, group = "traced")]
     trace: Option<Option<PathBuf>>,
@@ -98,6 +105,8 @@ enum RunError {
     Memory { asked: Size, has: u64 },
     #[error("the argument {0:?} has a zero byte in it")]
     ZeroByte(OsString),
+    #[error("--file {}: {why}", .path.display())]
+    File { path: PathBuf, why: String },
     #[error("cannot get a random seed from the host: {0}")]
     Seed(std::io::Error),
     #[error("cannot read the host's memory size: {0}")]
@@ -163,6 +172,8 @@ struct Program {
     path: PathBuf,
     /// All arguments, the name included.
     argv: Vec<CString>,
+    /// What it is given.
+    files: Vec<Given>,
 }
 
 impl Program {
@@ -182,7 +193,8 @@ impl Program {
             .chain(arguments.iter().cloned())
             .map(c_string)
             .collect::<Result<Vec<_>, _>>()?;
-        Ok(Program { image, file: file.to_owned(), name, path, argv })
+        let files = args.file.iter().map(FileArg::open).collect::<Result<_, _>>()?;
+        Ok(Program { image, file: file.to_owned(), name, path, argv, files })
     }
 }
 

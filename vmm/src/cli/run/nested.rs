@@ -9,6 +9,8 @@ use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use mm::phys::FileAccess;
+
 use super::super::machine::{Where, hand_on_variables, named, option};
 use super::super::size::Size;
 use super::{Args, Program, RunError};
@@ -22,7 +24,15 @@ const DEFAULT_MEMORY: u64 = 1 << 30;
 /// `has` is the host's memory, in bytes.
 pub(super) fn run(args: &Args, program: &Program, has: u64, why: &str) -> Result<u8, RunError> {
     let memory = args.mem.map_or(DEFAULT_MEMORY.min(has / 2), Size::bytes);
-    let machine = Machine::new(Kind::Npt).room_for_guest(memory).file(&program.file, &program.path);
+    let mut machine =
+        Machine::new(Kind::Npt).room_for_guest(memory).file(&program.file, &program.path);
+    for (asked, given) in args.file.iter().zip(&program.files) {
+        if asked.access == FileAccess::ReadWrite {
+            let why = "the nested machine has a copy of it, which can only be read: add :ro";
+            return Err(RunError::File { path: asked.path.clone(), why: why.to_owned() });
+        }
+        machine = machine.file(&asked.path, &given.path);
+    }
     let mut side: Box<dyn Write> = match args.trace_file() {
         Some(path) => {
             let refuse = |source| RunError::Trace { path: path.to_owned(), source };
@@ -31,8 +41,9 @@ pub(super) fn run(args: &Args, program: &Program, has: u64, why: &str) -> Result
         None => Box::new(io::sink()),
     };
     // A closed standard input is an empty one.
-    let job = Job::new(command(args, &program.name, &program.path, memory))
-        .stdin(Input::own().unwrap_or_default());
+    let files: Vec<&Path> = program.files.iter().map(|given| given.path.as_path()).collect();
+    let inside = Inside { name: &program.name, path: &program.path, files: &files };
+    let job = Job::new(command(args, &inside, memory)).stdin(Input::own().unwrap_or_default());
     let job = hand_on_variables(job);
     eprintln!("mmvisor: {}", notice(Kind::Npt, why));
     let (mut stdout, mut stderr) = (io::stdout(), io::stderr());
@@ -46,13 +57,23 @@ pub(super) fn run(args: &Args, program: &Program, has: u64, why: &str) -> Result
     }
 }
 
-/// The command in the machine: this one, told to use the KVM there. The program is at `path` there, and
-/// is to take itself to have been called by `name`.
-fn command(args: &Args, name: &Path, path: &Path, memory: u64) -> Vec<OsString> {
+/// What is in the machine.
+struct Inside<'a> {
+    /// What the program is to take itself to have been called by.
+    name: &'a Path,
+    /// Where it is.
+    path: &'a Path,
+    /// Where the files that it is given are.
+    files: &'a [&'a Path],
+}
+
+/// The command in the machine: this one, told to use the KVM there.
+fn command(args: &Args, inside: &Inside<'_>, memory: u64) -> Vec<OsString> {
     // Each option is named, so that a new one cannot be forgotten here.
     let Args {
         mem: _,
         env,
+        file: _,
         trace,
         trace_page,
         record,
@@ -68,6 +89,11 @@ fn command(args: &Args, name: &Path, path: &Path, memory: u64) -> Vec<OsString> 
     command.extend(named("--machine", &Where::Kvm));
     command.push(option("--mem", memory.to_string()));
     command.extend(env.iter().map(|kv| option("--env", OsStr::from_bytes(kv.to_bytes()))));
+    command.extend(inside.files.iter().map(|path| {
+        let mut read_only = path.as_os_str().to_owned();
+        read_only.push(":ro");
+        option("--file", read_only)
+    }));
     command.extend(trace.as_ref().map(|target| match target {
         None => "--trace".into(),
         Some(_) => option("--trace", SIDE_OUTPUT),
@@ -81,9 +107,9 @@ fn command(args: &Args, name: &Path, path: &Path, memory: u64) -> Vec<OsString> 
         Some(seed) => option("--aslr", seed.to_string()),
     }));
     command.extend(compat_layout.then(|| "--compat-layout".into()));
-    command.push(option("--invoked-as", name));
+    command.push(option("--invoked-as", inside.name));
     command.push("--".into());
-    command.push(path.into());
+    command.push(inside.path.into());
     command.extend(typed.iter().skip(1).cloned());
     command
 }
@@ -121,7 +147,8 @@ mod tests {
     fn inside(typed: &[&str]) -> Args {
         let args = parse(["mmvisor", "run"].iter().chain(typed).map(OsString::from));
         let name = Path::new(&args.command[0]);
-        parse(command(&args, name, Path::new("/somewhere/program"), 7 << 20))
+        let path = Path::new("/somewhere/program");
+        parse(command(&args, &Inside { name, path, files: &[Path::new("/a:b")] }, 7 << 20))
     }
 
     #[test]
@@ -142,6 +169,7 @@ mod tests {
             "x",
         ]);
         assert_eq!(args.machine, Where::Kvm);
+        assert_eq!(args.file, ["/a:b:ro".parse().unwrap()]);
         assert_eq!(args.mem.map(Size::bytes), Some(7 << 20));
         assert_eq!(args.env, [c"A=b c".to_owned(), c"--maps=".to_owned()]);
         assert_eq!(args.trace, Some(None));

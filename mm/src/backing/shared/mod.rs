@@ -1,6 +1,10 @@
 //! Shared memory: zeros until written, seen by everyone who maps it (Linux's shmem: `MAP_SHARED` without a
 //! file, memfd_create(2), shmget(2)).
 
+mod bytes;
+
+pub use bytes::{LONGEST, Length, Sought};
+
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -12,7 +16,7 @@ use super::{Backing, BackingError, BackingName, Placement};
 use crate::addr::{Frame, PAGE_SIZE};
 use crate::error::{Broken, CallResult, Errno};
 use crate::paging::FlushBatch;
-use crate::phys::{Contents, FrameKind, Frames, Marks};
+use crate::phys::{FrameKind, Frames, Marks};
 use crate::promise::{Payer, Promise};
 use crate::rmap::{Copies, ObjectMaps};
 use crate::system::System;
@@ -154,10 +158,16 @@ impl SharedMemory {
     /// Adds seals.
     ///
     /// # Errors
-    /// `EPERM` when it is sealed against that. Source: `F_ADD_SEALS` of fcntl(2).
+    /// In this order: `EPERM` when it is sealed against that; `EBUSY` against writing, while shared memory may
+    /// write it. Source: `F_ADD_SEALS` of fcntl(2).
     pub fn add_seals(&self, seals: Seals) -> Result<(), Errno> {
+        let maps = self.maps.change();
         if self.seals().contains(Seals::SEAL) {
             return Err(Errno::EPERM);
+        }
+        let denies = seals.contains(Seals::WRITE) && !self.seals().contains(Seals::WRITE);
+        if denies && maps.may_be_written() {
+            return Err(Errno::EBUSY);
         }
         self.seals.fetch_or(seals.bits(), Ordering::Relaxed);
         Ok(())
@@ -178,13 +188,7 @@ impl Backing for SharedMemory {
         if index >= self.pages() {
             return Err(BackingError::NoPage);
         }
-        self.cache.page(index, Contents::Zeroed, |_, _| {
-            if let Payment::EachPage(promise) = &self.payment {
-                // Linux says `ENOSPC` here, so that the access gets a `SIGBUS` and nobody is killed.
-                promise.join(&payer.promise(1).map_err(|_| BackingError::NoPage)?);
-            }
-            Ok(())
-        })
+        self.bring(index, payer)
     }
 
     fn name(&self) -> BackingName {

@@ -1,0 +1,319 @@
+//! Files of the host, shown in the guest's memory: what a guest writes to a shared map is in the file, and what
+//! anybody on the host writes to the file is in the map, with nothing copied.
+//!
+//! ```text
+//!   file      0          2 MiB         4 MiB      end
+//!             ├────────────┼─────────────┼─────────┤· · ·
+//!   windows   │ block 17   │ not touched │ block 4 │        a block of guest memory each, over which the
+//!             └────────────┘             └─────────┘· · ·   host maps the file (PhysMemory::show)
+//! ```
+//!
+//! A window costs a block of guest memory and one of the host's own VMAs. Memory that cannot show files
+//! (`SoftwareMemory`) has copies of single pages instead, written back by [`sync`](Backing::sync) and at the
+//! end.
+//!
+//! Anybody on the host may make the file shorter at any time. What then touches a page past the end is the
+//! processor (KVM_RUN fails with `EFAULT`) or mmvisor itself ([`Gone`](crate::phys::Gone)): the length is
+//! looked at again, the entries past it go, and the access comes again as a page fault, to find nothing.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rustix::fs::{FallocateFlags, fallocate, fdatasync, fstat};
+
+use super::cache::PageCache;
+use super::{Backing, BackingError, BackingName, Placement, no_sync};
+use crate::addr::{Frame, FrameRun, PAGE_BYTES, PAGE_SIZE, index};
+use crate::error::{Broken, CallError, CallResult, Errno};
+use crate::paging::FlushBatch;
+use crate::phys::{BLOCK_FRAMES, Contents, FileAccess, FilePart, FrameKind, Frames, Marks, Order};
+use crate::promise::Payer;
+use crate::rmap::{Copies, ObjectMaps};
+use crate::system::System;
+use crate::vma::{MapFlags, VmFlags};
+
+/// The most windows of all files of a process together: a quarter of the VMAs that the host lets it have
+/// (`vm.max_map_count`).
+const MOST_WINDOWS: u64 = 16_384;
+
+/// How many windows there are.
+static WINDOWS: AtomicU64 = AtomicU64::new(0);
+
+/// A file of the host.
+#[derive(Debug)]
+pub struct HostFile {
+    file: File,
+    access: FileAccess,
+    name: BackingName,
+    frames: Arc<Frames>,
+    /// In bytes, when it was last looked at. Falls only under `maps`, held exclusively.
+    len: AtomicU64,
+    windows: Mutex<Windows>,
+    copies: PageCache,
+    maps: ObjectMaps,
+}
+
+/// By the number of the part of the file: the first frame of its block.
+type Windows = BTreeMap<u64, Frame>;
+
+/// Where a page of the file is.
+enum At {
+    /// In a window.
+    Window(Frame),
+    /// It has to be copied: this memory shows no files.
+    Copy,
+}
+
+impl HostFile {
+    /// A file that `/proc/PID/maps` calls `path`.
+    ///
+    /// # Errors
+    /// If the host does not say how long it is.
+    pub fn new(
+        frames: Arc<Frames>,
+        file: File,
+        access: FileAccess,
+        path: String,
+    ) -> io::Result<Self> {
+        let stat = fstat(&file)?;
+        let (major, minor) = (rustix::fs::major(stat.st_dev), rustix::fs::minor(stat.st_dev));
+        Ok(HostFile {
+            name: BackingName { major, minor, inode: stat.st_ino, path },
+            len: AtomicU64::new(stat.st_size.cast_unsigned()),
+            copies: PageCache::new(Arc::clone(&frames), FrameKind::Cached),
+            windows: Mutex::default(),
+            maps: ObjectMaps::default(),
+            file,
+            access,
+            frames,
+        })
+    }
+
+    /// The host's file.
+    #[must_use]
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// What it was opened for.
+    #[must_use]
+    pub fn access(&self) -> FileAccess {
+        self.access
+    }
+
+    /// Looks at the file's length again. Where somebody has made it shorter, what lies past the end is gone
+    /// wherever it is mapped, private copies too. Says whether there was anything of that.
+    ///
+    /// # Errors
+    /// [`Broken`] when the flush fails.
+    pub fn recheck(&self, system: &System) -> Result<bool, Broken> {
+        let mut batch = FlushBatch::new();
+        {
+            let maps = self.maps.change();
+            let (old, new) = (self.len.load(Ordering::Relaxed), self.host_len());
+            self.len.store(new, Ordering::Relaxed);
+            if new >= old {
+                return Ok(false);
+            }
+            self.copies.clear_from(new);
+            let gone = new.div_ceil(PAGE_SIZE)..u64::MAX;
+            self.copies.forget(gone.clone())?;
+            maps.zap(&gone, Copies::Go, system, &mut batch);
+        }
+        system.finish(batch)?;
+        Ok(true)
+    }
+
+    /// Changes the file's length, in bytes (ftruncate(2)).
+    ///
+    /// # Errors
+    /// What the host says.
+    pub fn truncate(&self, len: u64, system: &System) -> CallResult<()> {
+        self.file.set_len(len).map_err(|error| errno_of(&error))?;
+        self.recheck(system)?;
+        Ok(())
+    }
+
+    /// How long the file is now; as it was known to be if the host does not say.
+    fn host_len(&self) -> u64 {
+        match fstat(&self.file) {
+            Ok(stat) => stat.st_size.cast_unsigned(),
+            Err(error) => {
+                log::warn!("{}: cannot ask for its length: {error}", self.name.path);
+                self.len.load(Ordering::Relaxed)
+            }
+        }
+    }
+
+    /// Whether the file has this page. It may have grown.
+    fn has(&self, page: u64) -> bool {
+        let within = |len: u64| page < len.div_ceil(PAGE_SIZE);
+        if within(self.len.load(Ordering::Relaxed)) {
+            return true;
+        }
+        let now = self.host_len();
+        self.len.fetch_max(now, Ordering::Relaxed);
+        within(now)
+    }
+
+    fn windows(&self) -> MutexGuard<'_, Windows> {
+        self.windows.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where the page is; its window is opened if need be.
+    fn find(&self, page: u64) -> Result<At, BackingError> {
+        let (number, inside) = (page / BLOCK_FRAMES, page % BLOCK_FRAMES);
+        let mut windows = self.windows();
+        if let Some(start) = windows.get(&number) {
+            return Ok(At::Window(start.offset(inside)));
+        }
+        if WINDOWS.load(Ordering::Relaxed) >= MOST_WINDOWS {
+            log::warn!("{}: {MOST_WINDOWS} windows are open, the most", self.name.path);
+            return Err(BackingError::OutOfMemory);
+        }
+        let run = self.frames.alloc_order(FrameKind::Cached, Contents::Shown, Order::HUGE)?;
+        let part = FilePart {
+            file: self.file.as_fd(),
+            offset: number * BLOCK_FRAMES * PAGE_SIZE,
+            access: self.access,
+        };
+        match self.frames.memory().show(run, part) {
+            Ok(()) => {
+                WINDOWS.fetch_add(1, Ordering::Relaxed);
+                windows.insert(number, run.start);
+                Ok(At::Window(run.start.offset(inside)))
+            }
+            Err(error) => {
+                self.frames.put_run(run)?;
+                if error.kind() == io::ErrorKind::Unsupported {
+                    return Ok(At::Copy);
+                }
+                log::warn!("{}: the host does not map it: {error}", self.name.path);
+                Err(BackingError::NoPage)
+            }
+        }
+    }
+
+    /// A copy of a page, read if it is not there.
+    fn copy(&self, page: u64) -> Result<Frame, BackingError> {
+        self.copies.page(page, Contents::Any, |frames, frame| {
+            let mut bytes = [0; PAGE_BYTES];
+            let mut done = 0;
+            while done < PAGE_BYTES {
+                match self.file.read_at(&mut bytes[done..], page * PAGE_SIZE + done as u64) {
+                    Ok(0) => break,
+                    Ok(count) => done += count,
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(error) => {
+                        log::warn!("{}: cannot read page {page}: {error}", self.name.path);
+                        return Err(BackingError::NoPage);
+                    }
+                }
+            }
+            frames.memory().write(frame.addr(), &bytes);
+            Ok(())
+        })
+    }
+
+    /// Writes copies of pages that a program may have written back.
+    fn write_back(&self, pages: Range<u64>) -> io::Result<()> {
+        if self.access == FileAccess::Read {
+            return Ok(());
+        }
+        let len = self.host_len();
+        for (page, frame) in self.copies.held(pages) {
+            let start = page * PAGE_SIZE;
+            if start >= len || !self.frames.marks(frame).contains(Marks::DIRTY) {
+                continue;
+            }
+            let mut bytes = [0; PAGE_BYTES];
+            self.frames.memory().read(frame.addr(), &mut bytes);
+            self.file.write_all_at(&bytes[..index(PAGE_SIZE.min(len - start))], start)?;
+        }
+        Ok(())
+    }
+}
+
+fn errno_of(error: &io::Error) -> CallError {
+    Errno::from_raw(error.raw_os_error().unwrap_or(Errno::EIO as i32)).into()
+}
+
+impl Backing for HostFile {
+    fn page(&self, index: u64, _: &dyn Payer) -> Result<Frame, BackingError> {
+        if !self.has(index) {
+            return Err(BackingError::NoPage);
+        }
+        match self.find(index)? {
+            At::Window(frame) => {
+                self.frames.get(frame);
+                Ok(frame)
+            }
+            At::Copy => self.copy(index),
+        }
+    }
+
+    fn name(&self) -> BackingName {
+        self.name.clone()
+    }
+
+    fn placement(&self) -> Placement {
+        Placement::HugeAligned
+    }
+
+    fn validated_flags(&self) -> MapFlags {
+        MapFlags::SYNC
+    }
+
+    fn map(&self, flags: VmFlags, _: u64) -> Result<VmFlags, Errno> {
+        no_sync(flags)
+    }
+
+    fn is_resident(&self, index: u64) -> bool {
+        self.has(index)
+    }
+
+    fn punch(&self, pages: Range<u64>, system: &System, batch: &mut FlushBatch) -> CallResult<()> {
+        let maps = self.maps.change();
+        let bytes = |pages: u64| pages.checked_mul(PAGE_SIZE).ok_or(Errno::EFBIG);
+        let (offset, len) = (bytes(pages.start)?, bytes(pages.end - pages.start)?);
+        let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        fallocate(&self.file, hole, offset, len).map_err(|e| Errno::from_raw(e.raw_os_error()))?;
+        self.copies.forget(pages.clone())?;
+        maps.zap(&pages, Copies::Stay, system, batch);
+        Ok(())
+    }
+
+    fn sync(&self, pages: Range<u64>) -> Result<(), Errno> {
+        self.write_back(pages).map_err(|_| Errno::EIO)?;
+        fdatasync(&self.file).map_err(|error| Errno::from_raw(error.raw_os_error()))
+    }
+
+    fn maps(&self) -> Option<&ObjectMaps> {
+        Some(&self.maps)
+    }
+}
+
+impl Drop for HostFile {
+    fn drop(&mut self) {
+        let lost = |what: &dyn std::fmt::Display| log::error!("{}: {what}", self.name.path);
+        if let Err(error) = self.write_back(0..u64::MAX) {
+            lost(&error);
+        }
+        let windows = std::mem::take(&mut *self.windows());
+        for start in windows.into_values() {
+            let run = FrameRun { start, count: BLOCK_FRAMES };
+            WINDOWS.fetch_sub(1, Ordering::Relaxed);
+            // What the host does not take away stays in use, so that nobody gets it as memory of his own.
+            let hidden = self.frames.memory().hide(run).and_then(|()| self.frames.put_run(run));
+            if let Err(broken) = hidden {
+                lost(&broken);
+            }
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! Shared memory as a file is used: read and written at offsets, allocated, cut holes into (Linux's
+//! `shmem_file_operations` in `mm/shmem.c`).
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::{Payment, Seals, SharedMemory};
+use crate::addr::{Frame, GuestPhysAddr, PAGE_BYTES, PAGE_SIZE, index};
+use crate::backing::{BackingError, BackingName};
+use crate::error::{CallError, CallResult, Errno};
+use crate::paging::FlushBatch;
+use crate::phys::{Contents, Marks};
+use crate::promise::Payer;
+use crate::rmap::Copies;
+use crate::system::System;
+
+/// Bytes of the longest file (`MAX_LFS_FILESIZE`).
+pub const LONGEST: u64 = i64::MAX.cast_unsigned();
+
+/// What fallocate(2) does about the length.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Length {
+    /// It grows to the end of what is allocated.
+    Grows,
+    /// It stays (`FALLOC_FL_KEEP_SIZE`).
+    Stays,
+}
+
+/// What lseek(2) looks for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Sought {
+    /// A page that is there (`SEEK_DATA`).
+    Data,
+    /// One that is not, or the end (`SEEK_HOLE`).
+    Hole,
+}
+
+impl SharedMemory {
+    /// An empty object as memfd_create(2) makes it; maps call it `/memfd:name (deleted)`.
+    #[must_use]
+    pub fn memfd(system: &System, name: &str) -> Self {
+        let path = format!("/memfd:{name} (deleted)");
+        let name = BackingName { major: 0, minor: 1, inode: system.new_inode(), path };
+        SharedMemory::file(Arc::clone(system.frames()), 0, name)
+            .promised_by_page(system.no_promise())
+    }
+
+    /// Its length in bytes.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        self.len.load(Ordering::Relaxed)
+    }
+
+    /// Whether its length is 0.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// How many of its pages are there.
+    #[must_use]
+    pub fn present_pages(&self) -> u64 {
+        self.cache.count()
+    }
+
+    /// Reads from `offset`, in bytes; says how many there were before the end. A page that is not there
+    /// reads as zeros, and does not come into being.
+    pub fn read_at(&self, offset: u64, into: &mut [u8]) -> usize {
+        let _held = self.maps.hold();
+        let len = index(self.len().saturating_sub(offset).min(into.len() as u64));
+        let frames = self.cache.frames();
+        for part in parts(offset, len) {
+            let bytes = &mut into[part.bytes];
+            match self.cache.get(part.page) {
+                Some(frame) => frames.memory().read(inside(frame, part.from), bytes),
+                None => bytes.fill(0),
+            }
+        }
+        len
+    }
+
+    /// Writes at `offset`, in bytes, and makes the object longer where that is past its end. Says how many
+    /// bytes were written: fewer where a page cannot be had, or a seal forbids the object to grow.
+    ///
+    /// # Errors
+    /// Where nothing was written, in this order: `EFBIG` past the longest file; `EPERM` a seal; `ENOSPC` a
+    /// page is not promised; `ENOMEM` no frame is left.
+    pub fn write_at(&self, offset: u64, bytes: &[u8], payer: &dyn Payer) -> CallResult<usize> {
+        if bytes.is_empty() {
+            return Ok(0);
+        }
+        let room = LONGEST.checked_sub(offset).filter(|&room| room > 0).ok_or(Errno::EFBIG)?;
+        let len = index(room.min(bytes.len() as u64));
+        let _held = self.maps.hold();
+        let mut done = 0;
+        for part in parts(offset, len) {
+            let end = offset + part.bytes.end as u64;
+            match self.write_page(part.page, part.from, &bytes[part.bytes.clone()], end, payer) {
+                Ok(()) => done = part.bytes.end,
+                Err(CallError::Errno(_)) if done > 0 => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(done)
+    }
+
+    /// Writes into one page; the bytes end at `end` in the object.
+    fn write_page(
+        &self,
+        page: u64,
+        from: u64,
+        bytes: &[u8],
+        end: u64,
+        payer: &dyn Payer,
+    ) -> CallResult<()> {
+        let seals = self.seals();
+        if seals.intersects(Seals::WRITE | Seals::FUTURE_WRITE)
+            || seals.contains(Seals::GROW) && end > self.len()
+        {
+            return Err(Errno::EPERM.into());
+        }
+        let frame = self.bring(page, payer).map_err(no_page)?;
+        let frames = self.cache.frames();
+        frames.memory().write(inside(frame, from), bytes);
+        frames.mark(frame, Marks::DIRTY);
+        frames.put(frame)?;
+        self.len.fetch_max(end, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Brings the pages of a range of bytes into being (fallocate(2), mode 0 or `FALLOC_FL_KEEP_SIZE`). Where
+    /// one cannot be had, those made so far go again.
+    ///
+    /// # Errors
+    /// In this order: `EPERM` sealed against growing, even where the length stays; `ENOSPC`, `ENOMEM` as of [`write_at`](Self::write_at).
+    pub fn allocate(&self, bytes: Range<u64>, length: Length, payer: &dyn Payer) -> CallResult<()> {
+        let _changing = self.maps.change();
+        let past_the_end = bytes.end > self.len();
+        if past_the_end && self.seals().contains(Seals::GROW) {
+            return Err(Errno::EPERM.into());
+        }
+        let mut made = Vec::new();
+        for page in bytes.start / PAGE_SIZE..bytes.end.div_ceil(PAGE_SIZE) {
+            let there = self.cache.get(page).is_some();
+            match self.bring(page, payer) {
+                Ok(frame) => self.cache.frames().put(frame)?,
+                Err(error) => {
+                    made.into_iter().try_for_each(|page| self.forget(page..page + 1))?;
+                    return Err(no_page(error));
+                }
+            }
+            if !there {
+                made.push(page);
+            }
+        }
+        if past_the_end && length == Length::Grows {
+            self.len.store(bytes.end, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Makes a range of bytes a hole, which reads as zeros (`FALLOC_FL_PUNCH_HOLE`): whole pages go, also where
+    /// they are mapped; of others the bytes are cleared.
+    ///
+    /// # Errors
+    /// `EPERM` sealed against writing.
+    pub fn punch_bytes(&self, bytes: Range<u64>, system: &System) -> CallResult<()> {
+        let mut batch = FlushBatch::new();
+        {
+            let maps = self.maps.change();
+            if self.seals().intersects(Seals::WRITE | Seals::FUTURE_WRITE) {
+                return Err(Errno::EPERM.into());
+            }
+            let whole = bytes.start.div_ceil(PAGE_SIZE)..bytes.end / PAGE_SIZE;
+            let head_end = (whole.start * PAGE_SIZE).min(bytes.end);
+            self.cache.clear(bytes.start..head_end);
+            self.cache.clear((whole.end * PAGE_SIZE).max(head_end)..bytes.end);
+            if whole.start < whole.end {
+                self.forget(whole.clone())?;
+                maps.zap(&whole, Copies::Stay, system, &mut batch);
+            }
+        }
+        Ok(system.finish(batch)?)
+    }
+
+    /// The first byte from `offset` on that is in data, or in a hole. `None` past the end, and where there is
+    /// no more data.
+    #[must_use]
+    pub fn seek(&self, offset: u64, sought: Sought) -> Option<u64> {
+        let _held = self.maps.hold();
+        let len = self.len();
+        if offset >= len {
+            return None;
+        }
+        let page = match sought {
+            Sought::Data => self.cache.next_held(offset / PAGE_SIZE)?,
+            Sought::Hole => self.cache.next_missing(offset / PAGE_SIZE),
+        };
+        let found = page.saturating_mul(PAGE_SIZE).max(offset);
+        match sought {
+            Sought::Data => Some(found).filter(|&found| found < len),
+            Sought::Hole => Some(found.min(len)),
+        }
+    }
+
+    /// The frame of a page, with a reference for the caller; promised and made if it is not there.
+    pub(super) fn bring(&self, page: u64, payer: &dyn Payer) -> Result<Frame, BackingError> {
+        self.cache.page(page, Contents::Zeroed, |_, _| {
+            if let Payment::EachPage(promise) = &self.payment {
+                // Linux says `ENOSPC` here, so that an access gets a `SIGBUS` and nobody is killed.
+                promise.join(&payer.promise(1).map_err(|_| BackingError::NoPage)?);
+            }
+            Ok(())
+        })
+    }
+}
+
+fn no_page(error: BackingError) -> CallError {
+    match error {
+        BackingError::NoPage => Errno::ENOSPC.into(),
+        BackingError::OutOfMemory => Errno::ENOMEM.into(),
+        BackingError::Broken(broken) => broken.into(),
+    }
+}
+
+/// The part of some bytes that lies in one page.
+struct Part {
+    page: u64,
+    /// Where it begins in the page.
+    from: u64,
+    /// Which of the bytes.
+    bytes: Range<usize>,
+}
+
+fn parts(offset: u64, len: usize) -> impl Iterator<Item = Part> {
+    let mut done = 0;
+    std::iter::from_fn(move || {
+        let at = offset + done as u64;
+        let from = at % PAGE_SIZE;
+        let now = (PAGE_BYTES - index(from)).min(len - done);
+        let bytes = done..done + now;
+        done = bytes.end;
+        (now > 0).then_some(Part { page: at / PAGE_SIZE, from, bytes })
+    })
+}
+
+fn inside(frame: Frame, from: u64) -> GuestPhysAddr {
+    GuestPhysAddr::new(frame.addr().get() + from)
+}

@@ -1,0 +1,201 @@
+//! What has bytes at offsets, and a length: memory with a descriptor, and the host's files.
+
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+
+use mm::backing::{Backing, HostFile, Length, Sought};
+use mm::error::{CallResult, Errno};
+use mm::promise::Payer;
+use mm::system::System;
+use nix::libc;
+use rustix::fs::{FallocateFlags, SeekFrom, fallocate, fstat};
+
+use super::{Memfd, Stream};
+
+/// The words of a `struct stat` (arch/x86/include/uapi/asm/stat.h).
+pub type Stat = [u64; 18];
+
+/// Bytes at offsets, all of them in bytes.
+pub trait Content {
+    /// How many there are.
+    ///
+    /// # Errors
+    /// What the host says.
+    fn length(&self) -> Result<u64, Errno>;
+
+    /// The first byte from `offset` on that is in data, or in a hole.
+    ///
+    /// # Errors
+    /// `ENXIO` past the end, or no more data.
+    fn seek(&self, offset: u64, sought: Sought) -> Result<u64, Errno>;
+
+    /// Reads; says how many bytes there were before the end.
+    ///
+    /// # Errors
+    /// What the host says.
+    fn read(&self, offset: u64, into: &mut [u8]) -> CallResult<usize>;
+
+    /// Writes, past the end too. Says how many bytes were written.
+    ///
+    /// # Errors
+    /// As of [`SharedMemory::write_at`](mm::backing::SharedMemory::write_at); what the host says.
+    fn write(&self, offset: u64, bytes: &[u8], payer: &dyn Payer) -> CallResult<usize>;
+
+    /// Changes the length.
+    ///
+    /// # Errors
+    /// `EPERM` a seal; what the host says.
+    fn truncate(&self, len: u64, system: &System) -> CallResult<()>;
+
+    /// Makes room.
+    ///
+    /// # Errors
+    /// As of [`SharedMemory::allocate`](mm::backing::SharedMemory::allocate); what the host says.
+    fn allocate(&self, bytes: Range<u64>, length: Length, payer: &dyn Payer) -> CallResult<()>;
+
+    /// Makes a hole.
+    ///
+    /// # Errors
+    /// `EPERM` a seal; what the host says.
+    fn punch(&self, bytes: Range<u64>, system: &System) -> CallResult<()>;
+
+    /// Writes what has changed to where it lasts.
+    ///
+    /// # Errors
+    /// What the host says.
+    fn sync(&self) -> Result<(), Errno>;
+
+    /// What fstat(2) says.
+    ///
+    /// # Errors
+    /// What the host says.
+    fn stat(&self) -> Result<Stat, Errno>;
+}
+
+impl Content for Memfd {
+    fn length(&self) -> Result<u64, Errno> {
+        Ok(self.memory().len())
+    }
+
+    fn seek(&self, offset: u64, sought: Sought) -> Result<u64, Errno> {
+        self.memory().seek(offset, sought).ok_or(Errno::ENXIO)
+    }
+
+    fn read(&self, offset: u64, into: &mut [u8]) -> CallResult<usize> {
+        Ok(self.memory().read_at(offset, into))
+    }
+
+    fn write(&self, offset: u64, bytes: &[u8], payer: &dyn Payer) -> CallResult<usize> {
+        self.memory().write_at(offset, bytes, payer)
+    }
+
+    fn truncate(&self, len: u64, system: &System) -> CallResult<()> {
+        self.memory().truncate(len, system)
+    }
+
+    fn allocate(&self, bytes: Range<u64>, length: Length, payer: &dyn Payer) -> CallResult<()> {
+        self.memory().allocate(bytes, length, payer)
+    }
+
+    fn punch(&self, bytes: Range<u64>, system: &System) -> CallResult<()> {
+        self.memory().punch_bytes(bytes, system)
+    }
+
+    fn sync(&self) -> Result<(), Errno> {
+        Ok(())
+    }
+
+    fn stat(&self) -> Result<Stat, Errno> {
+        Ok(Memfd::stat(self))
+    }
+}
+
+/// The host's page cache is what its maps show, so its own calls are the right ones.
+impl Content for HostFile {
+    fn length(&self) -> Result<u64, Errno> {
+        fstat(self.file()).map(|stat| stat.st_size.cast_unsigned()).map_err(of_host)
+    }
+
+    fn seek(&self, offset: u64, sought: Sought) -> Result<u64, Errno> {
+        let from = match sought {
+            Sought::Data => SeekFrom::Data(offset),
+            Sought::Hole => SeekFrom::Hole(offset),
+        };
+        rustix::fs::seek(self.file(), from).map_err(of_host)
+    }
+
+    fn read(&self, offset: u64, into: &mut [u8]) -> CallResult<usize> {
+        Ok(self.file().read_at(into, offset).map_err(|error| of_io(&error))?)
+    }
+
+    fn write(&self, offset: u64, bytes: &[u8], _: &dyn Payer) -> CallResult<usize> {
+        Ok(self.file().write_at(bytes, offset).map_err(|error| of_io(&error))?)
+    }
+
+    fn truncate(&self, len: u64, system: &System) -> CallResult<()> {
+        HostFile::truncate(self, len, system)
+    }
+
+    fn allocate(&self, bytes: Range<u64>, length: Length, _: &dyn Payer) -> CallResult<()> {
+        let flags = match length {
+            Length::Grows => FallocateFlags::empty(),
+            Length::Stays => FallocateFlags::KEEP_SIZE,
+        };
+        Ok(fallocate(self.file(), flags, bytes.start, bytes.end - bytes.start).map_err(of_host)?)
+    }
+
+    fn punch(&self, bytes: Range<u64>, _: &System) -> CallResult<()> {
+        // What is mapped of it becomes zeros by itself.
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        Ok(fallocate(self.file(), flags, bytes.start, bytes.end - bytes.start).map_err(of_host)?)
+    }
+
+    fn sync(&self) -> Result<(), Errno> {
+        Backing::sync(self, 0..u64::MAX)
+    }
+
+    fn stat(&self) -> Result<Stat, Errno> {
+        fstat(self.file()).map(|stat| words(&stat)).map_err(of_host)
+    }
+}
+
+/// What fstat(2) says of one of the host's streams.
+///
+/// # Errors
+/// What the host says.
+pub fn stat_of(stream: Stream) -> Result<Stat, Errno> {
+    fstat(stream.host()).map(|stat| words(&stat)).map_err(of_host)
+}
+
+fn words(stat: &rustix::fs::Stat) -> Stat {
+    let mode_uid = u64::from(stat.st_mode) | u64::from(stat.st_uid) << 32;
+    [
+        stat.st_dev,
+        stat.st_ino,
+        stat.st_nlink,
+        mode_uid,
+        u64::from(stat.st_gid),
+        stat.st_rdev,
+        stat.st_size.cast_unsigned(),
+        stat.st_blksize.cast_unsigned(),
+        stat.st_blocks.cast_unsigned(),
+        stat.st_atime.cast_unsigned(),
+        stat.st_atime_nsec,
+        stat.st_mtime.cast_unsigned(),
+        stat.st_mtime_nsec,
+        stat.st_ctime.cast_unsigned(),
+        stat.st_ctime_nsec,
+        0,
+        0,
+        0,
+    ]
+}
+
+fn of_host(errno: rustix::io::Errno) -> Errno {
+    Errno::from_raw(errno.raw_os_error())
+}
+
+fn of_io(error: &io::Error) -> Errno {
+    Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO))
+}

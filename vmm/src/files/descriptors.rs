@@ -1,0 +1,120 @@
+//! A process's descriptors (Linux's `files_struct`).
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use mm::error::Errno;
+use nix::libc;
+
+use super::{Object, Open, Stream};
+
+/// The highest descriptor plus one (`RLIMIT_NOFILE`).
+pub const DESCRIPTORS: i32 = 1024;
+
+#[derive(Clone, Debug)]
+struct Descriptor {
+    open: Arc<Open>,
+    /// `FD_CLOEXEC`.
+    flags: i32,
+}
+
+/// A process's descriptors.
+#[derive(Debug)]
+pub struct Descriptors(Mutex<BTreeMap<i32, Descriptor>>);
+
+impl Default for Descriptors {
+    /// 0, 1 and 2.
+    fn default() -> Self {
+        let streams = [Stream::Input, Stream::Output, Stream::Error];
+        let open =
+            |stream| Descriptor { open: Arc::new(Open::new(Object::Stream(stream))), flags: 0 };
+        let table = (0..).zip(streams.map(open));
+        Descriptors(Mutex::new(table.collect()))
+    }
+}
+
+impl Descriptors {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<i32, Descriptor>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A child's: the same opens behind the same numbers, a table of its own.
+    #[must_use]
+    pub fn copy(&self) -> Self {
+        Descriptors(Mutex::new(self.lock().clone()))
+    }
+
+    /// The open behind a descriptor.
+    ///
+    /// # Errors
+    /// `EBADF` if there is none.
+    pub fn get(&self, fd: i32) -> Result<Arc<Open>, Errno> {
+        let open = self.lock().get(&fd).map(|descriptor| Arc::clone(&descriptor.open));
+        open.ok_or(Errno::EBADF)
+    }
+
+    /// The stream behind a descriptor.
+    ///
+    /// # Errors
+    /// `EBADF` if it is not open, `EINVAL` if there is no stream behind it.
+    pub fn stream(&self, fd: i32) -> Result<Stream, Errno> {
+        match self.get(fd)?.object() {
+            Object::Stream(stream) => Ok(*stream),
+            Object::Userfault(_) | Object::Memfd(_) | Object::File(_) => Err(Errno::EINVAL),
+        }
+    }
+
+    /// The lowest free descriptor from `least` on, made to stand for an open; `flags` are `FD_CLOEXEC` or 0.
+    ///
+    /// # Errors
+    /// `EINVAL` if no descriptor can be as high as `least`; `EMFILE`: there is no free one.
+    pub fn insert(&self, open: Arc<Open>, least: i32, flags: i32) -> Result<i32, Errno> {
+        if !(0..DESCRIPTORS).contains(&least) {
+            return Err(Errno::EINVAL);
+        }
+        let mut table = self.lock();
+        let free = (least..DESCRIPTORS).find(|fd| !table.contains_key(fd)).ok_or(Errno::EMFILE)?;
+        table.insert(free, Descriptor { open, flags });
+        Ok(free)
+    }
+
+    /// Makes a descriptor stand for an open, whatever it stood for.
+    ///
+    /// # Errors
+    /// `EBADF` if there can be no such descriptor.
+    pub fn replace(&self, fd: i32, open: Arc<Open>, flags: i32) -> Result<(), Errno> {
+        if !(0..DESCRIPTORS).contains(&fd) {
+            return Err(Errno::EBADF);
+        }
+        self.lock().insert(fd, Descriptor { open, flags });
+        Ok(())
+    }
+
+    /// Closes a descriptor.
+    ///
+    /// # Errors
+    /// `EBADF` if it is not open.
+    pub fn close(&self, fd: i32) -> Result<(), Errno> {
+        // What was open ends outside the lock.
+        let closed = self.lock().remove(&fd);
+        closed.map(drop).ok_or(Errno::EBADF)
+    }
+
+    /// A descriptor's own flags (`F_GETFD`).
+    ///
+    /// # Errors
+    /// `EBADF` if it is not open.
+    pub fn flags(&self, fd: i32) -> Result<i32, Errno> {
+        self.lock().get(&fd).map(|descriptor| descriptor.flags).ok_or(Errno::EBADF)
+    }
+
+    /// Sets them (`F_SETFD`).
+    ///
+    /// # Errors
+    /// `EBADF` if it is not open.
+    pub fn set_flags(&self, fd: i32, flags: i32) -> Result<(), Errno> {
+        let mut table = self.lock();
+        table.get_mut(&fd).ok_or(Errno::EBADF)?.flags = flags & libc::FD_CLOEXEC;
+        Ok(())
+    }
+}

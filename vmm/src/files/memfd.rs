@@ -1,0 +1,101 @@
+//! Memory with a descriptor (memfd_create(2)).
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use mm::backing::{Seals, SharedMemory};
+use mm::error::Errno;
+use mm::system::System;
+use nix::libc;
+use nix::libc::{
+    MFD_ALLOW_SEALING, MFD_CLOEXEC, MFD_EXEC, MFD_HUGE_MASK, MFD_HUGE_SHIFT, MFD_HUGETLB,
+    MFD_NOEXEC_SEAL,
+};
+
+/// The longest name in bytes (`MFD_NAME_MAX_LEN`): with `memfd:` before it, a file name.
+pub const LONGEST_NAME: usize = 249;
+
+/// What memfd_create(2) has made.
+#[derive(Debug)]
+pub struct Memfd {
+    memory: Arc<SharedMemory>,
+    permissions: u32,
+    inode: u64,
+    /// Since 1970.
+    made: std::time::Duration,
+}
+
+impl Memfd {
+    /// Whether these flags can be asked for.
+    ///
+    /// # Errors
+    /// `EINVAL` unknown flags, or both `MFD_EXEC` and `MFD_NOEXEC_SEAL`; `ENOSYS` huge pages, of which there
+    /// are none yet. Source: `sanitize_flags` of Linux's `mm/memfd.c`.
+    pub fn check(flags: u32) -> Result<(), Errno> {
+        let plain = MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL | MFD_EXEC;
+        let huge = MFD_HUGETLB | MFD_HUGE_MASK << MFD_HUGE_SHIFT;
+        let known = if flags & MFD_HUGETLB == 0 { plain } else { plain | huge };
+        let both = MFD_EXEC | MFD_NOEXEC_SEAL;
+        if flags & !known != 0 || flags & both == both {
+            return Err(Errno::EINVAL);
+        }
+        if flags & MFD_HUGETLB == 0 { Ok(()) } else { Err(Errno::ENOSYS) }
+    }
+
+    /// An empty one; the flags have been checked.
+    #[must_use]
+    pub fn new(system: &System, name: &str, flags: u32) -> Self {
+        use mm::backing::Backing;
+        let memory = SharedMemory::memfd(system, name);
+        let never_executable = flags & MFD_NOEXEC_SEAL != 0;
+        let seals = match (never_executable, flags & MFD_ALLOW_SEALING != 0) {
+            (true, _) => Seals::EXEC,
+            (false, true) => Seals::empty(),
+            (false, false) => Seals::SEAL,
+        };
+        // A new one is sealed against nothing, and nowhere mapped.
+        let _ = memory.add_seals(seals);
+        Memfd {
+            permissions: if never_executable { 0o666 } else { 0o777 },
+            inode: memory.name().inode,
+            memory: Arc::new(memory),
+            made: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
+        }
+    }
+
+    /// Its memory.
+    #[must_use]
+    pub fn memory(&self) -> &Arc<SharedMemory> {
+        &self.memory
+    }
+
+    /// `F_ADD_SEALS` of fcntl(2), with bits as the program gives them.
+    ///
+    /// # Errors
+    /// In this order: `EINVAL` unknown seals; `EPERM`, `EBUSY` as of [`SharedMemory::add_seals`].
+    pub fn add_seals(&self, bits: u32) -> Result<(), Errno> {
+        let mut seals = Seals::from_bits(bits).ok_or(Errno::EINVAL)?;
+        if seals.contains(Seals::EXEC) && self.permissions & 0o111 != 0 {
+            // What can be executed for ever must not change either.
+            seals |= Seals::SHRINK | Seals::GROW | Seals::WRITE | Seals::FUTURE_WRITE;
+        }
+        self.memory.add_seals(seals)
+    }
+
+    /// What fstat(2) says, as the words of `struct stat` (arch/x86/include/uapi/asm/stat.h).
+    #[must_use]
+    pub fn stat(&self) -> [u64; 18] {
+        const SECTORS: u64 = mm::addr::PAGE_SIZE / 512;
+        let mode = u64::from(libc::S_IFREG | self.permissions);
+        let (seconds, nanoseconds) = (self.made.as_secs(), u64::from(self.made.subsec_nanos()));
+        let time = [seconds, nanoseconds];
+        let [size, blocks] = [self.memory.len(), self.memory.present_pages() * SECTORS];
+        let first = [1, self.inode, 0, mode, 0, 0, size, mm::addr::PAGE_SIZE, blocks];
+        let mut words = [0; 18];
+        words[..9].copy_from_slice(&first);
+        for place in [9, 11, 13] {
+            words[place..place + 2].copy_from_slice(&time);
+        }
+        words
+    }
+}

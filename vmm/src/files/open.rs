@@ -1,0 +1,140 @@
+//! One open of an object (Linux's `struct file`): what dup(2) and fork(2) share.
+
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use mm::backing::{Backing, FileMode, HostFile, LONGEST, OpenFile, Sought};
+use mm::error::Errno;
+use mm::phys::FileAccess;
+use mm::vma::Userfault;
+use nix::libc;
+
+use super::{Content, Memfd, Stream};
+
+/// What can be opened.
+#[derive(Clone, Debug)]
+pub enum Object {
+    /// One of the host's streams.
+    Stream(Stream),
+    /// A userfaultfd.
+    Userfault(Arc<Userfault>),
+    /// Memory with a descriptor.
+    Memfd(Arc<Memfd>),
+    /// A file of the host.
+    File(Arc<HostFile>),
+}
+
+/// An open of an object.
+#[derive(Debug)]
+pub struct Open {
+    object: Object,
+    /// What mmap(2) maps: two opens of one object are two here, too.
+    mapped: Option<Arc<OpenFile>>,
+    /// `O_*` that fcntl(2) can change.
+    status: AtomicI32,
+    /// Where read(2) and write(2) go on, in bytes. Held while they do.
+    position: Mutex<u64>,
+}
+
+/// What `F_SETFL` can change (`SETFL_MASK`), of what has a meaning here.
+const CHANGEABLE: i32 = libc::O_APPEND | libc::O_NONBLOCK;
+
+impl Open {
+    /// Opens an object, at its first byte.
+    #[must_use]
+    pub fn new(object: Object) -> Self {
+        let mapped = match &object {
+            Object::Memfd(memfd) => {
+                let memory = Arc::clone(memfd.memory()) as Arc<dyn Backing>;
+                Some(Arc::new(OpenFile::new(memory, FileMode::READ | FileMode::WRITE)))
+            }
+            Object::File(file) => {
+                let file = Arc::clone(file) as Arc<dyn Backing>;
+                Some(Arc::new(OpenFile::new(file, mode_of(&object))))
+            }
+            Object::Stream(_) | Object::Userfault(_) => None,
+        };
+        Open { object, mapped, status: AtomicI32::new(0), position: Mutex::new(0) }
+    }
+
+    /// What was opened.
+    #[must_use]
+    pub fn object(&self) -> &Object {
+        &self.object
+    }
+
+    /// What has bytes at offsets, if it does.
+    #[must_use]
+    pub fn content(&self) -> Option<&dyn Content> {
+        match &self.object {
+            Object::Memfd(memfd) => Some(&**memfd),
+            Object::File(file) => Some(&**file),
+            Object::Stream(_) | Object::Userfault(_) => None,
+        }
+    }
+
+    /// What it was opened for.
+    #[must_use]
+    pub fn mode(&self) -> FileMode {
+        mode_of(&self.object)
+    }
+
+    /// What mmap(2) is to map. There may be nothing in it to map, but how it was opened is looked at
+    /// before that.
+    #[must_use]
+    pub fn to_map(&self) -> Arc<dyn Backing> {
+        match &self.mapped {
+            Some(file) => Arc::clone(file) as Arc<dyn Backing>,
+            None => Arc::new(OpenFile::unmappable(self.mode())),
+        }
+    }
+
+    /// Where reading and writing go on; nobody else does meanwhile (`f_pos_lock`).
+    pub fn position(&self) -> MutexGuard<'_, u64> {
+        self.position.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// `O_APPEND` and `O_NONBLOCK`, as fcntl(2) has set them.
+    #[must_use]
+    pub fn status(&self) -> i32 {
+        self.status.load(Ordering::Relaxed)
+    }
+
+    /// Sets them (`F_SETFL`); all other bits are ignored.
+    pub fn set_status(&self, flags: i32) {
+        self.status.store(flags & CHANGEABLE, Ordering::Relaxed);
+    }
+
+    /// lseek(2) in something that has a length.
+    ///
+    /// # Errors
+    /// `EINVAL` before the start, past the longest file, or an unknown `whence`; `ENXIO` data or a hole looked
+    /// for past the end, or no more data. Source: Linux's `shmem_file_llseek`.
+    pub fn seek(&self, content: &dyn Content, offset: i64, whence: i32) -> Result<u64, Errno> {
+        let mut position = self.position();
+        let from = |base: u64| base.checked_add_signed(offset).filter(|&at| at <= LONGEST);
+        let sought = |sought| {
+            let at = u64::try_from(offset).map_err(|_| Errno::ENXIO)?;
+            content.seek(at, sought)
+        };
+        *position = match whence {
+            libc::SEEK_SET => from(0).ok_or(Errno::EINVAL)?,
+            libc::SEEK_CUR => from(*position).ok_or(Errno::EINVAL)?,
+            libc::SEEK_END => from(content.length()?).ok_or(Errno::EINVAL)?,
+            libc::SEEK_DATA => sought(Sought::Data)?,
+            libc::SEEK_HOLE => sought(Sought::Hole)?,
+            _ => return Err(Errno::EINVAL),
+        };
+        Ok(*position)
+    }
+}
+
+fn mode_of(object: &Object) -> FileMode {
+    match object {
+        Object::Stream(stream) => stream.mode(),
+        Object::File(file) if file.access() == FileAccess::Read => FileMode::READ,
+        Object::Userfault(_) | Object::Memfd(_) | Object::File(_) => {
+            FileMode::READ | FileMode::WRITE
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! Calls on descriptors, whatever they stand for.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use mm::error::Errno;
+use mm::phys::FileAccess;
+use nix::libc;
+use nix::poll::{PollFd, PollFlags};
+
+use super::{Context, Served, Stop};
+use crate::files::{DESCRIPTORS, Object, Open, Stream};
+use crate::task::rest;
+
+/// A descriptor as a result.
+pub(super) fn descriptor(fd: i32) -> u64 {
+    u64::from(fd.unsigned_abs())
+}
+
+/// close(2).
+pub(super) fn close(c: &mut Context<'_>) -> Served {
+    c.process.files.close(c.int(0))?;
+    Ok(0)
+}
+
+/// ioctl(2): what a program asks to find out whether a stream is a terminal, and what it tells a
+/// userfaultfd.
+pub(super) fn ioctl(c: &mut Context<'_>) -> Served {
+    let request = u64::from(c.int(1).cast_unsigned());
+    let open = c.process.files.get(c.int(0))?;
+    let stream = match open.object() {
+        Object::Stream(stream) => *stream,
+        Object::Userfault(uffd) => {
+            return Ok(mm::calls::userfault_ioctl(c.process, uffd, request, c.address(2))?);
+        }
+        Object::Memfd(_) | Object::File(_) => return Err(Errno::ENOTTY.into()),
+    };
+    match request {
+        libc::TCGETS => {
+            let termios = rustix::termios::tcgetattr(stream.host())?;
+            let modes = [
+                termios.input_modes.bits(),
+                termios.output_modes.bits(),
+                termios.control_modes.bits(),
+                termios.local_modes.bits(),
+            ];
+            let mut bytes: Vec<u8> = modes.iter().flat_map(|mode| mode.to_le_bytes()).collect();
+            // c_line, then 19 control characters: zeros, which mean "none".
+            bytes.resize(36, 0);
+            c.write_bytes(c.address(2), &bytes)?;
+            Ok(0)
+        }
+        libc::TIOCGWINSZ => {
+            let size = rustix::termios::tcgetwinsize(stream.host())?;
+            let fields = [size.ws_row, size.ws_col, size.ws_xpixel, size.ws_ypixel];
+            let bytes: Vec<u8> = fields.iter().flat_map(|field| field.to_le_bytes()).collect();
+            c.write_bytes(c.address(2), &bytes)?;
+            Ok(0)
+        }
+        _ => Err(Errno::ENOTTY.into()),
+    }
+}
+
+/// fcntl(2).
+pub(super) fn fcntl(c: &mut Context<'_>) -> Served {
+    let (fd, value) = (c.int(0), c.int(2));
+    let files = &c.process.files;
+    let open = files.get(fd)?;
+    match c.int(1) {
+        libc::F_DUPFD => Ok(descriptor(files.insert(open, value, 0)?)),
+        libc::F_DUPFD_CLOEXEC => Ok(descriptor(files.insert(open, value, libc::FD_CLOEXEC)?)),
+        libc::F_GETFD => Ok(descriptor(files.flags(fd)?)),
+        libc::F_SETFD => {
+            files.set_flags(fd, value)?;
+            Ok(0)
+        }
+        libc::F_GETFL => Ok(u64::from(status(&open)?)),
+        libc::F_SETFL => {
+            // A stream is the host's: other programs share its flags.
+            open.set_status(value);
+            Ok(0)
+        }
+        libc::F_GET_SEALS => match open.object() {
+            Object::Memfd(memfd) => Ok(u64::from(memfd.memory().seals().bits())),
+            _ => Err(Errno::EINVAL.into()),
+        },
+        libc::F_ADD_SEALS => match open.object() {
+            Object::Memfd(memfd) => {
+                memfd.add_seals(value.cast_unsigned())?;
+                Ok(0)
+            }
+            _ => Err(Errno::EINVAL.into()),
+        },
+        _ => Err(Errno::EINVAL.into()),
+    }
+}
+
+/// The bits of `F_GETFL`.
+fn status(open: &Open) -> Result<u32, Stop> {
+    /// `O_LARGEFILE` as the kernel has it; the C library's is 0.
+    const LARGE_FILE: i32 = 0o100_000;
+    let bits = match open.object() {
+        Object::Stream(stream) => return Ok(rustix::fs::fcntl_getfl(stream.host())?.bits()),
+        Object::Userfault(_) => libc::O_RDWR | open.status(),
+        Object::File(file) if file.access() == FileAccess::Read => {
+            libc::O_RDONLY | LARGE_FILE | open.status()
+        }
+        Object::Memfd(_) | Object::File(_) => libc::O_RDWR | LARGE_FILE | open.status(),
+    };
+    Ok(bits.cast_unsigned())
+}
+
+/// dup(2).
+pub(super) fn dup(c: &mut Context<'_>) -> Served {
+    let open = c.process.files.get(c.int(0))?;
+    Ok(descriptor(c.process.files.insert(open, 0, 0)?))
+}
+
+/// dup2(2).
+pub(super) fn dup2(c: &mut Context<'_>) -> Served {
+    if c.int(0) == c.int(1) {
+        c.process.files.get(c.int(0))?;
+        return Ok(descriptor(c.int(0)));
+    }
+    c.args[2] = 0;
+    dup3(c)
+}
+
+/// dup3(2).
+pub(super) fn dup3(c: &mut Context<'_>) -> Served {
+    let (from, to, flags) = (c.int(0), c.int(1), c.int(2));
+    if flags & !libc::O_CLOEXEC != 0 || from == to {
+        return Err(Errno::EINVAL.into());
+    }
+    if !(0..DESCRIPTORS).contains(&to) {
+        return Err(Errno::EBADF.into());
+    }
+    let open: Arc<Open> = c.process.files.get(from)?;
+    c.process.files.replace(to, open, close_on_exec(flags))?;
+    Ok(descriptor(to))
+}
+
+/// A new descriptor's own flags, of `O_CLOEXEC`.
+fn close_on_exec(flags: i32) -> i32 {
+    if flags & libc::O_CLOEXEC == 0 { 0 } else { libc::FD_CLOEXEC }
+}
+
+/// What a regular file is ready for (`DEFAULT_POLLMASK`).
+const ALWAYS: PollFlags = PollFlags::POLLIN
+    .union(PollFlags::POLLOUT)
+    .union(PollFlags::POLLRDNORM)
+    .union(PollFlags::POLLWRNORM);
+
+/// poll(2).
+pub(super) fn poll(c: &mut Context<'_>) -> Served {
+    let count = c.args[1];
+    if count > u64::from(DESCRIPTORS.unsigned_abs()) {
+        return Err(Errno::EINVAL.into());
+    }
+    let bytes = c.read_bytes(c.address(0), usize::try_from(count * 8).unwrap_or(0))?;
+    let asked: Vec<(i32, i16)> = bytes
+        .chunks_exact(8)
+        .map(|b| (i32::from_le_bytes([b[0], b[1], b[2], b[3]]), i16::from_le_bytes([b[4], b[5]])))
+        .collect();
+    let mut results: Vec<i16> = vec![0; asked.len()];
+    let mut polled: Vec<(usize, Stream, PollFlags)> = Vec::new();
+    for (index, &(fd, events)) in asked.iter().enumerate() {
+        let events = PollFlags::from_bits_truncate(events);
+        match c.process.files.get(fd) {
+            Ok(open) => match open.object() {
+                Object::Stream(stream) => polled.push((index, *stream, events)),
+                Object::Memfd(_) | Object::File(_) => results[index] = (events & ALWAYS).bits(),
+                // Nothing is told to one yet.
+                Object::Userfault(_) => {}
+            },
+            Err(_) if fd < 0 => {}
+            Err(_) => results[index] = PollFlags::POLLNVAL.bits(),
+        }
+    }
+    let mut fds: Vec<PollFd<'_>> =
+        polled.iter().map(|(_, stream, events)| PollFd::new(stream.host(), *events)).collect();
+    let known = results.iter().any(|&result| result != 0);
+    let wait = match u64::try_from(c.int(2)) {
+        _ if known => Some(Duration::ZERO),
+        Ok(millis) => Some(Duration::from_millis(millis)),
+        Err(_) => None,
+    };
+    rest(c.process, &mut fds, wait).map_err(Stop::Signal)??;
+    for ((index, ..), fd) in polled.iter().zip(&fds) {
+        results[*index] = fd.revents().map_or(0, |flags| flags.bits());
+    }
+    for (index, result) in (0u64..).zip(&results) {
+        let at = c.address(0).checked_add(index * 8 + 6).ok_or(Errno::EFAULT)?;
+        c.write_bytes(at, &result.to_le_bytes())?;
+    }
+    Ok(results.iter().filter(|&&result| result != 0).count() as u64)
+}

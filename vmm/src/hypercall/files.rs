@@ -1,0 +1,154 @@
+//! Calls on files: their length, position and status, and memory as one.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use mm::addr::VirtAddr;
+use mm::backing::{FileMode, LONGEST, Length};
+use mm::error::Errno;
+use nix::libc;
+use rustix::fs::FileType;
+
+use super::descriptors::descriptor;
+use super::{Context, Served, Stop};
+use crate::files::{Content, LONGEST_NAME, Memfd, Object, Open, Stream, stat_of};
+
+/// memfd_create(2).
+pub(super) fn memfd_create(c: &mut Context<'_>) -> Served {
+    let flags = c.int(1).cast_unsigned();
+    Memfd::check(flags)?;
+    let name = c.read_text(c.address(0), LONGEST_NAME + 1)?.ok_or(Errno::EINVAL)?;
+    let system = Arc::clone(c.process.space.look().system());
+    let memfd = Memfd::new(&system, &String::from_utf8_lossy(&name), flags);
+    let close_on_exec = if flags & libc::MFD_CLOEXEC == 0 { 0 } else { libc::FD_CLOEXEC };
+    let open = Open::new(Object::Memfd(Arc::new(memfd)));
+    Ok(descriptor(c.process.files.insert(Arc::new(open), 0, close_on_exec)?))
+}
+
+/// ftruncate(2). In this order: `EINVAL` negative; `EBADF`; `EINVAL` not a file that has a length, or not open
+/// for writing; `EPERM` a seal. Source: Linux's `do_sys_ftruncate`.
+pub(super) fn ftruncate(c: &mut Context<'_>) -> Served {
+    let len = u64::try_from(c.args[1].cast_signed()).map_err(|_| Errno::EINVAL)?;
+    let open = c.process.files.get(c.int(0))?;
+    let content = open.content().filter(|_| open.mode().contains(FileMode::WRITE));
+    let system = Arc::clone(c.process.space.look().system());
+    content.ok_or(Errno::EINVAL)?.truncate(len, &system)?;
+    Ok(0)
+}
+
+/// fallocate(2). In this order: `EBADF`; `EINVAL` a negative offset, no length; `EOPNOTSUPP` an unknown mode, a
+/// hole that would change the length; `EBADF` not open for writing; `ESPIPE` a pipe, `ENODEV` no file; `EFBIG`
+/// past the longest file; `EOPNOTSUPP` what shared memory cannot do; what
+/// [`allocate`](mm::backing::SharedMemory::allocate) answers. Source: Linux's `vfs_fallocate`.
+pub(super) fn fallocate(c: &mut Context<'_>) -> Served {
+    let open = c.process.files.get(c.int(0))?;
+    let mode = c.int(1);
+    let offset = u64::try_from(c.args[2].cast_signed()).map_err(|_| Errno::EINVAL)?;
+    let len = u64::try_from(c.args[3].cast_signed()).ok().filter(|&len| len > 0);
+    let len = len.ok_or(Errno::EINVAL)?;
+    check_mode(mode)?;
+    if !open.mode().contains(FileMode::WRITE) {
+        return Err(Errno::EBADF.into());
+    }
+    let content = match (open.content(), open.object()) {
+        (Some(content), _) => content,
+        (None, Object::Stream(stream)) => return Err(no_room(*stream)),
+        (None, _) => return Err(Errno::ENODEV.into()),
+    };
+    let end = offset.checked_add(len).filter(|&end| end <= LONGEST).ok_or(Errno::EFBIG)?;
+    allocate(c, content, mode, offset..end)
+}
+
+/// Whether fallocate(2) knows a mode: at most one kind of change, and some of them only as they say.
+fn check_mode(mode: i32) -> Result<(), Errno> {
+    let stays = mode & libc::FALLOC_FL_KEEP_SIZE != 0;
+    match mode & !libc::FALLOC_FL_KEEP_SIZE {
+        0 | libc::FALLOC_FL_UNSHARE_RANGE | libc::FALLOC_FL_ZERO_RANGE => Ok(()),
+        libc::FALLOC_FL_PUNCH_HOLE if stays => Ok(()),
+        libc::FALLOC_FL_COLLAPSE_RANGE | libc::FALLOC_FL_INSERT_RANGE if !stays => Ok(()),
+        _ => Err(Errno::EOPNOTSUPP),
+    }
+}
+
+/// What a stream answers that is to have room.
+fn no_room(stream: Stream) -> Stop {
+    let kind = rustix::fs::fstat(stream.host()).map(|stat| FileType::from_raw_mode(stat.st_mode));
+    let errno = if kind == Ok(FileType::Fifo) { Errno::ESPIPE } else { Errno::ENODEV };
+    errno.into()
+}
+
+fn allocate(c: &Context<'_>, content: &dyn Content, mode: i32, bytes: Range<u64>) -> Served {
+    let length = match mode {
+        0 => Length::Grows,
+        libc::FALLOC_FL_KEEP_SIZE => Length::Stays,
+        mode if mode & libc::FALLOC_FL_PUNCH_HOLE != 0 => {
+            let system = Arc::clone(c.process.space.look().system());
+            content.punch(bytes, &system)?;
+            return Ok(0);
+        }
+        _ => return Err(Errno::EOPNOTSUPP.into()),
+    };
+    content.allocate(bytes, length, &*c.process.space.look())?;
+    Ok(0)
+}
+
+/// fsync(2), fdatasync(2).
+pub(super) fn fsync(c: &mut Context<'_>) -> Served {
+    let open = c.process.files.get(c.int(0))?;
+    match (open.content(), open.object()) {
+        (Some(content), _) => content.sync()?,
+        (None, Object::Stream(stream)) => rustix::fs::fsync(stream.host())?,
+        (None, _) => return Err(Errno::EINVAL.into()),
+    }
+    Ok(0)
+}
+
+/// lseek(2).
+pub(super) fn lseek(c: &mut Context<'_>) -> Served {
+    let (offset, whence) = (c.args[1].cast_signed(), c.int(2));
+    let open = c.process.files.get(c.int(0))?;
+    match (open.content(), open.object()) {
+        (Some(content), _) => Ok(open.seek(content, offset, whence)?),
+        (None, Object::Stream(stream)) => seek_stream(*stream, offset, whence),
+        (None, _) => Err(Errno::ESPIPE.into()),
+    }
+}
+
+fn seek_stream(stream: Stream, offset: i64, whence: i32) -> Served {
+    use rustix::fs::SeekFrom;
+    let from = match whence {
+        libc::SEEK_SET => SeekFrom::Start(u64::try_from(offset).map_err(|_| Errno::EINVAL)?),
+        libc::SEEK_CUR => SeekFrom::Current(offset),
+        libc::SEEK_END => SeekFrom::End(offset),
+        _ => return Err(Errno::EINVAL.into()),
+    };
+    Ok(rustix::fs::seek(stream.host(), from)?)
+}
+
+/// fstat(2).
+pub(super) fn fstat(c: &mut Context<'_>) -> Served {
+    let open = c.process.files.get(c.int(0))?;
+    stat_into(c, &open, c.address(1))
+}
+
+/// newfstatat(2): of a descriptor, by an empty path.
+pub(super) fn newfstatat(c: &mut Context<'_>) -> Served {
+    let empty_allowed = c.int(3) & libc::AT_EMPTY_PATH != 0;
+    let path = c.read_path(c.address(1))?;
+    if !path.is_empty() || !empty_allowed {
+        return Err(Errno::ENOENT.into());
+    }
+    let open = c.process.files.get(c.int(0))?;
+    stat_into(c, &open, c.address(2))
+}
+
+/// Writes a `struct stat`.
+fn stat_into(c: &Context<'_>, open: &Open, to: VirtAddr) -> Served {
+    let words = match (open.content(), open.object()) {
+        (Some(content), _) => content.stat()?,
+        (None, Object::Stream(stream)) => stat_of(*stream)?,
+        (None, _) => return Err(Errno::EINVAL.into()),
+    };
+    c.write_words(to, &words)?;
+    Ok(0)
+}
