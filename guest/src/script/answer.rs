@@ -261,7 +261,8 @@ impl Iterator for Vmas<'_> {
 }
 
 /// The sizes that go with the flags, by the names of their lines in /proc/PID/smaps.
-pub const SIZES: [&str; 11] = [
+pub const SIZES: [&str; 12] = [
+    "KernelPageSize",
     "Rss",
     "Pss",
     "Pss_Dirty",

@@ -74,7 +74,7 @@ impl<S: FileSource> Backing for FileBacking<S> {
         MapFlags::SYNC
     }
 
-    fn map(&self, flags: VmFlags) -> Result<VmFlags, Errno> {
+    fn map(&self, flags: VmFlags, _: u64) -> Result<VmFlags, Errno> {
         no_sync(flags)
     }
 

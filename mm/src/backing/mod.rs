@@ -11,7 +11,7 @@ mod shared;
 pub(crate) use file::no_sync;
 pub use file::{FileBacking, FileSource};
 pub use host_file::HostFile;
-pub(crate) use huge::HugePool;
+pub(crate) use huge::{HugePool, huge_page_size};
 pub use open::OpenFile;
 pub use shared::{LONGEST, Length, Seals, SharedMemory, Sought};
 
@@ -20,7 +20,7 @@ use std::ops::Range;
 
 use bitflags::bitflags;
 
-use crate::addr::{Frame, VirtAddr};
+use crate::addr::{Frame, PAGE_SIZE, VirtAddr};
 use crate::error::{Broken, CallResult, Errno};
 use crate::paging::FlushBatch;
 use crate::phys::AllocError;
@@ -120,6 +120,14 @@ pub trait Backing: Debug + Send + Sync {
         Placement::Anywhere
     }
 
+    /// Bytes of a page of it, a power of two (Linux's `vm_ops->pagesize`): its maps consist of whole ones.
+    fn page_size(&self) -> u64 {
+        match self.placement() {
+            Placement::HugePages(size) => size,
+            Placement::Anywhere | Placement::HugeAligned | Placement::SharedMemory => PAGE_SIZE,
+        }
+    }
+
     /// Is asked before anything happens whether it may be mapped so, and may change what the map can do
     /// (the seals of memfd_create(2)).
     ///
@@ -135,12 +143,12 @@ pub trait Backing: Debug + Send + Sync {
         MapFlags::empty()
     }
 
-    /// Is asked when it is mapped, after what was there has been unmapped, and may change what the map
-    /// can do (Linux's `f_op->mmap_prepare`).
+    /// Is asked when it is mapped from page `first` on, after what was there has been unmapped, and may
+    /// change what the map can do (Linux's `f_op->mmap_prepare`).
     ///
     /// # Errors
     /// The errno that mmap(2) shall return; what was there is gone then, as in Linux.
-    fn map(&self, flags: VmFlags) -> Result<VmFlags, Errno> {
+    fn map(&self, flags: VmFlags, _first: u64) -> Result<VmFlags, Errno> {
         Ok(flags)
     }
 

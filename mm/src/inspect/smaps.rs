@@ -5,7 +5,7 @@ use std::fmt;
 
 use super::maps::{MapsLine, line};
 use super::usage::{Usage, write_line};
-use crate::addr::{PAGE_SIZE, VirtAddr};
+use crate::addr::VirtAddr;
 use crate::backing::BackingName;
 use crate::space::AddressSpace;
 use crate::vma::VmFlags;
@@ -15,6 +15,8 @@ use crate::vma::VmFlags;
 pub struct SmapsEntry {
     /// Its line in maps, which comes first.
     pub line: MapsLine,
+    /// Bytes of its pages.
+    pub page_size: u64,
     /// The memory behind it.
     pub usage: Usage,
 }
@@ -23,8 +25,8 @@ impl fmt::Display for SmapsEntry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}", self.line)?;
         write_line(f, "Size", self.line.range.len())?;
-        write_line(f, "KernelPageSize", PAGE_SIZE)?;
-        write_line(f, "MMUPageSize", PAGE_SIZE)?;
+        write_line(f, "KernelPageSize", self.page_size)?;
+        write_line(f, "MMUPageSize", self.page_size)?;
         self.usage.write(f, &[])?;
         // There are no huge pages yet.
         writeln!(f, "THPeligible:    {:8}", 0)?;
@@ -34,10 +36,11 @@ impl fmt::Display for SmapsEntry {
 
 /// What smaps says, VMA by VMA: each is looked at when it is asked for.
 pub fn smaps(space: &AddressSpace) -> impl Iterator<Item = SmapsEntry> + '_ {
-    space
-        .vmas()
-        .iter()
-        .map(|vma| SmapsEntry { line: line(space, vma), usage: Usage::of(space, vma) })
+    space.vmas().iter().map(|vma| SmapsEntry {
+        line: line(space, vma),
+        page_size: vma.page_size(),
+        usage: Usage::of(space, vma),
+    })
 }
 
 /// What smaps_rollup says: all VMAs together.

@@ -27,11 +27,11 @@ impl AddressSpace {
         match advice {
             Advice::DontNeed => {
                 unfit(VmFlags::LOCKED | VmFlags::PFNMAP)?;
-                self.discard(part, batch);
+                self.discard_whole(vma, part, batch)?;
             }
             Advice::DontNeedLocked => {
                 unfit(VmFlags::PFNMAP)?;
-                self.discard(part, batch);
+                self.discard_whole(vma, part, batch)?;
             }
             Advice::Free => {
                 unfit(VmFlags::LOCKED | VmFlags::PFNMAP)?;
@@ -66,6 +66,25 @@ impl AddressSpace {
             _ => return Ok(Kind::Flags),
         }
         Ok(Kind::Pages)
+    }
+
+    /// Drops whole pages of a part of a VMA. Who counts in ordinary pages may have asked for a part of a
+    /// huge one at the end: that one stays.
+    fn discard_whole(
+        &self,
+        vma: &Vma,
+        part: PageRange,
+        batch: &mut FlushBatch,
+    ) -> Result<(), Errno> {
+        let size = vma.page_size();
+        if !part.start().get().is_multiple_of(size) {
+            return Err(Errno::EINVAL);
+        }
+        let end = VirtAddr::new(part.end().get() & !(size - 1));
+        if let Some(whole) = PageRange::new(part.start(), end) {
+            self.discard(whole, batch);
+        }
+        Ok(())
     }
 
     /// Drops the pages of a range but not its guards: anonymous memory reads as zeros afterwards.

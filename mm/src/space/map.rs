@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::AddressSpace;
-use crate::addr::{PAGE_SHIFT, PageRange, VirtAddr, page_align};
-use crate::backing::{Backing, FileMode, HugePool, Placement, SharedMemory};
+use crate::addr::{PAGE_SHIFT, PAGE_SIZE, PageRange, VirtAddr, page_align};
+use crate::backing::{Backing, FileMode, HugePool, Placement, SharedMemory, huge_page_size};
 use crate::error::{CallResult, Errno};
 use crate::paging::FlushBatch;
 use crate::promise::Payer;
@@ -50,7 +50,7 @@ impl AddressSpace {
     ///
     /// # Errors
     /// In this order: `EINVAL` offset unaligned; the guardian's veto; `EINVAL` length 0; `ENOMEM` length overflows; `EOVERFLOW`
-    /// offset; `ENOMEM` too many VMAs, no room; `EINVAL` fixed address unaligned; `EPERM` below
+    /// offset; `ENOMEM` too many VMAs, no room; `EINVAL` fixed address unaligned, for huge pages to theirs; `EPERM` below
     /// `mmap_min_addr`; `EEXIST` with `MAP_FIXED_NOREPLACE`; `EPERM`, `EAGAIN` locking; what the file
     /// forbids (`EOVERFLOW`, `EOPNOTSUPP`, `EACCES`, `EPERM`, `ENODEV`); `EINVAL` the type, or growing
     /// where that cannot be; `EACCES` writable and executable under MDWE; `EPERM` over a sealed VMA;
@@ -62,15 +62,23 @@ impl AddressSpace {
             return Err(Errno::EINVAL.into());
         }
         let mut request = request.clone();
-        if request.flags.contains(MapFlags::HUGETLB) {
-            let size = match (&request.file, (request.flags & MapFlags::HUGE_SIZE).bits() >> 26) {
-                (None, 0 | 21) => 1 << 21,
-                (None, 30) => 1 << 30,
-                _ => return Err(Errno::EINVAL.into()),
-            };
-            request.len = request.len.checked_next_multiple_of(size).ok_or(Errno::EINVAL)?;
-            request.file = Some(Arc::new(HugePool::new(size)));
-        }
+        let page_size = match &request.file {
+            Some(file) if is_huge(&**file) => file.page_size(),
+            file if request.flags.contains(MapFlags::HUGETLB) => {
+                let log2 = (request.flags & MapFlags::HUGE_SIZE).bits() >> 26;
+                let size = huge_page_size(log2).filter(|_| file.is_none()).ok_or(Errno::EINVAL)?;
+                request.file = Some(Arc::new(HugePool::new(size, self.system.new_inode())));
+                size
+            }
+            _ => 1,
+        };
+        // What overflows is no length.
+        request.len = request.len.checked_next_multiple_of(page_size).unwrap_or(0);
+        self.do_mmap(request)
+    }
+
+    /// mmap(2) when the file is known. A length that is not whole huge pages is refused here.
+    pub(super) fn do_mmap(&mut self, mut request: MapRequest) -> CallResult<VirtAddr> {
         self.system.ask(|guardian| guardian.may_map(&request))?;
         if request.len == 0 {
             return Err(Errno::EINVAL.into());
@@ -138,7 +146,11 @@ impl AddressSpace {
                 pgoff = addr.get() >> PAGE_SHIFT;
             }
         }
-        if flags.contains(MapFlags::NORESERVE) && self.system.sysctl.honours_noreserve() {
+        // What huge pages there are is counted apart: mode 2 of the commit limit does not matter to them.
+        let is_huge = request.file.as_deref().is_some_and(is_huge);
+        if flags.contains(MapFlags::NORESERVE)
+            && (is_huge || self.system.sysctl.honours_noreserve())
+        {
             vm |= VmFlags::NORESERVE;
         }
         if self.modes.denies_write_exec(vm, vm) {
@@ -201,7 +213,7 @@ impl AddressSpace {
             return Err(Errno::ENOMEM.into());
         }
         let mut freed = old.committed;
-        if is_accountable(vma.flags) {
+        if is_accountable(&vma) {
             // What the old mappings had promised pays for the new one.
             let charged = range.pages() - old.committed;
             if charged > 0 {
@@ -223,7 +235,7 @@ impl AddressSpace {
             vma.backing = Some(Arc::new(object?));
         } else if let Some(backing) = &vma.backing {
             // What was there stays gone if this fails: Linux leaves a hole likewise.
-            vma.flags = match backing.map(vma.flags) {
+            vma.flags = match backing.map(vma.flags, vma.pgoff) {
                 Ok(flags) => flags,
                 Err(errno) => {
                     if vma.flags.contains(VmFlags::ACCOUNT) {
@@ -371,6 +383,12 @@ fn check_file(
 }
 
 /// Whether a mapping counts against the commit limit (Linux's `accountable_mapping`).
-fn is_accountable(flags: VmFlags) -> bool {
-    flags & (VmFlags::NORESERVE | VmFlags::SHARED | VmFlags::WRITE) == VmFlags::WRITE
+fn is_accountable(vma: &Vma) -> bool {
+    let counted = VmFlags::NORESERVE | VmFlags::SHARED | VmFlags::WRITE;
+    vma.flags & counted == VmFlags::WRITE && !vma.backing.as_deref().is_some_and(is_huge)
+}
+
+/// Linux's `is_file_hugepages`.
+fn is_huge(file: &dyn Backing) -> bool {
+    file.page_size() > PAGE_SIZE
 }

@@ -12,7 +12,7 @@
 use bitflags::bitflags;
 
 use super::AddressSpace;
-use crate::addr::{PAGE_SHIFT, PageRange, TASK_SIZE, VirtAddr, page_align};
+use crate::addr::{PAGE_SHIFT, PAGE_SIZE, PageRange, TASK_SIZE, VirtAddr, page_align};
 use crate::error::{CallResult, Errno};
 use crate::rules::Rule;
 use crate::vma::merge::Origin;
@@ -76,6 +76,24 @@ impl Remap {
         self.old_len > self.new_len
     }
 
+    /// The same of pages of this size (Linux's `align_hugetlb`): huge ones are moved and cut off whole.
+    ///
+    /// # Errors
+    /// `EINVAL` where huge pages do not begin at the addresses, also at a target without a flag that asks for
+    /// it, or would become more.
+    fn of_pages(self, size: u64) -> Result<Self, Errno> {
+        if size == PAGE_SIZE {
+            return Ok(self);
+        }
+        let round = |len: u64| len.checked_next_multiple_of(size).unwrap_or(0);
+        let aligned = |addr: VirtAddr| addr.get().is_multiple_of(size);
+        let (old_len, new_len) = (round(self.old_len), round(self.new_len));
+        if !aligned(self.addr) || !aligned(self.new_addr) || new_len > old_len {
+            return Err(Errno::EINVAL);
+        }
+        Ok(Remap { old_len, new_len, ..self })
+    }
+
     /// By how many bytes it grows.
     pub(super) fn growth(&self) -> u64 {
         self.new_len.saturating_sub(self.old_len)
@@ -88,7 +106,7 @@ impl AddressSpace {
     /// # Errors
     /// In this order: `EINVAL` arguments (unknown flags, unaligned, new length 0, target past the end,
     /// `FIXED` or `DONTUNMAP` without `MAYMOVE`, overlap); `ENOMEM` too many VMAs; `EFAULT` nothing
-    /// mapped there; `EPERM` sealed; `EINVAL` old length 0 of a private mapping, `DONTUNMAP` of a
+    /// mapped there; `EPERM` sealed; `EINVAL` huge pages that would be cut or become more; `EINVAL` old length 0 of a private mapping, `DONTUNMAP` of a
     /// mapping that cannot; `EFAULT` the range passes the end of its VMA; `EINVAL` its offset wraps;
     /// `EFAULT` a VMA that cannot grow; `EAGAIN` locking; `ENOMEM` limits, no room, or it could not grow
     /// in place and must not move. Source: mremap(2), Linux's `mm/mremap.c`.
@@ -98,7 +116,7 @@ impl AddressSpace {
             return self.move_several(&remap);
         }
         let vma = self.vmas.find_exact(remap.addr).ok_or(Errno::EFAULT)?;
-        self.check_vma(vma, &remap)?;
+        let remap = self.check_vma(vma, remap)?;
         let locked = vma.flags.contains(VmFlags::LOCKED);
         let addr = if remap.has_target() { self.remap_to(remap)? } else { self.remap_at(remap)? };
         if locked
@@ -145,11 +163,18 @@ impl AddressSpace {
         Ok(remap)
     }
 
-    /// Linux's `check_prep_vma`.
-    fn check_vma(&self, vma: &Vma, remap: &Remap) -> Result<(), Errno> {
+    /// Linux's `check_prep_vma`. Returns the move or resize of whole pages of the VMA.
+    fn check_vma(&self, vma: &Vma, remap: Remap) -> Result<Remap, Errno> {
         if vma.flags.contains(VmFlags::SEALED) {
             return Err(Errno::EPERM);
         }
+        let remap = remap.of_pages(vma.page_size())?;
+        self.check_change(vma, &remap)?;
+        Ok(remap)
+    }
+
+    /// Whether the VMA may be moved or resized so.
+    fn check_change(&self, vma: &Vma, remap: &Remap) -> Result<(), Errno> {
         if !remap.has_target() && remap.growth() == 0 {
             return Ok(());
         }
@@ -203,7 +228,7 @@ impl AddressSpace {
                 new_addr: remap.new_addr.offset(part.start().bytes_from(old.start())),
                 ..*remap
             };
-            self.check_vma(vma, &one)?;
+            let one = self.check_vma(vma, one)?;
             let addr = self.remap_to(one)?;
             result.get_or_insert(addr);
             from = part.end();

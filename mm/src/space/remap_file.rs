@@ -53,7 +53,7 @@ impl AddressSpace {
             file: vma.backing.clone(),
             offset: pgoff.checked_mul(PAGE_SIZE).ok_or(Errno::EOVERFLOW)?,
         };
-        self.mmap(&request)?;
+        self.do_mmap(request)?;
         Ok(())
     }
 }

@@ -17,7 +17,8 @@ impl AddressSpace {
     ///
     /// # Errors
     /// In this order: `EINVAL` no mode or an unknown one, range unaligned, empty or outside the user
-    /// half; `ENOMEM` nothing mapped from there on; `EINVAL` nothing in the range, or a VMA that cannot;
+    /// half; `ENOMEM` nothing mapped from there on; `EINVAL` nothing in the range, a start within a huge
+    /// page of the first VMA, or a VMA that cannot; `EINVAL` an end within one of its huge pages;
     /// `EPERM` one that may never be written; `EBUSY` one that another userfaultfd is told of; `ENOMEM`
     /// too many VMAs. Source: UFFDIO_REGISTER(2const), `userfaultfd_register`.
     pub fn userfault_register(
@@ -41,6 +42,9 @@ impl AddressSpace {
             }
             if !vma.flags.contains(VmFlags::MAYWRITE) {
                 return Err(Errno::EPERM.into());
+            }
+            if range.end() <= vma.range().end() && !is_page_of(vma, range.end()) {
+                return Err(Errno::EINVAL.into());
             }
             if vma.userfault().is_some_and(|other| !Arc::ptr_eq(other, uffd)) {
                 return Err(Errno::EBUSY.into());
@@ -97,18 +101,24 @@ impl AddressSpace {
         let aligned = start.is_page_aligned() && VirtAddr::new(len).is_page_aligned();
         let range = PageRange::from_len(start, len).filter(|_| aligned).ok_or(Errno::EINVAL)?;
         self.vmas.find(start).ok_or(Errno::ENOMEM)?;
-        self.vmas.find_intersection(range).map(|_| range).ok_or(Errno::EINVAL)
+        let first = self.vmas.find_intersection(range);
+        first.filter(|vma| is_page_of(vma, start)).map(|_| range).ok_or(Errno::EINVAL)
     }
 }
 
+/// Whether an address, which may lie outside, is a multiple of the VMA's pages.
+fn is_page_of(vma: &Vma, addr: VirtAddr) -> bool {
+    addr.get().is_multiple_of(vma.page_size())
+}
+
 /// Linux's `vma_can_userfault`: anonymous memory for missing and write-protected pages; shared memory
-/// for all three.
+/// and huge pages for all three.
 fn can_userfault(vma: &Vma, flags: VmFlags) -> bool {
     if vma.flags.contains(VmFlags::DROPPABLE) {
         return false;
     }
     match &vma.backing {
         None => !flags.contains(VmFlags::UFFD_MINOR),
-        Some(backing) => backing.is_shared_memory(),
+        Some(backing) => backing.is_shared_memory() || vma.flags.contains(VmFlags::HUGETLB),
     }
 }

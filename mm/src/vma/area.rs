@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::flags::VmFlags;
 use super::rare::Rare;
 use super::tree::Span;
-use crate::addr::{PAGE_SHIFT, PageRange, VirtAddr, low_half};
+use crate::addr::{PAGE_SHIFT, PAGE_SIZE, PageRange, VirtAddr, low_half};
 use crate::backing::Backing;
 use crate::error::Errno;
 
@@ -167,6 +167,13 @@ impl Vma {
     #[must_use]
     pub fn is_anonymous(&self) -> bool {
         self.backing.is_none()
+    }
+
+    /// Bytes of a page of it (Linux's `vma_kernel_pagesize`): more than one of the machine's where it is of
+    /// huge pages of the pool.
+    #[must_use]
+    pub fn page_size(&self) -> u64 {
+        self.backing.as_ref().map_or(PAGE_SIZE, |backing| backing.page_size())
     }
 
     /// The backing's page that `addr`, inside the VMA, shows.

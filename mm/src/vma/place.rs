@@ -86,6 +86,16 @@ pub enum PlaceSource {
     File(Placement, u64),
 }
 
+impl PlaceSource {
+    /// Bytes of which its place and its length are multiples.
+    fn alignment(self) -> u64 {
+        match self {
+            PlaceSource::File(Placement::HugePages(size), _) => size,
+            _ => PAGE_SIZE,
+        }
+    }
+}
+
 /// The first byte that must stay free below the VMA: its start less its guard gap
 /// (`vm_start_gap`).
 #[must_use]
@@ -111,10 +121,12 @@ pub fn get_unmapped_area(
     if request.len > TASK_SIZE {
         return Err(Errno::ENOMEM);
     }
+    let align = request.source.alignment();
+    if !request.len.is_multiple_of(align) {
+        return Err(Errno::EINVAL);
+    }
     let addr = if request.flags.contains(MapFlags::FIXED) {
-        if let PlaceSource::File(Placement::HugePages(size), _) = request.source
-            && !request.hint.get().is_multiple_of(size)
-        {
+        if align > PAGE_SIZE && !request.hint.get().is_multiple_of(align) {
             return Err(Errno::EINVAL);
         }
         // The last page of all addresses is where Linux's functions return errors.
@@ -135,10 +147,12 @@ pub fn get_unmapped_area(
             }
             _ => None,
         };
-        match huge {
-            Some(addr) => addr,
-            None => search(tree, layout, request).ok_or(Errno::ENOMEM)?,
-        }
+        let search = || {
+            let hint = request.hint.get().checked_next_multiple_of(align).unwrap_or(0);
+            let hint = if align > PAGE_SIZE { VirtAddr::new(hint) } else { request.hint };
+            search(tree, layout, &PlaceRequest { hint, ..*request })
+        };
+        huge.or_else(search).ok_or(Errno::ENOMEM)?
     };
     if addr.get() > TASK_SIZE - request.len {
         return Err(Errno::ENOMEM);
@@ -181,6 +195,7 @@ fn huge_aligned(
 /// Linux's `arch_get_unmapped_area` and its sibling from the top down.
 fn search(tree: &Tree<Vma>, layout: &PlaceLayout, request: &PlaceRequest) -> Option<VirtAddr> {
     let (len, hint) = (request.len, request.hint);
+    let space = Space { len, align: request.source.alignment() };
     let below_2g = request.flags.contains(MapFlags::BIT32);
     let above_4g = request.flags.contains(MapFlags::ABOVE4G);
     let min = request.min_addr;
@@ -201,7 +216,7 @@ fn search(tree: &Tree<Vma>, layout: &PlaceLayout, request: &PlaceRequest) -> Opt
             return Some(hint);
         }
         let low = if above_4g && !below_2g { begin.max(VirtAddr::new(4 << 30)) } else { begin };
-        lowest(tree, len, low.max(min), end)
+        lowest(tree, space, low.max(min), end)
     };
     if layout.direction == Direction::BottomUp || below_2g {
         return upwards();
@@ -214,7 +229,7 @@ fn search(tree: &Tree<Vma>, layout: &PlaceLayout, request: &PlaceRequest) -> Opt
         return Some(wanted);
     }
     let low = VirtAddr::new(if above_4g { 4 << 30 } else { PAGE_SIZE });
-    highest(tree, len, low.max(min), layout.mmap_base).or_else(upwards)
+    highest(tree, space, low.max(min), layout.mmap_base).or_else(upwards)
 }
 
 /// Whether nothing lies in the range, nor grows down into it.
@@ -222,25 +237,44 @@ fn is_free(tree: &Tree<Vma>, addr: VirtAddr, len: u64) -> bool {
     tree.find(addr).is_none_or(|next| addr.offset(len) <= start_gap(next))
 }
 
+/// Free space that is looked for: so many bytes, at a multiple of the alignment (Linux's
+/// `vm_unmapped_area_info`).
+#[derive(Clone, Copy)]
+struct Space {
+    len: u64,
+    align: u64,
+}
+
+impl Space {
+    /// Bytes among which it lies wherever they are: what is looked for first. `None` if too many.
+    fn padded(self) -> Option<u64> {
+        self.len.checked_add(self.align - PAGE_SIZE)
+    }
+}
+
 /// The highest free place, guard gaps kept (`unmapped_area_topdown`).
-fn highest(tree: &Tree<Vma>, len: u64, low: VirtAddr, high: VirtAddr) -> Option<VirtAddr> {
-    let mut high = high;
+fn highest(tree: &Tree<Vma>, space: Space, low: VirtAddr, high: VirtAddr) -> Option<VirtAddr> {
+    let (padded, mut high) = (space.padded()?, high);
     loop {
-        let at = tree.highest_gap(len, low, high)?;
+        let at = tree.highest_gap(padded, low, high)?;
+        let end = at.offset(padded);
         match tree.find(at).map(start_gap) {
-            Some(limit) if limit < at.offset(len) => high = limit,
-            _ => return Some(at),
+            Some(limit) if limit < end => high = limit,
+            _ => return Some(VirtAddr::new((end.get() - space.len) & !(space.align - 1))),
         }
     }
 }
 
-/// The lowest free place, guard gaps kept (`unmapped_area`).
-fn lowest(tree: &Tree<Vma>, len: u64, low: VirtAddr, high: VirtAddr) -> Option<VirtAddr> {
-    let mut low = low;
+/// The lowest free place, guard gaps kept (`unmapped_area`). As in Linux the gap of what follows is kept
+/// from more than is needed where the place is aligned.
+fn lowest(tree: &Tree<Vma>, space: Space, low: VirtAddr, high: VirtAddr) -> Option<VirtAddr> {
+    let (padded, mut low) = (space.padded()?, low);
     loop {
-        let at = tree.lowest_gap(len, low, high)?;
-        match tree.find(at) {
-            Some(next) if start_gap(next) < at.offset(len) => low = next.range().end(),
+        let gap = tree.lowest_gap(padded, low, high)?;
+        let at = VirtAddr::new(gap.get().checked_next_multiple_of(space.align)?);
+        let grows = |next: &&Vma| next.flags.contains(VmFlags::GROWSDOWN);
+        match tree.find(gap).filter(grows) {
+            Some(next) if start_gap(next) < at.offset(padded) => low = next.range().end(),
             _ => return Some(at),
         }
     }
@@ -328,6 +362,46 @@ mod tests {
         assert_eq!(at % (2 << 20), 0);
         let at = place(&tree(&[]), 0, (2 << 20) + 4096, NONE).unwrap();
         assert_ne!(at % (2 << 20), 0);
+    }
+
+    fn place_huge(tree: &Tree<Vma>, hint: u64, len: u64, flags: MapFlags) -> Result<u64, Errno> {
+        let source = PlaceSource::File(Placement::HugePages(TABLE_SPAN), 0);
+        let (hint, min_addr) = (VirtAddr::new(hint), VirtAddr::new(PAGE_SIZE));
+        let request = PlaceRequest { hint, len, flags, source, min_addr };
+        get_unmapped_area(tree, &layout(), &request).map(VirtAddr::get)
+    }
+
+    #[test]
+    fn huge_pages_lie_on_their_multiples_where_a_whole_one_more_would_fit() {
+        let base = layout().mmap_base.get();
+        let first = place_huge(&tree(&[]), 0, TABLE_SPAN, NONE).unwrap();
+        assert_eq!(first, (base - TABLE_SPAN) & !(TABLE_SPAN - 1));
+        // One fits where a page too few for any place of it is free: it is not looked for there.
+        let (low, high) = (0x1_0000_0000, 0x1_0000_0000 + 2 * TABLE_SPAN - 2 * PAGE_SIZE);
+        let full = [(PAGE_SIZE, low, VmFlags::READ), (high, base, VmFlags::READ)];
+        let third = VirtAddr::new(TASK_SIZE / 3).page_ceil().unwrap().get();
+        assert!(third < base && high < third);
+        let at = place_huge(&tree(&full), 0, TABLE_SPAN, NONE).unwrap();
+        assert!(at > base, "{at:#x}");
+    }
+
+    #[test]
+    fn a_hint_for_huge_pages_is_rounded_up_and_a_fixed_address_is_refused() {
+        let hint = 0x1_0000_0000;
+        assert_eq!(place_huge(&tree(&[]), hint + 1, TABLE_SPAN, NONE), Ok(hint + TABLE_SPAN));
+        let fixed = |at, len| place_huge(&tree(&[]), at, len, MapFlags::FIXED);
+        assert_eq!(fixed(hint, TABLE_SPAN), Ok(hint));
+        assert_eq!(fixed(hint + PAGE_SIZE, TABLE_SPAN), Err(Errno::EINVAL));
+        assert_eq!(fixed(hint, PAGE_SIZE), Err(Errno::EINVAL));
+    }
+
+    #[test]
+    fn the_search_upwards_for_huge_pages_keeps_the_gap_of_a_stack_from_a_page_more_than_it_needs() {
+        let start = 0x4000_0000;
+        let stack = start + 2 * TABLE_SPAN;
+        let tree = tree(&[(stack, stack + PAGE_SIZE, VmFlags::GROWSDOWN)]);
+        let at = place_huge(&tree, 0, TABLE_SPAN, MapFlags::BIT32);
+        assert_eq!(at, Ok(start + 3 * TABLE_SPAN));
     }
 
     #[test]

@@ -44,6 +44,8 @@ pub enum Deed {
 pub enum Open {
     /// A memfd of so many pages.
     Memfd(u64),
+    /// An empty memfd of huge pages, which have the logarithm of so many bytes.
+    HugeMemfd(u64),
     /// A file without a name of so many pages.
     File(u64),
     /// A descriptor's file again: for reading, writing, or both (`O_RDONLY` and so on).
@@ -163,11 +165,24 @@ fn drop_capabilities(script: &mut Script, process: u8, dropped: u64) -> usize {
     script.call_of(process, CAPSET, &[Arg::In(&header), Arg::In(&sets)])
 }
 
+/// What memfd_create(2) is given for huge pages of a size.
+pub fn huge_memfd_flags(log2: u64) -> u64 {
+    u64::from(libc::MFD_HUGETLB) | log2 << libc::MAP_HUGE_SHIFT
+}
+
 fn add_open(script: &mut Script, process: u8, fd: i32, open: Open) -> usize {
     let (step, pages) = match open {
         Open::Memfd(pages) => {
             let args = [Arg::In(b"trace\0"), Arg::Value(2)];
             (script.call_of(process, MEMFD_CREATE, &args), pages)
+        }
+        Open::HugeMemfd(log2) => {
+            let flags = huge_memfd_flags(log2);
+            return script.call_of(
+                process,
+                MEMFD_CREATE,
+                &[Arg::In(b"trace\0"), Arg::Value(flags)],
+            );
         }
         Open::File(pages) => {
             // O_TMPFILE|O_RDWR

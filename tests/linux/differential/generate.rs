@@ -29,6 +29,12 @@ const IMAGE: Range<u64> = 0x40_0000..0x50_0000;
 
 /// The longest maps.
 const LARGE: u64 = 16 << 20;
+/// Bytes of a huge page.
+const HUGE: u64 = 2 << 20;
+/// Bytes of the largest pages.
+const LARGEST_PAGE: u64 = 1 << 30;
+const FIXED: u64 = libc::MAP_FIXED as u64;
+const MREMAP_FIXED: u64 = libc::MREMAP_FIXED as u64;
 const HUGETLB: u64 = libc::MAP_HUGETLB as u64;
 const NORESERVE: u64 = libc::MAP_NORESERVE as u64;
 
@@ -51,6 +57,7 @@ pub fn sequence(start: &Start, seed: u64, length: u64) -> std::result::Result<Se
         alive: vec![0],
         processes: 1,
         files: vec![Vec::new()],
+        huge_files: vec![Vec::new()],
         next_fd: vec![3],
         dropped: vec![0],
         uffd: None,
@@ -65,7 +72,7 @@ pub fn sequence(start: &Start, seed: u64, length: u64) -> std::result::Result<Se
         let at = index(generator.random.below(generator.alive.len() as u64));
         generator.process = generator.alive[at];
         generator.lines = generator.model.lines(generator.process);
-        let Some(deed) = generator.deed().filter(|deed| !endangers(deed, generator.top)) else {
+        let Some(deed) = generator.deed().filter(|deed| !generator.endangers(deed)) else {
             continue;
         };
         let act = Act { process: generator.process, deed };
@@ -91,34 +98,6 @@ pub fn is_changeable(range: &Range<u64>, top: u64) -> bool {
     range.start >= WINDOW && range.end <= top && !PLAYER.contains(&range.start)
 }
 
-/// Whether a deed might take the player's own memory away from under it.
-fn endangers(deed: &Deed, top: u64) -> bool {
-    let hits = |addr: u64, len: u64| {
-        // A range that wraps is refused by all calls.
-        let Some(end) = addr.checked_add(len) else { return false };
-        let end = end.saturating_add(PAGE);
-        [IMAGE, PLAYER, top..TASK_SIZE].iter().any(|own| addr < own.end && own.start < end)
-    };
-    // Nothing larger is mapped, so that nothing larger can be brought in.
-    let large = |len: u64| (LARGE..1 << 47).contains(&len);
-    match deed {
-        // There are no huge pages yet.
-        Deed::Call(M::Madvise { len, advice: 25, .. }) if len.div_ceil(PAGE) >= 512 => true,
-        Deed::Call(M::Mmap { len, flags, .. })
-            if large(*len) || flags & (HUGETLB | NORESERVE) == HUGETLB | NORESERVE =>
-        {
-            true
-        }
-        Deed::Call(M::Mremap { new_len, .. }) if large(*new_len) => true,
-        Deed::Call(M::Mremap { new_len, new_addr, old_len, addr, .. }) => {
-            hits(addr.get(), *old_len) || hits(new_addr.get(), *new_len)
-        }
-        Deed::Call(call) => call.range().is_some_and(|(addr, len)| hits(addr.get(), len)),
-        Deed::Uffd(_, addr, len, _) => hits(*addr, *len),
-        _ => false,
-    }
-}
-
 struct Generator {
     random: Random,
     model: Model,
@@ -126,6 +105,8 @@ struct Generator {
     processes: u8,
     /// For each process the descriptors that can be mapped.
     files: Vec<Vec<i32>>,
+    /// Those of huge pages among them.
+    huge_files: Vec<Vec<i32>>,
     next_fd: Vec<i32>,
     /// For each process the capabilities that it has given up.
     dropped: Vec<u64>,
@@ -158,6 +139,13 @@ impl Generator {
                 if *open != Open::Directory {
                     self.files[process].push(*fd);
                 }
+                let huge = &mut self.huge_files[process];
+                let is_huge = match open {
+                    Open::HugeMemfd(_) => true,
+                    Open::Again(of, _) => huge.contains(of),
+                    _ => false,
+                };
+                huge.extend(is_huge.then_some(*fd));
             }
             (Deed::Userfault(fd), _) => {
                 self.uffd = Some((act.process, *fd));
@@ -166,12 +154,14 @@ impl Generator {
             (Deed::Fork(child), Result::Value(_)) => {
                 self.alive.push(*child);
                 self.files.push(self.files[process].clone());
+                self.huge_files.push(self.huge_files[process].clone());
                 self.next_fd.push(self.next_fd[process]);
                 self.dropped.push(self.dropped[process]);
                 self.processes += 1;
             }
             (Deed::Fork(_), _) => {
                 self.files.push(Vec::new());
+                self.huge_files.push(Vec::new());
                 self.next_fd.push(3);
                 self.dropped.push(0);
                 self.processes += 1;
@@ -242,6 +232,59 @@ impl Generator {
             _ => self.rare()?,
         };
         Some(deed)
+    }
+
+    /// Whether a deed might take the player's own memory away from under it.
+    fn endangers(&self, deed: &Deed) -> bool {
+        let hits = |addr: u64, len: u64| {
+            // A range that wraps is refused by all calls.
+            let Some(end) = addr.checked_add(len) else { return false };
+            let end = end.saturating_add(PAGE);
+            let own = [IMAGE, PLAYER, self.top..TASK_SIZE];
+            own.iter().any(|own| addr < own.end && own.start < end)
+        };
+        // Nothing larger is mapped, so that nothing larger can be brought in.
+        let large = |len: u64| (LARGE..1 << 47).contains(&len);
+        match deed {
+            // There are no huge pages yet.
+            Deed::Call(M::Madvise { len, advice: 25, .. }) if len.div_ceil(PAGE) >= 512 => true,
+            Deed::Call(M::Mmap { len, .. }) if large(*len) => true,
+            // Huge pages, of which only whole ones are mapped, cannot be brought in: there are none.
+            Deed::Call(M::Mmap { addr, len, flags, fd, .. })
+                if flags & FIXED != 0 && (flags & HUGETLB != 0 || self.is_huge_file(*fd)) =>
+            {
+                hits(addr.get(), len.saturating_add(LARGEST_PAGE))
+            }
+            Deed::Call(M::Mremap { new_len, .. }) if large(*new_len) => true,
+            Deed::Call(M::Mremap { addr, old_len, flags, .. })
+                if flags & MREMAP_FIXED != 0 && self.overflows(addr.get(), *old_len) =>
+            {
+                true
+            }
+            Deed::Call(M::Mremap { new_len, new_addr, old_len, addr, .. }) => {
+                let rounds = |len: u64| {
+                    let size = self.model.page_size(self.process, addr.get(), *old_len);
+                    len.saturating_add(size - PAGE)
+                };
+                hits(addr.get(), rounds(*old_len)) || hits(new_addr.get(), rounds(*new_len))
+            }
+            Deed::Call(call) => call.range().is_some_and(|(addr, len)| hits(addr.get(), len)),
+            Deed::Uffd(_, addr, len, _) => hits(*addr, *len),
+            _ => false,
+        }
+    }
+
+    /// Whether Linux 6.18, where it has no page tables yet, might take a move for one of 0 bytes: it counts
+    /// from a 1 GiB page on up to where they begin, in 32 bits (`move_hugetlb_page_tables`).
+    fn overflows(&self, addr: u64, len: u64) -> bool {
+        let first = addr.checked_next_multiple_of(4 << 30);
+        first.is_some_and(|first| first - addr < len.max(1))
+            && self.model.page_size(self.process, addr, len) == LARGEST_PAGE
+    }
+
+    /// Whether a descriptor is of huge pages.
+    fn is_huge_file(&self, fd: i32) -> bool {
+        self.huge_files[usize::from(self.process)].contains(&fd)
     }
 
     /// Whether a touch there would wait for a userfaultfd that nobody serves.

@@ -141,6 +141,23 @@ const PROBES: &[Probe] = &[
         },
     },
     Probe {
+        rule: "MAP_HUGETLB: 2 MiB and 1 GiB (hugetlbfs), and none in the pool (vm.nr_hugepages=0)",
+        acts: || {
+            const UNPROMISED: u64 = 0x4_4032;
+            let gigantic = UNPROMISED | 30 << libc::MAP_HUGE_SHIFT;
+            let memfd = Deed::Open(3, Open::HugeMemfd(21));
+            let promised = mmap(0, 512, UNPROMISED - 0x4000);
+            let maps = [mmap(0, 1, UNPROMISED), mmap(1 << 18, 1, gigantic)];
+            let touches = [Deed::Load(A), Deed::Load(A + (1 << 30))];
+            maps.into_iter().chain(touches).chain([promised, memfd]).collect()
+        },
+        touches: |deed| match deed {
+            Deed::Call(M::Mmap { flags, .. }) => flags & libc::MAP_HUGETLB as u64 != 0,
+            Deed::Open(_, open) => matches!(open, Open::HugeMemfd(_)),
+            _ => false,
+        },
+    },
+    Probe {
         rule: "MADV_COLLAPSE (6.1)",
         acts: || vec![map(0, 2), advise(0, 1, 25)],
         touches: |deed| is_advice(deed, 25, 25),

@@ -2,7 +2,7 @@
 //!
 //! | line | compared |
 //! |---|---|
-//! | Anonymous | always |
+//! | KernelPageSize, Anonymous | always |
 //! | LazyFree | as long as nothing was locked: Linux gives up no page that anybody has locked, or left locked by a move |
 //! | Rss | but for regular files: how far Linux reads ahead and maps around is its own affair |
 //! | Pss, Locked, clean and dirty | the same, and where faults bring in one page: a page copied ahead of a write is nobody else's any more |
@@ -12,6 +12,7 @@ use std::fmt;
 use std::ops::Range;
 
 use guest::script::SIZES;
+use mm::addr::PAGE_SIZE;
 use mm::backing::Backing;
 use mm::inspect::SmapsEntry;
 
@@ -49,6 +50,11 @@ pub struct Sizes {
     accessed: u64,
 }
 
+/// Whether a backing is a regular file, of which Linux may have read more.
+pub fn is_file(backing: &dyn Backing) -> bool {
+    !backing.is_shared_memory() && backing.page_size() == PAGE_SIZE
+}
+
 impl Sizes {
     /// Ours, of a map of the backing.
     pub fn of(
@@ -59,6 +65,7 @@ impl Sizes {
     ) -> Self {
         let (range, usage) = (entry.line.range, &entry.usage);
         let bytes = [
+            entry.page_size,
             usage.rss,
             usage.pss.bytes(),
             usage.pss_dirty.bytes(),
@@ -73,7 +80,7 @@ impl Sizes {
         ];
         Sizes {
             range: range.start().get()..range.end().get(),
-            of_file: backing.is_some_and(|backing| !backing.is_shared_memory()),
+            of_file: backing.is_some_and(is_file),
             faults,
             locks,
             lines: bytes.map(|bytes| bytes >> 10),
@@ -86,7 +93,7 @@ impl Sizes {
         let vma = theirs.iter().find(|vma| vma.range == self.range)?;
         let lines = SIZES.iter().zip(self.lines).zip(vma.sizes);
         let alike = |(&name, ours): (&&str, u64), theirs: u64| match name {
-            "Anonymous" => ours == theirs,
+            "KernelPageSize" | "Anonymous" => ours == theirs,
             "LazyFree" if self.locks == Locks::Some => theirs <= ours,
             "LazyFree" => ours == theirs,
             _ if self.of_file => true,

@@ -9,7 +9,7 @@ use super::exec::Loaded;
 use super::object::{LONG_ENOUGH, ObjectKind};
 use super::{ByteAccess, Linux, Process};
 use crate::addr::{PAGE_SIZE, VirtAddr, low_half};
-use crate::backing::{FileMode, Seals};
+use crate::backing::{FileMode, Seals, huge_page_size};
 use crate::error::{AccessError, Broken, CallError, Errno};
 use crate::inspect;
 use crate::paging::AccessKind;
@@ -26,6 +26,9 @@ use crate::vma::limits::{Capabilities, Limit, Resource};
 const F_DUPFD: u64 = libc::F_DUPFD as u64;
 const F_DUPFD_CLOEXEC: u64 = libc::F_DUPFD_CLOEXEC as u64;
 const F_ADD_SEALS: u64 = libc::F_ADD_SEALS as u64;
+/// Flags of memfd_create(2).
+const MFD_HUGETLB: u64 = libc::MFD_HUGETLB as u64;
+const MFD_HUGE_SHIFT: u32 = 26;
 /// How open(2) opens.
 const O_ACCMODE: u64 = libc::O_ACCMODE as u64;
 const O_RDONLY: u64 = libc::O_RDONLY as u64;
@@ -46,6 +49,12 @@ pub enum LinuxError {
     /// A fork that the trace shows to have succeeded failed.
     #[error("a fork that succeeded fails here: {0}")]
     Fork(Errno),
+}
+
+/// What memfd_create(2), which has succeeded, makes by these flags.
+fn memfd(flags: u64) -> ObjectKind {
+    let huge = huge_page_size(flags >> MFD_HUGE_SHIFT).filter(|_| flags & MFD_HUGETLB != 0);
+    huge.map_or(ObjectKind::Memfd, ObjectKind::HugeMemfd)
 }
 
 impl Executor for Linux {
@@ -119,9 +128,9 @@ impl Executor for Linux {
             FileCall::Dup2 { fd: old, new } | FileCall::Dup3 { fd: old, new, .. } => {
                 self.dup(task, old, new)?;
             }
-            FileCall::MemfdCreate { .. } => {
+            FileCall::MemfdCreate { flags, .. } => {
                 let mode = FileMode::READ | FileMode::WRITE;
-                self.open(task, fd, ObjectKind::Memfd, 0, mode, Seals::empty())?;
+                self.open(task, fd, memfd(flags), 0, mode, Seals::empty())?;
             }
             FileCall::Openat { flags, .. } => {
                 let mode = match flags & O_ACCMODE {

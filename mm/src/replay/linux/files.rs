@@ -12,13 +12,24 @@ use crate::system::System;
 pub(super) struct Descriptor {
     /// The open: what maps of it are the same memory.
     pub(super) file: Arc<OpenFile>,
-    /// What is behind a memfd or a regular file, which can change its length; the first can be sealed.
-    pub(super) memory: Option<Arc<SharedMemory>>,
+    /// What can change about it.
+    pub(super) length: Length,
+}
+
+/// What decides about an object's length.
+#[derive(Clone, Debug)]
+pub(super) enum Length {
+    /// It has none.
+    None,
+    /// A memfd, which can be sealed against changes of it, or a regular file.
+    Memory(Arc<SharedMemory>),
+    /// A memfd of huge pages, of so many bytes each. There are none, so that a touch fails whatever the length.
+    HugePages(u64),
 }
 
 impl From<Arc<OpenFile>> for Descriptor {
     fn from(file: Arc<OpenFile>) -> Self {
-        Descriptor { file, memory: None }
+        Descriptor { file, length: Length::None }
     }
 }
 
@@ -66,15 +77,15 @@ impl Files {
 
     /// A new open of the object behind a descriptor.
     pub(super) fn reopen(&mut self, old: i32, new: i32, mode: FileMode) {
-        if let Some(Descriptor { file, memory }) = self.0.get(&old).cloned() {
+        if let Some(Descriptor { file, length }) = self.0.get(&old).cloned() {
             let file = Arc::new(OpenFile::new(Arc::clone(file.object()), mode));
-            self.0.insert(new, Descriptor { file, memory });
+            self.0.insert(new, Descriptor { file, length });
         }
     }
 
     /// Seals a memfd (`F_ADD_SEALS`, which has succeeded).
     pub(super) fn seal(&self, fd: i32, seals: Seals) {
-        if let Some(memory) = self.0.get(&fd).and_then(|descriptor| descriptor.memory.as_deref()) {
+        if let Some(Length::Memory(memory)) = self.0.get(&fd).map(|descriptor| &descriptor.length) {
             let _ = memory.add_seals(seals);
         }
     }
@@ -83,13 +94,17 @@ impl Files {
     ///
     /// # Errors
     /// In this order: `EINVAL` negative; `EBADF`; `EINVAL` not a file that has a length, or not open for
-    /// writing; `EPERM` a seal. Source: Linux's `do_sys_ftruncate`.
+    /// writing, or huge pages cut; `EPERM` a seal. Source: Linux's `do_sys_ftruncate`.
     pub(super) fn truncate(&self, fd: i32, len: u64, system: &System) -> CallResult<()> {
         if i64::try_from(len).is_err() {
             return Err(Errno::EINVAL.into());
         }
-        let Descriptor { file, memory } = self.0.get(&fd).ok_or(Errno::EBADF)?;
-        let memory = memory.as_deref().filter(|_| file.mode().contains(FileMode::WRITE));
-        memory.ok_or(Errno::EINVAL)?.truncate(len, system)
+        let Descriptor { file, length } = self.0.get(&fd).ok_or(Errno::EBADF)?;
+        match length {
+            _ if !file.mode().contains(FileMode::WRITE) => Err(Errno::EINVAL.into()),
+            Length::Memory(memory) => memory.truncate(len, system),
+            Length::HugePages(size) if len.is_multiple_of(*size) => Ok(()),
+            Length::HugePages(_) | Length::None => Err(Errno::EINVAL.into()),
+        }
     }
 }

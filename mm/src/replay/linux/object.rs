@@ -3,11 +3,12 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::files::Descriptor;
+use super::files::{Descriptor, Length};
 use super::{Linux, Task};
 use crate::addr::{Frame, PAGE_SHIFT};
 use crate::backing::{
-    Backing, BackingError, BackingName, FileMode, OpenFile, Placement, Seals, SharedMemory, no_sync,
+    Backing, BackingError, BackingName, FileMode, HugePool, OpenFile, Placement, Seals,
+    SharedMemory, no_sync,
 };
 use crate::error::{Broken, CallResult, Errno};
 use crate::paging::FlushBatch;
@@ -22,6 +23,8 @@ use crate::vma::{MapFlags, VmFlags};
 pub enum ObjectKind {
     /// A memfd.
     Memfd,
+    /// A memfd of huge pages, of so many bytes each (`MFD_HUGETLB`): 2 MiB or 1 GiB. Its length is not known.
+    HugeMemfd(u64),
     /// A regular file on a file system that places maps for huge pages, as ext4 does.
     File,
     /// Something that cannot be mapped.
@@ -55,7 +58,7 @@ impl Backing for RegularFile {
         MapFlags::SYNC
     }
 
-    fn map(&self, flags: VmFlags) -> Result<VmFlags, Errno> {
+    fn map(&self, flags: VmFlags, _: u64) -> Result<VmFlags, Errno> {
         no_sync(flags)
     }
 
@@ -113,12 +116,16 @@ impl Linux {
                 let memory = Arc::new(self.shared_memory(pages, name));
                 // Nothing seals it against seals yet.
                 let _ = memory.add_seals(seals);
-                Descriptor { file: open(Arc::clone(&memory) as _), memory: Some(memory) }
+                Descriptor { file: open(Arc::clone(&memory) as _), length: Length::Memory(memory) }
+            }
+            ObjectKind::HugeMemfd(size) => {
+                let pool = HugePool::file(size, name("/memfd:trace (deleted)".to_owned()));
+                Descriptor { file: open(Arc::new(pool)), length: Length::HugePages(size) }
             }
             ObjectKind::File => {
                 let memory = self.file_memory(pages, name(format!("/trace/{fd}")));
                 let object = Arc::new(RegularFile(Arc::clone(&memory)));
-                Descriptor { file: open(object), memory: Some(memory) }
+                Descriptor { file: open(object), length: Length::Memory(memory) }
             }
             ObjectKind::Unmappable => Arc::new(OpenFile::unmappable(mode)).into(),
         };

@@ -172,6 +172,17 @@ fn a_memfd_grows_and_is_sealed_and_its_copies_with_it() {
     assert_eq!(exact(trace), "6 calls, 3 checks, 0 mismatches, 0 skipped, 0 assumed");
 }
 
+#[test]
+fn a_memfd_of_huge_pages_is_mapped_in_whole_ones() {
+    let trace = "memfd_create(\"h\", MFD_HUGETLB|21<<MFD_HUGE_SHIFT) = 3\n\
+                 mmap(NULL, 4096, PROT_READ, MAP_SHARED, 3, 0) = -1 ENOMEM (Cannot allocate memory)\n\
+                 mmap(0x10000000000, 4096, PROT_READ, MAP_SHARED|MAP_FIXED|MAP_NORESERVE, 3, 0) = 0x10000000000\n\
+                 munmap(0x10000000000, 4096) = -1 EINVAL (Invalid argument)\n\
+                 @touch 0x10000000000 r = BUS_ADRERR\n\
+                 munmap(0x10000000000, 2097152) = 0\n";
+    assert_eq!(exact(trace), "5 calls, 5 checks, 0 mismatches, 0 skipped, 0 assumed");
+}
+
 /// As the JVM asks.
 #[test]
 fn a_node_mask_may_be_longer_than_there_are_nodes() {

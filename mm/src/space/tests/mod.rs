@@ -11,6 +11,7 @@ mod fork;
 mod grow;
 mod handoff;
 mod host_files;
+mod huge;
 mod model;
 mod objects;
 mod touch;

@@ -4,11 +4,15 @@ use std::ops::Range;
 
 use mm::addr::{PAGE_SIZE as PAGE, VirtAddr, index};
 
-use super::{Generator, PAGES, WINDOW, is_changeable};
+use super::{Generator, HUGE, PAGES, WINDOW, is_changeable};
 
 impl Generator {
     /// A page of the window, most often where a VMA begins or ends.
     pub(super) fn page(&mut self) -> u64 {
+        if self.chance(3) {
+            let page = self.huge_page();
+            return self.pick(&[page, page, page - PAGE, page + PAGE]);
+        }
         let borders: Vec<u64> = self
             .lines
             .iter()
@@ -26,6 +30,11 @@ impl Generator {
         WINDOW + self.below(PAGES) * PAGE
     }
 
+    /// A huge page, mostly of those behind the window: one that lies in it leaves little room for others.
+    pub(super) fn huge_page(&mut self) -> u64 {
+        WINDOW + self.pick(&[0, 1, 1, 2, 2, 3, 512, 1024]) * HUGE
+    }
+
     /// A page inside a VMA that is not the player's.
     pub(super) fn mapped_page(&mut self) -> u64 {
         let lines: Vec<Range<u64>> = self.ranges().collect();
@@ -39,7 +48,9 @@ impl Generator {
             1 => pages - 1,
             _ => self.below(pages),
         };
-        range.start + at * PAGE
+        let page = range.start + at * PAGE;
+        let size = self.model.page_size(self.process, page, PAGE);
+        if self.chance(70) { page & !(size - 1) } else { page }
     }
 
     pub(super) fn pick_range(&mut self, ranges: &[Range<u64>]) -> Range<u64> {
@@ -72,7 +83,9 @@ impl Generator {
             8 => 1 + self.below(12),
             _ => 1 + self.below(PAGES),
         };
-        (VirtAddr::new(start), len * PAGE)
+        let size = self.model.page_size(self.process, start, PAGE);
+        let size = if self.chance(70) { size } else { PAGE };
+        (VirtAddr::new(start), (len * PAGE).next_multiple_of(size))
     }
 
     pub(super) fn prot(&mut self) -> u64 {

@@ -1,10 +1,12 @@
 //! The calls that matter most: mmap, mremap, madvise and locks.
 
+use std::ops::Range;
+
 use mm::addr::{PAGE_SIZE as PAGE, VirtAddr};
 use mm::replay::calls::MemoryCall as M;
 
 use super::super::act::Deed;
-use super::{Generator, PAGES};
+use super::{Generator, HUGE, HUGETLB, NORESERVE, PAGES};
 
 impl Generator {
     pub(super) fn mmap(&mut self) -> M {
@@ -64,10 +66,38 @@ impl Generator {
             fd = self.pick(&[77, 0, 2]);
             flags &= !0x20;
         }
+        if self.is_huge_file(fd) && self.chance(90) {
+            flags |= NORESERVE;
+            (addr, len, offset) = self.huge_map(addr);
+        } else if self.chance(5) {
+            flags |= self.huge_flags();
+            if self.chance(35) {
+                flags = flags & !3 | 1;
+            }
+            (addr, len, offset) = self.huge_map(addr);
+        }
         addr = self.odd(addr);
         len = self.odd(len);
         let prot = self.prot();
         M::Mmap { addr: VirtAddr::new(addr), len, prot, flags, fd, offset }
+    }
+
+    /// Of huge pages, without a promise: there are none to be promised.
+    fn huge_flags(&mut self) -> u64 {
+        let shift = libc::MAP_HUGE_SHIFT;
+        let size = self.pick(&[0, 0, 0, 0, 21, 21, 21, 30, 30, 20]) << shift;
+        let reserved = if self.chance(5) { 0 } else { NORESERVE };
+        HUGETLB | reserved | size
+    }
+
+    /// Where they may lie, how many bytes, and from which offset on.
+    fn huge_map(&mut self, addr: u64) -> (u64, u64, u64) {
+        let addr = if addr != 0 && self.chance(90) { self.huge_page() } else { addr };
+        let len = match self.below(4) {
+            0 => (1 + self.below(1200)) * PAGE,
+            _ => (1 + self.below(3)) * HUGE,
+        };
+        (addr, len, self.pick(&[0, 0, 0, 0, HUGE, 2 * HUGE, 1 << 30, PAGE]))
     }
 
     pub(super) fn mremap(&mut self) -> M {
@@ -79,13 +109,20 @@ impl Generator {
             _ => (1 + self.below(8)) * PAGE,
         };
         let flags = self.pick(&[0, 1, 1, 1, 3, 3, 3, 3, 5, 7, 2, 4, 8]);
-        let target = self.page();
+        let huge = self.model.page_size(self.process, addr.get(), PAGE) > PAGE;
+        let target = if huge && self.chance(80) { self.huge_page() } else { self.page() };
         let new_addr = VirtAddr::new(self.odd(target));
         let old_len = if self.chance(2) { 0 } else { old_len };
         M::Mremap { addr, old_len, new_len: self.odd(new_len), flags, new_addr }
     }
 
     pub(super) fn madvise(&mut self) -> Deed {
+        let sealed = self.model.undiscardable(self.process);
+        if !sealed.is_empty() && self.chance(40) {
+            let Range { start, end } = self.pick_range(&sealed);
+            let advice = self.pick(&[4, 4, 4, 8, 10, 17, 18, 24, 102]);
+            return Deed::Call(M::Madvise { addr: VirtAddr::new(start), len: end - start, advice });
+        }
         let (addr, len) = self.odd_range();
         let advice = self.pick(&[
             0, 1, 2, 2, 3, 4, 4, 8, 9, 10, 10, 11, 11, 12, 13, 14, 15, 16, 17, 18, 18, 19, 20, 21,

@@ -4,7 +4,7 @@ use mm::addr::{PAGE_SIZE as PAGE, VirtAddr};
 use mm::replay::calls::{IoVec, Limit, MemoryCall as M, Pointee};
 
 use super::super::act::{Deed, Open};
-use super::Generator;
+use super::{Generator, HUGE};
 
 impl Generator {
     /// A file shorter or longer, mostly around what may be mapped of it; now and then within a page.
@@ -15,6 +15,7 @@ impl Generator {
         }
         let fd = if self.chance(2) { self.pick(&[77, 0, 2]) } else { self.pick(&files) };
         let len = self.below(9) * PAGE + if self.chance(25) { self.below(PAGE) } else { 0 };
+        let len = if self.chance(8) { self.below(3) * HUGE } else { len };
         let len = if self.chance(2) { self.pick(&[u64::MAX, 1 << 63, 600 * PAGE]) } else { len };
         Some(Deed::Truncate(fd, len))
     }
@@ -32,7 +33,8 @@ impl Generator {
                 let open = match self.below(8) {
                     0..=2 => Open::Memfd(self.below(8)),
                     3 | 4 => Open::File(self.below(8)),
-                    5 => Open::Directory,
+                    5 if self.chance(50) => Open::Directory,
+                    5 => Open::HugeMemfd(self.pick(&[21, 21, 21, 30])),
                     _ if !files.is_empty() => {
                         let of = self.pick(&files);
                         Open::Again(of, self.pick(&[0, 0, 2, 1]))

@@ -8,14 +8,14 @@ use mm::backing::FileMode;
 use mm::error::Errno;
 use mm::paging::AccessKind;
 use mm::replay::calls::{
-    Call, Extent, FileCall, MemoryCall as M, Outcome, Pointee, ProcessCall, Residency,
+    Call, Extent, FileCall, MemoryCall as M, Outcome, Pointee, ProcessCall, Residency, Text,
 };
 use mm::replay::trace::{
     Action, Directive, Event, File, FileKind, Held, Hidden, MapLine, OpenMode, Setting, Span,
     Touched, UffdChange, UffdModes, VmFlagNames,
 };
 
-use super::super::act::{Act, Deed, Open};
+use super::super::act::{Act, Deed, Open, huge_memfd_flags};
 use super::super::model::{CAPABILITIES, Line, Model, Result, STREAMS, Start};
 use super::super::run;
 use super::{LOOKED_AT, sweep};
@@ -109,6 +109,15 @@ impl Trace {
             (&Deed::Open(fd, open), _) => match open {
                 Open::Memfd(pages) => {
                     self.open(process, fd, FileKind::Memfd, pages, OpenMode::ReadWrite);
+                }
+                Open::HugeMemfd(log2) => {
+                    let name =
+                        Pointee::Shown(Text { bytes: b"trace".to_vec(), extent: Extent::Whole });
+                    let create = FileCall::MemfdCreate { name, flags: huge_memfd_flags(log2) };
+                    self.line(
+                        process,
+                        Action::Call { call: Call::File(create), outcome: outcome(result) },
+                    );
                 }
                 Open::File(pages) => {
                     self.open(process, fd, FileKind::File, pages, OpenMode::ReadWrite);

@@ -422,6 +422,10 @@ impl Model {
             Open::Memfd(pages) => {
                 self.linux.open(task, fd, ObjectKind::Memfd, pages, BOTH, none)?;
             }
+            Open::HugeMemfd(log2) => {
+                let kind = ObjectKind::HugeMemfd(1 << log2);
+                self.linux.open(task, fd, kind, 0, BOTH, none)?;
+            }
             Open::File(pages) => self.linux.open(task, fd, ObjectKind::File, pages, BOTH, none)?,
             Open::Again(of, mode) => {
                 let mode = match mode {

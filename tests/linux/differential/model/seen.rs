@@ -13,7 +13,7 @@ use mm::vma::{VmFlags, Vma};
 use super::{Line, Model};
 use crate::differential::generate;
 use crate::differential::pages::{LOOKED_AT, Pages};
-use crate::differential::sizes::{Faults, Locks, Sizes};
+use crate::differential::sizes::{Faults, Locks, Sizes, is_file};
 
 /// What is compared with the host's kernel.
 impl Model {
@@ -62,7 +62,7 @@ impl Model {
     pub fn pages(&self, process: u8) -> Vec<Pages> {
         let Ok(space) = self.linux.space(Task(u32::from(process))) else { return Vec::new() };
         let space = space.look();
-        let of_file = |vma: &&Vma| vma.backing.as_ref().is_some_and(|b| !b.is_shared_memory());
+        let of_file = |vma: &&Vma| vma.backing.as_deref().is_some_and(is_file);
         let all = space.vmas().iter().filter(|vma| !self.residency_is_open() && !of_file(vma));
         all.filter_map(|vma| {
             let start = vma.range().start();
@@ -163,13 +163,35 @@ impl Model {
         Some(brk)
     }
 
+    /// The VMAs of a process that are sealed so that what they hold cannot be thrown away.
+    pub fn undiscardable(&self, process: u8) -> Vec<Range<u64>> {
+        let Ok(space) = self.linux.space(Task(u32::from(process))) else { return Vec::new() };
+        let space = space.look();
+        let sealed = space.vmas().iter().filter(|vma| {
+            let access = vma.flags & (VmFlags::SEALED | VmFlags::WRITE);
+            access == VmFlags::SEALED && vma.is_anonymous()
+        });
+        sealed.map(|vma| vma.range().start().get()..vma.range().end().get()).collect()
+    }
+
+    /// Bytes of the largest pages that VMAs in a range are of.
+    pub fn page_size(&self, process: u8, addr: u64, len: u64) -> u64 {
+        let Ok(space) = self.linux.space(Task(u32::from(process))) else { return PAGE_SIZE };
+        let space = space.look();
+        let vmas = space.vmas().iter().filter(|vma| {
+            let range = vma.range();
+            range.start().get() < addr.saturating_add(len) && range.end().get() > addr
+        });
+        vmas.map(Vma::page_size).max().unwrap_or(PAGE_SIZE)
+    }
+
     /// Whether regular files are mapped in a range: how far Linux reads ahead is not compared.
     pub(super) fn maps_files(&self, process: u8, addr: u64, len: u64) -> bool {
         let Ok(space) = self.linux.space(Task(u32::from(process))) else { return false };
         let space = space.look();
         space.vmas().iter().any(|vma| {
             let range = vma.range();
-            let of_file = vma.backing.as_ref().is_some_and(|file| !file.is_shared_memory());
+            let of_file = vma.backing.as_deref().is_some_and(is_file);
             of_file && range.start().get() < addr.saturating_add(len) && range.end().get() > addr
         })
     }
