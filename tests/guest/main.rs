@@ -11,6 +11,7 @@ mod common;
 
 mod case;
 mod cases;
+mod cut;
 mod direct;
 mod interrupted;
 mod nested;
@@ -22,6 +23,7 @@ fn main() {
     let cases = cases::all();
     let mut trials: Vec<Trial> = direct::trials(&cases);
     trials.extend(interrupted::trials());
+    trials.extend(cut::trials());
     trials.extend(nested::trials(&cases, arguments.filter.as_deref()));
     libtest_mimic::run(&arguments, trials).exit();
 }
