@@ -115,7 +115,7 @@ impl AddressSpace {
             let addr = to.offset(leaf.addr.bytes_from(old.start()));
             let span = addr.get() / TABLE_SPAN;
             if made != Some(span) {
-                self.table.ensure(addr)?;
+                self.ensure_table(addr)?;
                 made = Some(span);
             }
         }

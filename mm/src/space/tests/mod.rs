@@ -11,6 +11,7 @@ mod grow;
 mod handoff;
 mod model;
 mod objects;
+mod reclaim;
 mod touch;
 mod vcpus;
 

@@ -15,11 +15,12 @@ use std::sync::Arc;
 use super::super::files::{Bytes, file_of};
 use super::super::*;
 use super::flush::FailingSink;
+use crate::addr::Frame;
 use crate::backing::{Backing, BackingName, FileBacking, SharedMemory};
 use crate::failure::FailPoint;
 use crate::hooks::Guardian;
 use crate::paging::KernelHalf;
-use crate::phys::{Frames, SoftwareMemory};
+use crate::phys::{Contents, FrameKind, Frames, SoftwareMemory};
 use crate::system::System;
 use crate::vma::{MapType, Userfault};
 
@@ -28,8 +29,11 @@ use crate::vma::{MapType, Userfault};
 pub(super) enum Kind {
     /// Room for VMAs.
     Vmas,
-    /// A frame, for a page or a table.
+    /// A frame, for a page or a table, and all later ones: memory is used up, and whatever can be given up is not
+    /// enough.
     Frame,
+    /// One frame alone: if anything can be given up, that is enough.
+    OneFrame,
     /// A node and a chain of the reverse map, for memory that is written for the first time or forked.
     Anon,
     /// A promise of memory (`security_vm_enough_memory`).
@@ -43,13 +47,23 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    pub(super) const ALL: [Kind; 7] =
-        [Kind::Vmas, Kind::Frame, Kind::Anon, Kind::Promise, Kind::Map, Kind::Address, Kind::Flush];
+    pub(super) const ALL: [Kind; 8] = [
+        Kind::Vmas,
+        Kind::Frame,
+        Kind::OneFrame,
+        Kind::Anon,
+        Kind::Promise,
+        Kind::Map,
+        Kind::Address,
+        Kind::Flush,
+    ];
 
     /// What the call says then; `None` where the machine ends.
     pub(super) fn errno(self) -> Option<Errno> {
         match self {
-            Kind::Vmas | Kind::Frame | Kind::Anon | Kind::Promise => Some(Errno::ENOMEM),
+            Kind::Vmas | Kind::Frame | Kind::OneFrame | Kind::Anon | Kind::Promise => {
+                Some(Errno::ENOMEM)
+            }
             Kind::Map | Kind::Address => Some(Errno::EACCES),
             Kind::Flush => None,
         }
@@ -93,6 +107,8 @@ pub(super) struct Fixture {
     pub(super) uffd: Arc<Userfault>,
     /// Processes forked from it, which name the same pages.
     pub(super) children: RefCell<Vec<AddressSpace>>,
+    /// Frames that somebody else has.
+    taken: RefCell<Vec<Frame>>,
     pub(super) system: Arc<System>,
     pub(super) flushes: Arc<FailingSink>,
     vetoes: Arc<Vetoes>,
@@ -114,7 +130,17 @@ impl Fixture {
         let memfd = SharedMemory::file(Arc::clone(&m.frames), 16, name);
         let memfd = Arc::new(memfd.promised_by_page(system.no_promise()));
         let (file, uffd, children) = (file_of(&m), Arc::default(), RefCell::default());
-        let fixture = Fixture { m, file, memfd, uffd, children, system, flushes, vetoes };
+        let fixture = Fixture {
+            m,
+            file,
+            memfd,
+            uffd,
+            children,
+            taken: RefCell::default(),
+            system,
+            flushes,
+            vetoes,
+        };
         fixture.fill();
         fixture
     }
@@ -167,6 +193,7 @@ impl Fixture {
     /// Counts what `kind` of allocation is asked for; with `nth`, refuses that one.
     pub(super) fn watch(&self, kind: Kind, nth: Option<NonZeroU64>) {
         self.with_point(kind, |point| match nth {
+            Some(nth) if kind == Kind::Frame => point.refuse_from(nth),
             Some(nth) => point.refuse(nth),
             None => point.watch(),
         });
@@ -180,7 +207,7 @@ impl Fixture {
     fn with_point<T>(&self, kind: Kind, then: impl FnOnce(&FailPoint) -> T) -> T {
         match kind {
             Kind::Vmas => then(&self.m.space.look().system().vma_failures),
-            Kind::Frame => then(self.m.frames.failures()),
+            Kind::Frame | Kind::OneFrame => then(self.m.frames.failures()),
             Kind::Anon => then(&self.m.space.look().system().anon().failures),
             Kind::Promise => then(&self.vetoes.promises),
             Kind::Map => then(&self.vetoes.maps),
@@ -195,6 +222,12 @@ impl Fixture {
         self.children.borrow_mut().push(child);
     }
 
+    /// Takes all the memory that is left.
+    pub(super) fn use_up(&self) {
+        let all = || self.m.frames.alloc(FrameKind::Anonymous, Contents::Any).ok();
+        self.taken.borrow_mut().extend(std::iter::from_fn(all));
+    }
+
     /// Checks all spaces, and the counts of all frames.
     pub(super) fn audit(&self) -> Result<(), String> {
         let (space, children) = (self.m.space.look(), self.children.borrow());
@@ -204,7 +237,8 @@ impl Fixture {
 
     /// Ends the space: not a frame may be left, nor a promise.
     pub(super) fn end(self) {
-        let Fixture { m, file, memfd, system, children, .. } = self;
+        let Fixture { m, file, memfd, system, children, taken, .. } = self;
+        taken.into_inner().into_iter().for_each(|frame| m.frames.put(frame).unwrap());
         children.into_inner().into_iter().for_each(|child| child.exit().unwrap());
         m.space.exit().unwrap();
         drop((file, memfd));

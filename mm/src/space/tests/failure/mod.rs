@@ -100,6 +100,20 @@ struct Case {
     rules: Vec<(Kind, Vec<(Told, Leaves)>)>,
 }
 
+impl Case {
+    /// The outcomes of which one must be.
+    fn allowed(&self, kind: Kind) -> Vec<(Told, Leaves)> {
+        let ruled = if kind == Kind::OneFrame { Kind::Frame } else { kind };
+        let rules = self.rules.iter().find(|rule| rule.0 == ruled);
+        let mut allowed = rules.map_or(vec![(Told::Refusal, Leaves::Same)], |rule| rule.1.clone());
+        if kind == Kind::OneFrame {
+            // Something was given up, or the call does without.
+            allowed.push((Told::Nothing, Leaves::Vmas));
+        }
+        allowed
+    }
+}
+
 /// Runs a case to its end without a failure: the answer, the space, and how many allocations there were.
 fn succeed(case: &Case, kind: Kind) -> (Snapshot, Answer, Snapshot, u64) {
     let fixture = Fixture::new();
@@ -125,9 +139,7 @@ fn fail(case: &Case, kind: Kind, nth: NonZeroU64) -> Result<(), String> {
     let space = &fixture.m.space;
     fixture.audit().map_err(|error| format!("audit: {error}"))?;
     let left = Snapshot::of(&space.look());
-    let rules = case.rules.iter().find(|rule| rule.0 == kind);
-    let default = vec![(Told::Refusal, Leaves::Same)];
-    let allowed = rules.map_or(&default, |rule| &rule.1);
+    let allowed = case.allowed(kind);
     let mut wrong = Vec::new();
     let met = allowed.iter().find(|&&(says, leaves)| {
         let problem = if is_told(&told, says, kind, &answer) {

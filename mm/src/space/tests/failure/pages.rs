@@ -14,6 +14,7 @@ pub(super) fn cases() -> Vec<Case> {
     let mut all = Vec::new();
     all.extend(of_two());
     all.extend(ahead());
+    all.extend(used_up());
     all.extend(tables());
     all.extend(objects());
     all
@@ -124,6 +125,49 @@ fn read_ahead(f: &Fixture) {
     f.m.store(page(10), 1).unwrap();
     f.m.store(page(11), 1).unwrap();
     assert_eq!(f.m.load(page(12)).unwrap(), 0);
+}
+
+/// There is no memory but what nobody would miss: that is given up, with one flush.
+fn used_up() -> Vec<Case> {
+    let killed = [(Told::OutOfMemory, Leaves::Otherwise)];
+    let refused = [(Told::Refusal, Leaves::Otherwise)];
+    vec![
+        case("a write where memory is used up", fault(10, AccessKind::Write))
+            .after(only_lazy)
+            .on(Kind::Anon, &killed)
+            .on(Kind::Frame, &killed),
+        case("a read of shared memory where memory is used up", fault(200, AccessKind::Read))
+            .after(|f| {
+                f.map(200, 4, crate::vma::MapType::Shared, None).unwrap();
+                only_lazy(f);
+            })
+            .on(Kind::Frame, &killed),
+        fork_case("fork where memory is used up", Vcpus::Running)
+            .after(only_lazy)
+            .on(Kind::Vmas, &refused)
+            .on(Kind::Anon, &refused)
+            .on(Kind::Promise, &refused)
+            .on(Kind::Frame, &refused),
+        case("mremap to a new table where memory is used up", |f| {
+            done(remap(&f.m, 30, 4, 4, Some(9000)).map(drop))
+        })
+        .after(only_lazy)
+        .on(Kind::Vmas, &refused)
+        .on(Kind::Promise, &refused)
+        .on(Kind::Address, &refused)
+        .on(Kind::Frame, &refused),
+    ]
+}
+
+/// Four pages that nobody needs, one of them read since; and nothing else is left.
+fn only_lazy(f: &Fixture) {
+    let all = PageRange::new(VirtAddr::ZERO, VirtAddr::TASK_END).unwrap();
+    let mut space = f.m.space.change();
+    space.madvise(page(0), 4 * PAGE_SIZE, Advice::Free as i32).unwrap();
+    space.settle(all).unwrap();
+    drop(space);
+    assert_eq!(f.m.load(page(1)).unwrap(), 101);
+    f.use_up();
 }
 
 /// Pages in so many tables of their own.
