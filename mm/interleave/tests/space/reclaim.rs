@@ -14,6 +14,7 @@ fn beside(vcpu: fn(&Vcpu), call: fn(&SpaceUser)) {
     let other = SpaceUser::new(other);
     let request = MapRequest::anonymous(page(0), PAGE_SIZE, RW, MapFlags::FIXED);
     other.change().mmap(&request).unwrap();
+    m.tlbs.hurry();
     let runs = run(runs, vcpu);
     let (system, taker) = (Arc::clone(&m.system), other.share());
     let reclaim = thread::spawn(move || {
@@ -155,6 +156,7 @@ fn the_last_owner_takes_it_over_meanwhile() {
         let other = SpaceUser::new(other);
         let request = MapRequest::anonymous(page(0), PAGE_SIZE, RW, MapFlags::FIXED);
         other.change().mmap(&request).unwrap();
+        m.tlbs.hurry();
         let system = Arc::clone(&m.system);
         let taker = other.share();
         let reclaim = thread::spawn(move || {
