@@ -145,7 +145,7 @@ impl AddressSpace {
     }
 
     /// Notes at pages which could be given up, from outside even, that their memory is locked, or is no longer.
-    fn note_locked(&self, part: PageRange, flags: VmFlags) {
+    pub(super) fn note_locked(&self, part: PageRange, flags: VmFlags) {
         let locked = flags.contains(VmFlags::LOCKED);
         for leaf in self.table.cursor(part) {
             let could_go = leaf.entry.owner() == Owner::Process && self.is_lazy(leaf.entry);

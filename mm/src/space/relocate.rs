@@ -101,6 +101,8 @@ impl AddressSpace {
                 vma.set_anon(None);
             }
         });
+        // What stays of it, where only a part went.
+        self.note_locked(range, bare);
         let locked = self.account.locked;
         self.account.remove(flags, range.pages());
         self.account.add(bare, range.pages());

@@ -128,6 +128,26 @@ fn locked_memory_stays_until_it_is_unlocked() {
 }
 
 #[test]
+fn a_move_that_keeps_its_source_unlocks_what_stays_there() {
+    let m = half_given_up();
+    m.space.change().mlock2(page(8), 4 * PAGE_SIZE, 1).unwrap();
+    m.space
+        .change()
+        .mremap(&RemapRequest {
+            addr: page(8),
+            old_len: PAGE_SIZE,
+            new_len: PAGE_SIZE,
+            flags: 5,
+            new_addr: VirtAddr::ZERO,
+        })
+        .unwrap();
+    let system = Arc::clone(m.space.look().system());
+    // All but the one that has moved.
+    assert_eq!((system.reclaim().unwrap(), bytes(&m, 9..12)), (7, vec![0; 3]));
+    end(m, vec![], vec![]);
+}
+
+#[test]
 fn what_several_processes_name_is_dropped_in_all_unless_one_has_written_it() {
     let m = half_given_up();
     // Both have given it up; of the rest each has what it had.
