@@ -22,6 +22,7 @@ pub mod inspect;
 pub mod paging;
 pub mod phys;
 pub mod promise;
+pub mod reclaim;
 pub mod replay;
 pub mod rmap;
 pub mod rules;

@@ -13,6 +13,7 @@ use crate::hooks::{Guardian, Invalidation, Observer};
 use crate::paging::{FlushBatch, FlushSink, ForkedRoot, KernelHalf, TableChange};
 use crate::phys::{FileAccess, Frames, PhysMemory};
 use crate::promise::{Committed, Promise};
+use crate::reclaim::Reclaim;
 use crate::rmap::AnonVmas;
 use crate::rules::Rules;
 use crate::sysctl::{Claimant, Sysctl};
@@ -39,6 +40,7 @@ pub struct System {
     /// Tables that were given up and not flushed yet. A leaf lock: nothing is taken under it.
     retired: Mutex<FlushBatch>,
     committed: Committed,
+    pub(crate) reclaim: Reclaim,
     anon: AnonVmas,
     /// Files of the host that are open. A leaf lock.
     files: Mutex<Vec<Weak<HostFile>>>,
@@ -62,6 +64,7 @@ impl System {
             rules: Rules::default(),
             retired: Mutex::default(),
             committed: Committed::default(),
+            reclaim: Reclaim::default(),
             anon: AnonVmas::default(),
             files: Mutex::default(),
             next_inode: AtomicU64::new(1),
@@ -183,13 +186,15 @@ impl System {
         all.finish(&*self.sink, &self.frames)
     }
 
-    /// Flushes for the tables that wait for it, and frees them.
+    /// Flushes for the tables that wait for it, and frees them. Says how many there were.
     ///
     /// # Errors
     /// [`Broken`] when the sink cannot flush.
-    pub fn free_retired(&self) -> Result<(), Broken> {
+    pub fn free_retired(&self) -> Result<u64, Broken> {
         let all = std::mem::take(&mut *self.retired());
-        all.finish(&*self.sink, &self.frames)
+        let count = all.quarantined();
+        all.finish(&*self.sink, &self.frames)?;
+        Ok(count)
     }
 
     fn retired(&self) -> MutexGuard<'_, FlushBatch> {

@@ -235,6 +235,13 @@ fn c_programs() -> Vec<Case> {
         cases.push(family("c-40", &["40"]).only(Where::Direct));
         cases.push(family("c-4", &["4"]).only(Where::Nested));
     }
+    for compiler in ["musl-gcc", "gcc"] {
+        let program = c_program("lazy", compiler, &["-static"]);
+        let case = Case::new(format!("lazy-{compiler}"), program, &[]).natively();
+        cases.push(
+            case.option("--mem=16M").option("--stats").says("given up   for want of memory: "),
+        );
+    }
     // Where its stack, its heap and itself are.
     let pie = || Case::new("", c_program("alloc", "gcc", &["-static-pie"]), &["40"]).natively();
     cases.push(

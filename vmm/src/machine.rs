@@ -97,6 +97,10 @@ impl Machine {
     /// [`VcpuError`] if KVM or the host makes no more of them or there are no frames for one. Nothing is left
     /// behind.
     pub fn take_vcpu(&self) -> Result<Vcpu, VcpuError> {
+        self.system.or_reclaim(|| self.try_take_vcpu())
+    }
+
+    fn try_take_vcpu(&self) -> Result<Vcpu, VcpuError> {
         let frames = self.system.frames();
         let mut reserve = Reserve { frames, taken: Vec::new(), error: None };
         let taken = self.pool.take(&mut || reserve.frame());

@@ -98,6 +98,9 @@ fn audit_entries(space: &AddressSpace) -> Result<(), String> {
         check(!(private_backed && entry.is_writable()), || {
             format!("{addr} may be written, but the page is the backing's")
         })?;
+        check(!entry.is_locked() || vma.flags.contains(VmFlags::LOCKED), || {
+            format!("{addr} has {entry:?} of locked memory, {vma:?} is not locked")
+        })?;
         let anon = vma.backing.is_none();
         let frame = entry.frame().ok_or_else(|| format!("{addr} names no frame: {entry:?}"))?;
         let frames = space.system().frames();

@@ -11,7 +11,8 @@
 //! by its only owner, against a backing's. `AHEAD` marks a page that was brought in before it was asked
 //! for: until A is set, it is not there for anyone to see. `REFERENCED` remembers that A was set, where it was
 //! cleared so that the entry is known to be in no translation cache. `LEAVING` marks a page that is held only
-//! until its old translations are gone: another takes its place then (`paging/replace`).
+//! until its old translations are gone: another takes its place then (`paging/replace`). `LOCKED` marks a page that
+//! may not be given up: `MADV_FREE` would let it go, but its memory has been locked since.
 
 use bitflags::bitflags;
 
@@ -28,6 +29,7 @@ const GUARDED: u64 = 1 << 11;
 const AHEAD: u64 = 1 << 52;
 const REFERENCED: u64 = 1 << 53;
 const LEAVING: u64 = 1 << 54;
+const LOCKED: u64 = 1 << 55;
 const NO_EXECUTE: u64 = 1 << 63;
 const FRAME: u64 = 0x000f_ffff_ffff_f000;
 
@@ -107,7 +109,7 @@ impl Entry {
     /// The same page with another permission; accessed and dirty bits stay.
     #[must_use]
     pub fn with_access(self, access: Access) -> Self {
-        let kept = self.0 & (FRAME | ACCESSED | DIRTY | OWN | AHEAD | REFERENCED);
+        let kept = self.0 & (FRAME | ACCESSED | DIRTY | OWN | AHEAD | REFERENCED | LOCKED);
         if !access.contains(Access::READ) {
             return Entry(kept | HELD);
         }
@@ -180,6 +182,18 @@ impl Entry {
         if self.is_referenced() { Entry(self.0 | ACCESSED) } else { self }
     }
 
+    /// The same entry of locked memory.
+    #[must_use]
+    pub const fn locked(self) -> Self {
+        Entry(self.0 | LOCKED)
+    }
+
+    /// The same entry of memory that is not locked.
+    #[must_use]
+    pub const fn unlocked(self) -> Self {
+        Entry(self.0 & !LOCKED)
+    }
+
     /// Whether there is nothing at all.
     #[must_use]
     pub const fn is_empty(self) -> bool {
@@ -244,6 +258,12 @@ impl Entry {
     #[must_use]
     pub const fn is_resident(self) -> bool {
         self.0 & (PRESENT | HELD) != 0 && !self.is_unseen()
+    }
+
+    /// Whether the page may not be given up, although nobody needs its bytes: its memory is locked.
+    #[must_use]
+    pub const fn is_locked(self) -> bool {
+        self.0 & LOCKED != 0
     }
 
     /// Whether another page is about to take the place of this one.

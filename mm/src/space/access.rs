@@ -31,6 +31,8 @@ impl AddressSpace {
         for _ in 0..RETRIES {
             {
                 let _held = self.hold(addr);
+                // What may be given up is not, while it is used.
+                let _still = self.table.hold_still();
                 if let Ok(at) = self.table.walk(addr, kind) {
                     let gone = |Gone| Fault::NoBacking(addr).into();
                     return access(at).map(|()| Accessed::Done).map_err(gone);

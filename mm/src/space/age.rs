@@ -9,8 +9,8 @@
 //!                                                         shared memory that is still zeros
 //! ```
 //!
-//! What several entries name is left alone by the last two. So far nothing but `MADV_PAGEOUT` drops what
-//! `MADV_FREE` allowed to drop.
+//! What several entries name is left alone by the last two. What `MADV_FREE` allowed to drop is dropped by
+//! `MADV_PAGEOUT`, or when memory is short (`reclaim`).
 //!
 //! Entries are held still: another space could otherwise have one name a copy (`fault/handoff`) between the look
 //! at its page and the change. The flush follows later. Until then an entry that was cached has A clear; but a page
@@ -24,18 +24,8 @@ use crate::error::Broken;
 use crate::hooks::Invalidation;
 use crate::paging::{Entry, FlushBatch, Leaf, Owner};
 use crate::phys::{FrameKind, Marks};
-use crate::vma::{VmFlags, Vma};
-
-/// What reclaim does with a page of the process's own.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Fate {
-    /// There is no swap to put it into.
-    Stays,
-    /// It has been written since it was given up, so it is needed.
-    IsKept,
-    /// Nobody needs its bytes.
-    Goes,
-}
+use crate::reclaim::Fate;
+use crate::vma::Vma;
 
 impl AddressSpace {
     /// `MADV_FREE`: the pages may be dropped until they are written again.
@@ -96,7 +86,7 @@ impl AddressSpace {
                     continue;
                 }
                 frames.unmark(frame, Marks::REFERENCED);
-                match fate(leaf.entry, frames.marks(frame), vma) {
+                match Fate::of(leaf.entry, frames.marks(frame)) {
                     Fate::Stays => {}
                     Fate::IsKept => {
                         frames.mark(frame, Marks::DIRTY);
@@ -128,16 +118,6 @@ impl AddressSpace {
             batch.emptied(entry, frames);
             self.counters.resident.remove(PageClass::of(entry, frames));
         }
-    }
-}
-
-/// What becomes of a page of the process's own.
-fn fate(entry: Entry, marks: Marks, vma: &Vma) -> Fate {
-    let written = entry.is_dirty() || marks.contains(Marks::DIRTY);
-    match marks.contains(Marks::LAZY) {
-        false => Fate::Stays,
-        true if written && !vma.flags.contains(VmFlags::DROPPABLE) => Fate::IsKept,
-        true => Fate::Goes,
     }
 }
 

@@ -116,7 +116,7 @@ impl AddressSpace {
         }
         let mut tables = part.start().get() & !(TABLE_SPAN - 1);
         while tables < part.end().get() {
-            self.table.ensure(VirtAddr::new(tables.max(part.start().get())))?;
+            self.ensure_table(VirtAddr::new(tables.max(part.start().get())))?;
             tables += TABLE_SPAN;
         }
         let pages = (part.start().get()..part.end().get()).step_by(PAGE_BYTES).map(VirtAddr::new);

@@ -21,6 +21,12 @@ impl AddressSpace {
     /// # Errors
     /// [`Broken`] when a flush fails: the frames are then never used again.
     pub fn exit_mmap(&mut self) -> Result<(), Broken> {
+        let tables = self.unmap_all()?;
+        self.system.retire(tables)
+    }
+
+    /// Empties the space. What is left are its tables but for the root, which are returned.
+    fn unmap_all(&mut self) -> Result<FlushBatch, Broken> {
         let system = Arc::clone(&self.system);
         if let Some(observer) = system.observer() {
             observer.released();
@@ -38,7 +44,17 @@ impl AddressSpace {
         self.vmas.iter().for_each(|vma| self.unlink(vma));
         self.vmas = Tree::new();
         self.account = Account { peak: self.account.peak, ..Account::default() };
-        system.retire(tables)
+        Ok(tables)
+    }
+
+    /// Both ends of a space that no vCPU has ever run in: its tables are free at once.
+    ///
+    /// # Errors
+    /// [`Broken`] if a frame was not in use.
+    pub(super) fn abandon(mut self) -> Result<(), Broken> {
+        let mut tables = self.unmap_all()?;
+        self.table.free_root(&mut tables);
+        tables.put_all(self.system.frames())
     }
 
     /// Both ends at once, for a space that has one user and no other holder.

@@ -34,6 +34,11 @@ impl AddressSpace {
     /// `ENOMEM`: the commit limit, or no memory for a VMA or a table; nothing is left behind.
     /// Source: fork(2), `dup_mmap` in Linux's `mm/mmap.c`.
     pub fn fork(&mut self, vcpus: Vcpus) -> CallResult<Self> {
+        let system = Arc::clone(&self.system);
+        system.or_reclaim(|| self.try_fork(vcpus))
+    }
+
+    fn try_fork(&mut self, vcpus: Vcpus) -> CallResult<Self> {
         let table = PageTable::new(Arc::clone(self.system.frames()), self.system.kernel())?;
         let mut child = AddressSpace {
             system: Arc::clone(&self.system),
@@ -51,7 +56,7 @@ impl AddressSpace {
             users: Arc::default(),
         };
         if let Err(error) = self.copy_into(&mut child, vcpus) {
-            child.exit()?;
+            child.abandon()?;
             return Err(error);
         }
         Ok(child)
@@ -194,7 +199,7 @@ impl AddressSpace {
                 batch.write_protected(frame);
             }
         }
-        entry.old()
+        entry.old().unlocked()
     }
 
     /// A VMA as the child gets it.

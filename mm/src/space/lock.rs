@@ -1,9 +1,12 @@
 //! mlock(2), mlock2(2), munlock(2), mlockall(2), munlockall(2): Linux's `mm/mlock.c`.
 
+use std::sync::atomic::Ordering;
+
 use super::AddressSpace;
 use super::range::{CallRange, touched};
 use crate::addr::{PAGE_SHIFT, PageRange, VirtAddr};
 use crate::error::{CallResult, Errno};
+use crate::paging::{Entry, Owner};
 use crate::rules::Rule;
 use crate::vma::VmFlags;
 use crate::vma::limits::Capabilities;
@@ -136,7 +139,25 @@ impl AddressSpace {
         if flags == vma.flags || vma.flags.intersects(VmFlags::UNLOCKABLE) {
             return Ok(part.end());
         }
-        self.modify_flags(part, flags)
+        let end = self.modify_flags(part, flags)?;
+        self.note_locked(part, flags);
+        Ok(end)
+    }
+
+    /// Notes at pages which could be given up, from outside even, that their memory is locked, or is no longer.
+    pub(super) fn note_locked(&self, part: PageRange, flags: VmFlags) {
+        let locked = flags.contains(VmFlags::LOCKED);
+        for leaf in self.table.cursor(part) {
+            let could_go = leaf.entry.owner() == Owner::Process && self.is_lazy(leaf.entry);
+            if !could_go && !leaf.entry.is_locked() {
+                continue;
+            }
+            // The hardware sets bits meanwhile, and the page may be given up.
+            let noted = |entry: Entry| if locked { entry.locked() } else { entry.unlocked() };
+            let _ = leaf.slot.fetch_update(Ordering::AcqRel, Ordering::Relaxed, |raw| {
+                (raw != 0).then(|| noted(Entry::new(raw)).raw())
+            });
+        }
     }
 
     /// How many pages of the range are locked already (`count_mm_mlocked_page_nr`).

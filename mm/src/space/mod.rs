@@ -66,7 +66,7 @@ pub use users::{Left, SpaceHolder, SpaceUser};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::addr::{PAGE_SHIFT, PageRange};
+use crate::addr::{PAGE_SHIFT, PageRange, VirtAddr};
 use crate::error::Errno;
 use crate::paging::{Entry, FlushBatch, Others, PageTable, Replacements};
 use crate::phys::AllocError;
@@ -113,7 +113,8 @@ impl AddressSpace {
     /// # Errors
     /// [`AllocError`] when there is no frame for its root.
     pub fn new(system: Arc<System>, limits: Limits) -> Result<Self, AllocError> {
-        let table = PageTable::new(Arc::clone(system.frames()), system.kernel())?;
+        let table = || PageTable::new(Arc::clone(system.frames()), system.kernel());
+        let table = system.or_reclaim(table)?;
         let layout = Layout::for_stack_limit(limits.stack.soft);
         Ok(AddressSpace {
             number: system.new_space(),
@@ -237,6 +238,14 @@ impl AddressSpace {
     /// Whether one of the hidden rules applies.
     fn rule(&self, rule: Rule) -> bool {
         self.system.rules.apply(rule)
+    }
+
+    /// Makes sure that there is a last-level table for `addr`.
+    ///
+    /// # Errors
+    /// [`AllocError`] when there is no frame for one, and none to be had.
+    fn ensure_table(&self, addr: VirtAddr) -> Result<(), AllocError> {
+        self.system.or_reclaim(|| self.table.ensure(addr).map(drop))
     }
 
     /// Removes the pages of `range` from the page table; the VMAs stay (Linux's `zap_page_range`).

@@ -109,6 +109,8 @@ impl AddressSpace {
             return Ok(Resolved::NeedsGrowth);
         }
         let _held = self.hold(page);
+        // Nor is it given up between the look and the mark.
+        let _still = self.table.hold_still();
         let frames = self.system.frames();
         let entry = self.entry_at(page);
         if let Some(frame) = entry.frame()

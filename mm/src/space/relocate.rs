@@ -101,6 +101,8 @@ impl AddressSpace {
                 vma.set_anon(None);
             }
         });
+        // What stays of it, where only a part went.
+        self.note_locked(range, bare);
         let locked = self.account.locked;
         self.account.remove(flags, range.pages());
         self.account.add(bare, range.pages());
@@ -115,7 +117,7 @@ impl AddressSpace {
             let addr = to.offset(leaf.addr.bytes_from(old.start()));
             let span = addr.get() / TABLE_SPAN;
             if made != Some(span) {
-                self.table.ensure(addr)?;
+                self.ensure_table(addr)?;
                 made = Some(span);
             }
         }

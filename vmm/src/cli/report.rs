@@ -3,6 +3,7 @@
 use std::fmt::Write;
 use std::time::Duration;
 
+use mm::reclaim::Reclaimed;
 use mm::space::{PageClass, SpaceUser};
 use serde::Serialize;
 
@@ -29,6 +30,7 @@ pub(super) struct Report {
     calls: Vec<CallRow>,
     faults: Faults,
     pages: Pages,
+    given_up: GivenUp,
     flushes: FlushCounts,
     /// None where no page was brought in.
     per_mib: Option<PerMebibyte>,
@@ -98,6 +100,20 @@ struct Pages {
     released_to_host: u64,
 }
 
+/// What was given up for want of memory, in frames.
+#[derive(Debug, Serialize)]
+struct GivenUp {
+    ahead: u64,
+    tables: u64,
+    lazy: u64,
+}
+
+impl From<Reclaimed> for GivenUp {
+    fn from(Reclaimed { ahead, tables, lazy }: Reclaimed) -> Self {
+        GivenUp { ahead, tables, lazy }
+    }
+}
+
 #[derive(Debug, Serialize)]
 struct Times {
     guest: u64,
@@ -165,6 +181,7 @@ impl Report {
                 taken_from_host: frames.taken,
                 released_to_host: frames.released,
             },
+            given_up: machine.system().reclaimed().into(),
             flushes,
             time_us: Times {
                 guest: micros(stats.guest_time),
@@ -187,7 +204,7 @@ impl Report {
             // Writing to a String cannot fail.
             let _ = writeln!(out, "{label:<10} {text}");
         };
-        let Report { exits, faults, pages, flushes, time_us, .. } = self;
+        let Report { exits, faults, pages, given_up, flushes, time_us, .. } = self;
         row("kvm", self.kvm.clone());
         row("processes", self.processes.to_string());
         row(
@@ -227,6 +244,16 @@ impl Report {
                 pages.released_to_host
             ),
         );
+        let GivenUp { ahead, tables, lazy } = given_up;
+        if ahead + tables + lazy > 0 {
+            row(
+                "given up",
+                format!(
+                    "for want of memory: {ahead} pages ahead of a touch, {tables} tables, {lazy} lazily \
+                     freed pages"
+                ),
+            );
+        }
         row(
             "flushes",
             format!(

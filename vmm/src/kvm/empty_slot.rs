@@ -17,14 +17,14 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use kvm_bindings::{KVM_MEM_LOG_DIRTY_PAGES, kvm_userspace_memory_region};
-use kvm_ioctls::VmFd;
 use log::debug;
 use mm::addr::PAGE_SIZE;
 use mm::error::Broken;
 use vm_memory::MmapRegion;
 
 use super::KvmError;
-use super::memory_slot::{CHANGE, set_slot};
+use super::host_calls::HostCalls;
+use super::memory_slot::CHANGE;
 
 /// The first slot's number: far from those of guest memory, and below the 32,764 that KVM allows.
 const FIRST: u32 = 32_000;
@@ -34,7 +34,7 @@ const ALIGNMENT: u64 = 1 << 30;
 /// A 4 KiB slot that no page table ever points to.
 #[derive(Debug)]
 struct EmptySlot {
-    vm: Arc<VmFd>,
+    host: Arc<HostCalls>,
     page: MmapRegion,
     slot: u32,
     address: u64,
@@ -42,11 +42,11 @@ struct EmptySlot {
 
 impl EmptySlot {
     /// One that KVM does not have yet. `index` tells apart those of one machine.
-    fn new(vm: Arc<VmFd>, memory_limit: u64, index: u32) -> Result<Self, KvmError> {
+    fn new(host: Arc<HostCalls>, memory_limit: u64, index: u32) -> Result<Self, KvmError> {
         let page = MmapRegion::new(4096)
             .map_err(|error| KvmError::MemorySize { bytes: PAGE_SIZE, why: error.to_string() })?;
         let address = memory_limit.next_multiple_of(ALIGNMENT) + u64::from(index) * PAGE_SIZE;
-        Ok(EmptySlot { vm, page, slot: FIRST + index, address })
+        Ok(EmptySlot { host, page, slot: FIRST + index, address })
     }
 
     fn set(&self, state: SlotState) -> Result<(), Broken> {
@@ -59,7 +59,7 @@ impl EmptySlot {
         };
         // SAFETY: the page is ours, in no other slot, and holds nothing; were it unmapped before the
         // machine ends, KVM would find no page there and a guest that reaches it would exit.
-        unsafe { set_slot(&self.vm, region, CHANGE) }
+        unsafe { self.host.set_slot(region, CHANGE) }
     }
 }
 
@@ -80,8 +80,8 @@ pub(super) struct DummySlot {
 }
 
 impl DummySlot {
-    pub(super) fn new(vm: Arc<VmFd>, memory_limit: u64) -> Result<Self, KvmError> {
-        let slot = EmptySlot::new(vm, memory_limit, 0)?;
+    pub(super) fn new(host: Arc<HostCalls>, memory_limit: u64) -> Result<Self, KvmError> {
+        let slot = EmptySlot::new(host, memory_limit, 0)?;
         Ok(DummySlot { slot, state: Mutex::new(SlotState::Deleted) })
     }
 
@@ -111,8 +111,8 @@ pub(super) struct GraceSlot {
 }
 
 impl GraceSlot {
-    pub(super) fn new(vm: Arc<VmFd>, memory_limit: u64) -> Result<Self, KvmError> {
-        let slot = EmptySlot::new(vm, memory_limit, 1)?;
+    pub(super) fn new(host: Arc<HostCalls>, memory_limit: u64) -> Result<Self, KvmError> {
+        let slot = EmptySlot::new(host, memory_limit, 1)?;
         Ok(GraceSlot { slot, state: Mutex::new(SlotState::Deleted) })
     }
 

@@ -181,8 +181,8 @@ impl KvmSink {
         resident: Arc<AtomicU64>,
     ) -> Result<KvmSink, KvmError> {
         let memory = Arc::clone(vm.memory());
-        let dummy = DummySlot::new(Arc::clone(vm.fd()), memory.limit())?;
-        let grace = GraceSlot::new(Arc::clone(vm.fd()), memory.limit())?;
+        let dummy = DummySlot::new(Arc::clone(memory.host()), memory.limit())?;
+        let grace = GraceSlot::new(Arc::clone(memory.host()), memory.limit())?;
         let presence = Arc::clone(vm.presence());
         let counters = Counters::default();
         let kind = vm.kind();

@@ -29,7 +29,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use kvm_bindings::kvm_userspace_memory_region;
-use kvm_ioctls::VmFd;
 use log::debug;
 use mm::addr::{Frame, FrameRun, GuestPhysAddr, PAGE_BYTES, PAGE_SHIFT, PAGE_SIZE};
 use mm::error::Broken;
@@ -40,6 +39,7 @@ use vm_memory::mmap::MmapRegionBuilder;
 use vm_memory::{MmapRegion, VolatileMemory, VolatileSlice};
 
 use super::KvmError;
+use super::host_calls::HostCalls;
 use super::memory_slot::MemorySlot;
 
 /// Bytes of a host huge page: the alignment of the reservation and of its size.
@@ -52,7 +52,7 @@ const LARGEST_SLOT: u64 = 1 << 30;
 /// The guest's physical memory. Guest-physical address 0 is its first byte.
 #[derive(Debug)]
 pub struct GuestMemory {
-    vm: Arc<VmFd>,
+    host: Arc<HostCalls>,
     region: MmapRegion,
     /// Bytes from the region's start to the first huge page boundary.
     skew: usize,
@@ -92,12 +92,12 @@ impl GuestMemory {
     /// # Errors
     /// [`KvmError::MemorySize`] if the size is zero, overflows or cannot be reserved;
     /// [`KvmError::Broken`] if KVM refuses the first slot.
-    pub(super) fn new(vm: Arc<VmFd>, limit: u64) -> Result<Self, KvmError> {
-        GuestMemory::with_pages(vm, limit, host_pages())
+    pub(super) fn new(host: Arc<HostCalls>, limit: u64) -> Result<Self, KvmError> {
+        GuestMemory::with_pages(host, limit, host_pages())
     }
 
     /// The same in such pages.
-    fn with_pages(vm: Arc<VmFd>, limit: u64, pages: HostPages) -> Result<Self, KvmError> {
+    fn with_pages(host: Arc<HostCalls>, limit: u64, pages: HostPages) -> Result<Self, KvmError> {
         let size_error = |why: String| KvmError::MemorySize { bytes: limit, why };
         let rounded = limit
             .checked_next_multiple_of(HUGE_PAGE)
@@ -114,7 +114,7 @@ impl GuestMemory {
             .map_err(|error| size_error(error.to_string()))?;
         let skew = region.as_ptr().align_offset(to_usize(HUGE_PAGE));
         let memory = GuestMemory {
-            vm,
+            host,
             region,
             skew,
             limit: rounded,
@@ -134,8 +134,14 @@ impl GuestMemory {
         self.limit
     }
 
+    /// How the host is asked to take translations from vCPUs.
+    pub(super) fn host(&self) -> &Arc<HostCalls> {
+        &self.host
+    }
+
     /// Changes the host's protection of a run of frames; the flush sink's tool.
     pub(super) fn protect(&self, run: FrameRun, protection: i32) -> io::Result<()> {
+        self.host.ask()?;
         let slice = self.slice(run.start.addr(), run.count << PAGE_SHIFT);
         // SAFETY: the span lies in our own mapping (`slice` checked it), and every protection that the
         // sink asks for leaves it readable and writable, so no access of ours can be caught by it.
@@ -150,7 +156,7 @@ impl GuestMemory {
     pub(super) fn write_protect(&self, runs: &[FrameRun]) -> Result<(), Broken> {
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         let named = |slot: &&mut MemorySlot| runs.iter().any(|run| slot.has_of(*run));
-        slots.iter_mut().filter(named).try_for_each(|slot| slot.write_protect(&self.vm))
+        slots.iter_mut().filter(named).try_for_each(|slot| slot.write_protect(&self.host))
     }
 
     /// Gives the host advice on a span that may reach past the slots.
@@ -280,7 +286,7 @@ impl PhysMemory for GuestMemory {
         };
         // SAFETY: the span is in our own mapping, is in no other slot, and outlives the machine's
         // vCPUs: each of them holds this memory.
-        slots.push(unsafe { MemorySlot::add(&self.vm, region) }?);
+        slots.push(unsafe { MemorySlot::add(&self.host, region) }?);
         self.size.store(size + added, Ordering::Release);
         Ok((size + added) >> PAGE_SHIFT)
     }

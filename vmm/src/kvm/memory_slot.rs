@@ -16,10 +16,11 @@
 //! Measured on software KVM: 0.1 ms for either change, and 70 ns for each page that vCPUs have a translation of.
 
 use kvm_bindings::{KVM_MEM_LOG_DIRTY_PAGES, kvm_userspace_memory_region};
-use kvm_ioctls::VmFd;
 use log::debug;
 use mm::addr::FrameRun;
 use mm::error::Broken;
+
+use super::host_calls::HostCalls;
 
 /// A slot that KVM has.
 #[derive(Debug)]
@@ -41,12 +42,12 @@ impl MemorySlot {
     /// The host's span is memory that vCPUs may read and write, in no other slot, and stays mapped for as long as
     /// the machine has vCPUs.
     pub(super) unsafe fn add(
-        vm: &VmFd,
+        host: &HostCalls,
         region: kvm_userspace_memory_region,
     ) -> Result<Self, Broken> {
         let what = "add a memory slot (above 4 GiB this takes a CPU with unrestricted guests)";
         // SAFETY: what the caller promises.
-        unsafe { set_slot(vm, region, what) }?;
+        unsafe { host.set_slot(region, what) }?;
         Ok(MemorySlot { region })
     }
 
@@ -58,13 +59,13 @@ impl MemorySlot {
     }
 
     /// Takes the permission to write all of it.
-    pub(super) fn write_protect(&mut self, vm: &VmFd) -> Result<(), Broken> {
+    pub(super) fn write_protect(&mut self, host: &HostCalls) -> Result<(), Broken> {
         // It is the change that does it: a slot that stays logged would keep the permissions given since.
         if self.log() == Log::On {
-            self.change(vm, Log::Off)?;
+            self.change(host, Log::Off)?;
         }
-        self.change(vm, Log::On)?;
-        if let Err(error) = self.change(vm, Log::Off) {
+        self.change(host, Log::On)?;
+        if let Err(error) = self.change(host, Log::Off) {
             debug!(
                 "slot {} is logged until it is write-protected again: {error}",
                 self.region.slot
@@ -77,11 +78,11 @@ impl MemorySlot {
         if self.region.flags & KVM_MEM_LOG_DIRTY_PAGES == 0 { Log::Off } else { Log::On }
     }
 
-    fn change(&mut self, vm: &VmFd, log: Log) -> Result<(), Broken> {
+    fn change(&mut self, host: &HostCalls, log: Log) -> Result<(), Broken> {
         let flags = if log == Log::On { KVM_MEM_LOG_DIRTY_PAGES } else { 0 };
         let region = kvm_userspace_memory_region { flags, ..self.region };
         // SAFETY: the span is what `add` demands.
-        unsafe { set_slot(vm, region, CHANGE) }?;
+        unsafe { host.set_slot(region, CHANGE) }?;
         self.region = region;
         Ok(())
     }
@@ -89,18 +90,3 @@ impl MemorySlot {
 
 /// What is being done to a slot for the sake of translations.
 pub(super) const CHANGE: &str = "change the slots that flush translations";
-
-/// Gives KVM a slot, or another state of one that it has.
-///
-/// # Safety
-/// The host's span is memory that vCPUs may read and write, in no other slot, and stays mapped for as long as they
-/// may reach it.
-pub(super) unsafe fn set_slot(
-    vm: &VmFd,
-    region: kvm_userspace_memory_region,
-    what: &'static str,
-) -> Result<(), Broken> {
-    // SAFETY: what the caller promises.
-    let set = unsafe { vm.set_user_memory_region(region) };
-    set.map_err(|error| Broken::Host { what, source: error.into() })
-}

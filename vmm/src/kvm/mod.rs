@@ -16,6 +16,7 @@ mod empty_slot;
 mod error;
 mod exit;
 mod flush;
+mod host_calls;
 mod kick;
 mod kind;
 pub(crate) mod lab;

@@ -16,6 +16,7 @@ use kvm_ioctls::{Cap, VmFd};
 use log::debug;
 use mm::addr::PAGE_SIZE;
 
+use super::host_calls::HostCalls;
 use super::presence::Presence;
 use super::{GuestMemory, Kind, KvmError, cpuid};
 
@@ -162,7 +163,8 @@ impl Vm {
         }
         let xsave_bytes = usize::try_from(fd.check_extension_int(Cap::Xsave2)).unwrap_or(0);
         let fd = Arc::new(fd);
-        let memory = Arc::new(GuestMemory::new(Arc::clone(&fd), memory_limit)?);
+        let host = Arc::new(HostCalls::new(Arc::clone(&fd)));
+        let memory = Arc::new(GuestMemory::new(host, memory_limit)?);
         let most_vcpus = kvm.fd.get_max_vcpus();
         allow_shadow_pages(&fd, memory.limit(), most_vcpus);
         let (kind, cpuid) = (kvm.kind, kvm.cpuid.clone());

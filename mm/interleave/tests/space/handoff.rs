@@ -1,6 +1,8 @@
 //! A page of two is written: the other one gets the copy, whatever he does meanwhile. He never sees what is
 //! written, the writer never loses it, and the counts are right.
 
+use shuttle::sync::mpsc::channel;
+
 use super::*;
 
 /// A machine, and a child of its process.
@@ -179,6 +181,33 @@ fn the_other_lets_it_be_dropped_and_unmaps_it() {
             child.change().munmap(page(0), PAGE_SIZE).unwrap();
         };
         beside(call, rereads_while_there, |_| ());
+    });
+}
+
+/// The other's vCPU uses his copy as soon as it is there, which may be in the middle of the advice; and again when
+/// all of it is unmapped.
+#[test]
+fn the_other_lets_it_be_dropped_in_the_middle_of_it_and_unmaps_it() {
+    in_any_order(|| {
+        let family = Family::new(1, Vcpus::Running);
+        let (unmapped, when_unmapped) = channel();
+        let reader = family.of_child();
+        let both = run(family.m.vcpu(), move |writer| {
+            writer.store(page(0), 7).unwrap();
+            let gone = |fault: &Fault| matches!(fault, Fault::NotMapped(_));
+            if let Some(found) = made(reader.load(page(0)), gone) {
+                assert_eq!(found, 100);
+            }
+            when_unmapped.recv().unwrap();
+            assert_eq!(made(reader.load(page(0)), gone), None, "read after munmap");
+            reader.end();
+        });
+        family.child.change().madvise(page(0), PAGE_SIZE, Advice::Free as i32).unwrap();
+        family.child.change().munmap(page(0), PAGE_SIZE).unwrap();
+        unmapped.send(()).unwrap();
+        both.end();
+        assert_eq!(word(&family.m.user, page(0)), 7);
+        family.end();
     });
 }
 

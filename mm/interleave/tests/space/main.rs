@@ -5,6 +5,7 @@
 //! taken away, no byte is lost, and every fault is answered as by Linux.
 
 mod handoff;
+mod reclaim;
 mod vcpu;
 
 use mm::addr::{PAGE_SIZE, VirtAddr};

@@ -34,13 +34,26 @@ type Tlb = Mutex<BTreeMap<VirtAddr, Cached>>;
 
 /// Flushes the caches of all vCPUs, of exactly what it is asked for.
 #[derive(Debug, Default)]
-pub struct Tlbs(Mutex<Vec<Arc<Tlb>>>);
+pub struct Tlbs {
+    all: Mutex<Vec<Arc<Tlb>>>,
+    /// Whether flushes begin at once. Not a place where another thread may go on.
+    quick: std::sync::atomic::AtomicBool,
+}
+
+impl Tlbs {
+    /// From now on flushes begin at once: more may happen between two steps of another thread.
+    pub fn hurry(&self) {
+        self.quick.store(true, std::sync::atomic::Ordering::Relaxed);
+    }
+}
 
 impl FlushSink for Tlbs {
     fn flush(&self, request: &FlushRequest) -> Result<(), Broken> {
         // It takes its time, in which whoever need not wait goes on.
-        (0..FLUSH_STEPS).for_each(|_| thread::yield_now());
-        let all = self.0.lock().unwrap().clone();
+        if !self.quick.load(std::sync::atomic::Ordering::Relaxed) {
+            (0..FLUSH_STEPS).for_each(|_| thread::yield_now());
+        }
+        let all = self.all.lock().unwrap().clone();
         let named = |runs: &[FrameRun], frame: Frame| {
             runs.iter().any(|run| run.start <= frame && frame < run.start.offset(run.count))
         };
@@ -68,7 +81,7 @@ impl Vcpu {
     /// It uses the space from now on.
     pub fn new(tlbs: &Tlbs, user: SpaceUser) -> Vcpu {
         let tlb = Arc::new(Mutex::new(BTreeMap::new()));
-        tlbs.0.lock().unwrap().push(Arc::clone(&tlb));
+        tlbs.all.lock().unwrap().push(Arc::clone(&tlb));
         let looked = user.look();
         let (frames, root) = (Arc::clone(looked.system().frames()), looked.table().root());
         drop(looked);

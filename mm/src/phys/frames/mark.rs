@@ -1,10 +1,12 @@
 //! What is remembered of a page beside the entries that name it (Linux's `folio->flags`).
 
+use std::ops::Range;
+
 use bitflags::bitflags;
 
-use super::Frames;
 use super::record::Records;
-use crate::addr::Frame;
+use super::{BLOCK_FRAMES, Frames, frames_of, position};
+use crate::addr::{Frame, index};
 
 bitflags! {
     /// What is remembered of a page. A frame that is handed out has none.
@@ -16,6 +18,10 @@ bitflags! {
         const REFERENCED = 2;
         /// Its bytes need not be kept, as long as nobody writes it (`PG_swapbacked` clear).
         const LAZY = 4;
+        /// Nor if somebody does (`VM_DROPPABLE` of all memory that it is in).
+        const DROPPABLE = 8;
+        /// It was brought in ahead of a touch. It may have been touched since: its entry tells.
+        const AHEAD = 16;
     }
 }
 
@@ -24,6 +30,24 @@ impl Frames {
     #[must_use]
     pub fn marks(&self, frame: Frame) -> Marks {
         self.record(frame, Records::marks).unwrap_or_default()
+    }
+
+    /// The first of these frames, by number, that has one of the marks. Others may change that at any time, and a
+    /// free frame has those that it had.
+    pub(crate) fn next_marked(&self, frames: Range<u64>, marks: Marks) -> Option<Frame> {
+        let mut at = frames.start;
+        while at < frames.end {
+            let (block, first) = position(Frame::new(at));
+            let end = frames.end.min(at - first as u64 + BLOCK_FRAMES);
+            if let Some(records) = self.records.find(block) {
+                let marked = |&slot: &usize| records.marks(slot).intersects(marks);
+                if let Some(slot) = (first..first + index(end - at)).find(marked) {
+                    return Some(frames_of(block, &(slot..slot)).start);
+                }
+            }
+            at = end;
+        }
+        None
     }
 
     /// Remembers more of a frame in use.

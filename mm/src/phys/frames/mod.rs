@@ -106,6 +106,8 @@ pub struct Frames {
     pages_in_use: Arc<AtomicU64>,
     zero: OnceLock<Frame>,
     failures: FailPoint,
+    /// Allocations for which there was no frame.
+    refusals: AtomicU64,
 }
 
 impl Frames {
@@ -122,6 +124,7 @@ impl Frames {
             pages_in_use: Arc::default(),
             zero: OnceLock::new(),
             failures: FailPoint::default(),
+            refusals: AtomicU64::new(0),
         }
     }
 
@@ -141,6 +144,11 @@ impl Frames {
     #[must_use]
     pub fn failures(&self) -> &FailPoint {
         &self.failures
+    }
+
+    /// How many allocations there have been for which there was no frame.
+    pub(crate) fn refusals(&self) -> u64 {
+        self.refusals.load(Ordering::Relaxed)
     }
 
     /// The counts now.
@@ -239,7 +247,7 @@ impl Frames {
         take: impl Fn(&mut Pool, Reach) -> Option<T>,
     ) -> Result<FrameRun, AllocError> {
         if self.failures.refuses() {
-            return Err(AllocError::OutOfMemory);
+            return Err(self.refuse());
         }
         let (all, surplus) = {
             let (mut pool, all) = self.take(take)?;
@@ -269,6 +277,11 @@ impl Frames {
         run.ok_or(AllocError::OutOfMemory)
     }
 
+    fn refuse(&self) -> AllocError {
+        self.refusals.fetch_add(1, Ordering::Relaxed);
+        AllocError::OutOfMemory
+    }
+
     /// Takes frames: where it is best, else of memory that is added, else anywhere.
     fn take<T>(
         &self,
@@ -289,7 +302,7 @@ impl Frames {
                 return Ok((pool, all));
             }
             if pool.away == 0 {
-                return Err(AllocError::OutOfMemory);
+                return Err(self.refuse());
             }
             // Frames that the host is just taking can be had again in a moment.
             pool = self.arrived.wait(pool).unwrap_or_else(PoisonError::into_inner);

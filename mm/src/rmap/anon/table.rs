@@ -13,6 +13,7 @@ use crate::failure::FailPoint;
 use crate::paging::Entry;
 use crate::phys::{AllocError, Frames, ReverseOwner};
 use crate::rmap::Mapper;
+use crate::space::Counters;
 
 /// Few spaces: as many as take some two microseconds to search.
 const FEW_CHAINS: usize = 8;
@@ -55,6 +56,8 @@ pub struct Found<'a> {
     pub entry: Entry,
     /// Whose page another would be that took its place there.
     pub owner: ReverseOwner,
+    /// What its space counts.
+    pub counters: &'a Counters,
 }
 
 impl AnonVmas {
@@ -213,12 +216,12 @@ fn look<B>(
     mut then: impl FnMut(Found<'_>) -> ControlFlow<B>,
 ) -> ControlFlow<B> {
     chain.find(owner.index, |mapper, pages| {
-        let Mapper { number: space, table, .. } = mapper;
+        let Mapper { number: space, table, counters } = mapper;
         let owner = ReverseOwner { id: chain.number, ..owner };
         for addr in pages.map(|page| VirtAddr::new(page << PAGE_SHIFT)) {
             let Some(slot) = table.slot(addr) else { continue };
             let entry = Entry::new(slot.load(Ordering::Acquire));
-            then(Found { space: *space, addr, slot, entry, owner })?;
+            then(Found { space: *space, addr, slot, entry, owner, counters })?;
         }
         ControlFlow::Continue(())
     })

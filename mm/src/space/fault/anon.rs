@@ -74,9 +74,10 @@ impl AddressSpace {
                 Way::Down => run.count - 1 - i,
             };
             let frame = run.start.offset(place);
-            if at.vma.flags.contains(VmFlags::DROPPABLE) {
-                self.system.frames().mark(frame, Marks::LAZY);
-            }
+            let mut marks = Marks::empty();
+            marks.set(Marks::LAZY | Marks::DROPPABLE, at.vma.flags.contains(VmFlags::DROPPABLE));
+            marks.set(Marks::AHEAD, i > 0);
+            self.system.frames().mark(frame, marks);
             self.bring_in(at, i, frame, Owner::Process, access)?;
         }
         Ok(run.count)

@@ -75,6 +75,8 @@ impl AddressSpace {
 
     /// Lets the process write a page that it alone names, and its neighbours.
     fn reuse(&self, at: &At<'_>, entry: Entry, access: Access) {
+        // From the exchange until the page is taken over it must not be given up, and become another's.
+        let _still = self.table.hold_still();
         self.reuse_one(at, at.slot(), entry, entry.with_access(access).touched(at.touch()));
         self.reuse_neighbours(at, access);
     }
@@ -185,7 +187,7 @@ impl AddressSpace {
             fresh
         };
         if at.vma.flags.contains(VmFlags::DROPPABLE) {
-            frames.mark(copy, Marks::LAZY);
+            frames.mark(copy, Marks::LAZY | Marks::DROPPABLE);
         }
         let access = entry_access(at.vma.flags, Owner::Process);
         let asked = std::ptr::eq(slot, at.slot());

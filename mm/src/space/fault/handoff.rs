@@ -29,7 +29,9 @@
 //!   the flush comes later (`space/age`), but the page is marked `LAZY` by then, or has no other owner.
 //! - **The other's own calls and faults** take entries as they find them at that moment, by an exchange. Those which
 //!   look at the page first and change its entry or its marks afterwards hold the table still, as a fork and
-//!   a move do: so does the search that leads here.
+//!   a move do: so does the search that leads here. `MADV_FREE` would otherwise clear A of the copy, which may be
+//!   cached by then, and flush the page. And who finds himself to be the only owner takes the page over after the
+//!   exchange of his entry: it may be a copy by then, and the page the writer's.
 //! - **Two that try at once**, of one space or each for the other: of their exchanges one succeeds.
 
 use std::ops::ControlFlow;

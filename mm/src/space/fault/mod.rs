@@ -44,9 +44,17 @@ pub enum Resolved {
 impl AddressSpace {
     /// Makes an access at `addr` possible.
     ///
+    /// Where there is no memory for it, what nobody would miss is given up first ([`System::or_reclaim`]).
+    ///
     /// # Errors
     /// The [`Fault`] that the program gets as a signal.
+    ///
+    /// [`System::or_reclaim`]: crate::system::System::or_reclaim
     pub fn fault(&self, addr: VirtAddr, kind: AccessKind) -> Result<Resolved, AccessError> {
+        self.system.or_reclaim(|| self.try_fault(addr, kind))
+    }
+
+    fn try_fault(&self, addr: VirtAddr, kind: AccessKind) -> Result<Resolved, AccessError> {
         let Some(vma) = self.vmas.find(addr) else { return Err(Fault::NotMapped(addr).into()) };
         if addr < vma.range().start() {
             if vma.flags.contains(VmFlags::GROWSDOWN) {
@@ -59,7 +67,7 @@ impl AddressSpace {
             if kind == AccessKind::Execute && read_first() {
                 // The processor finds out that a page is not executable when there is one: Linux brings
                 // it in first, and what is wrong with that is the answer.
-                self.fault(addr, AccessKind::Read)?;
+                self.try_fault(addr, AccessKind::Read)?;
             }
             return Err(Fault::Denied(addr).into());
         }

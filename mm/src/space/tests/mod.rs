@@ -14,6 +14,7 @@ mod host_files;
 mod huge;
 mod model;
 mod objects;
+mod reclaim;
 mod touch;
 mod vcpus;
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use mm::phys::{Contents, FrameKind, FrameStats, Frames};
 
+use super::super::host_calls::HostCalls;
 use super::*;
 
 /// An allocator over memory of a machine that nothing runs on, and the frames taken from it.
@@ -21,7 +22,9 @@ impl Guest {
             return None;
         }
         let vm = kvm_ioctls::Kvm::new().unwrap().create_vm().unwrap();
-        let memory = Arc::new(GuestMemory::with_pages(Arc::new(vm), bytes, pages).unwrap());
+        let memory = Arc::new(
+            GuestMemory::with_pages(Arc::new(HostCalls::new(Arc::new(vm))), bytes, pages).unwrap(),
+        );
         let frames = Frames::new(Arc::clone(&memory) as Arc<dyn PhysMemory>);
         Some(Guest { memory, frames, pages })
     }

@@ -1,14 +1,17 @@
 //! Flushing, asked of the KVM at hand: what a vCPU sees after each method, and without one.
 
+use std::num::NonZeroU64;
 use std::sync::mpsc::channel;
 use std::thread;
 
 use mm::addr::FrameRun;
+use mm::error::Broken;
+use mm::failure::FailPoint;
 use mm::paging::{FlushRequest, FlushSink, Others, TableChange};
 
-use super::super::lab::{DATA, Lab, READ, Revoked, Visibility, WRITE, load_store};
+use super::super::lab::{CODE, DATA, Lab, READ, Revoked, Visibility, WRITE, load_store};
 use super::super::presence::Presence;
-use super::super::{Exit, FlushPolicy, Kicker, Kind, Registers};
+use super::super::{Exit, FlushPolicy, Kicker, Kind, Kvm, Registers};
 use super::{kvm, lab};
 
 /// The policies that can take anything away.
@@ -177,4 +180,96 @@ fn each_flush_is_counted_by_its_method() {
     let counts = lab.sink.counts();
     assert_eq!((counts.notifier, counts.notifier_runs, counts.notifier_frames), (1, 2, 3));
     assert_eq!(counts.dummy_slot, 2, "a table, and 200 scattered runs");
+}
+
+/// A page whose translation a vCPU has, and loses by `policy`; or the permission to write it alone. Calls to the host are refused as `refuse` says. Answers with the flush's own answer and how many
+/// calls there were; where it said that all is well, the vCPU has seen it.
+fn with_refusals(
+    kvm: &Kvm,
+    policy: FlushPolicy,
+    takes: Takes,
+    refuse: impl Fn(&FailPoint),
+) -> (Result<(), Broken>, u64) {
+    let lab = Lab::new(kvm, policy).unwrap();
+    let page = lab.map(DATA, WRITE);
+    let mut vcpu = lab.vcpu(load_store()).unwrap();
+    lab.run_to_call(&mut vcpu).unwrap();
+    lab.run_to_call(&mut vcpu).unwrap();
+    let runs = vec![FrameRun { start: page, count: 1 }];
+    let mut request = FlushRequest { others: Others::MayRun, ..FlushRequest::default() };
+    match takes {
+        Takes::Page => {
+            lab.clear(DATA);
+            request.leaves = runs;
+        }
+        Takes::Writes => {
+            lab.set(DATA, page, READ);
+            request.writes = runs;
+        }
+        Takes::Table => {
+            lab.clear(DATA);
+            request.leaves = runs;
+            request.tables = TableChange::Unlinked;
+        }
+    }
+    // Somebody is inside, so that the notifier has to wait.
+    let other = lab.vm.presence().add();
+    let inside = other.enter(lab.root.addr().get());
+    let refusals = &lab.memory().host().refusals;
+    refuse(refusals);
+    let flushed = lab.sink.flush(&request);
+    let calls = refusals.stop();
+    if flushed.is_err() {
+        lab.sink.flush(&request).unwrap();
+    }
+    drop(inside);
+    let again = Registers { rip: CODE, rdi: DATA, rsi: 9, ..*vcpu.registers() };
+    vcpu.resume_user(&again).unwrap();
+    if takes == Takes::Writes {
+        lab.run_to_call(&mut vcpu).unwrap();
+    }
+    let error = if takes == Takes::Writes { 7 } else { 4 };
+    assert_eq!(lab.run_to_fault(&mut vcpu).unwrap(), (14, error), "{policy:?}, {takes:?}");
+    (flushed, calls)
+}
+
+/// What a flush is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Takes {
+    Page,
+    Writes,
+    Table,
+}
+
+#[test]
+fn a_flush_of_which_a_step_is_refused_takes_the_dummy_slot_and_fails_only_with_that() {
+    let Some(kvm) = kvm() else { return };
+    let (notifier, dummy) = (FlushPolicy::NotifierOnly, FlushPolicy::DummyOnly);
+    let protection = FlushPolicy::WriteProtection;
+    // Up to which call, counted from 1, one refusal is too much; and up to which one all later ones are. The dummy
+    // slot is added, deleted and added again: the last one is for the next time, as is the end of logging writes.
+    let protects = if keeps_translations_between_runs() { (0, 1) } else { (2, 2) };
+    let ways = [
+        (notifier, Takes::Page, (0, 3)),
+        (notifier, Takes::Writes, (0, 3)),
+        (protection, Takes::Writes, protects),
+        (dummy, Takes::Page, (2, 2)),
+        (notifier, Takes::Table, (2, 2)),
+    ];
+    for (policy, takes, (one, all)) in ways {
+        let (flushed, calls) = with_refusals(&kvm, policy, takes, FailPoint::watch);
+        flushed.unwrap();
+        assert!(calls >= all, "{policy:?}, {takes:?}: {calls}");
+        for nth in (1..=calls).filter_map(NonZeroU64::new) {
+            let said = format!("{policy:?}, {takes:?}, {nth} of {calls}");
+            let (flushed, _) = with_refusals(&kvm, policy, takes, |point| point.refuse(nth));
+            assert_eq!(flushed.is_err(), nth.get() <= one, "{said}");
+            let (flushed, _) = with_refusals(&kvm, policy, takes, |point| point.refuse_from(nth));
+            assert_eq!(flushed.is_err(), nth.get() <= all, "{said} and all later ones");
+            if let Err(broken) = flushed {
+                let said = "the host could not change the slots that flush translations: ";
+                assert!(broken.to_string().starts_with(said), "{broken}");
+            }
+        }
+    }
 }

@@ -8,17 +8,19 @@
 //!                                    object                                                   stack: top
 //! ```
 
+use std::cell::RefCell;
 use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use super::super::files::{Bytes, file_of};
 use super::super::*;
+use super::flush::FailingSink;
+use crate::addr::Frame;
 use crate::backing::{Backing, BackingName, FileBacking, SharedMemory};
 use crate::failure::FailPoint;
 use crate::hooks::Guardian;
 use crate::paging::KernelHalf;
-use crate::phys::{Frames, SoftwareMemory};
-use crate::replay::CountingSink;
+use crate::phys::{Contents, FrameKind, Frames, SoftwareMemory};
 use crate::system::System;
 use crate::vma::{MapType, Userfault};
 
@@ -27,8 +29,11 @@ use crate::vma::{MapType, Userfault};
 pub(super) enum Kind {
     /// Room for VMAs.
     Vmas,
-    /// A frame, for a page or a table.
+    /// A frame, for a page or a table, and all later ones: memory is used up, and whatever can be given up is not
+    /// enough.
     Frame,
+    /// One frame alone: if anything can be given up, that is enough.
+    OneFrame,
     /// A node and a chain of the reverse map, for memory that is written for the first time or forked.
     Anon,
     /// A promise of memory (`security_vm_enough_memory`).
@@ -37,17 +42,30 @@ pub(super) enum Kind {
     Map,
     /// An address, by the guardian (`security_mmap_addr`).
     Address,
+    /// A flush, in each way that there is: what the sink says then is [`Broken`](crate::error::Broken).
+    Flush,
 }
 
 impl Kind {
-    pub(super) const ALL: [Kind; 6] =
-        [Kind::Vmas, Kind::Frame, Kind::Anon, Kind::Promise, Kind::Map, Kind::Address];
+    pub(super) const ALL: [Kind; 8] = [
+        Kind::Vmas,
+        Kind::Frame,
+        Kind::OneFrame,
+        Kind::Anon,
+        Kind::Promise,
+        Kind::Map,
+        Kind::Address,
+        Kind::Flush,
+    ];
 
-    /// What the call says then.
-    pub(super) fn errno(self) -> Errno {
+    /// What the call says then; `None` where the machine ends.
+    pub(super) fn errno(self) -> Option<Errno> {
         match self {
-            Kind::Vmas | Kind::Frame | Kind::Anon | Kind::Promise => Errno::ENOMEM,
-            Kind::Map | Kind::Address => Errno::EACCES,
+            Kind::Vmas | Kind::Frame | Kind::OneFrame | Kind::Anon | Kind::Promise => {
+                Some(Errno::ENOMEM)
+            }
+            Kind::Map | Kind::Address => Some(Errno::EACCES),
+            Kind::Flush => None,
         }
     }
 }
@@ -60,8 +78,8 @@ struct Vetoes {
     addresses: FailPoint,
 }
 
-fn unless(refused: bool, kind: Kind) -> Result<(), Errno> {
-    if refused { Err(kind.errno()) } else { Ok(()) }
+fn unless(refused: bool) -> Result<(), Errno> {
+    if refused { Err(Errno::EACCES) } else { Ok(()) }
 }
 
 #[derive(Debug)]
@@ -69,15 +87,15 @@ struct Veto(Arc<Vetoes>);
 
 impl Guardian for Veto {
     fn may_map(&self, _: &MapRequest) -> Result<(), Errno> {
-        unless(self.0.maps.refuses(), Kind::Map)
+        unless(self.0.maps.refuses())
     }
 
     fn may_use_address(&self, _: VirtAddr) -> Result<(), Errno> {
-        unless(self.0.addresses.refuses(), Kind::Address)
+        unless(self.0.addresses.refuses())
     }
 
     fn may_commit(&self, _: u64) -> Result<(), Errno> {
-        unless(self.0.promises.refuses(), Kind::Promise)
+        if self.0.promises.refuses() { Err(Errno::ENOMEM) } else { Ok(()) }
     }
 }
 
@@ -85,18 +103,24 @@ impl Guardian for Veto {
 pub(super) struct Fixture {
     pub(super) m: SoftwareMachine,
     pub(super) file: Arc<FileBacking<Bytes>>,
-    pub(super) memfd: Arc<dyn Backing>,
+    pub(super) memfd: Arc<SharedMemory>,
     pub(super) uffd: Arc<Userfault>,
+    /// Processes forked from it, which name the same pages.
+    pub(super) children: RefCell<Vec<AddressSpace>>,
+    /// Frames that somebody else has.
+    taken: RefCell<Vec<Frame>>,
+    pub(super) system: Arc<System>,
+    pub(super) flushes: Arc<FailingSink>,
     vetoes: Arc<Vetoes>,
-    system: Arc<System>,
 }
 
 impl Fixture {
     pub(super) fn new() -> Self {
         let frames = Arc::new(Frames::new(Arc::new(SoftwareMemory::new(2048))));
-        let sink = Arc::new(CountingSink::default());
-        let mut system =
-            System::new(Arc::clone(&frames), Box::new(Arc::clone(&sink)), KernelHalf::default());
+        let flushes = Arc::new(FailingSink::default());
+        let sink = Arc::clone(&flushes.counts);
+        let kernel = KernelHalf::default();
+        let mut system = System::new(Arc::clone(&frames), Box::new(Arc::clone(&flushes)), kernel);
         let vetoes = Arc::new(Vetoes::default());
         system.set_guardian(Box::new(Veto(Arc::clone(&vetoes))));
         let system = Arc::new(system);
@@ -105,7 +129,18 @@ impl Fixture {
         let name = BackingName { inode: 9, path: "/memfd:x".to_owned(), ..Default::default() };
         let memfd = SharedMemory::file(Arc::clone(&m.frames), 16, name);
         let memfd = Arc::new(memfd.promised_by_page(system.no_promise()));
-        let fixture = Fixture { file: file_of(&m), memfd, uffd: Arc::default(), vetoes, system, m };
+        let (file, uffd, children) = (file_of(&m), Arc::default(), RefCell::default());
+        let fixture = Fixture {
+            m,
+            file,
+            memfd,
+            uffd,
+            children,
+            taken: RefCell::default(),
+            system,
+            flushes,
+            vetoes,
+        };
         fixture.fill();
         fixture
     }
@@ -158,6 +193,7 @@ impl Fixture {
     /// Counts what `kind` of allocation is asked for; with `nth`, refuses that one.
     pub(super) fn watch(&self, kind: Kind, nth: Option<NonZeroU64>) {
         self.with_point(kind, |point| match nth {
+            Some(nth) if kind == Kind::Frame => point.refuse_from(nth),
             Some(nth) => point.refuse(nth),
             None => point.watch(),
         });
@@ -171,17 +207,39 @@ impl Fixture {
     fn with_point<T>(&self, kind: Kind, then: impl FnOnce(&FailPoint) -> T) -> T {
         match kind {
             Kind::Vmas => then(&self.m.space.look().system().vma_failures),
-            Kind::Frame => then(self.m.frames.failures()),
+            Kind::Frame | Kind::OneFrame => then(self.m.frames.failures()),
             Kind::Anon => then(&self.m.space.look().system().anon().failures),
             Kind::Promise => then(&self.vetoes.promises),
             Kind::Map => then(&self.vetoes.maps),
             Kind::Address => then(&self.vetoes.addresses),
+            Kind::Flush => then(&self.flushes.point),
         }
+    }
+
+    /// Forks a child that stays, and whose pages are the parent's.
+    pub(super) fn keep_child(&self) {
+        let child = self.m.space.change().fork(Vcpus::Running).unwrap();
+        self.children.borrow_mut().push(child);
+    }
+
+    /// Takes all the memory that is left.
+    pub(super) fn use_up(&self) {
+        let all = || self.m.frames.alloc(FrameKind::Anonymous, Contents::Any).ok();
+        self.taken.borrow_mut().extend(std::iter::from_fn(all));
+    }
+
+    /// Checks all spaces, and the counts of all frames.
+    pub(super) fn audit(&self) -> Result<(), String> {
+        let (space, children) = (self.m.space.look(), self.children.borrow());
+        let all: Vec<&AddressSpace> = [&*space].into_iter().chain(children.iter()).collect();
+        audit_all(&all)
     }
 
     /// Ends the space: not a frame may be left, nor a promise.
     pub(super) fn end(self) {
-        let Fixture { m, file, memfd, system, .. } = self;
+        let Fixture { m, file, memfd, system, children, taken, .. } = self;
+        taken.into_inner().into_iter().for_each(|frame| m.frames.put(frame).unwrap());
+        children.into_inner().into_iter().for_each(|child| child.exit().unwrap());
         m.space.exit().unwrap();
         drop((file, memfd));
         system.free_retired().unwrap();

@@ -7,8 +7,12 @@
 //!   fresh space ── refuse the 2nd ──> call ──> audit, compare ──> the same call again ──> as after
 //!     ...                                                              end: no frame is left
 //! ```
+//!
+//! A flush that fails has one outcome for all of them: see [`flush`].
 
 mod fixture;
+mod flush;
+mod pages;
 mod snapshot;
 mod table;
 
@@ -28,6 +32,8 @@ enum Answer {
     Signal(Fault),
     /// fork(2): the child's memory.
     Child(Box<Snapshot>),
+    /// The machine ends.
+    Broken(String),
 }
 
 /// What the program is told of a failed allocation.
@@ -94,6 +100,20 @@ struct Case {
     rules: Vec<(Kind, Vec<(Told, Leaves)>)>,
 }
 
+impl Case {
+    /// The outcomes of which one must be.
+    fn allowed(&self, kind: Kind) -> Vec<(Told, Leaves)> {
+        let ruled = if kind == Kind::OneFrame { Kind::Frame } else { kind };
+        let rules = self.rules.iter().find(|rule| rule.0 == ruled);
+        let mut allowed = rules.map_or(vec![(Told::Refusal, Leaves::Same)], |rule| rule.1.clone());
+        if kind == Kind::OneFrame {
+            // Something was given up, or the call does without.
+            allowed.push((Told::Nothing, Leaves::Vmas));
+        }
+        allowed
+    }
+}
+
 /// Runs a case to its end without a failure: the answer, the space, and how many allocations there were.
 fn succeed(case: &Case, kind: Kind) -> (Snapshot, Answer, Snapshot, u64) {
     let fixture = Fixture::new();
@@ -102,7 +122,7 @@ fn succeed(case: &Case, kind: Kind) -> (Snapshot, Answer, Snapshot, u64) {
     fixture.watch(kind, None);
     let answer = (case.call)(&fixture);
     let count = fixture.stop(kind);
-    audit_all(&[&fixture.m.space.look()]).unwrap();
+    fixture.audit().unwrap();
     let after = Snapshot::of(&fixture.m.space.look());
     fixture.end();
     (before, answer, after, count)
@@ -117,11 +137,9 @@ fn fail(case: &Case, kind: Kind, nth: NonZeroU64) -> Result<(), String> {
     let told = (case.call)(&fixture);
     fixture.stop(kind);
     let space = &fixture.m.space;
-    audit_all(&[&space.look()]).map_err(|error| format!("audit: {error}"))?;
+    fixture.audit().map_err(|error| format!("audit: {error}"))?;
     let left = Snapshot::of(&space.look());
-    let rules = case.rules.iter().find(|rule| rule.0 == kind);
-    let default = vec![(Told::Refusal, Leaves::Same)];
-    let allowed = rules.map_or(&default, |rule| &rule.1);
+    let allowed = case.allowed(kind);
     let mut wrong = Vec::new();
     let met = allowed.iter().find(|&&(says, leaves)| {
         let problem = if is_told(&told, says, kind, &answer) {
@@ -141,7 +159,7 @@ fn fail(case: &Case, kind: Kind, nth: NonZeroU64) -> Result<(), String> {
     if again != answer {
         return Err(format!("then answered {again:?}, not {answer:?}"));
     }
-    audit_all(&[&space.look()]).map_err(|error| format!("audit at the end: {error}"))?;
+    fixture.audit().map_err(|error| format!("audit at the end: {error}"))?;
     let end = Snapshot::of(&space.look());
     same(&after.without_residency(), &end.without_residency())
         .map_err(|difference| format!("at the end {difference}"))?;
@@ -157,7 +175,7 @@ fn fail(case: &Case, kind: Kind, nth: NonZeroU64) -> Result<(), String> {
 
 fn is_told(told: &Answer, says: Told, kind: Kind, answer: &Answer) -> bool {
     match (says, told) {
-        (Told::Refusal, Answer::Errno(errno)) => *errno == kind.errno(),
+        (Told::Refusal, Answer::Errno(errno)) => Some(*errno) == kind.errno(),
         (Told::Errno(expected), Answer::Errno(errno)) => *errno == expected,
         (Told::Value(expected), Answer::Value(value)) => *value == expected,
         (Told::OutOfMemory, Answer::Signal(Fault::OutOfMemory(_))) => true,
@@ -253,7 +271,11 @@ fn every_operation_survives_the_failure_of_every_allocation_it_makes() {
             counts.push(count);
             failures += count;
             for nth in (1..=count).filter_map(NonZeroU64::new) {
-                if let Err(what) = fail(&case, kind, nth) {
+                let failed = match kind {
+                    Kind::Flush => flush::fail(&case, nth),
+                    _ => fail(&case, kind, nth),
+                };
+                if let Err(what) = failed {
                     wrong.push(format!("{}: {kind:?} {nth} of {count}: {what}", case.name));
                 }
             }

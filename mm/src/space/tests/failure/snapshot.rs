@@ -84,7 +84,7 @@ impl Snapshot {
             modes: format!("{:?}", space.modes()),
             brk: space.layout().brk,
             committed: space.system().committed(),
-            frames: space.system().frames().stats().pages - unseen(space),
+            frames: space.system().frames().stats().pages - unknown(space),
             nodes: space.system().anon().nodes(),
         }
     }
@@ -138,21 +138,28 @@ fn pages_of(space: &AddressSpace) -> BTreeMap<VirtAddr, PageView> {
                 Owner::Process => entry.access().difference(Access::WRITE),
                 Owner::Backing => entry.access(),
             };
+            // What came ahead of a touch, and was only read, is the page of zeros to all who look.
+            let owner = if is_only_ahead(entry) { Owner::Backing } else { entry.owner() };
             let view = PageView {
-                entry: format!("{:?} {access:?} {touched:?}", entry.owner()),
+                entry: format!("{owner:?} {access:?} {touched:?}"),
                 bytes,
-                plain: !entry.is_guard() && (bytes == zeros || entry.owner() == Owner::Backing),
+                plain: !entry.is_guard() && (bytes == zeros || owner == Owner::Backing),
             };
             (leaf.addr, view)
         })
         .collect()
 }
 
-/// How many frames are there for pages that nobody can know of yet: they come and go.
-fn unseen(space: &AddressSpace) -> u64 {
+/// How many frames are there for pages that nobody can know of: they come and go.
+fn unknown(space: &AddressSpace) -> u64 {
     let all = PageRange::new(VirtAddr::ZERO, VirtAddr::TASK_END).unwrap();
     let entries = space.table().cursor(all).map(|leaf| leaf.entry);
-    entries.filter(|entry| entry.is_unseen() && entry.owner() == Owner::Process).count() as u64
+    entries.filter(|&entry| is_only_ahead(entry) && entry.owner() == Owner::Process).count() as u64
+}
+
+/// Whether a page has not been written since it came ahead of a touch.
+fn is_only_ahead(entry: Entry) -> bool {
+    entry.is_ahead() && !entry.is_dirty()
 }
 
 fn hash(words: impl Iterator<Item = u64>) -> u64 {

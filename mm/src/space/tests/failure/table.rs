@@ -9,7 +9,7 @@ fn value<T: Into<u64>>(result: CallResult<T>) -> Answer {
     match result {
         Ok(value) => Answer::Value(value.into()),
         Err(CallError::Errno(errno)) => Answer::Errno(errno),
-        Err(CallError::Broken(broken)) => panic!("{broken}"),
+        Err(CallError::Broken(broken)) => Answer::Broken(broken.to_string()),
     }
 }
 
@@ -17,30 +17,30 @@ fn addr(result: CallResult<VirtAddr>) -> Answer {
     value(result.map(VirtAddr::get))
 }
 
-fn done(result: CallResult<()>) -> Answer {
+pub(super) fn done(result: CallResult<()>) -> Answer {
     value(result.map(|()| 0_u64))
 }
 
-fn touched(result: Result<(), AccessError>) -> Answer {
+pub(super) fn touched(result: Result<(), AccessError>) -> Answer {
     match result {
         Ok(()) => Answer::Value(0),
         Err(AccessError::Fault(fault)) => Answer::Signal(fault),
-        Err(AccessError::Broken(broken)) => panic!("{broken}"),
+        Err(AccessError::Broken(broken)) => Answer::Broken(broken.to_string()),
     }
 }
 
 /// A case without particulars, on the space as it is.
-fn case(name: impl Into<String>, call: impl Fn(&Fixture) -> Answer + 'static) -> Case {
+pub(super) fn case(name: impl Into<String>, call: impl Fn(&Fixture) -> Answer + 'static) -> Case {
     Case { name: name.into(), prepare: |_| (), call: Box::new(call), rules: Vec::new() }
 }
 
 impl Case {
-    fn after(self, prepare: fn(&Fixture)) -> Self {
+    pub(super) fn after(self, prepare: fn(&Fixture)) -> Self {
         Case { prepare, ..self }
     }
 
     /// One of these outcomes where an allocation of that kind fails.
-    fn on(mut self, kind: Kind, outcomes: &[(Told, Leaves)]) -> Self {
+    pub(super) fn on(mut self, kind: Kind, outcomes: &[(Told, Leaves)]) -> Self {
         self.rules.push((kind, outcomes.to_vec()));
         self
     }
@@ -72,6 +72,7 @@ pub(super) fn cases() -> Vec<Case> {
     all.extend(attributes());
     all.extend(faults());
     all.extend(spaces());
+    all.extend(super::pages::cases());
     all
 }
 
@@ -210,8 +211,11 @@ fn moves() -> Vec<Case> {
 fn heap() -> Vec<Case> {
     let brk = |to: u64| {
         move |f: &Fixture| {
-            let brk = f.m.space.change().brk(page(to));
-            Answer::Value(brk.unwrap().get())
+            // It has no errno.
+            match f.m.space.change().brk(page(to)) {
+                Ok(brk) => Answer::Value(brk.get()),
+                Err(broken) => Answer::Broken(broken.to_string()),
+            }
         }
     };
     let stays = [(Told::Value(page(603).get()), Leaves::Same)];
@@ -443,23 +447,28 @@ fn map_shared(f: &Fixture) {
     f.map(200, 4, MapType::Shared, None).unwrap();
 }
 
-fn fork(f: &Fixture) -> CallResult<AddressSpace> {
-    f.m.space.change().fork(Vcpus::Running)
+/// fork(2) of the space, and the end of the child.
+pub(super) fn fork_case(name: &str, vcpus: Vcpus) -> Case {
+    case(name, move |f| {
+        let child = f.m.space.change().fork(vcpus);
+        match child {
+            Ok(child) => {
+                audit_all(&[&f.m.space.look(), &child]).unwrap();
+                let seen = Snapshot::of(&child);
+                match child.exit() {
+                    Ok(()) => Answer::Child(Box::new(seen)),
+                    Err(broken) => Answer::Broken(broken.to_string()),
+                }
+            }
+            Err(CallError::Errno(errno)) => Answer::Errno(errno),
+            Err(CallError::Broken(broken)) => Answer::Broken(broken.to_string()),
+        }
+    })
 }
 
 fn spaces() -> Vec<Case> {
     vec![
-        case("fork", |f| match fork(f) {
-            Ok(child) => {
-                audit_all(&[&f.m.space.look(), &child]).unwrap();
-                let seen = Snapshot::of(&child);
-                child.exit().unwrap();
-                Answer::Child(Box::new(seen))
-            }
-            Err(CallError::Errno(errno)) => Answer::Errno(errno),
-            Err(CallError::Broken(broken)) => panic!("{broken}"),
-        })
-        .after(|f| {
+        fork_case("fork", Vcpus::Running).after(|f| {
             let mut space = f.m.space.change();
             for (at, advice) in
                 [(1, Advice::GuardInstall), (2, Advice::WipeOnFork), (508, Advice::DontFork)]

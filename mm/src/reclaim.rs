@@ -1,0 +1,286 @@
+//! Memory that is given up when there is none left, before anybody is told so: what nobody would miss (Linux's
+//! `mm/vmscan.c`, as far as it goes without swap).
+//!
+//! ```text
+//!   1  pages that came ahead of a touch and were never touched     nobody knows of them; nothing to flush
+//!   2  tables that wait for a flush of everything (retired)        that flush
+//!   3  what MADV_FREE gave up and nobody wrote since, and          one flush a batch; reads as zeros then
+//!      MAP_DROPPABLE memory
+//!   4  (swap: the least recently used pages)
+//! ```
+//!
+//! Who finds no frame gives up what he was doing, with every lock but his space's own, has this done, and tries
+//! again ([`System::or_reclaim`]). Only when nothing came of it he says what Linux says: `SIGKILL` for the
+//! program, `ENOMEM` from fork.
+//!
+//! Pages are found by their frames' marks, going round all of memory, and their entries by the reverse map, in all
+//! spaces: like a hand-off (`space/fault/handoff`) it has none of their locks, changes each entry by one exchange,
+//! and holds the table still meanwhile. So whoever takes a frame from an entry and goes on to use it, without a
+//! reference to it, holds his own table still as well.
+//!
+//! ```text
+//!   lazy page F, two entries         clean ──exchange──> empty ─┐
+//!                                    clean ──exchange──> empty ─┴─ flush ──> F is free
+//!   written since                    clean ──exchange──> empty       (its space gave it up: zeros)
+//!                                    dirty ──────────────────> kept, and no longer lazy (`PG_swapbacked`)
+//! ```
+
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::addr::{Frame, PAGE_SIZE, PageRange};
+use crate::error::Broken;
+use crate::hooks::Invalidation;
+use crate::paging::{Entry, FlushBatch};
+use crate::phys::{FrameKind, Marks};
+use crate::rmap::Found;
+use crate::space::PageClass;
+use crate::system::System;
+
+/// How many pages are given up together, with one flush: 2 MiB.
+const BATCH: u64 = 512;
+
+/// What has been given up for want of memory, in frames.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Reclaimed {
+    /// Pages that came ahead of a touch and were never touched.
+    pub ahead: u64,
+    /// Page tables that waited for a flush.
+    pub tables: u64,
+    /// Pages that `MADV_FREE` had given up (`pglazyfreed` of /proc/vmstat), or of `MAP_DROPPABLE` memory.
+    pub lazy: u64,
+}
+
+/// What a machine remembers between two reclaims.
+#[derive(Debug, Default)]
+pub(crate) struct Reclaim {
+    /// Over a whole reclaim: who comes second finds what the first one has freed, and not what he is about to.
+    /// Under the lock of a space, over those of a family.
+    hands: Mutex<Hands>,
+    /// How many have freed something.
+    rounds: AtomicU64,
+    ahead: AtomicU64,
+    tables: AtomicU64,
+    lazy: AtomicU64,
+}
+
+/// Which frame is looked at next.
+#[derive(Debug, Default)]
+struct Hands {
+    ahead: u64,
+    lazy: u64,
+}
+
+/// What becomes of an anonymous page that is to be given up.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Fate {
+    /// There is no swap to put it into.
+    Stays,
+    /// It has been written since it was given up, so it is needed.
+    IsKept,
+    /// Nobody needs its bytes.
+    Goes,
+}
+
+impl Fate {
+    /// By what is known of the page, and one entry that names it (`shrink_folio_list`, `try_to_unmap_one`).
+    pub(crate) fn of(entry: Entry, marks: Marks) -> Self {
+        let written = entry.is_dirty() || marks.contains(Marks::DIRTY);
+        match marks.contains(Marks::LAZY) {
+            false => Fate::Stays,
+            true if written && !marks.contains(Marks::DROPPABLE) => Fate::IsKept,
+            true => Fate::Goes,
+        }
+    }
+}
+
+impl System {
+    /// Makes an attempt, and again as long as it fails for want of a frame and there is memory to be given up.
+    /// When it fails it must leave nothing behind that would be given up then: that would never end.
+    ///
+    /// The caller may have the lock of a space, and no lock that comes after it.
+    ///
+    /// # Errors
+    /// Those of the attempt; [`Broken`] when a flush fails.
+    pub fn or_reclaim<T, E: From<Broken>>(
+        &self,
+        mut attempt: impl FnMut() -> Result<T, E>,
+    ) -> Result<T, E> {
+        loop {
+            let (refusals, rounds) = (self.frames().refusals(), self.reclaim.rounds());
+            let result = attempt();
+            if result.is_ok() || self.frames().refusals() == refusals {
+                return result;
+            }
+            let mut hands = self.reclaim.begin();
+            // Another one may have freed something while this one was on its way.
+            if self.reclaim.rounds() == rounds && self.give_up(&mut hands)? == 0 {
+                return result;
+            }
+        }
+    }
+
+    /// Gives up some of what nobody would miss, and says how many frames that was.
+    ///
+    /// # Errors
+    /// [`Broken`] when the flush fails: the frames are then never used again.
+    pub fn reclaim(&self) -> Result<u64, Broken> {
+        self.give_up(&mut self.reclaim.begin())
+    }
+
+    /// What has been given up so far.
+    #[must_use]
+    pub fn reclaimed(&self) -> Reclaimed {
+        let Reclaim { ahead, tables, lazy, .. } = &self.reclaim;
+        let [ahead, tables, lazy] = [ahead, tables, lazy].map(|n| n.load(Ordering::Relaxed));
+        Reclaimed { ahead, tables, lazy }
+    }
+
+    /// The first kind of which there is something.
+    fn give_up(&self, hands: &mut Hands) -> Result<u64, Broken> {
+        let count = |counter: &AtomicU64, frames| {
+            counter.fetch_add(frames, Ordering::Relaxed);
+            frames
+        };
+        let reclaim = &self.reclaim;
+        let mut freed = count(&reclaim.ahead, self.drop_untouched(&mut hands.ahead)?);
+        if freed == 0 {
+            freed = count(&reclaim.tables, self.free_retired()?);
+        }
+        if freed == 0 {
+            freed = count(&reclaim.lazy, self.drop_lazy(&mut hands.lazy)?);
+        }
+        if freed > 0 {
+            reclaim.rounds.fetch_add(1, Ordering::Release);
+        }
+        Ok(freed)
+    }
+
+    /// Drops pages that came ahead of a touch and were never touched.
+    fn drop_untouched(&self, hand: &mut u64) -> Result<u64, Broken> {
+        let frames = self.frames();
+        let mut batch = FlushBatch::new();
+        self.each_marked(Marks::AHEAD, hand, |frame| {
+            let found = self.anon().entries_of(frames, frame, |found| {
+                // Whose A is clear here never had it set.
+                if found.entry.is_unseen() && empty(&found, found.entry).is_ok() {
+                    batch.emptied(found.entry, frames);
+                    return ControlFlow::Break(());
+                }
+                ControlFlow::Continue(())
+            });
+            if found.is_continue() {
+                // By now it is a page like others.
+                frames.unmark(frame, Marks::AHEAD);
+            }
+            batch.quarantined() < BATCH
+        })?;
+        self.finish_counted(batch)
+    }
+
+    /// Drops pages whose bytes nobody needs.
+    fn drop_lazy(&self, hand: &mut u64) -> Result<u64, Broken> {
+        let mut batch = FlushBatch::new();
+        batch.reaches_elsewhere();
+        self.each_marked(Marks::LAZY, hand, |frame| {
+            self.drop_entries(frame, &mut batch);
+            batch.quarantined() < BATCH
+        })?;
+        self.finish_counted(batch)
+    }
+
+    /// Empties the entries of a lazy page up to the first that keeps it. The caller has a reference.
+    fn drop_entries(&self, frame: Frame, batch: &mut FlushBatch) {
+        let frames = self.frames();
+        let _ = self.anon().entries_of(frames, frame, |found| {
+            let mut entry = found.entry;
+            while entry.frame() == Some(frame) {
+                if entry.is_locked() || entry.is_leaving() {
+                    return ControlFlow::Break(());
+                }
+                match Fate::of(entry, frames.marks(frame)) {
+                    Fate::Stays => return ControlFlow::Break(()),
+                    Fate::IsKept => {
+                        frames.mark(frame, Marks::DIRTY);
+                        frames.unmark(frame, Marks::LAZY);
+                        return ControlFlow::Break(());
+                    }
+                    Fate::Goes => match self.tell_dropped(&found, || empty(&found, entry)) {
+                        Ok(()) => {
+                            // Also with A clear: the advice that cleared it may not have flushed yet.
+                            batch.lowered(frame);
+                            let class = PageClass::of(entry, frames);
+                            batch.emptied(entry, frames);
+                            found.counters.resident.remove(class);
+                            return ControlFlow::Continue(());
+                        }
+                        Err(now) => entry = now,
+                    },
+                }
+            }
+            ControlFlow::Continue(())
+        });
+    }
+
+    fn tell_dropped<T>(&self, found: &Found<'_>, change: impl FnOnce() -> T) -> T {
+        match PageRange::from_len(found.addr, PAGE_SIZE) {
+            Some(page) => self.invalidate(page, Invalidation::Clear, change),
+            None => change(),
+        }
+    }
+
+    /// Goes once round the frames that have the mark, from the `hand` on, as long as `then` wants more. It holds
+    /// a reference to each meanwhile.
+    fn each_marked(
+        &self,
+        mark: Marks,
+        hand: &mut u64,
+        mut then: impl FnMut(Frame) -> bool,
+    ) -> Result<(), Broken> {
+        let (frames, end) = (self.frames(), self.memory().frames());
+        let start = (*hand).min(end);
+        for part in [start..end, 0..start] {
+            *hand = part.start;
+            while let Some(frame) = frames.next_marked(*hand..part.end, mark) {
+                *hand = frame.number() + 1;
+                if !frames.try_get(frame) {
+                    continue;
+                }
+                // It may have become another page by then.
+                let fits = frames.kind(frame) == Some(FrameKind::Anonymous)
+                    && frames.marks(frame).contains(mark);
+                let goes_on = !fits || then(frame);
+                frames.put(frame)?;
+                if !goes_on {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Flushes, and says how many frames have been given up.
+    fn finish_counted(&self, batch: FlushBatch) -> Result<u64, Broken> {
+        let given_up = batch.quarantined();
+        self.finish(batch)?;
+        Ok(given_up)
+    }
+}
+
+impl Reclaim {
+    fn begin(&self) -> MutexGuard<'_, Hands> {
+        self.hands.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn rounds(&self) -> u64 {
+        self.rounds.load(Ordering::Acquire)
+    }
+}
+
+/// Empties an entry if it is still this one; else it is returned as it is now.
+fn empty(found: &Found<'_>, entry: Entry) -> Result<(), Entry> {
+    let (gone, failed) = (Ordering::AcqRel, Ordering::Acquire);
+    let emptied = found.slot.compare_exchange(entry.raw(), Entry::EMPTY.raw(), gone, failed);
+    emptied.map(drop).map_err(Entry::new)
+}
