@@ -249,3 +249,24 @@ fn a_trace_file_that_cannot_be_made() {
     let ran = mmvisor(&["run", "--trace=/no/such/directory/trace", hello.to_str().unwrap()]);
     refused(&ran, &["/no/such/directory/trace"]);
 }
+
+#[test]
+fn files_that_cannot_be_given() {
+    let hello = payload("hello");
+    let read_only = file("read-only", b"bytes");
+    for (given, words) in [
+        ("/no/such/file", &["--file /no/such/file", "No such file"][..]),
+        ("/dev/null", &["--file /dev/null", "not a regular file"]),
+        ("/tmp", &["--file /tmp", "not a regular file"]),
+        // The kernel refuses to have a running program written.
+        (env!("CARGO_BIN_EXE_mmvisor"), &["--file ", "Text file busy", ":ro"]),
+    ] {
+        let ran = mmvisor(&["run", "--file", given, hello.to_str().unwrap()]);
+        refused(&ran, words);
+        assert_eq!(ran.stderr.lines().count(), 1, "{ran:?}");
+    }
+    let given = read_only.to_str().unwrap();
+    let words = ["run", "--machine=nested", "--file", given, hello.to_str().unwrap()];
+    refused(&mmvisor(&words), &["nested machine has a copy", ":ro"]);
+    refused_words(&["run", "--file", ":ro", "/bin/true"], "PATH:ro");
+}

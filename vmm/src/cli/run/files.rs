@@ -1,6 +1,7 @@
 //! Files that the program is given: `--file HOST[:ro]`, descriptors from 3 up.
 
 use std::fs::{File, OpenOptions};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
