@@ -57,7 +57,8 @@ impl FileArg {
         let write = self.access == FileAccess::ReadWrite;
         let file =
             OpenOptions::new().read(true).write(write).open(&self.path).map_err(|error| {
-                let hint = if write { " (with :ro after it, it is only read)" } else { "" };
+                let readable = write && error.kind() != ErrorKind::NotFound;
+                let hint = if readable { " (with :ro after it, it is only read)" } else { "" };
                 refused(format!("{error}{hint}"))
             })?;
         let path = self.path.canonicalize().unwrap_or_else(|_| self.path.clone());
