@@ -15,18 +15,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "answer.h"
+
 enum { PAGE = 4096, WRITTEN = 3, READ = 4, PAGES = 1100 };
-
-#define TRY(call) answer(#call, (long)(call))
-
-static void answer(const char *what, long result)
-{
-    if (result < 0)
-        printf("%s: errno %d\n", what, errno);
-    else
-        printf("%s: %ld\n", what, result);
-    fflush(stdout);
-}
 
 static void check(const char *what, int is)
 {

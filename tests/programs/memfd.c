@@ -16,6 +16,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "answer.h"
+
 /* Not every C library has them. */
 #ifndef FALLOC_FL_ZERO_RANGE
 #define FALLOC_FL_COLLAPSE_RANGE 0x08
@@ -25,17 +27,6 @@
 enum { PAGE = 4096 };
 
 static char *volatile nowhere = (char *)16;
-
-#define TRY(call) answer(#call, (long)(call))
-
-static void answer(const char *what, long result)
-{
-    if (result < 0)
-        printf("%s: errno %d\n", what, errno);
-    else
-        printf("%s: %ld\n", what, result);
-    fflush(stdout);
-}
 
 static void status(const char *when, int fd)
 {

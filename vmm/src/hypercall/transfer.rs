@@ -34,52 +34,49 @@ enum Place {
 
 /// read(2).
 pub(super) fn read(c: &mut Context<'_>) -> Served {
-    let open = c.process.files.get(c.int(0))?;
-    let piece = single(c)?;
-    read_pieces(c, &open, &[piece], Place::Position)
+    transfer(c, Place::Position, single, read_pieces)
 }
 
 /// pread64(2).
 pub(super) fn pread64(c: &mut Context<'_>) -> Served {
-    let place = offset(c)?;
-    let open = c.process.files.get(c.int(0))?;
-    let piece = single(c)?;
-    read_pieces(c, &open, &[piece], place)
+    transfer(c, offset(c)?, single, read_pieces)
 }
 
 /// readv(2).
 pub(super) fn readv(c: &mut Context<'_>) -> Served {
-    let open = c.process.files.get(c.int(0))?;
-    let pieces = vector(c)?;
-    read_pieces(c, &open, &pieces, Place::Position)
+    transfer(c, Place::Position, vector, read_pieces)
 }
 
 /// write(2).
 pub(super) fn write(c: &mut Context<'_>) -> Served {
-    let open = c.process.files.get(c.int(0))?;
-    let piece = single(c)?;
-    write_pieces(c, &open, &[piece], Place::Position)
+    transfer(c, Place::Position, single, write_pieces)
 }
 
 /// pwrite64(2).
 pub(super) fn pwrite64(c: &mut Context<'_>) -> Served {
-    let place = offset(c)?;
-    let open = c.process.files.get(c.int(0))?;
-    let piece = single(c)?;
-    write_pieces(c, &open, &[piece], place)
+    transfer(c, offset(c)?, single, write_pieces)
 }
 
 /// writev(2).
 pub(super) fn writev(c: &mut Context<'_>) -> Served {
+    transfer(c, Place::Position, vector, write_pieces)
+}
+
+/// Moves bytes between what argument 0 stands for and the pieces that the other arguments describe.
+fn transfer(
+    c: &Context<'_>,
+    place: Place,
+    pieces: fn(&Context<'_>) -> Result<Vec<Piece>, Stop>,
+    moved: fn(&Context<'_>, &Open, &[Piece], Place) -> Served,
+) -> Served {
     let open = c.process.files.get(c.int(0))?;
-    let pieces = vector(c)?;
-    write_pieces(c, &open, &pieces, Place::Position)
+    moved(c, &open, &pieces(c)?, place)
 }
 
 /// The buffer at argument 1, its length at argument 2.
-fn single(c: &Context<'_>) -> Result<Piece, Stop> {
+fn single(c: &Context<'_>) -> Result<Vec<Piece>, Stop> {
     c.check_user(c.address(1), c.args[2])?;
-    Ok(Piece { at: c.address(1), len: length(c.args[2]) })
+    Ok(vec![Piece { at: c.address(1), len: length(c.args[2]) }])
 }
 
 /// The offset at argument 3.

@@ -5,7 +5,7 @@ use std::io::{Read, Seek, SeekFrom};
 use std::sync::Arc;
 
 use super::*;
-use crate::backing::{Backing, HostFile};
+use crate::backing::HostFile;
 use crate::phys::FileAccess;
 use crate::vma::MapType;
 
@@ -27,18 +27,6 @@ fn open(m: &SoftwareMachine, file: &File) -> Arc<HostFile> {
     system.open_file(file.try_clone().unwrap(), FileAccess::ReadWrite, "/file".to_owned()).unwrap()
 }
 
-fn map(m: &SoftwareMachine, at: u64, pages: u64, kind: MapType, file: &Arc<HostFile>) {
-    let request = MapRequest {
-        addr: page(at),
-        len: pages * PAGE_SIZE,
-        prot: RW,
-        flags: MapFlags::FIXED | kind.into(),
-        file: Some(Arc::clone(file) as Arc<dyn Backing>),
-        offset: 0,
-    };
-    m.space.change().mmap(&request).unwrap();
-}
-
 fn contents(mut file: &File) -> Vec<u8> {
     let mut bytes = Vec::new();
     file.seek(SeekFrom::Start(0)).unwrap();
@@ -51,7 +39,7 @@ fn what_a_shared_map_writes_is_in_the_file_after_msync_and_at_the_end() {
     let m = machine();
     let on_host = file(3 * 4096);
     let opened = open(&m, &on_host);
-    map(&m, 0, 3, MapType::Shared, &opened);
+    map_file(&m, 0, 3, MapType::Shared, &opened);
     m.store(page(0), 77).unwrap();
     m.space.look().msync(page(0), 3 * PAGE_SIZE, 4).unwrap();
     assert_eq!(contents(&on_host)[..2], [77, 1]);
@@ -68,7 +56,7 @@ fn a_private_maps_writes_are_its_own() {
     let m = machine();
     let on_host = file(4096);
     let opened = open(&m, &on_host);
-    map(&m, 0, 1, MapType::Private, &opened);
+    map_file(&m, 0, 1, MapType::Private, &opened);
     m.store(page(0), 77).unwrap();
     assert_eq!(m.load(page(0)).unwrap(), 77);
     m.space.change().munmap(page(0), PAGE_SIZE).unwrap();
@@ -81,8 +69,8 @@ fn a_file_that_somebody_cuts_short_loses_its_pages_wherever_they_are() {
     let m = machine();
     let on_host = file(3 * 4096);
     let opened = open(&m, &on_host);
-    map(&m, 0, 4, MapType::Shared, &opened);
-    map(&m, 10, 4, MapType::Private, &opened);
+    map_file(&m, 0, 4, MapType::Shared, &opened);
+    map_file(&m, 10, 4, MapType::Private, &opened);
     for at in [0, 1, 2, 10, 11, 12] {
         m.store(page(at), 9).unwrap();
     }
@@ -106,7 +94,7 @@ fn a_file_that_grows_has_its_new_pages_at_once() {
     let m = machine();
     let on_host = file(10);
     let opened = open(&m, &on_host);
-    map(&m, 0, 2, MapType::Shared, &opened);
+    map_file(&m, 0, 2, MapType::Shared, &opened);
     assert_eq!(fault_of(m.load(page(1))), Fault::NoBacking(page(1)));
     on_host.set_len(8192).unwrap();
     assert_eq!(m.load(page(1)).unwrap(), 0);
@@ -117,7 +105,7 @@ fn a_hole_is_punched_into_the_file_itself() {
     let m = machine();
     let on_host = file(2 * 4096);
     let opened = open(&m, &on_host);
-    map(&m, 0, 2, MapType::Shared, &opened);
+    map_file(&m, 0, 2, MapType::Shared, &opened);
     assert_eq!(m.load(page(1)).unwrap(), 2);
     let remove = Advice::Remove as i32;
     m.space.change().madvise(page(1), PAGE_SIZE, remove).unwrap();

@@ -19,12 +19,15 @@ mod touch;
 mod vcpus;
 
 use super::*;
+use std::sync::Arc;
+
 use crate::addr::{PAGE_SIZE, VirtAddr};
+use crate::backing::Backing;
 use crate::error::{AccessError, CallError, CallResult, Fault};
 use crate::inspect::{audit, audit_all, maps_text};
 use crate::paging::AccessKind;
 use crate::replay::SoftwareMachine;
-use crate::vma::{MapFlags, Prot};
+use crate::vma::{MapFlags, MapType, Prot};
 
 const BASE: u64 = 0x1_0000_0000;
 const RW: Prot = Prot::READ.union(Prot::WRITE);
@@ -40,6 +43,25 @@ fn page(index: u64) -> VirtAddr {
 fn map_at(m: &SoftwareMachine, index: u64, pages: u64, prot: Prot) -> CallResult<VirtAddr> {
     let request = MapRequest::anonymous(page(index), pages * PAGE_SIZE, prot, MapFlags::FIXED);
     m.space.change().mmap(&request)
+}
+
+/// Maps a file from its first page on.
+fn map_file<B: Backing + 'static>(
+    m: &SoftwareMachine,
+    at: u64,
+    pages: u64,
+    kind: MapType,
+    file: &Arc<B>,
+) {
+    let request = MapRequest {
+        addr: page(at),
+        len: pages * PAGE_SIZE,
+        prot: RW,
+        flags: MapFlags::FIXED | kind.into(),
+        file: Some(Arc::clone(file) as Arc<dyn Backing>),
+        offset: 0,
+    };
+    m.space.change().mmap(&request).unwrap();
 }
 
 fn protect(m: &SoftwareMachine, index: u64, pages: u64, prot: Prot) -> CallResult<()> {

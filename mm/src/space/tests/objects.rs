@@ -12,18 +12,6 @@ fn memfd(m: &SoftwareMachine, pages: u64) -> Arc<SharedMemory> {
     Arc::new(object.promised_by_page(m.space.look().system().no_promise()))
 }
 
-fn map(m: &SoftwareMachine, at: u64, pages: u64, kind: MapType, file: &Arc<SharedMemory>) {
-    let request = MapRequest {
-        addr: page(at),
-        len: pages * PAGE_SIZE,
-        prot: RW,
-        flags: MapFlags::FIXED | kind.into(),
-        file: Some(Arc::clone(file) as Arc<dyn Backing>),
-        offset: 0,
-    };
-    m.space.change().mmap(&request).unwrap();
-}
-
 /// Another space on the same frames.
 fn beside(m: &SoftwareMachine, space: AddressSpace) -> SoftwareMachine {
     let (sink, frames) = (Arc::clone(&m.sink), Arc::clone(&m.frames));
@@ -47,8 +35,8 @@ fn truncate(m: &SoftwareMachine, file: &SharedMemory, bytes: u64) {
 fn what_a_truncated_memfd_loses_is_a_sigbus_in_all_spaces_and_costs_one_flush() {
     let m = machine();
     let file = memfd(&m, 8);
-    map(&m, 0, 8, MapType::Shared, &file);
-    map(&m, 20, 8, MapType::Private, &file);
+    map_file(&m, 0, 8, MapType::Shared, &file);
+    map_file(&m, 20, 8, MapType::Private, &file);
     let child = fork(&m);
     for space in [&m, &child] {
         for at in (0..8).chain(20..28) {
@@ -80,7 +68,7 @@ fn what_a_truncated_memfd_loses_is_a_sigbus_in_all_spaces_and_costs_one_flush() 
 fn the_rest_of_the_page_in_which_a_memfd_ends_reads_as_zeros() {
     let m = machine();
     let file = memfd(&m, 2);
-    map(&m, 0, 2, MapType::Shared, &file);
+    map_file(&m, 0, 2, MapType::Shared, &file);
     for byte in [99, 100] {
         m.store(page(0).offset(byte), 1).unwrap();
     }
@@ -94,8 +82,8 @@ fn the_rest_of_the_page_in_which_a_memfd_ends_reads_as_zeros() {
 fn removed_pages_read_as_zeros_in_all_spaces_but_private_copies_stay() {
     let m = machine();
     let file = memfd(&m, 4);
-    map(&m, 0, 4, MapType::Shared, &file);
-    map(&m, 20, 4, MapType::Private, &file);
+    map_file(&m, 0, 4, MapType::Shared, &file);
+    map_file(&m, 20, 4, MapType::Private, &file);
     for at in 0..4 {
         m.store(page(at), 7).unwrap();
         m.load(page(20 + at)).unwrap();
@@ -122,7 +110,7 @@ fn removed_pages_read_as_zeros_in_all_spaces_but_private_copies_stay() {
 fn an_object_finds_its_pages_wherever_they_were_moved_and_however_they_were_cut() {
     let m = machine();
     let file = memfd(&m, 8);
-    map(&m, 0, 8, MapType::Shared, &file);
+    map_file(&m, 0, 8, MapType::Shared, &file);
     (0..8).for_each(|at| m.store(page(at), 1).unwrap());
     protect(&m, 2, 2, Prot::READ).unwrap();
     unmap(&m, 5, 1).unwrap();
@@ -173,8 +161,8 @@ fn touch(m: &SoftwareMachine, turn: u64) {
 fn no_page_comes_back_that_is_taken_away_while_others_fault_move_fork_and_exit() {
     let m = machine();
     let file = memfd(&m, 12);
-    map(&m, 0, 12, MapType::Shared, &file);
-    map(&m, 20, 12, MapType::Private, &file);
+    map_file(&m, 0, 12, MapType::Shared, &file);
+    map_file(&m, 20, 12, MapType::Private, &file);
     let other = fork(&m);
     std::thread::scope(|scope| {
         let workers = [
