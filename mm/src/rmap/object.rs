@@ -67,7 +67,31 @@ type Maps = BTreeMap<u64, Space>;
 struct Space {
     mapper: Mapper,
     /// By the first address. No two overlap.
-    ranges: BTreeMap<VirtAddr, Map>,
+    ranges: BTreeMap<VirtAddr, Shown>,
+}
+
+/// What a range shows, in 16 bytes: there is one for most VMAs.
+#[derive(Clone, Copy, Debug)]
+struct Shown {
+    end: VirtAddr,
+    /// The page that the first address shows; the highest bit is [`Writes`].
+    first: u64,
+}
+
+impl Shown {
+    /// No page has so high a number.
+    const WRITES: u64 = 1 << 63;
+
+    fn new(map: Map) -> Self {
+        let writes = if map.writes == Writes::Perhaps { Self::WRITES } else { 0 };
+        Shown { end: map.range.end(), first: map.first & !Self::WRITES | writes }
+    }
+
+    fn from(self, start: VirtAddr) -> Option<Map> {
+        let writes = if self.first & Self::WRITES == 0 { Writes::Never } else { Writes::Perhaps };
+        let range = PageRange::new(start, self.end)?;
+        Some(Map { range, first: self.first & !Self::WRITES, writes })
+    }
 }
 
 /// Addresses that show pages of the object.
@@ -163,16 +187,16 @@ impl Changing<'_> {
 
 impl Space {
     fn maps(&self) -> impl Iterator<Item = Map> + '_ {
-        self.ranges.values().copied()
+        self.ranges.iter().filter_map(|(&start, shown)| shown.from(start))
     }
 
     fn insert(&mut self, map: Map) {
-        self.ranges.insert(map.range.start(), map);
+        self.ranges.insert(map.range.start(), Shown::new(map));
     }
 
     /// The range that begins last below `end`.
     fn last_below(&self, end: VirtAddr) -> Option<Map> {
-        self.ranges.range(..end).next_back().map(|(_, &map)| map)
+        self.ranges.range(..end).next_back().and_then(|(&start, shown)| shown.from(start))
     }
 
     fn add(&mut self, mut whole: Map) {
@@ -183,7 +207,8 @@ impl Space {
             self.ranges.remove(&left.range.start());
             whole = Map { range, ..left };
         }
-        if let Some(range) = self.ranges.get(&end).and_then(|right| whole.followed_by(right)) {
+        let right = self.ranges.get(&end).and_then(|shown| shown.from(end));
+        if let Some(range) = right.and_then(|right| whole.followed_by(&right)) {
             self.ranges.remove(&end);
             whole.range = range;
         }
