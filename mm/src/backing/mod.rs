@@ -95,6 +95,17 @@ pub enum Placement {
     SharedMemory,
 }
 
+impl Placement {
+    /// Bytes of a page of what is placed so, a power of two.
+    #[must_use]
+    pub fn page_size(self) -> u64 {
+        match self {
+            Placement::HugePages(size) => size,
+            Placement::Anywhere | Placement::HugeAligned | Placement::SharedMemory => PAGE_SIZE,
+        }
+    }
+}
+
 /// A source of pages: a file, shared memory, a pager of the user's.
 ///
 /// A backing keeps a reference to each frame it has handed out until it is dropped.
@@ -122,10 +133,7 @@ pub trait Backing: Debug + Send + Sync {
 
     /// Bytes of a page of it, a power of two (Linux's `vm_ops->pagesize`): its maps consist of whole ones.
     fn page_size(&self) -> u64 {
-        match self.placement() {
-            Placement::HugePages(size) => size,
-            Placement::Anywhere | Placement::HugeAligned | Placement::SharedMemory => PAGE_SIZE,
-        }
+        self.placement().page_size()
     }
 
     /// Is asked before anything happens whether it may be mapped so, and may change what the map can do

@@ -50,7 +50,8 @@ impl AddressSpace {
     ///
     /// # Errors
     /// In this order: `EINVAL` offset unaligned; the guardian's veto; `EINVAL` length 0; `ENOMEM` length overflows; `EOVERFLOW`
-    /// offset; `ENOMEM` too many VMAs, no room; `EINVAL` fixed address unaligned, for huge pages to theirs; `EPERM` below
+    /// offset; `ENOMEM` too many VMAs, no room; `EINVAL` fixed address unaligned, for
+    /// huge pages to theirs; `EPERM` below
     /// `mmap_min_addr`; `EEXIST` with `MAP_FIXED_NOREPLACE`; `EPERM`, `EAGAIN` locking; what the file
     /// forbids (`EOVERFLOW`, `EOPNOTSUPP`, `EACCES`, `EPERM`, `ENODEV`); `EINVAL` the type, or growing
     /// where that cannot be; `EACCES` writable and executable under MDWE; `EPERM` over a sealed VMA;

@@ -106,7 +106,8 @@ impl AddressSpace {
     /// # Errors
     /// In this order: `EINVAL` arguments (unknown flags, unaligned, new length 0, target past the end,
     /// `FIXED` or `DONTUNMAP` without `MAYMOVE`, overlap); `ENOMEM` too many VMAs; `EFAULT` nothing
-    /// mapped there; `EPERM` sealed; `EINVAL` huge pages that would be cut or become more; `EINVAL` old length 0 of a private mapping, `DONTUNMAP` of a
+    /// mapped there; `EPERM` sealed; `EINVAL` huge pages that would be cut or
+    /// become more; `EINVAL` old length 0 of a private mapping, `DONTUNMAP` of a
     /// mapping that cannot; `EFAULT` the range passes the end of its VMA; `EINVAL` its offset wraps;
     /// `EFAULT` a VMA that cannot grow; `EAGAIN` locking; `ENOMEM` limits, no room, or it could not grow
     /// in place and must not move. Source: mremap(2), Linux's `mm/mremap.c`.

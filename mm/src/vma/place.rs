@@ -90,8 +90,8 @@ impl PlaceSource {
     /// Bytes of which its place and its length are multiples.
     fn alignment(self) -> u64 {
         match self {
-            PlaceSource::File(Placement::HugePages(size), _) => size,
-            _ => PAGE_SIZE,
+            PlaceSource::File(placement, _) => placement.page_size(),
+            PlaceSource::Anonymous | PlaceSource::SharedAnonymous => PAGE_SIZE,
         }
     }
 }

@@ -53,17 +53,6 @@ impl Descriptors {
         open.ok_or(Errno::EBADF)
     }
 
-    /// The stream behind a descriptor.
-    ///
-    /// # Errors
-    /// `EBADF` if it is not open, `EINVAL` if there is no stream behind it.
-    pub fn stream(&self, fd: i32) -> Result<Stream, Errno> {
-        match self.get(fd)?.object() {
-            Object::Stream(stream) => Ok(*stream),
-            Object::Userfault(_) | Object::Memfd(_) | Object::File(_) => Err(Errno::EINVAL),
-        }
-    }
-
     /// The lowest free descriptor from `least` on, made to stand for an open; `flags` are `FD_CLOEXEC` or 0.
     ///
     /// # Errors

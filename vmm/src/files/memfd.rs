@@ -42,7 +42,7 @@ impl Memfd {
         if flags & MFD_HUGETLB == 0 { Ok(()) } else { Err(Errno::ENOSYS) }
     }
 
-    /// An empty one; the flags have been checked.
+    /// An empty one; the flags have been checked. Source: memfd_create(2), `__do_sys_memfd_create`.
     #[must_use]
     pub fn new(system: &System, name: &str, flags: u32) -> Self {
         use mm::backing::Backing;
@@ -72,7 +72,8 @@ impl Memfd {
     /// `F_ADD_SEALS` of fcntl(2), with bits as the program gives them.
     ///
     /// # Errors
-    /// In this order: `EINVAL` unknown seals; `EPERM`, `EBUSY` as of [`SharedMemory::add_seals`].
+    /// In this order: `EINVAL` unknown seals; `EPERM`, `EBUSY` as of [`SharedMemory::add_seals`]. Source:
+    /// `memfd_add_seals` of Linux's `mm/memfd.c`.
     pub fn add_seals(&self, bits: u32) -> Result<(), Errno> {
         let mut seals = Seals::from_bits(bits).ok_or(Errno::EINVAL)?;
         if seals.contains(Seals::EXEC) && self.permissions & 0o111 != 0 {

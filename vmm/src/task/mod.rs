@@ -1,4 +1,4 @@
-//! Processes and tasks: a process is an address space, streams and limits; a task is a vCPU on a host
+//! Processes and tasks: a process is an address space, descriptors and limits; a task is a vCPU on a host
 //! thread that runs in it.
 //!
 //! ```text

@@ -133,7 +133,8 @@ impl SharedMemory {
     /// one cannot be had, those made so far go again.
     ///
     /// # Errors
-    /// In this order: `EPERM` sealed against growing, even where the length stays; `ENOSPC`, `ENOMEM` as of [`write_at`](Self::write_at).
+    /// In this order: `EPERM` sealed against growing, even where the length stays; `ENOSPC`, `ENOMEM` as of
+    /// [`write_at`](Self::write_at).
     pub fn allocate(&self, bytes: Range<u64>, length: Length, payer: &dyn Payer) -> CallResult<()> {
         let _changing = self.maps.change();
         let past_the_end = bytes.end > self.len();
