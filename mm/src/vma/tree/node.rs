@@ -8,14 +8,14 @@
 //! ```
 //!
 //! Rows past `len` hold [`Key::NEVER`]. So a search needs no length, and no branch that could
-//! be mispredicted: it counts the keys that it passes, always the same number of comparisons. The first
-//! step asks for all lines at once; with `N = 8k - 1` rows, laid out as they are, the other two stay in one
-//! cache line.
+//! be mispredicted: it counts the keys that it passes, always the same number of comparisons, none of which
+//! waits for another. The first step asks for all lines at once; with `N = 8k - 1` rows, laid out as they
+//! are, the second stays in one cache line.
 //!
 //! ```text
 //!     keys   k0 k1 k2 k3 k4 k5 k6 [k7] │ k8 k9 ... k14 [k15] │ ... [k23] │ k24 ... k30
 //!                                  └── 1. which of the closing keys are passed? ──┘
-//!            2. and 3. which half of that group, and how many of the three in it?
+//!            2. how many of the seven others in that group?
 //! ```
 
 use std::fmt::Debug;
@@ -92,7 +92,7 @@ impl<D: Copy + Default, const N: usize> Node<D, N> {
     /// the user half.
     ///
     /// Counts the ends at or below `addr`: first those that close a group of eight, which says in which
-    /// group the row is, then those in that group, by halves.
+    /// group the row is, then those in that group.
     #[inline]
     pub(super) fn seek(&self, addr: VirtAddr) -> usize {
         self.seek_past(Key::last_at(addr))
@@ -103,8 +103,7 @@ impl<D: Copy + Default, const N: usize> Node<D, N> {
     pub(super) fn seek_past(&self, last: Key) -> usize {
         let passed = |at: usize| usize::from(self.keys[at] <= last);
         let group = 8 * (0..N / 8).map(|closing| passed(8 * closing + 7)).sum::<usize>();
-        let half = group + 4 * passed(group + 3);
-        half + (0..3).map(|at| passed(half + at)).sum::<usize>()
+        group + (0..7).map(|at| passed(group + at)).sum::<usize>()
     }
 
     pub(super) fn end(&self, at: usize) -> VirtAddr {
