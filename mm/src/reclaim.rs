@@ -9,8 +9,8 @@
 //!   4  (swap: the least recently used pages)
 //! ```
 //!
-//! Who finds no frame gives up what he was doing, with every lock but his space's own, has this done, and tries
-//! again ([`System::or_reclaim`]). Only when nothing came of it he says what Linux says: `SIGKILL` for the
+//! Who finds no frame gives up what he was doing, with every lock but his space's own and that of an object he
+//! changes as a file, has this done, and tries again ([`System::or_reclaim`]). Only when nothing came of it he says what Linux says: `SIGKILL` for the
 //! program, `ENOMEM` from fork.
 //!
 //! Pages are found by their frames' marks, going round all of memory, and their entries by the reverse map, in all
@@ -99,7 +99,8 @@ impl System {
     /// Makes an attempt, and again as long as it fails for want of a frame and there is memory to be given up.
     /// When it fails it must leave nothing behind that would be given up then: that would never end.
     ///
-    /// The caller may have the lock of a space, and no lock that comes after it.
+    /// The caller may have the lock of a space and that of an object's changes as a file, and no lock that comes
+    /// after them.
     ///
     /// # Errors
     /// Those of the attempt; [`Broken`] when a flush fails.

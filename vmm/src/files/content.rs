@@ -40,7 +40,13 @@ pub trait Content {
     ///
     /// # Errors
     /// As of [`SharedMemory::write_at`](mm::backing::SharedMemory::write_at); what the host says.
-    fn write(&self, offset: u64, bytes: &[u8], payer: &dyn Payer) -> CallResult<usize>;
+    fn write(
+        &self,
+        offset: u64,
+        bytes: &[u8],
+        system: &System,
+        payer: &dyn Payer,
+    ) -> CallResult<usize>;
 
     /// Changes the length.
     ///
@@ -52,7 +58,13 @@ pub trait Content {
     ///
     /// # Errors
     /// As of [`SharedMemory::allocate`](mm::backing::SharedMemory::allocate); what the host says.
-    fn allocate(&self, bytes: Range<u64>, length: Length, payer: &dyn Payer) -> CallResult<()>;
+    fn allocate(
+        &self,
+        bytes: Range<u64>,
+        length: Length,
+        system: &System,
+        payer: &dyn Payer,
+    ) -> CallResult<()>;
 
     /// Makes a hole.
     ///
@@ -86,16 +98,28 @@ impl Content for Memfd {
         Ok(self.memory().read_at(offset, into))
     }
 
-    fn write(&self, offset: u64, bytes: &[u8], payer: &dyn Payer) -> CallResult<usize> {
-        self.memory().write_at(offset, bytes, payer)
+    fn write(
+        &self,
+        offset: u64,
+        bytes: &[u8],
+        system: &System,
+        payer: &dyn Payer,
+    ) -> CallResult<usize> {
+        self.memory().write_at(offset, bytes, system, payer)
     }
 
     fn truncate(&self, len: u64, system: &System) -> CallResult<()> {
         self.memory().truncate(len, system)
     }
 
-    fn allocate(&self, bytes: Range<u64>, length: Length, payer: &dyn Payer) -> CallResult<()> {
-        self.memory().allocate(bytes, length, payer)
+    fn allocate(
+        &self,
+        bytes: Range<u64>,
+        length: Length,
+        system: &System,
+        payer: &dyn Payer,
+    ) -> CallResult<()> {
+        self.memory().allocate(bytes, length, system, payer)
     }
 
     fn punch(&self, bytes: Range<u64>, system: &System) -> CallResult<()> {
@@ -129,7 +153,7 @@ impl Content for HostFile {
         Ok(self.file().read_at(into, offset).map_err(|error| of_io(&error))?)
     }
 
-    fn write(&self, offset: u64, bytes: &[u8], _: &dyn Payer) -> CallResult<usize> {
+    fn write(&self, offset: u64, bytes: &[u8], _: &System, _: &dyn Payer) -> CallResult<usize> {
         Ok(self.file().write_at(bytes, offset).map_err(|error| of_io(&error))?)
     }
 
@@ -137,7 +161,13 @@ impl Content for HostFile {
         HostFile::truncate(self, len, system)
     }
 
-    fn allocate(&self, bytes: Range<u64>, length: Length, _: &dyn Payer) -> CallResult<()> {
+    fn allocate(
+        &self,
+        bytes: Range<u64>,
+        length: Length,
+        _: &System,
+        _: &dyn Payer,
+    ) -> CallResult<()> {
         let flags = match length {
             Length::Grows => FallocateFlags::empty(),
             Length::Stays => FallocateFlags::KEEP_SIZE,

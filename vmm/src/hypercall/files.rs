@@ -88,7 +88,8 @@ fn allocate(c: &Context<'_>, content: &dyn Content, mode: i32, bytes: Range<u64>
         }
         _ => return Err(Errno::EOPNOTSUPP.into()),
     };
-    content.allocate(bytes, length, &*c.process.space.look())?;
+    let space = c.process.space.look();
+    content.allocate(bytes, length, space.system(), &*space)?;
     Ok(0)
 }
 

@@ -203,7 +203,8 @@ fn write_content(
     let start = |first| if appends { content.length() } else { Ok(first) };
     move_pages(open, pieces, place, start, |at, wanted, to| {
         let bytes = c.read_bytes(at, wanted)?;
-        Ok(content.write(to, &bytes, &*c.process.space.look())?)
+        let space = c.process.space.look();
+        Ok(content.write(to, &bytes, space.system(), &*space)?)
     })
 }
 

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 
 use super::{Payment, Seals, SharedMemory};
 use crate::addr::{Frame, GuestPhysAddr, PAGE_BYTES, PAGE_SIZE, index};
-use crate::backing::{BackingError, BackingName};
+use crate::backing::{Backing, BackingError, BackingName};
 use crate::error::{CallError, CallResult, Errno};
 use crate::paging::FlushBatch;
 use crate::phys::{Contents, Marks};
@@ -25,6 +25,12 @@ pub enum Length {
     Grows,
     /// It stays (`FALLOC_FL_KEEP_SIZE`).
     Stays,
+}
+
+/// Since when a page is there.
+enum Made {
+    Before,
+    Now,
 }
 
 /// What lseek(2) looks for.
@@ -85,18 +91,26 @@ impl SharedMemory {
     ///
     /// # Errors
     /// Where nothing was written, in this order: `EFBIG` past the longest file; `EPERM` a seal; `ENOSPC` a
-    /// page is not promised; `ENOMEM` no frame is left.
-    pub fn write_at(&self, offset: u64, bytes: &[u8], payer: &dyn Payer) -> CallResult<usize> {
+    /// page is not promised; `ENOMEM` no frame is left, and nothing to be [given up](System::or_reclaim).
+    /// Source: `generic_perform_write` and `shmem_get_folio_gfp` of Linux's `mm/filemap.c` and `mm/shmem.c`.
+    pub fn write_at(
+        &self,
+        offset: u64,
+        bytes: &[u8],
+        system: &System,
+        payer: &dyn Payer,
+    ) -> CallResult<usize> {
         if bytes.is_empty() {
             return Ok(0);
         }
         let room = LONGEST.checked_sub(offset).filter(|&room| room > 0).ok_or(Errno::EFBIG)?;
         let len = index(room.min(bytes.len() as u64));
-        let _held = self.maps.hold();
+        let _alone = self.alone();
         let mut done = 0;
         for part in parts(offset, len) {
             let end = offset + part.bytes.end as u64;
-            match self.write_page(part.page, part.from, &bytes[part.bytes.clone()], end, payer) {
+            let bytes = &bytes[part.bytes.clone()];
+            match system.or_reclaim(|| self.write_page(part.page, part.from, bytes, end, payer)) {
                 Ok(()) => done = part.bytes.end,
                 Err(CallError::Errno(_)) if done > 0 => break,
                 Err(error) => return Err(error),
@@ -114,6 +128,7 @@ impl SharedMemory {
         end: u64,
         payer: &dyn Payer,
     ) -> CallResult<()> {
+        let _held = self.maps.hold();
         let seals = self.seals();
         if seals.intersects(Seals::WRITE | Seals::FUTURE_WRITE)
             || seals.contains(Seals::GROW) && end > self.len()
@@ -130,35 +145,47 @@ impl SharedMemory {
     }
 
     /// Brings the pages of a range of bytes into being (fallocate(2), mode 0 or `FALLOC_FL_KEEP_SIZE`). Where
-    /// one cannot be had, those made so far go again.
+    /// one cannot be had, those made so far go again, but for what somebody has mapped or written since.
     ///
     /// # Errors
     /// In this order: `EPERM` sealed against growing, even where the length stays; `ENOSPC`, `ENOMEM` as of
-    /// [`write_at`](Self::write_at).
-    pub fn allocate(&self, bytes: Range<u64>, length: Length, payer: &dyn Payer) -> CallResult<()> {
-        let _changing = self.maps.change();
+    /// [`write_at`](Self::write_at). Source: `shmem_fallocate` of Linux's `mm/shmem.c`.
+    pub fn allocate(
+        &self,
+        bytes: Range<u64>,
+        length: Length,
+        system: &System,
+        payer: &dyn Payer,
+    ) -> CallResult<()> {
+        let _alone = self.alone();
         let past_the_end = bytes.end > self.len();
         if past_the_end && self.seals().contains(Seals::GROW) {
             return Err(Errno::EPERM.into());
         }
         let mut made = Vec::new();
         for page in bytes.start / PAGE_SIZE..bytes.end.div_ceil(PAGE_SIZE) {
-            let there = self.cache.get(page).is_some();
-            match self.bring(page, payer) {
-                Ok(frame) => self.cache.frames().put(frame)?,
+            match system.or_reclaim(|| self.make_page(page, payer)) {
+                Ok(Made::Now) => made.push(page),
+                Ok(Made::Before) => (),
                 Err(error) => {
-                    made.into_iter().try_for_each(|page| self.forget(page..page + 1))?;
-                    return Err(no_page(error));
+                    made.into_iter().try_for_each(|page| self.reclaim(page, system))?;
+                    return Err(error);
                 }
-            }
-            if !there {
-                made.push(page);
             }
         }
         if past_the_end && length == Length::Grows {
+            let _changing = self.maps.change();
             self.len.store(bytes.end, Ordering::Relaxed);
         }
         Ok(())
+    }
+
+    fn make_page(&self, page: u64, payer: &dyn Payer) -> CallResult<Made> {
+        let _held = self.maps.hold();
+        let made = if self.cache.holds(page) { Made::Before } else { Made::Now };
+        let frame = self.bring(page, payer).map_err(no_page)?;
+        self.cache.frames().put(frame)?;
+        Ok(made)
     }
 
     /// Makes a range of bytes a hole, which reads as zeros (`FALLOC_FL_PUNCH_HOLE`): whole pages go, also where
@@ -167,6 +194,7 @@ impl SharedMemory {
     /// # Errors
     /// `EPERM` sealed against writing.
     pub fn punch_bytes(&self, bytes: Range<u64>, system: &System) -> CallResult<()> {
+        let _alone = self.alone();
         let mut batch = FlushBatch::new();
         {
             let maps = self.maps.change();

@@ -6,8 +6,8 @@ mod bytes;
 pub use bytes::{LONGEST, Length, Sought};
 
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bitflags::bitflags;
 
@@ -68,6 +68,8 @@ pub struct SharedMemory {
     len: AtomicU64,
     seals: AtomicU32,
     name: BackingName,
+    /// Over whatever changes it as a file, memory that is given up for it included (Linux's `i_rwsem`).
+    changing: Mutex<()>,
     cache: PageCache,
     maps: ObjectMaps,
 }
@@ -90,6 +92,7 @@ impl SharedMemory {
             len: AtomicU64::new(pages.saturating_mul(PAGE_SIZE)),
             seals: AtomicU32::new(0),
             name,
+            changing: Mutex::default(),
             cache: PageCache::new(frames, FrameKind::Shared),
             maps: ObjectMaps::default(),
         }
@@ -129,6 +132,7 @@ impl SharedMemory {
     /// # Errors
     /// `EPERM` where a seal forbids it. Source: `shmem_setattr` in Linux's `mm/shmem.c`.
     pub fn truncate(&self, len: u64, system: &System) -> CallResult<()> {
+        let _alone = self.alone();
         let mut batch = FlushBatch::new();
         {
             let maps = self.maps.change();
@@ -161,6 +165,7 @@ impl SharedMemory {
     /// In this order: `EPERM` when it is sealed against that; `EBUSY` against writing, while shared memory may
     /// write it. Source: `F_ADD_SEALS` of fcntl(2).
     pub fn add_seals(&self, seals: Seals) -> Result<(), Errno> {
+        let _alone = self.alone();
         let maps = self.maps.change();
         if self.seals().contains(Seals::SEAL) {
             return Err(Errno::EPERM);
@@ -171,6 +176,11 @@ impl SharedMemory {
         }
         self.seals.fetch_or(seals.bits(), Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Keeps out whoever else wants to change it as a file; faults go on.
+    fn alone(&self) -> MutexGuard<'_, ()> {
+        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Gives up pages; who has them mapped still has them.
@@ -215,6 +225,7 @@ impl Backing for SharedMemory {
     }
 
     fn punch(&self, pages: Range<u64>, system: &System, batch: &mut FlushBatch) -> CallResult<()> {
+        let _alone = self.alone();
         let maps = self.maps.change();
         if self.seals().intersects(Seals::WRITE | Seals::FUTURE_WRITE) {
             return Err(Errno::EPERM.into());

@@ -24,7 +24,18 @@ fn map(m: &SoftwareMachine, file: &Arc<SharedMemory>, prot: Prot, kind: MapType)
 }
 
 fn write(m: &SoftwareMachine, file: &SharedMemory, at: u64, bytes: &[u8]) -> CallResult<usize> {
-    file.write_at(at, bytes, &*m.space.look())
+    let space = m.space.look();
+    file.write_at(at, bytes, space.system(), &*space)
+}
+
+fn allocate(
+    m: &SoftwareMachine,
+    file: &SharedMemory,
+    bytes: std::ops::Range<u64>,
+    length: Length,
+) -> CallResult<()> {
+    let space = m.space.look();
+    file.allocate(bytes, length, space.system(), &*space)
 }
 
 fn read(file: &SharedMemory, at: u64, len: usize) -> Vec<u8> {
@@ -84,12 +95,12 @@ fn a_punched_hole_reads_as_zeros_in_maps_too_and_the_bytes_around_it_stay() {
 fn allocated_pages_are_there_and_the_length_follows_if_it_may() {
     let m = machine();
     let file = memfd(&m);
-    file.allocate(1..PAGE_SIZE + 1, Length::Stays, &*m.space.look()).unwrap();
+    allocate(&m, &file, 1..PAGE_SIZE + 1, Length::Stays).unwrap();
     assert_eq!((file.len(), file.present_pages()), (0, 2));
     file.add_seals(Seals::GROW).unwrap();
-    let grown = file.allocate(0..10, Length::Grows, &*m.space.look());
+    let grown = allocate(&m, &file, 0..10, Length::Grows);
     assert_eq!(errno_of(grown), Errno::EPERM);
-    let kept = file.allocate(0..10, Length::Stays, &*m.space.look());
+    let kept = allocate(&m, &file, 0..10, Length::Stays);
     assert_eq!(errno_of(kept), Errno::EPERM);
 }
 
@@ -99,7 +110,7 @@ fn an_allocation_that_finds_no_memory_leaves_nothing() {
     let file = memfd(&m);
     write(&m, &file, PAGE_SIZE, b"x").unwrap();
     let used = m.frames.stats().pages;
-    let all = file.allocate(0..1 << 40, Length::Grows, &*m.space.look());
+    let all = allocate(&m, &file, 0..1 << 40, Length::Grows);
     assert_eq!(errno_of(all), Errno::ENOMEM);
     assert_eq!((m.frames.stats().pages, file.present_pages()), (used, 1));
     assert_eq!(file.len(), PAGE_SIZE + 1);

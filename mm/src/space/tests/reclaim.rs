@@ -1,7 +1,8 @@
 //! Memory is used up: what nobody would miss is given up, in this order, and nothing else.
 
 use super::*;
-use crate::addr::Frame;
+use crate::addr::{Frame, PAGE_BYTES};
+use crate::backing::{Length, SharedMemory};
 use crate::phys::{Contents, FrameKind};
 use crate::reclaim::Reclaimed;
 
@@ -256,4 +257,38 @@ fn a_call_that_is_refused_for_another_reason_drops_nothing() {
     m.space.look().system().vma_failures.stop();
     assert_eq!(reclaimed(&m), Reclaimed::default());
     end(m, vec![], vec![]);
+}
+
+#[test]
+fn a_write_to_a_memfd_has_what_can_be_given_up_and_is_short_when_there_is_no_more() {
+    let m = half_given_up();
+    let taken = use_up(&m, 0);
+    let space = m.space.look();
+    let file = SharedMemory::memfd(space.system(), "test");
+    let write = |at: u64, len| file.write_at(at, &vec![7; len], space.system(), &*space);
+    assert_eq!(write(0, 9 * PAGE_BYTES).unwrap(), 8 * PAGE_BYTES);
+    assert_eq!((file.len(), file.present_pages()), (8 * PAGE_SIZE, 8));
+    assert_eq!(reclaimed(&m), lazily(8));
+    assert_eq!(errno_of(write(8 * PAGE_SIZE, 1)), Errno::ENOMEM);
+    assert_eq!(write(8 * PAGE_SIZE - 1, 2).unwrap(), 1);
+    assert_eq!(bytes(&m, 7..9), [107, 0]);
+    drop((file, space));
+    end(m, taken, vec![]);
+}
+
+#[test]
+fn an_allocation_has_what_can_be_given_up_and_leaves_it_to_others_when_it_fails() {
+    let m = half_given_up();
+    let taken = use_up(&m, 0);
+    let space = m.space.look();
+    let file = SharedMemory::memfd(space.system(), "test");
+    let allocate =
+        |pages| file.allocate(0..pages * PAGE_SIZE, Length::Grows, space.system(), &*space);
+    assert_eq!(errno_of(allocate(9)), Errno::ENOMEM);
+    assert_eq!((file.len(), file.present_pages(), file.promised_pages()), (0, 0, 0));
+    assert_eq!(reclaimed(&m), lazily(8));
+    allocate(8).unwrap();
+    assert_eq!((file.len(), file.present_pages()), (8 * PAGE_SIZE, 8));
+    drop((file, space));
+    end(m, taken, vec![]);
 }
