@@ -1,6 +1,6 @@
 /*
- * Memory with a descriptor: written, read, mapped, cut and sealed, by one process and by its child. Prints what
- * each call answers: the same natively and in a guest.
+ * Memory with a descriptor: written, read, mapped, cut and sealed, by one process and by its child. Of huge pages,
+ * too, of which there are none. Prints what each call answers: the same natively and in a guest.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -23,8 +23,11 @@
 #define FALLOC_FL_COLLAPSE_RANGE 0x08
 #define FALLOC_FL_ZERO_RANGE 0x10
 #endif
+#ifndef MFD_HUGETLB
+#define MFD_HUGETLB 4
+#endif
 
-enum { PAGE = 4096 };
+enum { PAGE = 4096, HUGE = 2 << 20 };
 
 static char *volatile nowhere = (char *)16;
 
@@ -223,6 +226,147 @@ static void descriptors(void)
     TRY(close(other));
 }
 
+/* Maps so much from an offset on, and says whether that went well. */
+static void map_huge(int fd, size_t length, int protection, int flags, off_t offset)
+{
+    char *map = mmap(0, length, protection, flags, fd, offset);
+    printf("%zu bytes from %lld, protection %d, flags %#x: ", length, (long long)offset, protection, flags);
+    answer("mmap", map == MAP_FAILED ? -1 : 0);
+    if (map == MAP_FAILED)
+        return;
+    printf("at a multiple of 2 MiB %+ld\n", (long)map & (HUGE - 1));
+    TRY(munmap(map, (length + HUGE - 1) / HUGE * HUGE));
+}
+
+static void huge_flags(void)
+{
+    TRY(memfd_create("size", MFD_HUGETLB | 16u << 26));
+    TRY(memfd_create("size", MFD_HUGETLB | 63u << 26));
+    TRY(memfd_create(nowhere, MFD_HUGETLB | 16u << 26));
+    TRY(memfd_create("flags", MFD_HUGETLB | 0x20));
+    int fd = memfd_create("huge", MFD_HUGETLB | MFD_CLOEXEC);
+    TRY(fcntl(fd, F_GETFL));
+    TRY(fcntl(fd, F_GET_SEALS));
+    status("of the default size", fd);
+    close(fd);
+    fd = memfd_create("huge", MFD_HUGETLB | 8 | 21u << 26);
+    TRY(fcntl(fd, F_GET_SEALS));
+    status("of 2 MiB, never executable", fd);
+    close(fd);
+    fd = memfd_create("huge", MFD_HUGETLB | 30u << 26);
+    TRY(ftruncate(fd, HUGE));
+    TRY(ftruncate(fd, 1l << 30));
+    status("of 1 GiB", fd);
+    close(fd);
+}
+
+static void huge_bytes(int fd)
+{
+    char buffer[8];
+    memset(buffer, 'x', sizeof buffer);
+    TRY(ftruncate(fd, PAGE));
+    TRY(ftruncate(fd, -1));
+    TRY(ftruncate(fd, 0x7fffffffffe00000));
+    TRY(ftruncate(fd, 4 * HUGE));
+    status("four pages", fd);
+    TRY(read(fd, buffer, sizeof buffer));
+    printf("%d\n", buffer[0]);
+    TRY(pread(fd, buffer, sizeof buffer, 4 * HUGE - 5));
+    TRY(pread(fd, buffer, sizeof buffer, 4 * HUGE));
+    TRY(pread(fd, nowhere, 4, 0));
+    /* There is no way to write, whatever it is. */
+    TRY(write(fd, buffer, 1));
+    TRY(write(fd, nowhere, 1));
+    TRY(write(fd, buffer, 0));
+    TRY(pwrite(fd, buffer, 1, 0));
+    TRY(pwrite(fd, buffer, 1, -1));
+    struct iovec vector = {buffer, 4};
+    TRY(writev(fd, &vector, 1));
+    TRY(writev(fd, (struct iovec *)nowhere, 1));
+    TRY(readv(fd, &vector, 1));
+    TRY(lseek(fd, 0, SEEK_CUR));
+    TRY(lseek(fd, -5, SEEK_END));
+    TRY(lseek(fd, 5, SEEK_DATA));
+    TRY(lseek(fd, 5, SEEK_HOLE));
+    TRY(lseek(fd, 4 * HUGE, SEEK_DATA));
+    TRY(lseek(fd, 4 * HUGE, SEEK_HOLE));
+    TRY(lseek(fd, -1, SEEK_DATA));
+    TRY(lseek(fd, -1, SEEK_HOLE));
+    struct pollfd poll_fd = {fd, POLLIN | POLLOUT | POLLPRI, 0};
+    TRY(poll(&poll_fd, 1, -1));
+    TRY(fsync(fd));
+}
+
+static void huge_room(int fd)
+{
+    TRY(fallocate(fd, 0, 0, HUGE));
+    TRY(fallocate(fd, 0, 0, 1));
+    TRY(fallocate(fd, FALLOC_FL_KEEP_SIZE, 8 * HUGE, HUGE));
+    TRY(fallocate(fd, 0, 0x7fffffffffffffff, 1));
+    TRY(fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, HUGE));
+    TRY(fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 100, 5));
+    TRY(fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 20 * HUGE, HUGE));
+    TRY(fallocate(fd, FALLOC_FL_ZERO_RANGE, 0, HUGE));
+    TRY(fallocate(fd, FALLOC_FL_COLLAPSE_RANGE, 0, HUGE));
+    status("no room", fd);
+}
+
+static void huge_maps(int fd)
+{
+    const int both = PROT_READ | PROT_WRITE;
+    map_huge(fd, HUGE, both, MAP_SHARED, 0);
+    map_huge(fd, HUGE, PROT_READ, MAP_PRIVATE, 0);
+    map_huge(fd, HUGE, both, MAP_SHARED, PAGE);
+    map_huge(fd, HUGE, both, MAP_SHARED | MAP_NORESERVE, PAGE);
+    map_huge(fd, PAGE, both, MAP_SHARED | MAP_NORESERVE, 0);
+    map_huge(fd, HUGE, both, MAP_PRIVATE | MAP_NORESERVE | MAP_POPULATE, HUGE);
+    status("not longer", fd);
+    map_huge(fd, 5 * HUGE, PROT_READ, MAP_SHARED | MAP_NORESERVE, 0);
+    map_huge(fd, 5 * HUGE, both, MAP_SHARED, 0);
+    status("not longer", fd);
+    map_huge(fd, 4 * HUGE, both, MAP_SHARED | MAP_NORESERVE, 2 * HUGE);
+    status("as long as a map", fd);
+    map_huge(fd, 7 * HUGE, both, MAP_PRIVATE | MAP_NORESERVE, 0);
+    status("as long as a private map", fd);
+    fflush(stdout);
+    pid_t child = fork();
+    if (!child) {
+        *(volatile char *)mmap(0, HUGE, both, MAP_SHARED | MAP_NORESERVE, fd, 0) = 1;
+        _exit(0);
+    }
+    int end;
+    waitpid(child, &end, 0);
+    printf("a touch: signal %d\n", WIFSIGNALED(end) ? WTERMSIG(end) : 0);
+}
+
+static void huge_seals(int fd)
+{
+    const int both = PROT_READ | PROT_WRITE;
+    char *map = mmap(0, HUGE, both, MAP_SHARED | MAP_NORESERVE, fd, 0);
+    TRY(fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE));
+    TRY(fcntl(fd, F_ADD_SEALS, F_SEAL_GROW | F_SEAL_SHRINK));
+    TRY(fcntl(fd, F_ADD_SEALS, 1 << 20));
+    TRY(madvise(map, HUGE, MADV_REMOVE));
+    TRY(munmap(map, PAGE));
+    munmap(map, HUGE);
+    TRY(ftruncate(fd, 0));
+    TRY(ftruncate(fd, 100l * HUGE));
+    TRY(ftruncate(fd, 100l * HUGE + 1));
+    TRY(fallocate(fd, FALLOC_FL_KEEP_SIZE, 0, 100l * HUGE));
+    TRY(fallocate(fd, FALLOC_FL_KEEP_SIZE, 0, HUGE));
+    map_huge(fd, 100l * HUGE, both, MAP_SHARED | MAP_NORESERVE, 0);
+    status("longer all the same", fd);
+    TRY(fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE));
+    TRY(fcntl(fd, F_GET_SEALS));
+    TRY(fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, HUGE));
+    map_huge(fd, HUGE, both, MAP_SHARED | MAP_NORESERVE, 0);
+    map_huge(fd, HUGE, both, MAP_PRIVATE | MAP_NORESERVE, 0);
+    map = mmap(0, HUGE, PROT_READ, MAP_SHARED | MAP_NORESERVE, fd, 0);
+    TRY(mprotect(map, HUGE, both));
+    TRY(madvise(map, HUGE, MADV_REMOVE));
+    munmap(map, HUGE);
+}
+
 int main(void)
 {
     flags_of_creation();
@@ -233,5 +377,12 @@ int main(void)
     close(fd);
     seals();
     descriptors();
+    huge_flags();
+    fd = memfd_create("huge", MFD_HUGETLB | MFD_ALLOW_SEALING);
+    huge_bytes(fd);
+    huge_room(fd);
+    huge_maps(fd);
+    huge_seals(fd);
+    close(fd);
     return 0;
 }

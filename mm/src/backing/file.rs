@@ -2,6 +2,7 @@
 
 use std::fmt::Debug;
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::cache::PageCache;
@@ -74,7 +75,7 @@ impl<S: FileSource> Backing for FileBacking<S> {
         MapFlags::SYNC
     }
 
-    fn map(&self, flags: VmFlags, _: u64) -> Result<VmFlags, Errno> {
+    fn map(&self, flags: VmFlags, _: Range<u64>) -> Result<VmFlags, Errno> {
         no_sync(flags)
     }
 

@@ -270,7 +270,7 @@ impl Backing for HostFile {
         MapFlags::SYNC
     }
 
-    fn map(&self, flags: VmFlags, _: u64) -> Result<VmFlags, Errno> {
+    fn map(&self, flags: VmFlags, _: Range<u64>) -> Result<VmFlags, Errno> {
         no_sync(flags)
     }
 

@@ -6,14 +6,16 @@ mod file;
 mod host_file;
 mod huge;
 mod open;
+mod seals;
 mod shared;
 
 pub(crate) use file::no_sync;
 pub use file::{FileBacking, FileSource};
 pub use host_file::HostFile;
-pub(crate) use huge::{HugePool, huge_page_size};
+pub use huge::{HugePool, huge_page_size};
 pub use open::OpenFile;
-pub use shared::{LONGEST, Length, Seals, SharedMemory, Sought};
+pub use seals::Seals;
+pub use shared::{LONGEST, Length, SharedMemory, Sought};
 
 use std::fmt::Debug;
 use std::ops::Range;
@@ -63,6 +65,14 @@ pub struct BackingName {
     pub inode: u64,
     /// The path as printed.
     pub path: String,
+}
+
+impl BackingName {
+    /// A new memfd's: `/memfd:name (deleted)`.
+    fn memfd(system: &System, name: &str) -> Self {
+        let path = format!("/memfd:{name} (deleted)");
+        BackingName { major: 0, minor: 1, inode: system.new_inode(), path }
+    }
 }
 
 bitflags! {
@@ -151,12 +161,12 @@ pub trait Backing: Debug + Send + Sync {
         MapFlags::empty()
     }
 
-    /// Is asked when it is mapped from page `first` on, after what was there has been unmapped, and may
-    /// change what the map can do (Linux's `f_op->mmap_prepare`).
+    /// Is asked when these pages of it are mapped, after what was there has been unmapped, and may change what
+    /// the map can do (Linux's `f_op->mmap_prepare`).
     ///
     /// # Errors
     /// The errno that mmap(2) shall return; what was there is gone then, as in Linux.
-    fn map(&self, flags: VmFlags, _first: u64) -> Result<VmFlags, Errno> {
+    fn map(&self, flags: VmFlags, _pages: Range<u64>) -> Result<VmFlags, Errno> {
         Ok(flags)
     }
 

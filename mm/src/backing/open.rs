@@ -80,8 +80,8 @@ impl Backing for OpenFile {
         self.object.validated_flags()
     }
 
-    fn map(&self, flags: VmFlags, first: u64) -> Result<VmFlags, Errno> {
-        self.object.map(flags, first)
+    fn map(&self, flags: VmFlags, pages: Range<u64>) -> Result<VmFlags, Errno> {
+        self.object.map(flags, pages)
     }
 
     fn is_resident(&self, index: u64) -> bool {

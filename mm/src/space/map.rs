@@ -236,7 +236,8 @@ impl AddressSpace {
             vma.backing = Some(Arc::new(object?));
         } else if let Some(backing) = &vma.backing {
             // What was there stays gone if this fails: Linux leaves a hole likewise.
-            vma.flags = match backing.map(vma.flags, vma.pgoff) {
+            let pages = vma.pgoff..vma.pgoff.saturating_add(range.pages());
+            vma.flags = match backing.map(vma.flags, pages) {
                 Ok(flags) => flags,
                 Err(errno) => {
                     if vma.flags.contains(VmFlags::ACCOUNT) {

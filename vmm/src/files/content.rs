@@ -11,7 +11,7 @@ use mm::system::System;
 use nix::libc;
 use rustix::fs::{FallocateFlags, SeekFrom, fallocate, fstat};
 
-use super::{Memfd, Stream};
+use super::{Memfd, Memory, Stream};
 
 /// The words of a `struct stat` (arch/x86/include/uapi/asm/stat.h).
 pub type Stat = [u64; 18];
@@ -27,14 +27,23 @@ pub trait Content {
     /// The first byte from `offset` on that is in data, or in a hole.
     ///
     /// # Errors
-    /// `ENXIO` past the end, or no more data.
-    fn seek(&self, offset: u64, sought: Sought) -> Result<u64, Errno>;
+    /// `ENXIO` before the start, past the end, or no more data; of huge pages `EINVAL` before the start.
+    fn seek(&self, offset: i64, sought: Sought) -> Result<u64, Errno>;
 
     /// Reads; says how many bytes there were before the end.
     ///
     /// # Errors
     /// What the host says.
     fn read(&self, offset: u64, into: &mut [u8]) -> CallResult<usize>;
+
+    /// Asks whether there is a way to write, before anything is looked at that might be written (Linux's
+    /// `FMODE_CAN_WRITE`).
+    ///
+    /// # Errors
+    /// `EINVAL` if not: huge pages are written through maps.
+    fn check_write(&self) -> Result<(), Errno> {
+        Ok(())
+    }
 
     /// Writes, past the end too. Says how many bytes were written.
     ///
@@ -87,15 +96,31 @@ pub trait Content {
 
 impl Content for Memfd {
     fn length(&self) -> Result<u64, Errno> {
-        Ok(self.memory().len())
+        Ok(match self.memory() {
+            Memory::Small(memory) => memory.len(),
+            Memory::Huge(pool) => pool.len(),
+        })
     }
 
-    fn seek(&self, offset: u64, sought: Sought) -> Result<u64, Errno> {
-        self.memory().seek(offset, sought).ok_or(Errno::ENXIO)
+    fn seek(&self, offset: i64, sought: Sought) -> Result<u64, Errno> {
+        match self.memory() {
+            Memory::Small(memory) => memory.seek(from_start(offset)?, sought).ok_or(Errno::ENXIO),
+            Memory::Huge(pool) => seek_in_one_piece(offset, pool.len(), sought),
+        }
     }
 
     fn read(&self, offset: u64, into: &mut [u8]) -> CallResult<usize> {
-        Ok(self.memory().read_at(offset, into))
+        Ok(match self.memory() {
+            Memory::Small(memory) => memory.read_at(offset, into),
+            Memory::Huge(pool) => pool.read_at(offset, into),
+        })
+    }
+
+    fn check_write(&self) -> Result<(), Errno> {
+        match self.memory() {
+            Memory::Small(_) => Ok(()),
+            Memory::Huge(_) => Err(Errno::EINVAL),
+        }
     }
 
     fn write(
@@ -105,11 +130,17 @@ impl Content for Memfd {
         system: &System,
         payer: &dyn Payer,
     ) -> CallResult<usize> {
-        self.memory().write_at(offset, bytes, system, payer)
+        match self.memory() {
+            Memory::Small(memory) => memory.write_at(offset, bytes, system, payer),
+            Memory::Huge(_) => Err(Errno::EINVAL.into()),
+        }
     }
 
     fn truncate(&self, len: u64, system: &System) -> CallResult<()> {
-        self.memory().truncate(len, system)
+        match self.memory() {
+            Memory::Small(memory) => memory.truncate(len, system),
+            Memory::Huge(pool) => Ok(pool.truncate(len)?),
+        }
     }
 
     fn allocate(
@@ -119,11 +150,17 @@ impl Content for Memfd {
         system: &System,
         payer: &dyn Payer,
     ) -> CallResult<()> {
-        self.memory().allocate(bytes, length, system, payer)
+        match self.memory() {
+            Memory::Small(memory) => memory.allocate(bytes, length, system, payer),
+            Memory::Huge(pool) => Ok(pool.allocate(bytes)?),
+        }
     }
 
     fn punch(&self, bytes: Range<u64>, system: &System) -> CallResult<()> {
-        self.memory().punch_bytes(bytes, system)
+        match self.memory() {
+            Memory::Small(memory) => memory.punch_bytes(bytes, system),
+            Memory::Huge(pool) => Ok(pool.punch_bytes()?),
+        }
     }
 
     fn sync(&self) -> Result<(), Errno> {
@@ -135,13 +172,30 @@ impl Content for Memfd {
     }
 }
 
+/// Where data or holes are looked for from.
+fn from_start(offset: i64) -> Result<u64, Errno> {
+    u64::try_from(offset).map_err(|_| Errno::ENXIO)
+}
+
+/// What `default_llseek` finds: all is data up to the end, where the hole begins. Before the start is no hole
+/// either, but a place to look for one.
+fn seek_in_one_piece(offset: i64, len: u64, sought: Sought) -> Result<u64, Errno> {
+    match u64::try_from(offset) {
+        Ok(from) if from >= len => Err(Errno::ENXIO),
+        Ok(from) if sought == Sought::Data => Ok(from),
+        Err(_) if sought == Sought::Data => Err(Errno::EINVAL),
+        Ok(_) | Err(_) => Ok(len),
+    }
+}
+
 /// The host's page cache is what its maps show, so its own calls are the right ones.
 impl Content for HostFile {
     fn length(&self) -> Result<u64, Errno> {
         fstat(self.file()).map(|stat| stat.st_size.cast_unsigned()).map_err(of_host)
     }
 
-    fn seek(&self, offset: u64, sought: Sought) -> Result<u64, Errno> {
+    fn seek(&self, offset: i64, sought: Sought) -> Result<u64, Errno> {
+        let offset = from_start(offset)?;
         let from = match sought {
             Sought::Data => SeekFrom::Data(offset),
             Sought::Hole => SeekFrom::Hole(offset),

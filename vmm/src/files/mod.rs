@@ -16,6 +16,6 @@ mod stream;
 
 pub use content::{Content, Stat, stat_of};
 pub use descriptors::{DESCRIPTORS, Descriptors};
-pub use memfd::{LONGEST_NAME, Memfd};
+pub use memfd::{LONGEST_NAME, Memfd, Memory};
 pub use open::{Object, Open};
 pub use stream::Stream;

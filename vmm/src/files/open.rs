@@ -45,7 +45,7 @@ impl Open {
     pub fn new(object: Object) -> Self {
         let mapped = match &object {
             Object::Memfd(memfd) => {
-                let memory = Arc::clone(memfd.memory()) as Arc<dyn Backing>;
+                let memory = memfd.memory().backing();
                 Some(Arc::new(OpenFile::new(memory, FileMode::READ | FileMode::WRITE)))
             }
             Object::File(file) => {
@@ -109,20 +109,16 @@ impl Open {
     ///
     /// # Errors
     /// `EINVAL` before the start, past the longest file, or an unknown `whence`; `ENXIO` data or a hole looked
-    /// for past the end, or no more data. Source: Linux's `shmem_file_llseek`.
+    /// for past the end, or no more data. Source: Linux's `shmem_file_llseek`, `default_llseek`.
     pub fn seek(&self, content: &dyn Content, offset: i64, whence: i32) -> Result<u64, Errno> {
         let mut position = self.position();
         let from = |base: u64| base.checked_add_signed(offset).filter(|&at| at <= LONGEST);
-        let sought = |sought| {
-            let at = u64::try_from(offset).map_err(|_| Errno::ENXIO)?;
-            content.seek(at, sought)
-        };
         *position = match whence {
             libc::SEEK_SET => from(0).ok_or(Errno::EINVAL)?,
             libc::SEEK_CUR => from(*position).ok_or(Errno::EINVAL)?,
             libc::SEEK_END => from(content.length()?).ok_or(Errno::EINVAL)?,
-            libc::SEEK_DATA => sought(Sought::Data)?,
-            libc::SEEK_HOLE => sought(Sought::Hole)?,
+            libc::SEEK_DATA => content.seek(offset, Sought::Data)?,
+            libc::SEEK_HOLE => content.seek(offset, Sought::Hole)?,
             _ => return Err(Errno::EINVAL),
         };
         Ok(*position)

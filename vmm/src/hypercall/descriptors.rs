@@ -81,7 +81,7 @@ pub(super) fn fcntl(c: &mut Context<'_>) -> Served {
             Ok(0)
         }
         libc::F_GET_SEALS => match open.object() {
-            Object::Memfd(memfd) => Ok(u64::from(memfd.memory().seals().bits())),
+            Object::Memfd(memfd) => Ok(u64::from(memfd.seals().bits())),
             _ => Err(Errno::EINVAL.into()),
         },
         libc::F_ADD_SEALS => match open.object() {

@@ -19,7 +19,7 @@ pub(super) fn memfd_create(c: &mut Context<'_>) -> Served {
     Memfd::check(flags)?;
     let name = c.read_text(c.address(0), LONGEST_NAME + 1)?.ok_or(Errno::EINVAL)?;
     let system = Arc::clone(c.process.space.look().system());
-    let memfd = Memfd::new(&system, &String::from_utf8_lossy(&name), flags);
+    let memfd = Memfd::new(&system, &String::from_utf8_lossy(&name), flags)?;
     let close_on_exec = if flags & libc::MFD_CLOEXEC == 0 { 0 } else { libc::FD_CLOEXEC };
     let open = Open::new(Object::Memfd(Arc::new(memfd)));
     Ok(descriptor(c.process.files.insert(Arc::new(open), 0, close_on_exec)?))

@@ -49,16 +49,20 @@ pub(super) fn readv(c: &mut Context<'_>) -> Served {
 
 /// write(2).
 pub(super) fn write(c: &mut Context<'_>) -> Served {
+    check_write(c)?;
     transfer(c, Place::Position, single, write_pieces)
 }
 
 /// pwrite64(2).
 pub(super) fn pwrite64(c: &mut Context<'_>) -> Served {
-    transfer(c, offset(c)?, single, write_pieces)
+    let place = offset(c)?;
+    check_write(c)?;
+    transfer(c, place, single, write_pieces)
 }
 
 /// writev(2).
 pub(super) fn writev(c: &mut Context<'_>) -> Served {
+    check_write(c)?;
     transfer(c, Place::Position, vector, write_pieces)
 }
 
@@ -71,6 +75,16 @@ fn transfer(
 ) -> Served {
     let open = c.process.files.get(c.int(0))?;
     moved(c, &open, &pieces(c)?, place)
+}
+
+/// What is asked before the pieces are looked at (`vfs_write`, `vfs_writev`).
+fn check_write(c: &Context<'_>) -> Result<(), Errno> {
+    let open = c.process.files.get(c.int(0))?;
+    match open.content() {
+        Some(_) if !open.mode().contains(FileMode::WRITE) => Err(Errno::EBADF),
+        Some(content) => content.check_write(),
+        None => Ok(()),
+    }
 }
 
 /// The buffer at argument 1, its length at argument 2.
@@ -94,7 +108,6 @@ fn read_pieces(c: &Context<'_>, open: &Open, pieces: &[Piece], place: Place) -> 
 
 fn write_pieces(c: &Context<'_>, open: &Open, pieces: &[Piece], place: Place) -> Served {
     match (open.content(), open.object(), place) {
-        (Some(_), ..) if !open.mode().contains(FileMode::WRITE) => Err(Errno::EBADF.into()),
         (Some(content), ..) => write_content(c, open, content, pieces, place),
         (None, Object::Stream(stream), Place::Position) => write_stream(c, *stream, pieces),
         (None, Object::Stream(stream), Place::Offset(at)) => {

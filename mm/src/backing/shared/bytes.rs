@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::{Payment, Seals, SharedMemory};
+use super::{Payment, SharedMemory};
 use crate::addr::{Frame, GuestPhysAddr, PAGE_BYTES, PAGE_SIZE, index};
 use crate::backing::{Backing, BackingError, BackingName};
 use crate::error::{CallError, CallResult, Errno};
@@ -46,9 +46,7 @@ impl SharedMemory {
     /// An empty object as memfd_create(2) makes it; maps call it `/memfd:name (deleted)`.
     #[must_use]
     pub fn memfd(system: &System, name: &str) -> Self {
-        let path = format!("/memfd:{name} (deleted)");
-        let name = BackingName { major: 0, minor: 1, inode: system.new_inode(), path };
-        SharedMemory::file(Arc::clone(system.frames()), 0, name)
+        SharedMemory::file(Arc::clone(system.frames()), 0, BackingName::memfd(system, name))
             .promised_by_page(system.no_promise())
     }
 
@@ -129,12 +127,8 @@ impl SharedMemory {
         payer: &dyn Payer,
     ) -> CallResult<()> {
         let _held = self.maps.hold();
-        let seals = self.seals();
-        if seals.intersects(Seals::WRITE | Seals::FUTURE_WRITE)
-            || seals.contains(Seals::GROW) && end > self.len()
-        {
-            return Err(Errno::EPERM.into());
-        }
+        self.seals.allow_write()?;
+        self.seals.allow_length(self.len(), end.max(self.len()))?;
         let frame = self.bring(page, payer).map_err(no_page)?;
         let frames = self.cache.frames();
         frames.memory().write(inside(frame, from), bytes);
@@ -159,9 +153,7 @@ impl SharedMemory {
     ) -> CallResult<()> {
         let _alone = self.alone();
         let past_the_end = bytes.end > self.len();
-        if past_the_end && self.seals().contains(Seals::GROW) {
-            return Err(Errno::EPERM.into());
-        }
+        self.seals.allow_length(self.len(), bytes.end.max(self.len()))?;
         let mut made = Vec::new();
         for page in bytes.start / PAGE_SIZE..bytes.end.div_ceil(PAGE_SIZE) {
             match system.or_reclaim(|| self.make_page(page, payer)) {
@@ -198,9 +190,7 @@ impl SharedMemory {
         let mut batch = FlushBatch::new();
         {
             let maps = self.maps.change();
-            if self.seals().intersects(Seals::WRITE | Seals::FUTURE_WRITE) {
-                return Err(Errno::EPERM.into());
-            }
+            self.seals.allow_write()?;
             let whole = bytes.start.div_ceil(PAGE_SIZE)..bytes.end / PAGE_SIZE;
             let head_end = (whole.start * PAGE_SIZE).min(bytes.end);
             self.cache.clear(bytes.start..head_end);

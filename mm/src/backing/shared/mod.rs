@@ -6,12 +6,11 @@ mod bytes;
 pub use bytes::{LONGEST, Length, Sought};
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bitflags::bitflags;
-
 use super::cache::PageCache;
+use super::seals::{Sealing, Seals};
 use super::{Backing, BackingError, BackingName, Placement};
 use crate::addr::{Frame, PAGE_SIZE};
 use crate::error::{Broken, CallResult, Errno};
@@ -21,25 +20,6 @@ use crate::promise::{Payer, Promise};
 use crate::rmap::{Copies, ObjectMaps};
 use crate::system::System;
 use crate::vma::VmFlags;
-
-bitflags! {
-    /// `F_SEAL_*` of fcntl(2): what can no longer be done to a memfd.
-    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-    pub struct Seals: u32 {
-        /// No more seals.
-        const SEAL = 1;
-        /// It cannot become shorter.
-        const SHRINK = 2;
-        /// It cannot become longer.
-        const GROW = 4;
-        /// It cannot be written.
-        const WRITE = 8;
-        /// No new shared mapping can write it.
-        const FUTURE_WRITE = 16;
-        /// It cannot be made executable or not.
-        const EXEC = 32;
-    }
-}
 
 /// Whether the object is what `MAP_SHARED|MAP_ANONYMOUS` makes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -66,7 +46,7 @@ pub struct SharedMemory {
     payment: Payment,
     /// In bytes.
     len: AtomicU64,
-    seals: AtomicU32,
+    seals: Sealing,
     name: BackingName,
     /// Over whatever changes it as a file, memory that is given up for it included (Linux's `i_rwsem`).
     changing: Mutex<()>,
@@ -90,7 +70,7 @@ impl SharedMemory {
             origin: Origin::File,
             payment: Payment::Free,
             len: AtomicU64::new(pages.saturating_mul(PAGE_SIZE)),
-            seals: AtomicU32::new(0),
+            seals: Sealing::default(),
             name,
             changing: Mutex::default(),
             cache: PageCache::new(frames, FrameKind::Shared),
@@ -137,11 +117,7 @@ impl SharedMemory {
         {
             let maps = self.maps.change();
             let old = self.len.load(Ordering::Relaxed);
-            let forbidden = len < old && self.seals().contains(Seals::SHRINK)
-                || len > old && self.seals().contains(Seals::GROW);
-            if forbidden {
-                return Err(Errno::EPERM.into());
-            }
+            self.seals.allow_length(old, len)?;
             self.len.store(len, Ordering::Relaxed);
             if len < old {
                 self.cache.clear_from(len);
@@ -156,7 +132,7 @@ impl SharedMemory {
     /// What can no longer be done to it.
     #[must_use]
     pub fn seals(&self) -> Seals {
-        Seals::from_bits_truncate(self.seals.load(Ordering::Relaxed))
+        self.seals.now()
     }
 
     /// Adds seals.
@@ -166,16 +142,7 @@ impl SharedMemory {
     /// write it. Source: `F_ADD_SEALS` of fcntl(2).
     pub fn add_seals(&self, seals: Seals) -> Result<(), Errno> {
         let _alone = self.alone();
-        let maps = self.maps.change();
-        if self.seals().contains(Seals::SEAL) {
-            return Err(Errno::EPERM);
-        }
-        let denies = seals.contains(Seals::WRITE) && !self.seals().contains(Seals::WRITE);
-        if denies && maps.may_be_written() {
-            return Err(Errno::EBUSY);
-        }
-        self.seals.fetch_or(seals.bits(), Ordering::Relaxed);
-        Ok(())
+        self.seals.add(seals, &self.maps)
     }
 
     /// Keeps out whoever else wants to change it as a file; faults go on.
@@ -210,14 +177,7 @@ impl Backing for SharedMemory {
     }
 
     fn check_map(&self, flags: VmFlags) -> Result<VmFlags, Errno> {
-        let sealed = self.seals().intersects(Seals::WRITE | Seals::FUTURE_WRITE);
-        if !sealed || !flags.contains(VmFlags::SHARED) {
-            return Ok(flags);
-        }
-        if flags.contains(VmFlags::WRITE) {
-            return Err(Errno::EPERM);
-        }
-        Ok(flags - VmFlags::MAYWRITE)
+        self.seals.allow_map(flags)
     }
 
     fn is_resident(&self, index: u64) -> bool {
@@ -227,9 +187,7 @@ impl Backing for SharedMemory {
     fn punch(&self, pages: Range<u64>, system: &System, batch: &mut FlushBatch) -> CallResult<()> {
         let _alone = self.alone();
         let maps = self.maps.change();
-        if self.seals().intersects(Seals::WRITE | Seals::FUTURE_WRITE) {
-            return Err(Errno::EPERM.into());
-        }
+        self.seals.allow_write()?;
         self.forget(pages.clone())?;
         maps.zap(&pages, Copies::Stay, system, batch);
         Ok(())

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::backing::{Backing, FileMode, OpenFile, Seals, SharedMemory};
+use crate::backing::{Backing, FileMode, HugePool, OpenFile, Seals, SharedMemory};
 use crate::error::{CallResult, Errno};
 use crate::system::System;
 
@@ -23,8 +23,8 @@ pub(super) enum Length {
     None,
     /// A memfd, which can be sealed against changes of it, or a regular file.
     Memory(Arc<SharedMemory>),
-    /// A memfd of huge pages, of so many bytes each. There are none, so that a touch fails whatever the length.
-    HugePages(u64),
+    /// A memfd of huge pages. There are none, so that a touch fails whatever the length.
+    HugePages(Arc<HugePool>),
 }
 
 impl From<Arc<OpenFile>> for Descriptor {
@@ -85,9 +85,11 @@ impl Files {
 
     /// Seals a memfd (`F_ADD_SEALS`, which has succeeded).
     pub(super) fn seal(&self, fd: i32, seals: Seals) {
-        if let Some(Length::Memory(memory)) = self.0.get(&fd).map(|descriptor| &descriptor.length) {
-            let _ = memory.add_seals(seals);
-        }
+        let _ = match self.0.get(&fd).map(|descriptor| &descriptor.length) {
+            Some(Length::Memory(memory)) => memory.add_seals(seals),
+            Some(Length::HugePages(pool)) => pool.add_seals(seals),
+            Some(Length::None) | None => Ok(()),
+        };
     }
 
     /// Changes the length of a file, in bytes (ftruncate(2)).
@@ -103,8 +105,8 @@ impl Files {
         match length {
             _ if !file.mode().contains(FileMode::WRITE) => Err(Errno::EINVAL.into()),
             Length::Memory(memory) => memory.truncate(len, system),
-            Length::HugePages(size) if len.is_multiple_of(*size) => Ok(()),
-            Length::HugePages(_) | Length::None => Err(Errno::EINVAL.into()),
+            Length::HugePages(pool) => Ok(pool.truncate(len)?),
+            Length::None => Err(Errno::EINVAL.into()),
         }
     }
 }

@@ -58,7 +58,7 @@ impl Backing for RegularFile {
         MapFlags::SYNC
     }
 
-    fn map(&self, flags: VmFlags, _: u64) -> Result<VmFlags, Errno> {
+    fn map(&self, flags: VmFlags, _: Range<u64>) -> Result<VmFlags, Errno> {
         no_sync(flags)
     }
 
@@ -120,7 +120,9 @@ impl Linux {
             }
             ObjectKind::HugeMemfd(size) => {
                 let pool = HugePool::file(size, name("/memfd:trace (deleted)".to_owned()));
-                Descriptor { file: open(Arc::new(pool)), length: Length::HugePages(size) }
+                let pool = Arc::new(pool);
+                let _ = pool.add_seals(seals);
+                Descriptor { file: open(Arc::clone(&pool) as _), length: Length::HugePages(pool) }
             }
             ObjectKind::File => {
                 let memory = self.file_memory(pages, name(format!("/trace/{fd}")));
