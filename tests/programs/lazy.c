@@ -1,11 +1,13 @@
 /*
  * Gives up most of its memory with MADV_FREE, then needs more than there is without it. What was given up
  * must be there as it was or read as zeros, page by page; what was written since, locked, or never given up
- * must be as it was; and so for a child that was forked in between.
+ * must be as it was; and so for a child that was forked in between. The last that it needs is a memfd's: half of
+ * it by write(2), half by fallocate(2).
  *
  * usage: lazy   (in 16 MiB)
  */
 #define _GNU_SOURCE
+#include <fcntl.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -83,6 +85,27 @@ static void check(uint64_t *memory)
     }
 }
 
+/* So many pages of a memfd, which hold their number and the seed. */
+static uint64_t *memfd(int pages, uint64_t seed)
+{
+    static uint64_t page[WORDS];
+    const size_t half = (size_t)pages / 2 * PAGE;
+    int fd = memfd_create("lazy", 0);
+    for (int i = 0; i < pages / 2; i++) {
+        fill(page, seed + i);
+        if (pwrite(fd, page, PAGE, (off_t)i * PAGE) != PAGE)
+            die("a write was refused, or short", i);
+    }
+    if (fallocate(fd, 0, half, half))
+        die("there was no room", pages);
+    uint64_t *at = mmap(NULL, 2 * half, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (at == MAP_FAILED)
+        die("no map of a memfd", pages);
+    for (int i = pages / 2; i < pages; i++)
+        fill(at + (size_t)i * WORDS, seed + i);
+    return at;
+}
+
 int main(void)
 {
     uint64_t *memory = map(PAGES);
@@ -120,9 +143,7 @@ int main(void)
     int status;
     if (waitpid(child, &status, 0) != child || status != 0)
         die("the child did not end well", status);
-    uint64_t *rest = map(MORE / 2);
-    for (int i = 0; i < MORE / 2; i++)
-        fill(rest + (size_t)i * WORDS, 4 * PAGES + i);
+    uint64_t *rest = memfd(MORE / 2, 4 * PAGES);
     check(memory);
     for (int i = 0; i < MORE / 2; i++)
         if (!holds(more + (size_t)i * WORDS, 2 * PAGES + i) || !holds(rest + (size_t)i * WORDS, 4 * PAGES + i))
