@@ -11,6 +11,7 @@ mod vcpu;
 use mm::addr::{PAGE_SIZE, VirtAddr};
 use mm::backing::{Backing, BackingName, SharedMemory};
 use mm::error::{AccessError, Fault};
+use mm::hooks::Observer;
 use mm::inspect::audit_all;
 use mm::paging::KernelHalf;
 use mm::phys::{Frames, SoftwareMemory};
@@ -67,10 +68,16 @@ impl Machine {
     }
 
     fn empty() -> Machine {
+        Machine::observed(None)
+    }
+
+    fn observed(observer: Option<Box<dyn Observer>>) -> Machine {
         let frames = Arc::new(Frames::new(Arc::new(SoftwareMemory::new(1024))));
         let tlbs = Arc::new(Tlbs::default());
         let sink = Box::new(Arc::clone(&tlbs));
-        let system = Arc::new(System::new(Arc::clone(&frames), sink, KernelHalf::default()));
+        let mut system = System::new(Arc::clone(&frames), sink, KernelHalf::default());
+        observer.into_iter().for_each(|observer| system.set_observer(observer));
+        let system = Arc::new(system);
         // One page a fault: what is brought in beside it has tests of its own.
         system.sysctl.set_fault_ahead(1);
         let space = AddressSpace::new(Arc::clone(&system), Limits::default()).unwrap();

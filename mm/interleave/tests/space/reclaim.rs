@@ -1,6 +1,13 @@
 //! Pages are given up, from outside, while their spaces go on: nobody uses a frame that is free, what was written
 //! after the advice stays, and the counts are right.
 
+use mm::addr::PageRange;
+use mm::backing::Length;
+use mm::hooks::Invalidation;
+use mm::phys::{Contents, FrameKind, ReverseOwner};
+use shuttle::sync::Mutex;
+use shuttle::sync::mpsc::{Sender, channel};
+
 use super::*;
 
 /// Page 0 has been given up, and a vCPU that has it cached goes on as `vcpu` says beside a reclaim and a `call`.
@@ -176,6 +183,70 @@ fn the_last_owner_takes_it_over_meanwhile() {
     });
 }
 
+/// Sends word, once it is armed, when the first entry is about to go.
+#[derive(Clone, Debug, Default)]
+struct Tells(Arc<Mutex<Option<Sender<()>>>>);
+
+impl Observer for Tells {
+    fn invalidating(&self, _: PageRange, _: Invalidation) {
+        if let Some(waiting) = self.0.lock().unwrap().take() {
+            waiting.send(()).unwrap();
+        }
+    }
+}
+
+/// A write to page 0 lets page 1 be written, too, which was given up: it may go at any moment, and its frame be
+/// another's, who is found by what it says.
+#[test]
+fn a_neighbour_that_the_last_owner_takes_over_is_given_up_meanwhile() {
+    in_any_order(|| {
+        let tells = Tells::default();
+        let m = Machine::observed(Some(Box::new(tells.clone())));
+        // The pages are the last ones of memory: to look for more of them would take far longer than all else.
+        let before = m.frames.alloc_run(FrameKind::Anonymous, Contents::Any, 506).unwrap();
+        let other = AddressSpace::new(Arc::clone(&m.system), Limits::default()).unwrap();
+        let other = SpaceUser::new(other);
+        for user in [&other, &m.user] {
+            let request = MapRequest::anonymous(page(0), 2 * PAGE_SIZE, RW, MapFlags::FIXED);
+            user.change().mmap(&request).unwrap();
+            user.write(page(0), &[1; 2 * PAGE_SIZE as usize]).unwrap();
+        }
+        m.system.sysctl.set_fault_ahead(2);
+        let child = SpaceUser::new(m.user.change().fork(Vcpus::Running).unwrap());
+        m.user.change().munmap(page(0), 2 * PAGE_SIZE).unwrap();
+        for user in [&other, &child] {
+            user.change().madvise(page(1), PAGE_SIZE, Advice::Free as i32).unwrap();
+        }
+        let writer = Vcpu::new(&m.tlbs, child.share());
+        m.tlbs.hurry();
+        let (tell, told) = channel();
+        *tells.0.lock().unwrap() = Some(tell);
+        let (system, frames) = (Arc::clone(&m.system), Arc::clone(&m.frames));
+        let owner = ReverseOwner { id: 77, index: 5 };
+        let taker = thread::spawn(move || {
+            assert_eq!(system.reclaim().unwrap(), 2);
+            [(); 2].map(|()| {
+                let taken = frames.alloc(FrameKind::Anonymous, Contents::Any).unwrap();
+                frames.set_owner(taken, owner);
+                taken
+            })
+        });
+        // The other's page is found first.
+        told.recv().unwrap();
+        writer.store(page(0), 7).unwrap();
+        for taken in taker.join().unwrap() {
+            assert_eq!(m.frames.owner(taken), Some(owner));
+            m.frames.put(taken).unwrap();
+        }
+        (0..before.count).for_each(|n| m.frames.put(before.start.offset(n)).unwrap());
+        writer.end();
+        audit_all(&[&m.user.look(), &child.look(), &other.look()]).unwrap();
+        other.put().unwrap();
+        child.put().unwrap();
+        m.end(vec![]);
+    });
+}
+
 #[test]
 fn a_page_that_came_ahead_is_touched_meanwhile() {
     in_any_order(|| {
@@ -218,8 +289,40 @@ fn two_that_need_the_last_frame_both_have_one() {
     });
 }
 
+/// An allocation that cannot be has given up what there was before it fails; what somebody has written into one of
+/// its pages by then stays.
+#[test]
+fn a_page_is_written_while_it_is_allocated_in_vain() {
+    in_any_order(|| {
+        let m = Machine::new(3);
+        let file = Arc::new(SharedMemory::memfd(&m.system, "test"));
+        file.truncate(2 * PAGE_SIZE, &m.system).unwrap();
+        m.show(3, MapType::Shared, &file);
+        m.user.change().madvise(page(0), 3 * PAGE_SIZE, Advice::Free as i32).unwrap();
+        let taken = use_up(&m);
+        m.tlbs.hurry();
+        let writer = run(m.vcpu(), |vcpu| {
+            let no_frame = |fault: &Fault| matches!(fault, Fault::OutOfMemory(_));
+            made(vcpu.store(page(3), 7), no_frame).is_some()
+        });
+        let room = {
+            let space = m.user.look();
+            file.allocate(0..4 * PAGE_SIZE, Length::Grows, &m.system, &*space)
+        };
+        room.unwrap_err();
+        let (written, mut bytes) = (writer.end(), [0; 8]);
+        file.read_at(0, &mut bytes);
+        assert_eq!(u64::from_le_bytes(bytes), if written { 7 } else { 0 });
+        assert_eq!(file.present_pages(), u64::from(written));
+        taken.into_iter().for_each(|frame| m.frames.put(frame).unwrap());
+        m.user.change().munmap(page(3), PAGE_SIZE).unwrap();
+        drop(file);
+        m.end(vec![]);
+    });
+}
+
 fn use_up(m: &Machine) -> Vec<mm::addr::Frame> {
-    use mm::phys::{Contents, FrameKind, Order};
+    use mm::phys::Order;
     let mut taken = Vec::new();
     for order in [Order::HUGE, Order::PAGE] {
         while let Ok(run) = m.frames.alloc_order(FrameKind::Anonymous, Contents::Any, order) {
