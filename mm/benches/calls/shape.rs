@@ -74,7 +74,7 @@ impl Places {
         self.state ^= self.state >> 7;
         self.state ^= self.state << 17;
         // The high half of the product, not a remainder: a division would take a good part of a call's time.
-        let index = u128::from(self.state) * u128::from(self.shape.vmas) >> 64;
+        let index = (u128::from(self.state) * u128::from(self.shape.vmas)) >> 64;
         self.shape.base + index as u64 * STRIDE
     }
 }
