@@ -2,6 +2,7 @@
 
 use std::fmt::Debug;
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::cache::PageCache;
@@ -80,5 +81,9 @@ impl<S: FileSource> Backing for FileBacking<S> {
 
     fn is_resident(&self, index: u64) -> bool {
         self.cache.holds(index)
+    }
+
+    fn at_hand(&self, pages: Range<u64>) -> Vec<Option<Frame>> {
+        self.cache.at_hand(pages)
     }
 }

@@ -278,6 +278,29 @@ impl Backing for HostFile {
         self.has(index)
     }
 
+    fn at_hand(&self, pages: Range<u64>) -> Vec<Option<Frame>> {
+        let end = pages.end.min(self.len.load(Ordering::Relaxed).div_ceil(PAGE_SIZE));
+        let pages = pages.start..end.max(pages.start);
+        let mut frames = self.copies.at_hand(pages.clone());
+        let mut at = pages.start;
+        while at < pages.end {
+            let next = (at / BLOCK_FRAMES + 1) * BLOCK_FRAMES;
+            let stop = next.min(pages.end);
+            // Under no lock: while the page cache is asked, other windows can be opened.
+            let window = self.windows().get(&(at / BLOCK_FRAMES)).copied();
+            if let Some(start) = window {
+                let run = FrameRun { start: start.offset(at % BLOCK_FRAMES), count: stop - at };
+                let cached = self.frames.memory().cached(run);
+                let places = frames[index(at - pages.start)..].iter_mut().zip(cached);
+                for (i, (place, cached)) in (0..).zip(places) {
+                    *place = cached.then(|| run.start.offset(i));
+                }
+            }
+            at = stop;
+        }
+        frames
+    }
+
     fn punch(&self, pages: Range<u64>, system: &System, batch: &mut FlushBatch) -> CallResult<()> {
         let maps = self.maps.change();
         let bytes = |pages: u64| pages.checked_mul(PAGE_SIZE).ok_or(Errno::EFBIG);

@@ -173,6 +173,13 @@ pub trait Backing: Debug + Send + Sync {
         false
     }
 
+    /// The frames of those pages of the range that are in memory already, one after the other: they may be mapped
+    /// ahead of any touch. May be shorter than the range. They stay while pages of the object are held
+    /// ([`ObjectMaps::hold`]), or for as long as it lives; the caller gets no references.
+    fn at_hand(&self, _pages: Range<u64>) -> Vec<Option<Frame>> {
+        Vec::new()
+    }
+
     /// Frees pages of the object itself, which read as zeros from then on (`FALLOC_FL_PUNCH_HOLE` of
     /// fallocate(2)), and empties the entries that name them. The caller flushes the batch. No page of the
     /// object may be held.

@@ -88,6 +88,10 @@ impl Backing for OpenFile {
         self.object.is_resident(index)
     }
 
+    fn at_hand(&self, pages: Range<u64>) -> Vec<Option<Frame>> {
+        self.object.at_hand(pages)
+    }
+
     fn punch(&self, pages: Range<u64>, system: &System, batch: &mut FlushBatch) -> CallResult<()> {
         self.object.punch(pages, system, batch)
     }

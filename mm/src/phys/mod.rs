@@ -121,6 +121,13 @@ pub trait PhysMemory: Debug + Send + Sync {
         Err(io::ErrorKind::Unsupported.into())
     }
 
+    /// Of a run of frames that shows a part of a file: which pages the host has in its memory, so that nobody waits
+    /// for a device who touches them. Where it has all, it gets ready for that. May be shorter than the run.
+    fn cached(&self, run: FrameRun) -> Vec<bool> {
+        let _ = run;
+        Vec::new()
+    }
+
     /// Gives a block that shows a file ordinary memory again: zeros.
     ///
     /// # Errors

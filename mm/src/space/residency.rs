@@ -26,6 +26,7 @@ impl AddressSpace {
         if self.coverage(range.into()) == Coverage::Holes {
             return Err(Errno::ENOMEM.into());
         }
+        self.notice_files(range);
         let mut resident = Vec::new();
         for vma in self.vmas.range(range) {
             if let Some(part) = vma.range().intersect(range) {

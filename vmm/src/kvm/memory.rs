@@ -334,6 +334,25 @@ impl PhysMemory for GuestMemory {
         mapped
     }
 
+    fn cached(&self, run: FrameRun) -> Vec<bool> {
+        let slice = self.slice(run.start.addr(), run.count << PAGE_SHIFT);
+        let mut pages = vec![0_u8; to_usize(run.count)];
+        let at = slice.ptr_guard_mut().as_ptr().cast();
+        // SAFETY: the span lies in our own mapping, which the call does not change; it writes a byte for each of
+        // its pages.
+        let status = unsafe { libc::mincore(at, slice.len(), pages.as_mut_ptr()) };
+        if status != 0 {
+            return Vec::new();
+        }
+        let cached: Vec<bool> = pages.into_iter().map(|page| page & 1 != 0).collect();
+        if cached.iter().all(|&page| page) {
+            // Or the host would take a fault for each 64 KiB. Where the file is being cut, it refuses the rest.
+            let (start, bytes) = self.span(run);
+            self.advise_if_possible(start, bytes, &[libc::MADV_POPULATE_READ]);
+        }
+        cached
+    }
+
     fn hide(&self, block: FrameRun) -> Result<(), Broken> {
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
         self.map_over(block, libc::PROT_READ | libc::PROT_WRITE, flags, (-1, 0))

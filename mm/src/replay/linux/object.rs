@@ -66,6 +66,10 @@ impl Backing for RegularFile {
         self.0.is_resident(index)
     }
 
+    fn at_hand(&self, pages: Range<u64>) -> Vec<Option<Frame>> {
+        self.0.at_hand(pages)
+    }
+
     fn punch(&self, pages: Range<u64>, system: &System, batch: &mut FlushBatch) -> CallResult<()> {
         if pages.end > LARGEST_FILE {
             // fallocate(2) looks at that first. Maps may lie past it.

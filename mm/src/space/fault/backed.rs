@@ -1,20 +1,21 @@
 //! Pages of a backing that have no entry yet (Linux's `do_read_fault`, `do_cow_fault`,
 //! `do_shared_fault`).
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{At, no_frame, page_in_table};
-use crate::addr::{Frame, PAGE_BYTES, PAGE_SIZE, TABLE_SPAN, VirtAddr};
+use crate::addr::{Frame, PAGE_BYTES, PageRange, TABLE_SPAN, VirtAddr};
 use crate::backing::{Backing, BackingError};
 use crate::error::{AccessError, Fault};
 use crate::paging::{Access, AccessKind, Entry, Owner, Touch};
 use crate::phys::{Contents, FrameKind, Gone, Marks};
 use crate::space::AddressSpace;
+use crate::space::ahead::{FILE_AROUND, around};
 use crate::space::anon::run_of;
 use crate::space::protect::entry_access;
 
-/// How many pages of a file one fault maps, aligned (Linux's `fault_around_bytes`, 64 KiB).
-const FILE_AROUND: u64 = 16;
+/// As many entries.
+const GROUP: usize = FILE_AROUND as usize;
 
 impl AddressSpace {
     pub(super) fn backed_fault(
@@ -66,13 +67,12 @@ impl AddressSpace {
         backing: &dyn Backing,
         access: Access,
     ) -> Result<(), AccessError> {
-        let span = FILE_AROUND * PAGE_SIZE;
-        // As many from where the VMA begins, if that is later (`do_fault_around`); all in one table.
-        let first = (at.page.get() & !(span - 1)).max(at.vma.range().start().get());
-        let end = (first + span).min((at.page.get() & !(TABLE_SPAN - 1)) + TABLE_SPAN);
-        for page in (first..end).step_by(PAGE_BYTES).map(VirtAddr::new) {
+        let Some(around) = around(at.page, at.vma.range()) else { return Ok(()) };
+        let pages = (around.start().get()..around.end().get()).step_by(PAGE_BYTES);
+        for page in pages.map(VirtAddr::new) {
             let slot = &at.words[page_in_table(page)];
-            if !at.vma.range().contains(page) || slot.load(Ordering::Relaxed) != 0 {
+            if slot.load(Ordering::Relaxed) != 0 {
+                self.see(slot);
                 continue;
             }
             // A file is read ahead; shared memory does not come into being by being near.
@@ -84,6 +84,54 @@ impl AddressSpace {
             let entry = Entry::leaf(frame, Owner::Backing, access, Touch::Read);
             self.install(slot, entry)?;
             self.counters.faults.around.fetch_add(1, Ordering::Relaxed);
+        }
+        self.map_ahead(at, backing, access)
+    }
+
+    /// Brings in the rest of a table that the program comes to again, of what is in memory.
+    fn map_ahead(
+        &self,
+        at: &At<'_>,
+        backing: &dyn Backing,
+        access: Access,
+    ) -> Result<(), AccessError> {
+        if access.contains(Access::WRITE) || self.system.sysctl.fault_ahead() == 1 {
+            return Ok(());
+        }
+        let here = page_in_table(at.page) / GROUP;
+        let mut others = at.words.chunks(GROUP).enumerate().filter(|&(group, _)| group != here);
+        if others.all(|(_, words)| is_empty(words)) {
+            return Ok(());
+        }
+        let table = VirtAddr::new(at.page.get() & !(TABLE_SPAN - 1));
+        let vma = at.vma.range();
+        let end = vma.end().get().min(table.get() + TABLE_SPAN);
+        let Some(part) = PageRange::new(vma.start().max(table), VirtAddr::new(end)) else {
+            return Ok(());
+        };
+        let first = at.vma.page_index(part.start());
+        let at_hand = backing.at_hand(first..first.saturating_add(part.pages()));
+        let before = page_in_table(part.start());
+        let mut brought = 0;
+        for (group, words) in at.words.chunks(GROUP).enumerate() {
+            // A group comes whole, so it lies in the VMA.
+            let of_group =
+                (group * GROUP).checked_sub(before).and_then(|at| at_hand.get(at..at + GROUP));
+            let Some(pages) = of_group.filter(|pages| pages.iter().all(Option::is_some)) else {
+                continue;
+            };
+            if !is_empty(words) {
+                continue;
+            }
+            for (slot, frame) in words.iter().zip(pages.iter().flatten()) {
+                self.system.frames().get(*frame);
+                self.install(slot, Entry::leaf(*frame, Owner::Backing, access, Touch::Ahead))?;
+                brought += 1;
+            }
+        }
+        if brought > 0 {
+            self.counters.faults.around.fetch_add(brought, Ordering::Relaxed);
+            self.brought_files_ahead(table);
         }
         Ok(())
     }
@@ -120,4 +168,8 @@ impl AddressSpace {
         self.own_pages(at.vma, page, run_of(frame));
         Ok(frame)
     }
+}
+
+fn is_empty(words: &[AtomicU64]) -> bool {
+    words.iter().all(|word| word.load(Ordering::Relaxed) == 0)
 }
