@@ -15,6 +15,10 @@
 //! Anybody on the host may make the file shorter at any time. What then touches a page past the end is the
 //! processor (KVM_RUN fails with `EFAULT`) or mmvisor itself ([`Gone`](crate::phys::Gone)): the length is
 //! looked at again, the entries past it go, and the access comes again as a page fault, to find nothing.
+//!
+//! What the host refuses although the file is as long as it was, for want of room on the disk for a page that is
+//! written first, is found out in the same way: all entries go, and each access that comes again is tried by mmvisor
+//! before it is allowed ([`HostFile::doubt`]).
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -22,7 +26,7 @@ use std::io;
 use std::ops::Range;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{FallocateFlags, fallocate, fdatasync, fstat};
@@ -31,8 +35,10 @@ use super::cache::PageCache;
 use super::{Backing, BackingError, BackingName, Placement, no_sync};
 use crate::addr::{Frame, FrameRun, PAGE_BYTES, PAGE_SIZE, index};
 use crate::error::{Broken, CallError, CallResult, Errno};
-use crate::paging::FlushBatch;
-use crate::phys::{BLOCK_FRAMES, Contents, FileAccess, FilePart, FrameKind, Frames, Marks, Order};
+use crate::paging::{AccessKind, FlushBatch};
+use crate::phys::{
+    BLOCK_FRAMES, Contents, FileAccess, FilePart, FrameKind, Frames, Gone, Marks, Order,
+};
 use crate::promise::Payer;
 use crate::rmap::{Copies, ObjectMaps};
 use crate::system::System;
@@ -54,6 +60,8 @@ pub struct HostFile {
     frames: Arc<Frames>,
     /// In bytes, when it was last looked at. Falls only under `maps`, held exclusively.
     len: AtomicU64,
+    /// Whether the host has refused an access that should have been possible: then it is asked before each.
+    doubted: AtomicBool,
     windows: Mutex<Windows>,
     copies: PageCache,
     maps: ObjectMaps,
@@ -87,6 +95,7 @@ impl HostFile {
             name: BackingName { major, minor, inode: stat.st_ino, path },
             len: AtomicU64::new(stat.st_size.cast_unsigned()),
             copies: PageCache::new(Arc::clone(&frames), FrameKind::Cached),
+            doubted: AtomicBool::new(false),
             windows: Mutex::default(),
             maps: ObjectMaps::default(),
             file,
@@ -128,6 +137,22 @@ impl HostFile {
         }
         system.finish(batch)?;
         Ok(true)
+    }
+
+    /// The host has refused an access to some file's page, and no file is shorter than it was: a disk is full, or
+    /// cannot be read. All entries go, and no page is mapped again before the host has been asked
+    /// ([`prepare`](Backing::prepare)). Nothing is lost: the pages are the host's.
+    ///
+    /// # Errors
+    /// [`Broken`] when the flush fails.
+    pub fn doubt(&self, system: &System) -> Result<(), Broken> {
+        let mut batch = FlushBatch::new();
+        {
+            let maps = self.maps.change();
+            self.doubted.store(true, Ordering::Release);
+            maps.zap(&(0..u64::MAX), Copies::Stay, system, &mut batch);
+        }
+        system.finish(batch)
     }
 
     /// Changes the file's length, in bytes (ftruncate(2)).
@@ -279,6 +304,9 @@ impl Backing for HostFile {
     }
 
     fn at_hand(&self, pages: Range<u64>) -> Vec<Option<Frame>> {
+        if self.wants_write_notify() {
+            return Vec::new();
+        }
         let end = pages.end.min(self.len.load(Ordering::Relaxed).div_ceil(PAGE_SIZE));
         let pages = pages.start..end.max(pages.start);
         let mut frames = self.copies.at_hand(pages.clone());
@@ -299,6 +327,17 @@ impl Backing for HostFile {
             at = stop;
         }
         frames
+    }
+
+    fn prepare(&self, page: u64, kind: AccessKind) -> Result<(), BackingError> {
+        let start = self.windows().get(&(page / BLOCK_FRAMES)).copied();
+        let Some(start) = start.filter(|_| self.wants_write_notify()) else { return Ok(()) };
+        let frame = start.offset(page % BLOCK_FRAMES);
+        self.frames.memory().try_access(frame, kind).map_err(|Gone| BackingError::NoPage)
+    }
+
+    fn wants_write_notify(&self) -> bool {
+        self.doubted.load(Ordering::Acquire)
     }
 
     fn punch(&self, pages: Range<u64>, system: &System, batch: &mut FlushBatch) -> CallResult<()> {

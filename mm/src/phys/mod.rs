@@ -17,6 +17,7 @@ use std::sync::atomic::AtomicU64;
 
 use crate::addr::{Frame, FrameRun, GuestPhysAddr};
 use crate::error::Broken;
+use crate::paging::AccessKind;
 
 /// Frames in a block of 2 MiB: the unit in which memory is taken from the host and given back.
 pub const BLOCK_FRAMES: u64 = 512;
@@ -126,6 +127,15 @@ pub trait PhysMemory: Debug + Send + Sync {
     fn cached(&self, run: FrameRun) -> Vec<bool> {
         let _ = run;
         Vec::new()
+    }
+
+    /// Has the host do what an access to a frame that shows a file needs, as the access itself would.
+    ///
+    /// # Errors
+    /// [`Gone`] if the host refuses the page: it is past the file's end, or its device is full or broken.
+    fn try_access(&self, frame: Frame, kind: AccessKind) -> Result<(), Gone> {
+        let _ = (frame, kind);
+        Ok(())
     }
 
     /// Gives a block that shows a file ordinary memory again: zeros.

@@ -32,6 +32,7 @@ use kvm_bindings::kvm_userspace_memory_region;
 use log::debug;
 use mm::addr::{Frame, FrameRun, GuestPhysAddr, PAGE_BYTES, PAGE_SHIFT, PAGE_SIZE};
 use mm::error::Broken;
+use mm::paging::AccessKind;
 use mm::phys::{BLOCK_FRAMES, FileAccess, FilePart, Gone, HostPages, PhysMemory, Words};
 use nix::sys::uio::{RemoteIoVec, process_vm_readv, process_vm_writev};
 use nix::unistd::Pid;
@@ -351,6 +352,18 @@ impl PhysMemory for GuestMemory {
             self.advise_if_possible(start, bytes, &[libc::MADV_POPULATE_READ]);
         }
         cached
+    }
+
+    fn try_access(&self, frame: Frame, kind: AccessKind) -> Result<(), Gone> {
+        let advice = match kind {
+            AccessKind::Write => libc::MADV_POPULATE_WRITE,
+            AccessKind::Read | AccessKind::Execute => libc::MADV_POPULATE_READ,
+        };
+        match self.advise(frame.addr().get(), PAGE_SIZE, advice) {
+            // What would have been SIGBUS. Anything else is the host's trouble of the moment.
+            Err(error) if error.raw_os_error() == Some(libc::EFAULT) => Err(Gone),
+            Ok(()) | Err(_) => Ok(()),
+        }
     }
 
     fn hide(&self, block: FrameRun) -> Result<(), Broken> {

@@ -28,7 +28,10 @@ impl AddressSpace {
             // Before the backing is asked, so also where it has no such page (`do_cow_fault`).
             self.prepare_anon(at.vma).map_err(|error| no_frame(error, at.addr))?;
         }
-        let access = entry_access(at.vma.flags, Owner::Backing);
+        let mut access = entry_access(at.vma.flags, Owner::Backing);
+        if at.kind != AccessKind::Write && backing.wants_write_notify() {
+            access.remove(Access::WRITE);
+        }
         let frame = match self.backing_page(at, backing, at.page) {
             Err(error @ AccessError::Fault(Fault::NoBacking(_)))
                 if at.kind != AccessKind::Write =>
@@ -39,6 +42,10 @@ impl AddressSpace {
             }
             page => page?,
         };
+        if let Err(error) = self.prepare(at, backing) {
+            self.system.frames().put(frame)?;
+            return Err(error);
+        }
         let faults = &self.counters.faults;
         if copies {
             let copied = self.copy_of(at, at.page, frame);
@@ -136,6 +143,14 @@ impl AddressSpace {
         Ok(())
     }
 
+    /// Makes sure that the page that was asked for can be accessed so in place; a copy of it needs no more than
+    /// its bytes.
+    pub(super) fn prepare(&self, at: &At<'_>, backing: &dyn Backing) -> Result<(), AccessError> {
+        let kind = if at.vma.is_private() { AccessKind::Read } else { at.kind };
+        let prepared = backing.prepare(at.vma.page_index(at.page), kind);
+        prepared.map_err(|error| fault_of(error, at))
+    }
+
     fn backing_page(
         &self,
         at: &At<'_>,
@@ -143,11 +158,7 @@ impl AddressSpace {
         page: VirtAddr,
     ) -> Result<Frame, AccessError> {
         let index = at.vma.page_index(page);
-        backing.page(index, self).map_err(|error| match error {
-            BackingError::NoPage => Fault::NoBacking(at.addr).into(),
-            BackingError::OutOfMemory => Fault::OutOfMemory(at.addr).into(),
-            BackingError::Broken(broken) => broken.into(),
-        })
+        backing.page(index, self).map_err(|error| fault_of(error, at))
     }
 
     /// A frame of the process's own with the bytes of another, to be its page at `page`.
@@ -172,4 +183,12 @@ impl AddressSpace {
 
 fn is_empty(words: &[AtomicU64]) -> bool {
     words.iter().all(|word| word.load(Ordering::Relaxed) == 0)
+}
+
+fn fault_of(error: BackingError, at: &At<'_>) -> AccessError {
+    match error {
+        BackingError::NoPage => Fault::NoBacking(at.addr).into(),
+        BackingError::OutOfMemory => Fault::OutOfMemory(at.addr).into(),
+        BackingError::Broken(broken) => broken.into(),
+    }
 }

@@ -49,6 +49,9 @@ impl AddressSpace {
         }
         let own = entry.owner() == Owner::Process;
         if wanted.contains(Access::WRITE) && !own {
+            if let Some(backing) = &at.vma.backing {
+                self.prepare(at, &**backing)?;
+            }
             if let Some(frame) = entry.frame() {
                 self.system.frames().mark(frame, Marks::DIRTY);
             }
