@@ -8,7 +8,8 @@
 //!             └────────────┘             └─────────┘· · ·   host maps the file (PhysMemory::show)
 //! ```
 //!
-//! A window costs a block of guest memory and one of the host's own VMAs. Memory that cannot show files
+//! A window costs a block of guest memory and one of the host's own VMAs. Where there is no block for another one, or
+//! there are too many, the oldest are closed ([`reclaim`](crate::reclaim)). Memory that cannot show files
 //! (`SoftwareMemory`) has copies of single pages instead, written back by [`sync`](Backing::sync) and at the
 //! end.
 //!
@@ -20,7 +21,7 @@
 //! written first, is found out in the same way: all entries go, and each access that comes again is tried by mmvisor
 //! before it is allowed ([`HostFile::doubt`]).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::io;
 use std::ops::Range;
@@ -44,7 +45,7 @@ use crate::rmap::{Copies, ObjectMaps};
 use crate::system::System;
 use crate::vma::{MapFlags, VmFlags};
 
-/// The most windows of all files of a process together: a quarter of the VMAs that the host lets it have
+/// The most windows of all files together, 32 GiB: a quarter of the VMAs that the host lets it have
 /// (`vm.max_map_count`).
 const MOST_WINDOWS: u64 = 16_384;
 
@@ -67,8 +68,39 @@ pub struct HostFile {
     maps: ObjectMaps,
 }
 
-/// By the number of the part of the file: the first frame of its block.
-type Windows = BTreeMap<u64, Frame>;
+/// How many windows of a file stay when memory is short: more than one access can need at once, so that each comes
+/// to its end.
+const KEPT_WINDOWS: usize = 4;
+
+/// The windows of a file.
+#[derive(Debug, Default)]
+struct Windows {
+    /// By the number of the part of the file: the first frame of its block.
+    open: BTreeMap<u64, Frame>,
+    /// The same numbers, the one that was opened first in front.
+    order: VecDeque<u64>,
+    /// Blocks of windows that were closed while somebody's flush still had frames of theirs.
+    closing: Vec<Frame>,
+}
+
+impl Windows {
+    fn get(&self, number: u64) -> Option<Frame> {
+        self.open.get(&number).copied()
+    }
+
+    fn insert(&mut self, number: u64, start: Frame) {
+        self.open.insert(number, start);
+        self.order.push_back(number);
+    }
+
+    /// Takes out some of the oldest.
+    fn take_oldest(&mut self) -> Vec<(u64, Frame)> {
+        let most = self.order.len().saturating_sub(KEPT_WINDOWS);
+        let some = (self.order.len() / 8 + 1).min(most);
+        let oldest = self.order.drain(..some);
+        oldest.filter_map(|number| Some((number, self.open.remove(&number)?))).collect()
+    }
+}
 
 /// Where a page of the file is.
 enum At {
@@ -155,6 +187,43 @@ impl HostFile {
         system.finish(batch)
     }
 
+    /// Closes some of the windows, the oldest first: their pages are the host's, and come again when they are touched.
+    /// Says how many frames are free for it.
+    ///
+    /// # Errors
+    /// [`Broken`] when the flush fails, or the host does not take a window away: its frames are then never used again.
+    pub(crate) fn close_windows(&self, system: &System) -> Result<u64, Broken> {
+        let mut batch = FlushBatch::new();
+        {
+            let maps = self.maps.change();
+            let oldest = self.windows().take_oldest();
+            for (number, _) in &oldest {
+                let pages = number * BLOCK_FRAMES..(number + 1) * BLOCK_FRAMES;
+                maps.zap(&pages, Copies::Stay, system, &mut batch);
+            }
+            self.windows().closing.extend(oldest.into_iter().map(|(_, start)| start));
+        }
+        // Until then vCPUs may still use what is in them.
+        system.finish(batch)?;
+        let closing = std::mem::take(&mut self.windows().closing);
+        let held =
+            |start: Frame| (0..BLOCK_FRAMES).any(|i| self.frames.references(start.offset(i)) > 1);
+        let (held, free): (Vec<_>, Vec<_>) = closing.into_iter().partition(|&start| held(start));
+        self.windows().closing.extend(held);
+        for &start in &free {
+            self.hide(start)?;
+        }
+        Ok(free.len() as u64 * BLOCK_FRAMES)
+    }
+
+    /// Makes the block of a window that nobody uses ordinary memory again, and gives it up.
+    fn hide(&self, start: Frame) -> Result<(), Broken> {
+        let run = FrameRun { start, count: BLOCK_FRAMES };
+        self.frames.memory().hide(run)?;
+        WINDOWS.fetch_sub(1, Ordering::Relaxed);
+        self.frames.put_run(run)
+    }
+
     /// Changes the file's length, in bytes (ftruncate(2)).
     ///
     /// # Errors
@@ -195,12 +264,12 @@ impl HostFile {
     fn find(&self, page: u64) -> Result<At, BackingError> {
         let (number, inside) = (page / BLOCK_FRAMES, page % BLOCK_FRAMES);
         let mut windows = self.windows();
-        if let Some(start) = windows.get(&number) {
+        if let Some(start) = windows.get(number) {
             return Ok(At::Window(start.offset(inside)));
         }
         if WINDOWS.load(Ordering::Relaxed) >= MOST_WINDOWS {
-            log::warn!("{}: {MOST_WINDOWS} windows are open, the most", self.name.path);
-            return Err(BackingError::OutOfMemory);
+            // Others are closed for it, as where there is no block for it.
+            return Err(self.frames.refuse().into());
         }
         let run = self.frames.alloc_order(FrameKind::Cached, Contents::Shown, Order::HUGE)?;
         let part = FilePart {
@@ -300,7 +369,14 @@ impl Backing for HostFile {
     }
 
     fn is_resident(&self, index: u64) -> bool {
-        self.has(index)
+        self.residency(index..index.saturating_add(1)).first() == Some(&true)
+    }
+
+    /// The host's answer, whose page cache it is about: also that all pages are there, to one who may neither write
+    /// the file nor owns it (Linux's `can_do_mincore`).
+    fn residency(&self, pages: Range<u64>) -> Vec<bool> {
+        let cached = self.frames.memory().page_cache(self.file.as_fd(), pages.clone());
+        cached.unwrap_or_else(|| pages.map(|index| self.has(index)).collect())
     }
 
     fn at_hand(&self, pages: Range<u64>) -> Vec<Option<Frame>> {
@@ -315,7 +391,7 @@ impl Backing for HostFile {
             let next = (at / BLOCK_FRAMES + 1) * BLOCK_FRAMES;
             let stop = next.min(pages.end);
             // Under no lock: while the page cache is asked, other windows can be opened.
-            let window = self.windows().get(&(at / BLOCK_FRAMES)).copied();
+            let window = self.windows().get(at / BLOCK_FRAMES);
             if let Some(start) = window {
                 let run = FrameRun { start: start.offset(at % BLOCK_FRAMES), count: stop - at };
                 let cached = self.frames.memory().cached(run);
@@ -330,7 +406,7 @@ impl Backing for HostFile {
     }
 
     fn prepare(&self, page: u64, kind: AccessKind) -> Result<(), BackingError> {
-        let start = self.windows().get(&(page / BLOCK_FRAMES)).copied();
+        let start = self.windows().get(page / BLOCK_FRAMES);
         let Some(start) = start.filter(|_| self.wants_write_notify()) else { return Ok(()) };
         let frame = start.offset(page % BLOCK_FRAMES);
         self.frames.memory().try_access(frame, kind).map_err(|Gone| BackingError::NoPage)
@@ -367,13 +443,10 @@ impl Drop for HostFile {
         if let Err(error) = self.write_back(0..u64::MAX) {
             lost(&error);
         }
-        let windows = std::mem::take(&mut *self.windows());
-        for start in windows.into_values() {
-            let run = FrameRun { start, count: BLOCK_FRAMES };
-            WINDOWS.fetch_sub(1, Ordering::Relaxed);
+        let Windows { open, closing, .. } = std::mem::take(&mut *self.windows());
+        for start in open.into_values().chain(closing) {
             // What the host does not take away stays in use, so that nobody gets it as memory of his own.
-            let hidden = self.frames.memory().hide(run).and_then(|()| self.frames.put_run(run));
-            if let Err(broken) = hidden {
+            if let Err(broken) = self.hide(start) {
                 lost(&broken);
             }
         }

@@ -173,6 +173,11 @@ pub trait Backing: Debug + Send + Sync {
         false
     }
 
+    /// The same of pages one after the other.
+    fn residency(&self, pages: Range<u64>) -> Vec<bool> {
+        pages.map(|index| self.is_resident(index)).collect()
+    }
+
     /// The frames of those pages of the range that are in memory already, one after the other: they may be mapped
     /// ahead of any touch. May be shorter than the range. They stay while pages of the object are held
     /// ([`ObjectMaps::hold`]), or for as long as it lives; the caller gets no references.

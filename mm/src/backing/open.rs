@@ -88,6 +88,10 @@ impl Backing for OpenFile {
         self.object.is_resident(index)
     }
 
+    fn residency(&self, pages: Range<u64>) -> Vec<bool> {
+        self.object.residency(pages)
+    }
+
     fn at_hand(&self, pages: Range<u64>) -> Vec<Option<Frame>> {
         self.object.at_hand(pages)
     }

@@ -12,6 +12,7 @@ pub use software::SoftwareMemory;
 
 use std::fmt::Debug;
 use std::io;
+use std::ops::Range;
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::AtomicU64;
 
@@ -127,6 +128,12 @@ pub trait PhysMemory: Debug + Send + Sync {
     fn cached(&self, run: FrameRun) -> Vec<bool> {
         let _ = run;
         Vec::new()
+    }
+
+    /// Which of these pages of a file the host says are in its page cache (mincore(2)), if it says so.
+    fn page_cache(&self, file: BorrowedFd<'_>, pages: Range<u64>) -> Option<Vec<bool>> {
+        let _ = (file, pages);
+        None
     }
 
     /// Has the host do what an access to a frame that shows a file needs, as the access itself would.

@@ -24,7 +24,8 @@
 //! and a `MADV_DONTNEED` that keeps the bytes; nothing here needs either.
 
 use std::io::{self, IoSlice, IoSliceMut};
-use std::os::fd::AsRawFd;
+use std::ops::Range;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -352,6 +353,24 @@ impl PhysMemory for GuestMemory {
             self.advise_if_possible(start, bytes, &[libc::MADV_POPULATE_READ]);
         }
         cached
+    }
+
+    fn page_cache(&self, file: BorrowedFd<'_>, pages: Range<u64>) -> Option<Vec<bool>> {
+        let offset = i64::try_from(pages.start.checked_mul(PAGE_SIZE)?).ok()?;
+        let count = usize::try_from(pages.end.checked_sub(pages.start)?).ok()?;
+        let (bytes, nowhere) = (count.checked_mul(PAGE_BYTES)?, std::ptr::null_mut());
+        let (prot, shared, file) = (libc::PROT_READ, libc::MAP_SHARED, file.as_raw_fd());
+        // SAFETY: a new mapping, where the kernel likes.
+        let at = unsafe { libc::mmap(nowhere, bytes, prot, shared, file, offset) };
+        if at == libc::MAP_FAILED {
+            return None;
+        }
+        let mut cached = vec![0_u8; count];
+        // SAFETY: the call writes a byte for each page of the mapping just made.
+        let status = unsafe { libc::mincore(at, bytes, cached.as_mut_ptr()) };
+        // SAFETY: the mapping just made, which nobody else knows of.
+        let _ = unsafe { libc::munmap(at, bytes) };
+        (status == 0).then(|| cached.into_iter().map(|page| page & 1 != 0).collect())
     }
 
     fn try_access(&self, frame: Frame, kind: AccessKind) -> Result<(), Gone> {

@@ -66,6 +66,10 @@ impl Backing for RegularFile {
         self.0.is_resident(index)
     }
 
+    fn residency(&self, pages: Range<u64>) -> Vec<bool> {
+        self.0.residency(pages)
+    }
+
     fn at_hand(&self, pages: Range<u64>) -> Vec<Option<Frame>> {
         self.0.at_hand(pages)
     }
