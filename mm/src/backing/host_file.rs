@@ -288,6 +288,10 @@ impl HostFile {
                 if error.kind() == io::ErrorKind::Unsupported {
                     return Ok(At::Copy);
                 }
+                if error.kind() == io::ErrorKind::OutOfMemory {
+                    // The host has no mapping left: a window that is closed gives one back.
+                    return Err(self.frames.refuse().into());
+                }
                 log::warn!("{}: the host does not map it: {error}", self.name.path);
                 Err(BackingError::NoPage)
             }
