@@ -28,12 +28,12 @@ use crate::phys::FrameKind;
 use crate::space::{AddressSpace, PageClass};
 
 /// How many pages of a file one fault maps, aligned (Linux's `fault_around_bytes`, 64 KiB).
-pub(in crate::space) const FILE_AROUND: u64 = 16;
+pub(in crate::space) const FILE_AROUND: usize = 16;
 
 /// What Linux maps around a fault in a VMA (`do_fault_around`): 64 KiB, aligned, or as many from where the VMA
 /// begins, if that is later; all in one page table.
 pub(in crate::space) fn around(fault: VirtAddr, vma: PageRange) -> Option<PageRange> {
-    let span = FILE_AROUND * PAGE_SIZE;
+    let span = FILE_AROUND as u64 * PAGE_SIZE;
     let first = (fault.get() & !(span - 1)).max(vma.start().get());
     let end = (first + span).min(start_of(fault) + TABLE_SPAN).min(vma.end().get());
     PageRange::new(VirtAddr::new(first), VirtAddr::new(end))

@@ -14,9 +14,6 @@ use crate::space::ahead::{FILE_AROUND, around};
 use crate::space::anon::run_of;
 use crate::space::protect::entry_access;
 
-/// As many entries.
-const GROUP: usize = FILE_AROUND as usize;
-
 impl AddressSpace {
     pub(super) fn backed_fault(
         &self,
@@ -105,8 +102,9 @@ impl AddressSpace {
         if access.contains(Access::WRITE) || self.system.sysctl.fault_ahead() == 1 {
             return Ok(());
         }
-        let here = page_in_table(at.page) / GROUP;
-        let mut others = at.words.chunks(GROUP).enumerate().filter(|&(group, _)| group != here);
+        let here = page_in_table(at.page) / FILE_AROUND;
+        let mut others =
+            at.words.chunks(FILE_AROUND).enumerate().filter(|&(group, _)| group != here);
         if others.all(|(_, words)| is_empty(words)) {
             return Ok(());
         }
@@ -120,10 +118,11 @@ impl AddressSpace {
         let at_hand = backing.at_hand(first..first.saturating_add(part.pages()));
         let before = page_in_table(part.start());
         let mut brought = 0;
-        for (group, words) in at.words.chunks(GROUP).enumerate() {
+        for (group, words) in at.words.chunks(FILE_AROUND).enumerate() {
             // A group comes whole, so it lies in the VMA.
-            let of_group =
-                (group * GROUP).checked_sub(before).and_then(|at| at_hand.get(at..at + GROUP));
+            let of_group = (group * FILE_AROUND)
+                .checked_sub(before)
+                .and_then(|at| at_hand.get(at..at + FILE_AROUND));
             let Some(pages) = of_group.filter(|pages| pages.iter().all(Option::is_some)) else {
                 continue;
             };
