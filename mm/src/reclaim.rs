@@ -6,7 +6,8 @@
 //!   2  tables that wait for a flush of everything (retired)        that flush
 //!   3  what MADV_FREE gave up and nobody wrote since, and          one flush a batch; reads as zeros then
 //!      MAP_DROPPABLE memory
-//!   4  (swap: the least recently used pages)
+//!   4  windows on files of the host, the oldest                    one flush a batch; come again when touched
+//!   5  (swap: the least recently used pages)
 //! ```
 //!
 //! Who finds no frame gives up what he was doing, with every lock but his space's own and that of an object he
@@ -50,6 +51,8 @@ pub struct Reclaimed {
     pub tables: u64,
     /// Pages that `MADV_FREE` had given up (`pglazyfreed` of /proc/vmstat), or of `MAP_DROPPABLE` memory.
     pub lazy: u64,
+    /// Of windows on files of the host.
+    pub windows: u64,
 }
 
 /// What a machine remembers between two reclaims.
@@ -63,6 +66,7 @@ pub(crate) struct Reclaim {
     ahead: AtomicU64,
     tables: AtomicU64,
     lazy: AtomicU64,
+    windows: AtomicU64,
 }
 
 /// Which frame is looked at next.
@@ -133,9 +137,10 @@ impl System {
     /// What has been given up so far.
     #[must_use]
     pub fn reclaimed(&self) -> Reclaimed {
-        let Reclaim { ahead, tables, lazy, .. } = &self.reclaim;
-        let [ahead, tables, lazy] = [ahead, tables, lazy].map(|n| n.load(Ordering::Relaxed));
-        Reclaimed { ahead, tables, lazy }
+        let Reclaim { ahead, tables, lazy, windows, .. } = &self.reclaim;
+        let all = [ahead, tables, lazy, windows];
+        let [ahead, tables, lazy, windows] = all.map(|n| n.load(Ordering::Relaxed));
+        Reclaimed { ahead, tables, lazy, windows }
     }
 
     /// The first kind of which there is something.
@@ -151,6 +156,9 @@ impl System {
         }
         if freed == 0 {
             freed = count(&reclaim.lazy, self.drop_lazy(&mut hands.lazy)?);
+        }
+        if freed == 0 {
+            freed = count(&reclaim.windows, self.close_windows()?);
         }
         if freed > 0 {
             reclaim.rounds.fetch_add(1, Ordering::Release);

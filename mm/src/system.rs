@@ -103,6 +103,25 @@ impl System {
         Ok(changed)
     }
 
+    /// The host has refused an access although no file is shorter than it was: from now on it is asked before a
+    /// page of a file is mapped, and the access that it refuses again is the program's `SIGBUS`.
+    ///
+    /// # Errors
+    /// [`Broken`] when a flush fails.
+    pub fn doubt_files(&self) -> Result<(), Broken> {
+        let open: Vec<Arc<HostFile>> = self.files().iter().filter_map(Weak::upgrade).collect();
+        open.iter().try_for_each(|file| file.doubt(self))
+    }
+
+    /// Closes windows of all files of the host, and says how many frames are free for it.
+    ///
+    /// # Errors
+    /// [`Broken`] as of [`HostFile::close_windows`].
+    pub(crate) fn close_windows(&self) -> Result<u64, Broken> {
+        let open: Vec<Arc<HostFile>> = self.files().iter().filter_map(Weak::upgrade).collect();
+        open.iter().try_fold(0, |freed, file| Ok(freed + file.close_windows(self)?))
+    }
+
     fn files(&self) -> MutexGuard<'_, Vec<Weak<HostFile>>> {
         self.files.lock().unwrap_or_else(PoisonError::into_inner)
     }

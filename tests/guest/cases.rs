@@ -235,6 +235,18 @@ fn c_programs() -> Vec<Case> {
         cases.push(family("c-40", &["40"]).only(Where::Direct));
         cases.push(family("c-4", &["4"]).only(Where::Nested));
     }
+    // More of a file than there is memory to show it in.
+    for (step, place) in [("1", Where::Direct), ("64", Where::Nested)] {
+        let program = c_program("windows", "gcc", &["-static"]);
+        let case = Case::new(format!("windows-{step}"), program, &["40", step]).natively();
+        cases.push(
+            case.given(&written(&format!("windows-{step}")), FileAccess::ReadWrite)
+                .option("--mem=24M")
+                .option("--stats")
+                .says(" of files\n")
+                .only(place),
+        );
+    }
     for compiler in ["musl-gcc", "gcc"] {
         let program = c_program("lazy", compiler, &["-static"]);
         let case = Case::new(format!("lazy-{compiler}"), program, &[]).natively();

@@ -13,6 +13,7 @@ mod case;
 mod cases;
 mod cut;
 mod direct;
+mod full;
 mod interrupted;
 mod nested;
 
@@ -24,6 +25,7 @@ fn main() {
     let mut trials: Vec<Trial> = direct::trials(&cases);
     trials.extend(interrupted::trials());
     trials.extend(cut::trials());
+    trials.extend(full::trials());
     trials.extend(nested::trials(&cases, arguments.filter.as_deref()));
     libtest_mimic::run(&arguments, trials).exit();
 }

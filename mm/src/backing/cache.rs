@@ -73,6 +73,15 @@ impl PageCache {
         self.lock().range(range).map(|(&page, &frame)| (page, frame)).collect()
     }
 
+    /// The same, a place for each page.
+    pub(super) fn at_hand(&self, range: Range<u64>) -> Vec<Option<Frame>> {
+        let mut frames = vec![None; index(range.end - range.start)];
+        for (&page, &frame) in self.lock().range(range.clone()) {
+            frames[index(page - range.start)] = Some(frame);
+        }
+        frames
+    }
+
     /// How many pages are there.
     pub(super) fn count(&self) -> u64 {
         self.lock().len() as u64

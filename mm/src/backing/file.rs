@@ -82,4 +82,8 @@ impl<S: FileSource> Backing for FileBacking<S> {
     fn is_resident(&self, index: u64) -> bool {
         self.cache.holds(index)
     }
+
+    fn at_hand(&self, pages: Range<u64>) -> Vec<Option<Frame>> {
+        self.cache.at_hand(pages)
+    }
 }

@@ -8,21 +8,26 @@
 //!             └────────────┘             └─────────┘· · ·   host maps the file (PhysMemory::show)
 //! ```
 //!
-//! A window costs a block of guest memory and one of the host's own VMAs. Memory that cannot show files
+//! A window costs a block of guest memory and one of the host's own VMAs. Where there is no block for another one, or
+//! there are too many, the oldest are closed ([`reclaim`](crate::reclaim)). Memory that cannot show files
 //! (`SoftwareMemory`) has copies of single pages instead, written back by [`sync`](Backing::sync) and at the
 //! end.
 //!
 //! Anybody on the host may make the file shorter at any time. What then touches a page past the end is the
 //! processor (KVM_RUN fails with `EFAULT`) or mmvisor itself ([`Gone`](crate::phys::Gone)): the length is
 //! looked at again, the entries past it go, and the access comes again as a page fault, to find nothing.
+//!
+//! What the host refuses although the file is as long as it was, for want of room on the disk for a page that is
+//! written first, is found out in the same way: all entries go, and each access that comes again is tried by mmvisor
+//! before it is allowed ([`HostFile::doubt`]).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{FallocateFlags, fallocate, fdatasync, fstat};
@@ -31,14 +36,16 @@ use super::cache::PageCache;
 use super::{Backing, BackingError, BackingName, Placement, no_sync};
 use crate::addr::{Frame, FrameRun, PAGE_BYTES, PAGE_SIZE, index};
 use crate::error::{Broken, CallError, CallResult, Errno};
-use crate::paging::FlushBatch;
-use crate::phys::{BLOCK_FRAMES, Contents, FileAccess, FilePart, FrameKind, Frames, Marks, Order};
+use crate::paging::{AccessKind, FlushBatch};
+use crate::phys::{
+    BLOCK_FRAMES, Contents, FileAccess, FilePart, FrameKind, Frames, Gone, Marks, Order,
+};
 use crate::promise::Payer;
 use crate::rmap::{Copies, ObjectMaps};
 use crate::system::System;
 use crate::vma::{MapFlags, VmFlags};
 
-/// The most windows of all files of a process together: a quarter of the VMAs that the host lets it have
+/// The most windows of all files together, 32 GiB: a quarter of the VMAs that the host lets it have
 /// (`vm.max_map_count`).
 const MOST_WINDOWS: u64 = 16_384;
 
@@ -54,13 +61,46 @@ pub struct HostFile {
     frames: Arc<Frames>,
     /// In bytes, when it was last looked at. Falls only under `maps`, held exclusively.
     len: AtomicU64,
+    /// Whether the host has refused an access that should have been possible: then it is asked before each.
+    doubted: AtomicBool,
     windows: Mutex<Windows>,
     copies: PageCache,
     maps: ObjectMaps,
 }
 
-/// By the number of the part of the file: the first frame of its block.
-type Windows = BTreeMap<u64, Frame>;
+/// How many windows of a file stay when memory is short: more than one access can need at once, so that each comes
+/// to its end.
+const KEPT_WINDOWS: usize = 4;
+
+/// The windows of a file.
+#[derive(Debug, Default)]
+struct Windows {
+    /// By the number of the part of the file: the first frame of its block.
+    open: BTreeMap<u64, Frame>,
+    /// The same numbers, the one that was opened first in front.
+    order: VecDeque<u64>,
+    /// Blocks of windows that were closed while somebody's flush still had frames of theirs.
+    closing: Vec<Frame>,
+}
+
+impl Windows {
+    fn get(&self, number: u64) -> Option<Frame> {
+        self.open.get(&number).copied()
+    }
+
+    fn insert(&mut self, number: u64, start: Frame) {
+        self.open.insert(number, start);
+        self.order.push_back(number);
+    }
+
+    /// Takes out some of the oldest.
+    fn take_oldest(&mut self) -> Vec<(u64, Frame)> {
+        let most = self.order.len().saturating_sub(KEPT_WINDOWS);
+        let some = (self.order.len() / 8 + 1).min(most);
+        let oldest = self.order.drain(..some);
+        oldest.filter_map(|number| Some((number, self.open.remove(&number)?))).collect()
+    }
+}
 
 /// Where a page of the file is.
 enum At {
@@ -87,6 +127,7 @@ impl HostFile {
             name: BackingName { major, minor, inode: stat.st_ino, path },
             len: AtomicU64::new(stat.st_size.cast_unsigned()),
             copies: PageCache::new(Arc::clone(&frames), FrameKind::Cached),
+            doubted: AtomicBool::new(false),
             windows: Mutex::default(),
             maps: ObjectMaps::default(),
             file,
@@ -130,6 +171,59 @@ impl HostFile {
         Ok(true)
     }
 
+    /// The host has refused an access to some file's page, and no file is shorter than it was: a disk is full, or
+    /// cannot be read. All entries go, and no page is mapped again before the host has been asked
+    /// ([`prepare`](Backing::prepare)). Nothing is lost: the pages are the host's.
+    ///
+    /// # Errors
+    /// [`Broken`] when the flush fails.
+    pub fn doubt(&self, system: &System) -> Result<(), Broken> {
+        let mut batch = FlushBatch::new();
+        {
+            let maps = self.maps.change();
+            self.doubted.store(true, Ordering::Release);
+            maps.zap(&(0..u64::MAX), Copies::Stay, system, &mut batch);
+        }
+        system.finish(batch)
+    }
+
+    /// Closes some of the windows, the oldest first: their pages are the host's, and come again when they are touched.
+    /// Says how many frames are free for it.
+    ///
+    /// # Errors
+    /// [`Broken`] when the flush fails, or the host does not take a window away: its frames are then never used again.
+    pub(crate) fn close_windows(&self, system: &System) -> Result<u64, Broken> {
+        let mut batch = FlushBatch::new();
+        {
+            let maps = self.maps.change();
+            let oldest = self.windows().take_oldest();
+            for (number, _) in &oldest {
+                let pages = number * BLOCK_FRAMES..(number + 1) * BLOCK_FRAMES;
+                maps.zap(&pages, Copies::Stay, system, &mut batch);
+            }
+            self.windows().closing.extend(oldest.into_iter().map(|(_, start)| start));
+        }
+        // Until then vCPUs may still use what is in them.
+        system.finish(batch)?;
+        let closing = std::mem::take(&mut self.windows().closing);
+        let held =
+            |start: Frame| (0..BLOCK_FRAMES).any(|i| self.frames.references(start.offset(i)) > 1);
+        let (held, free): (Vec<_>, Vec<_>) = closing.into_iter().partition(|&start| held(start));
+        self.windows().closing.extend(held);
+        for &start in &free {
+            self.hide(start)?;
+        }
+        Ok(free.len() as u64 * BLOCK_FRAMES)
+    }
+
+    /// Makes the block of a window that nobody uses ordinary memory again, and gives it up.
+    fn hide(&self, start: Frame) -> Result<(), Broken> {
+        let run = FrameRun { start, count: BLOCK_FRAMES };
+        self.frames.memory().hide(run)?;
+        WINDOWS.fetch_sub(1, Ordering::Relaxed);
+        self.frames.put_run(run)
+    }
+
     /// Changes the file's length, in bytes (ftruncate(2)).
     ///
     /// # Errors
@@ -170,12 +264,12 @@ impl HostFile {
     fn find(&self, page: u64) -> Result<At, BackingError> {
         let (number, inside) = (page / BLOCK_FRAMES, page % BLOCK_FRAMES);
         let mut windows = self.windows();
-        if let Some(start) = windows.get(&number) {
+        if let Some(start) = windows.get(number) {
             return Ok(At::Window(start.offset(inside)));
         }
         if WINDOWS.load(Ordering::Relaxed) >= MOST_WINDOWS {
-            log::warn!("{}: {MOST_WINDOWS} windows are open, the most", self.name.path);
-            return Err(BackingError::OutOfMemory);
+            // Others are closed for it, as where there is no block for it.
+            return Err(self.frames.refuse().into());
         }
         let run = self.frames.alloc_order(FrameKind::Cached, Contents::Shown, Order::HUGE)?;
         let part = FilePart {
@@ -193,6 +287,10 @@ impl HostFile {
                 self.frames.put_run(run)?;
                 if error.kind() == io::ErrorKind::Unsupported {
                     return Ok(At::Copy);
+                }
+                if error.kind() == io::ErrorKind::OutOfMemory {
+                    // The host has no mapping left: a window that is closed gives one back.
+                    return Err(self.frames.refuse().into());
                 }
                 log::warn!("{}: the host does not map it: {error}", self.name.path);
                 Err(BackingError::NoPage)
@@ -275,7 +373,51 @@ impl Backing for HostFile {
     }
 
     fn is_resident(&self, index: u64) -> bool {
-        self.has(index)
+        self.residency(index..index.saturating_add(1)).first() == Some(&true)
+    }
+
+    /// The host's answer, whose page cache it is about: also that all pages are there, to one who may neither write
+    /// the file nor owns it (Linux's `can_do_mincore`).
+    fn residency(&self, pages: Range<u64>) -> Vec<bool> {
+        let cached = self.frames.memory().page_cache(self.file.as_fd(), pages.clone());
+        cached.unwrap_or_else(|| pages.map(|index| self.has(index)).collect())
+    }
+
+    fn at_hand(&self, pages: Range<u64>) -> Vec<Option<Frame>> {
+        if self.wants_write_notify() {
+            return Vec::new();
+        }
+        let end = pages.end.min(self.len.load(Ordering::Relaxed).div_ceil(PAGE_SIZE));
+        let pages = pages.start..end.max(pages.start);
+        let mut frames = self.copies.at_hand(pages.clone());
+        let mut at = pages.start;
+        while at < pages.end {
+            let next = (at / BLOCK_FRAMES + 1) * BLOCK_FRAMES;
+            let stop = next.min(pages.end);
+            // Under no lock: while the page cache is asked, other windows can be opened.
+            let window = self.windows().get(at / BLOCK_FRAMES);
+            if let Some(start) = window {
+                let run = FrameRun { start: start.offset(at % BLOCK_FRAMES), count: stop - at };
+                let cached = self.frames.memory().cached(run);
+                let places = frames[index(at - pages.start)..].iter_mut().zip(cached);
+                for (i, (place, cached)) in (0..).zip(places) {
+                    *place = cached.then(|| run.start.offset(i));
+                }
+            }
+            at = stop;
+        }
+        frames
+    }
+
+    fn prepare(&self, page: u64, kind: AccessKind) -> Result<(), BackingError> {
+        let start = self.windows().get(page / BLOCK_FRAMES);
+        let Some(start) = start.filter(|_| self.wants_write_notify()) else { return Ok(()) };
+        let frame = start.offset(page % BLOCK_FRAMES);
+        self.frames.memory().try_access(frame, kind).map_err(|Gone| BackingError::NoPage)
+    }
+
+    fn wants_write_notify(&self) -> bool {
+        self.doubted.load(Ordering::Acquire)
     }
 
     fn punch(&self, pages: Range<u64>, system: &System, batch: &mut FlushBatch) -> CallResult<()> {
@@ -305,13 +447,10 @@ impl Drop for HostFile {
         if let Err(error) = self.write_back(0..u64::MAX) {
             lost(&error);
         }
-        let windows = std::mem::take(&mut *self.windows());
-        for start in windows.into_values() {
-            let run = FrameRun { start, count: BLOCK_FRAMES };
-            WINDOWS.fetch_sub(1, Ordering::Relaxed);
+        let Windows { open, closing, .. } = std::mem::take(&mut *self.windows());
+        for start in open.into_values().chain(closing) {
             // What the host does not take away stays in use, so that nobody gets it as memory of his own.
-            let hidden = self.frames.memory().hide(run).and_then(|()| self.frames.put_run(run));
-            if let Err(broken) = hidden {
+            if let Err(broken) = self.hide(start) {
                 lost(&broken);
             }
         }

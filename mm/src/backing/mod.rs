@@ -24,7 +24,7 @@ use bitflags::bitflags;
 
 use crate::addr::{Frame, PAGE_SIZE, VirtAddr};
 use crate::error::{Broken, CallResult, Errno};
-use crate::paging::FlushBatch;
+use crate::paging::{AccessKind, FlushBatch};
 use crate::phys::AllocError;
 use crate::promise::Payer;
 use crate::rmap::ObjectMaps;
@@ -180,6 +180,33 @@ pub trait Backing: Debug + Send + Sync {
 
     /// Whether page `index` is in memory, for mincore(2).
     fn is_resident(&self, _index: u64) -> bool {
+        false
+    }
+
+    /// The same of pages one after the other.
+    fn residency(&self, pages: Range<u64>) -> Vec<bool> {
+        pages.map(|index| self.is_resident(index)).collect()
+    }
+
+    /// The frames of those pages of the range that are in memory already, one after the other: they may be mapped
+    /// ahead of any touch. May be shorter than the range. They stay while pages of the object are held
+    /// ([`ObjectMaps::hold`]), or for as long as it lives; the caller gets no references.
+    fn at_hand(&self, _pages: Range<u64>) -> Vec<Option<Frame>> {
+        Vec::new()
+    }
+
+    /// Makes sure that page `index` can be accessed so, before an entry allows it (Linux's `page_mkwrite`, where it
+    /// is written): a file's disk may be full. Asked of pages that are mapped in place.
+    ///
+    /// # Errors
+    /// [`BackingError::NoPage`] where it cannot.
+    fn prepare(&self, _index: u64, _kind: AccessKind) -> Result<(), BackingError> {
+        Ok(())
+    }
+
+    /// Whether the first write to a page has to ask [`prepare`](Self::prepare), also where the page was read before
+    /// (Linux's `vma_wants_writenotify`).
+    fn wants_write_notify(&self) -> bool {
         false
     }
 

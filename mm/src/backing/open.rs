@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::{Backing, BackingError, BackingName, FileMode, Placement};
 use crate::addr::{Frame, VirtAddr};
 use crate::error::{Broken, CallResult, Errno};
-use crate::paging::FlushBatch;
+use crate::paging::{AccessKind, FlushBatch};
 use crate::promise::Payer;
 use crate::rmap::ObjectMaps;
 use crate::system::System;
@@ -86,6 +86,22 @@ impl Backing for OpenFile {
 
     fn is_resident(&self, index: u64) -> bool {
         self.object.is_resident(index)
+    }
+
+    fn residency(&self, pages: Range<u64>) -> Vec<bool> {
+        self.object.residency(pages)
+    }
+
+    fn at_hand(&self, pages: Range<u64>) -> Vec<Option<Frame>> {
+        self.object.at_hand(pages)
+    }
+
+    fn prepare(&self, index: u64, kind: AccessKind) -> Result<(), BackingError> {
+        self.object.prepare(index, kind)
+    }
+
+    fn wants_write_notify(&self) -> bool {
+        self.object.wants_write_notify()
     }
 
     fn punch(&self, pages: Range<u64>, system: &System, batch: &mut FlushBatch) -> CallResult<()> {

@@ -58,6 +58,7 @@ pub struct Pagemap<'a> {
 /// The words of the pages of a range. Nothing is gathered: each is looked at when it is asked for.
 #[must_use]
 pub fn pagemap(space: &AddressSpace, range: PageRange) -> Pagemap<'_> {
+    space.notice_files(range);
     let leaves = space.table().cursor(range).peekable();
     let (at, end) = (range.start(), range.end());
     Pagemap { space, at, end, leaves, vma: space.vmas().find(at) }

@@ -10,7 +10,7 @@
 //! ```
 
 use crate::addr::Frame;
-use crate::paging::Entry;
+use crate::paging::{Entry, Owner};
 use crate::phys::Marks;
 use crate::space::{AddressSpace, PageClass};
 
@@ -53,7 +53,8 @@ impl Shown {
         let Some(frame) = entry.frame().filter(|_| entry.is_resident()) else {
             return Shown::Nothing;
         };
-        let only_read = entry.is_ahead() && !entry.is_dirty();
+        let own = entry.owner() == Owner::Process;
+        let only_read = own && entry.is_ahead() && !entry.is_dirty();
         match PageClass::of(entry.asked_for(), frames) {
             Some(class) if !only_read => {
                 let marks = frames.marks(frame);

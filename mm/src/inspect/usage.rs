@@ -76,6 +76,7 @@ impl Usage {
     /// The memory behind one VMA.
     pub(super) fn of(space: &AddressSpace, vma: &Vma) -> Self {
         let mut usage = Usage::default();
+        space.notice_files(vma.range());
         for leaf in space.table().cursor(vma.range()) {
             if let Shown::Page(page) = Shown::of(space, leaf.entry) {
                 usage.count(page, vma.flags);

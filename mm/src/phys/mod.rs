@@ -12,11 +12,13 @@ pub use software::SoftwareMemory;
 
 use std::fmt::Debug;
 use std::io;
+use std::ops::Range;
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::AtomicU64;
 
 use crate::addr::{Frame, FrameRun, GuestPhysAddr};
 use crate::error::Broken;
+use crate::paging::AccessKind;
 
 /// Frames in a block of 2 MiB: the unit in which memory is taken from the host and given back.
 pub const BLOCK_FRAMES: u64 = 512;
@@ -119,6 +121,28 @@ pub trait PhysMemory: Debug + Send + Sync {
     fn show(&self, block: FrameRun, part: FilePart<'_>) -> io::Result<()> {
         let _ = (block, part);
         Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Of a run of frames that shows a part of a file: which pages the host has in its memory, so that nobody waits
+    /// for a device who touches them. Where it has all, it gets ready for that. May be shorter than the run.
+    fn cached(&self, run: FrameRun) -> Vec<bool> {
+        let _ = run;
+        Vec::new()
+    }
+
+    /// Which of these pages of a file the host says are in its page cache (mincore(2)), if it says so.
+    fn page_cache(&self, file: BorrowedFd<'_>, pages: Range<u64>) -> Option<Vec<bool>> {
+        let _ = (file, pages);
+        None
+    }
+
+    /// Has the host do what an access to a frame that shows a file needs, as the access itself would.
+    ///
+    /// # Errors
+    /// [`Gone`] if the host refuses the page: it is past the file's end, or its device is full or broken.
+    fn try_access(&self, frame: Frame, kind: AccessKind) -> Result<(), Gone> {
+        let _ = (frame, kind);
+        Ok(())
     }
 
     /// Gives a block that shows a file ordinary memory again: zeros.

@@ -15,7 +15,7 @@
 //! ```
 
 use super::AddressSpace;
-use crate::addr::{PageRange, VirtAddr};
+use crate::addr::{PAGE_SIZE, PageRange, VirtAddr};
 use crate::error::Errno;
 use crate::hooks::Observer;
 use crate::rules::Rule;
@@ -46,6 +46,9 @@ impl AddressSpace {
     /// As of [`split::split_at`].
     pub(super) fn split_at(&mut self, addr: VirtAddr, new: NewHalf) -> Result<(), Errno> {
         let whole = self.system.observer().and_then(|_| self.vmas.find_exact(addr).cloned());
+        if let Some(page) = PageRange::from_len(addr, PAGE_SIZE) {
+            self.notice_files(page);
+        }
         split::split_at(&mut self.vmas, addr)?;
         if let (Some(whole), Some(observer)) = (whole, self.system.observer()) {
             tell_split(observer, &whole, addr, new);
@@ -62,6 +65,7 @@ impl AddressSpace {
         let (range, flags, pages) = (changed.range(), changed.flags, changed.range().pages());
         let max = self.max_map_count();
         self.reserve(2)?;
+        self.notice_files(range);
         let before = self.before(range);
         let result = if self.rule(Rule::Rejoin) {
             split::modify(&mut self.vmas, changed, max)

@@ -1,4 +1,4 @@
-//! Anonymous pages that are there before they are touched. A fault costs far more than a page (KVM.md:
+//! Anonymous pages that are there before they are touched, and pages of files (`files`). A fault costs far more than a page (KVM.md:
 //! 50 us against 2 us on software KVM), so a program that touches page after page gets several at once.
 //!
 //! Nobody can tell: what was brought in ahead does not count, for mincore, for the resident size, until
@@ -13,8 +13,13 @@
 //! The ranges in which such entries are, the open windows, are few: when there are too many, the oldest
 //! is closed. So nobody has to search a whole page table for them.
 
+mod files;
+
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use files::Tables;
+pub(super) use files::{FILE_AROUND, around};
 
 use super::counters::Resident;
 use super::{AddressSpace, PageClass};
@@ -36,6 +41,7 @@ pub(super) struct Ahead {
     window: AtomicU64,
     /// The oldest first. A leaf lock: nothing is taken under it.
     open: Mutex<Vec<PageRange>>,
+    files: Tables,
 }
 
 impl Ahead {
@@ -87,8 +93,17 @@ impl AddressSpace {
     /// Pages resident, as the program knows of them.
     #[must_use]
     pub fn resident(&self) -> &Resident {
-        self.count_ahead();
+        self.count_all_ahead();
         &self.counters.resident
+    }
+
+    /// Counts what was brought in ahead and has been touched since: entries are what they seem then, but for
+    /// those that nobody has touched.
+    pub(crate) fn count_all_ahead(&self) {
+        self.count_ahead();
+        if let Some(all) = PageRange::new(VirtAddr::ZERO, VirtAddr::TASK_END) {
+            self.notice_files(all);
+        }
     }
 
     /// Notes that pages were brought in ahead of any touch.
@@ -99,7 +114,7 @@ impl AddressSpace {
         }
     }
 
-    /// Counts what was brought in ahead and has been written since.
+    /// Counts what was brought in ahead of anonymous memory and has been written since.
     pub(super) fn count_ahead(&self) {
         for window in self.ahead.all() {
             for leaf in self.table.cursor(window).filter(|leaf| leaf.entry.is_ahead()) {
@@ -113,14 +128,16 @@ impl AddressSpace {
     /// # Errors
     /// [`Broken`] when the flush fails.
     pub(super) fn settle(&self, range: PageRange) -> Result<(), Broken> {
-        self.ahead.take(range).into_iter().try_for_each(|window| self.close_window(window))
+        self.ahead.take(range).into_iter().try_for_each(|window| self.close_window(window))?;
+        self.settle_files_now(range)
     }
 
     fn close_window(&self, window: PageRange) -> Result<(), Broken> {
         // Who writes to what becomes the page of zeros here waits until nobody reads what it was before.
         let _replacing = self.replacements.begin();
         let mut batch = FlushBatch::new();
-        for leaf in self.table.cursor(window).filter(|leaf| leaf.entry.is_ahead()) {
+        let anonymous = |leaf: &Leaf<'_>| leaf.entry.is_ahead() && !self.is_file_ahead(leaf.entry);
+        for leaf in self.table.cursor(window).filter(anonymous) {
             self.settle_one(&leaf, &mut batch)?;
         }
         self.flush(batch)

@@ -89,6 +89,7 @@ impl AddressSpace {
 
     /// Drops the pages of a range but not its guards: anonymous memory reads as zeros afterwards.
     fn discard(&self, range: PageRange, batch: &mut FlushBatch) {
+        self.settle_files(range, batch);
         self.invalidate(range, Invalidation::Clear, |space| {
             let stays = |entry: Entry| entry.is_guard() && self.rule(Rule::Guard);
             for leaf in space.table.cursor(range).filter(|leaf| !stays(leaf.entry)) {
@@ -120,6 +121,7 @@ impl AddressSpace {
             tables += TABLE_SPAN;
         }
         let pages = (part.start().get()..part.end().get()).step_by(PAGE_BYTES).map(VirtAddr::new);
+        self.settle_files(part, batch);
         self.invalidate(part, Invalidation::Clear, |space| {
             for page in pages {
                 let Some(slot) = space.table.slot(page) else { continue };

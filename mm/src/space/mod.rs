@@ -251,6 +251,7 @@ impl AddressSpace {
     /// Removes the pages of `range` from the page table; the VMAs stay (Linux's `zap_page_range`).
     fn zap(&self, range: PageRange, batch: &mut FlushBatch) {
         self.count_ahead();
+        self.settle_files(range, batch);
         for leaf in self.table.cursor(range) {
             self.drop_entry(leaf.slot, batch);
         }

@@ -198,6 +198,7 @@ impl AddressSpace {
 
     /// Gives the pages that are there their new permission.
     fn change_pages(&self, range: PageRange, flags: VmFlags, batch: &mut FlushBatch) {
+        self.settle_files(range, batch);
         let leaves = self.table.cursor(range).filter(|leaf| !leaf.entry.is_guard());
         for leaf in leaves {
             let mut access = entry_access(flags, leaf.entry.owner());

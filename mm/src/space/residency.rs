@@ -2,7 +2,7 @@
 
 use super::AddressSpace;
 use super::range::Coverage;
-use crate::addr::{PAGE_BYTES, PAGE_SHIFT, PageRange, TASK_SIZE, VirtAddr};
+use crate::addr::{PAGE_SHIFT, PageRange, TASK_SIZE, VirtAddr, index};
 use crate::error::{CallResult, Errno};
 use crate::rules::Rule;
 use crate::vma::Vma;
@@ -26,6 +26,7 @@ impl AddressSpace {
         if self.coverage(range.into()) == Coverage::Holes {
             return Err(Errno::ENOMEM.into());
         }
+        self.notice_files(range);
         let mut resident = Vec::new();
         for vma in self.vmas.range(range) {
             if let Some(part) = vma.range().intersect(range) {
@@ -37,11 +38,14 @@ impl AddressSpace {
 
     fn residency_of(&self, vma: &Vma, part: PageRange, resident: &mut Vec<u8>) {
         let first = resident.len();
-        let pages = (part.start().get()..part.end().get()).step_by(PAGE_BYTES).map(VirtAddr::new);
         match &vma.backing {
-            Some(backing) if self.rule(Rule::PageCache) => resident
-                .extend(pages.map(|page| u8::from(backing.is_resident(vma.page_index(page))))),
-            _ => resident.extend(pages.map(|_| 0)),
+            Some(backing) if self.rule(Rule::PageCache) => {
+                let from = vma.page_index(part.start());
+                let pages = from..from.saturating_add(part.pages());
+                resident.extend(backing.residency(pages).into_iter().map(u8::from));
+                resident.resize(first + index(part.pages()), 0);
+            }
+            _ => resident.resize(first + index(part.pages()), 0),
         }
         for leaf in self.table.cursor(part).filter(|leaf| leaf.entry.is_resident()) {
             let at = leaf.addr.bytes_from(part.start()) >> PAGE_SHIFT;

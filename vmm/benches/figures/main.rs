@@ -10,6 +10,7 @@
 //!   flush               no other vCPU inside KVM      one inside, which is waited for
 //!   awk, hello          the host's kernel             mmvisor run
 //!   memory              the host's kernel             mmvisor run
+//!   mapped files        the host's kernel             mmvisor run
 //! ```
 //!
 //! `cargo bench` measures. Started otherwise (`cargo test --benches`) it goes through everything once.
@@ -17,6 +18,8 @@
 mod faults;
 mod floor;
 mod flush;
+mod lines;
+mod mapped;
 mod memory;
 mod program;
 mod rounds;
@@ -84,7 +87,8 @@ impl Figures {
         }
         let hello = Hello::new(Path::new(env!("CARGO_TARGET_TMPDIR")), &program::hello())?;
         row("hello, all of it (floor: native)", &self.whole(&hello.program())?, 1, "-");
-        self.memory()
+        self.memory()?;
+        self.mapped()
     }
 
     /// The host's part of a fault, with its zeros or its copy and without.
@@ -108,6 +112,17 @@ impl Figures {
         println!("{mebibytes} MiB (floor: native)");
         let figures = memory::measure(rounds, mebibytes)?;
         for ((_, name, aim), pair) in memory::FIGURES.iter().zip(&figures) {
+            row(name, pair, 1, aim);
+        }
+        Ok(())
+    }
+
+    /// What reading a mapped file costs a program, against natively.
+    fn mapped(&self) -> Outcome<()> {
+        let (rounds, mebibytes) = if self.effort > 1 { (5, 1024) } else { (1, 16) };
+        println!("a file of {mebibytes} MiB, in the host's memory (floor: native)");
+        let figures = mapped::measure(rounds, mebibytes)?;
+        for ((_, name, aim), pair) in mapped::FIGURES.iter().zip(&figures) {
             row(name, pair, 1, aim);
         }
         Ok(())

@@ -106,11 +106,13 @@ struct GivenUp {
     ahead: u64,
     tables: u64,
     lazy: u64,
+    /// Of windows on files of the host.
+    windows: u64,
 }
 
 impl From<Reclaimed> for GivenUp {
-    fn from(Reclaimed { ahead, tables, lazy }: Reclaimed) -> Self {
-        GivenUp { ahead, tables, lazy }
+    fn from(Reclaimed { ahead, tables, lazy, windows }: Reclaimed) -> Self {
+        GivenUp { ahead, tables, lazy, windows }
     }
 }
 
@@ -244,13 +246,13 @@ impl Report {
                 pages.released_to_host
             ),
         );
-        let GivenUp { ahead, tables, lazy } = given_up;
-        if ahead + tables + lazy > 0 {
+        let GivenUp { ahead, tables, lazy, windows } = given_up;
+        if ahead + tables + lazy + windows > 0 {
             row(
                 "given up",
                 format!(
                     "for want of memory: {ahead} pages ahead of a touch, {tables} tables, {lazy} lazily \
-                     freed pages"
+                     freed pages, {windows} of files"
                 ),
             );
         }

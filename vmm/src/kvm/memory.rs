@@ -24,7 +24,8 @@
 //! and a `MADV_DONTNEED` that keeps the bytes; nothing here needs either.
 
 use std::io::{self, IoSlice, IoSliceMut};
-use std::os::fd::AsRawFd;
+use std::ops::Range;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -32,6 +33,7 @@ use kvm_bindings::kvm_userspace_memory_region;
 use log::debug;
 use mm::addr::{Frame, FrameRun, GuestPhysAddr, PAGE_BYTES, PAGE_SHIFT, PAGE_SIZE};
 use mm::error::Broken;
+use mm::paging::AccessKind;
 use mm::phys::{BLOCK_FRAMES, FileAccess, FilePart, Gone, HostPages, PhysMemory, Words};
 use nix::sys::uio::{RemoteIoVec, process_vm_readv, process_vm_writev};
 use nix::unistd::Pid;
@@ -332,6 +334,55 @@ impl PhysMemory for GuestMemory {
             self.shown.set(block, Place::Memory);
         }
         mapped
+    }
+
+    fn cached(&self, run: FrameRun) -> Vec<bool> {
+        let slice = self.slice(run.start.addr(), run.count << PAGE_SHIFT);
+        let mut pages = vec![0_u8; to_usize(run.count)];
+        let at = slice.ptr_guard_mut().as_ptr().cast();
+        // SAFETY: the span lies in our own mapping, which the call does not change; it writes a byte for each of
+        // its pages.
+        let status = unsafe { libc::mincore(at, slice.len(), pages.as_mut_ptr()) };
+        if status != 0 {
+            return Vec::new();
+        }
+        let cached: Vec<bool> = pages.into_iter().map(|page| page & 1 != 0).collect();
+        if cached.iter().all(|&page| page) {
+            // Or the host would take a fault for each 64 KiB. Where the file is being cut, it refuses the rest.
+            let (start, bytes) = self.span(run);
+            self.advise_if_possible(start, bytes, &[libc::MADV_POPULATE_READ]);
+        }
+        cached
+    }
+
+    fn page_cache(&self, file: BorrowedFd<'_>, pages: Range<u64>) -> Option<Vec<bool>> {
+        let offset = i64::try_from(pages.start.checked_mul(PAGE_SIZE)?).ok()?;
+        let count = usize::try_from(pages.end.checked_sub(pages.start)?).ok()?;
+        let (bytes, nowhere) = (count.checked_mul(PAGE_BYTES)?, std::ptr::null_mut());
+        let (prot, shared, file) = (libc::PROT_READ, libc::MAP_SHARED, file.as_raw_fd());
+        // SAFETY: a new mapping, where the kernel likes.
+        let at = unsafe { libc::mmap(nowhere, bytes, prot, shared, file, offset) };
+        if at == libc::MAP_FAILED {
+            return None;
+        }
+        let mut cached = vec![0_u8; count];
+        // SAFETY: the call writes a byte for each page of the mapping just made.
+        let status = unsafe { libc::mincore(at, bytes, cached.as_mut_ptr()) };
+        // SAFETY: the mapping just made, which nobody else knows of.
+        let _ = unsafe { libc::munmap(at, bytes) };
+        (status == 0).then(|| cached.into_iter().map(|page| page & 1 != 0).collect())
+    }
+
+    fn try_access(&self, frame: Frame, kind: AccessKind) -> Result<(), Gone> {
+        let advice = match kind {
+            AccessKind::Write => libc::MADV_POPULATE_WRITE,
+            AccessKind::Read | AccessKind::Execute => libc::MADV_POPULATE_READ,
+        };
+        match self.advise(frame.addr().get(), PAGE_SIZE, advice) {
+            // What would have been SIGBUS. Anything else is the host's trouble of the moment.
+            Err(error) if error.raw_os_error() == Some(libc::EFAULT) => Err(Gone),
+            Ok(()) | Err(_) => Ok(()),
+        }
     }
 
     fn hide(&self, block: FrameRun) -> Result<(), Broken> {

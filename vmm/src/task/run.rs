@@ -72,6 +72,8 @@ pub struct Task {
 
 /// How often that may be.
 const MOST_REFUSED: u32 = 1000;
+/// How often it may be another vCPU that has seen to it already.
+const RACES: u32 = 2;
 
 /// What serving an exit came to.
 enum Next {
@@ -214,6 +216,9 @@ impl Task {
         self.refused = if changed { 0 } else { self.refused + 1 };
         if self.refused > MOST_REFUSED {
             return Err(TaskError::Vcpu(what));
+        }
+        if self.refused > RACES {
+            system.doubt_files()?;
         }
         Ok(Next::Run)
     }

@@ -184,6 +184,10 @@ impl Backing for SharedMemory {
         self.cache.holds(index)
     }
 
+    fn at_hand(&self, pages: Range<u64>) -> Vec<Option<Frame>> {
+        self.cache.at_hand(pages)
+    }
+
     fn punch(&self, pages: Range<u64>, system: &System, batch: &mut FlushBatch) -> CallResult<()> {
         let _alone = self.alone();
         let maps = self.maps.change();

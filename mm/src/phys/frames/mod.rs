@@ -277,7 +277,8 @@ impl Frames {
         run.ok_or(AllocError::OutOfMemory)
     }
 
-    fn refuse(&self) -> AllocError {
+    /// Notes that somebody got none: something may be given up then.
+    pub(crate) fn refuse(&self) -> AllocError {
         self.refusals.fetch_add(1, Ordering::Relaxed);
         AllocError::OutOfMemory
     }

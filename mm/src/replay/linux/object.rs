@@ -11,7 +11,7 @@ use crate::backing::{
     SharedMemory, no_sync,
 };
 use crate::error::{Broken, CallResult, Errno};
-use crate::paging::FlushBatch;
+use crate::paging::{AccessKind, FlushBatch};
 use crate::promise::Payer;
 use crate::rmap::ObjectMaps;
 use crate::rules::Rule;
@@ -64,6 +64,22 @@ impl Backing for RegularFile {
 
     fn is_resident(&self, index: u64) -> bool {
         self.0.is_resident(index)
+    }
+
+    fn residency(&self, pages: Range<u64>) -> Vec<bool> {
+        self.0.residency(pages)
+    }
+
+    fn at_hand(&self, pages: Range<u64>) -> Vec<Option<Frame>> {
+        self.0.at_hand(pages)
+    }
+
+    fn prepare(&self, index: u64, kind: AccessKind) -> Result<(), BackingError> {
+        self.0.prepare(index, kind)
+    }
+
+    fn wants_write_notify(&self) -> bool {
+        self.0.wants_write_notify()
     }
 
     fn punch(&self, pages: Range<u64>, system: &System, batch: &mut FlushBatch) -> CallResult<()> {

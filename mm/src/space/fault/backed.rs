@@ -1,20 +1,18 @@
 //! Pages of a backing that have no entry yet (Linux's `do_read_fault`, `do_cow_fault`,
 //! `do_shared_fault`).
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{At, no_frame, page_in_table};
-use crate::addr::{Frame, PAGE_BYTES, PAGE_SIZE, TABLE_SPAN, VirtAddr};
+use crate::addr::{Frame, PAGE_BYTES, PageRange, TABLE_SPAN, VirtAddr};
 use crate::backing::{Backing, BackingError};
 use crate::error::{AccessError, Fault};
 use crate::paging::{Access, AccessKind, Entry, Owner, Touch};
 use crate::phys::{Contents, FrameKind, Gone, Marks};
 use crate::space::AddressSpace;
+use crate::space::ahead::{FILE_AROUND, around};
 use crate::space::anon::run_of;
 use crate::space::protect::entry_access;
-
-/// How many pages of a file one fault maps, aligned (Linux's `fault_around_bytes`, 64 KiB).
-const FILE_AROUND: u64 = 16;
 
 impl AddressSpace {
     pub(super) fn backed_fault(
@@ -27,7 +25,10 @@ impl AddressSpace {
             // Before the backing is asked, so also where it has no such page (`do_cow_fault`).
             self.prepare_anon(at.vma).map_err(|error| no_frame(error, at.addr))?;
         }
-        let access = entry_access(at.vma.flags, Owner::Backing);
+        let mut access = entry_access(at.vma.flags, Owner::Backing);
+        if at.kind != AccessKind::Write && backing.wants_write_notify() {
+            access.remove(Access::WRITE);
+        }
         let frame = match self.backing_page(at, backing, at.page) {
             Err(error @ AccessError::Fault(Fault::NoBacking(_)))
                 if at.kind != AccessKind::Write =>
@@ -38,6 +39,10 @@ impl AddressSpace {
             }
             page => page?,
         };
+        if let Err(error) = self.prepare(at, backing) {
+            self.system.frames().put(frame)?;
+            return Err(error);
+        }
         let faults = &self.counters.faults;
         if copies {
             let copied = self.copy_of(at, at.page, frame);
@@ -66,13 +71,12 @@ impl AddressSpace {
         backing: &dyn Backing,
         access: Access,
     ) -> Result<(), AccessError> {
-        let span = FILE_AROUND * PAGE_SIZE;
-        // As many from where the VMA begins, if that is later (`do_fault_around`); all in one table.
-        let first = (at.page.get() & !(span - 1)).max(at.vma.range().start().get());
-        let end = (first + span).min((at.page.get() & !(TABLE_SPAN - 1)) + TABLE_SPAN);
-        for page in (first..end).step_by(PAGE_BYTES).map(VirtAddr::new) {
+        let Some(around) = around(at.page, at.vma.range()) else { return Ok(()) };
+        let pages = (around.start().get()..around.end().get()).step_by(PAGE_BYTES);
+        for page in pages.map(VirtAddr::new) {
             let slot = &at.words[page_in_table(page)];
-            if !at.vma.range().contains(page) || slot.load(Ordering::Relaxed) != 0 {
+            if slot.load(Ordering::Relaxed) != 0 {
+                self.see(slot);
                 continue;
             }
             // A file is read ahead; shared memory does not come into being by being near.
@@ -85,7 +89,65 @@ impl AddressSpace {
             self.install(slot, entry)?;
             self.counters.faults.around.fetch_add(1, Ordering::Relaxed);
         }
+        self.map_ahead(at, backing, access)
+    }
+
+    /// Brings in the rest of a table that the program comes to again, of what is in memory.
+    fn map_ahead(
+        &self,
+        at: &At<'_>,
+        backing: &dyn Backing,
+        access: Access,
+    ) -> Result<(), AccessError> {
+        if access.contains(Access::WRITE) || self.system.sysctl.fault_ahead() == 1 {
+            return Ok(());
+        }
+        let here = page_in_table(at.page) / FILE_AROUND;
+        let mut others =
+            at.words.chunks(FILE_AROUND).enumerate().filter(|&(group, _)| group != here);
+        if others.all(|(_, words)| is_empty(words)) {
+            return Ok(());
+        }
+        let table = VirtAddr::new(at.page.get() & !(TABLE_SPAN - 1));
+        let vma = at.vma.range();
+        let end = vma.end().get().min(table.get() + TABLE_SPAN);
+        let Some(part) = PageRange::new(vma.start().max(table), VirtAddr::new(end)) else {
+            return Ok(());
+        };
+        let first = at.vma.page_index(part.start());
+        let at_hand = backing.at_hand(first..first.saturating_add(part.pages()));
+        let before = page_in_table(part.start());
+        let mut brought = 0;
+        for (group, words) in at.words.chunks(FILE_AROUND).enumerate() {
+            // A group comes whole, so it lies in the VMA.
+            let of_group = (group * FILE_AROUND)
+                .checked_sub(before)
+                .and_then(|at| at_hand.get(at..at + FILE_AROUND));
+            let Some(pages) = of_group.filter(|pages| pages.iter().all(Option::is_some)) else {
+                continue;
+            };
+            if !is_empty(words) {
+                continue;
+            }
+            for (slot, frame) in words.iter().zip(pages.iter().flatten()) {
+                self.system.frames().get(*frame);
+                self.install(slot, Entry::leaf(*frame, Owner::Backing, access, Touch::Ahead))?;
+                brought += 1;
+            }
+        }
+        if brought > 0 {
+            self.counters.faults.around.fetch_add(brought, Ordering::Relaxed);
+            self.brought_files_ahead(table);
+        }
         Ok(())
+    }
+
+    /// Makes sure that the page that was asked for can be accessed so in place; a copy of it needs no more than
+    /// its bytes.
+    pub(super) fn prepare(&self, at: &At<'_>, backing: &dyn Backing) -> Result<(), AccessError> {
+        let kind = if at.vma.is_private() { AccessKind::Read } else { at.kind };
+        let prepared = backing.prepare(at.vma.page_index(at.page), kind);
+        prepared.map_err(|error| fault_of(error, at))
     }
 
     fn backing_page(
@@ -95,11 +157,7 @@ impl AddressSpace {
         page: VirtAddr,
     ) -> Result<Frame, AccessError> {
         let index = at.vma.page_index(page);
-        backing.page(index, self).map_err(|error| match error {
-            BackingError::NoPage => Fault::NoBacking(at.addr).into(),
-            BackingError::OutOfMemory => Fault::OutOfMemory(at.addr).into(),
-            BackingError::Broken(broken) => broken.into(),
-        })
+        backing.page(index, self).map_err(|error| fault_of(error, at))
     }
 
     /// A frame of the process's own with the bytes of another, to be its page at `page`.
@@ -119,5 +177,17 @@ impl AddressSpace {
         }
         self.own_pages(at.vma, page, run_of(frame));
         Ok(frame)
+    }
+}
+
+fn is_empty(words: &[AtomicU64]) -> bool {
+    words.iter().all(|word| word.load(Ordering::Relaxed) == 0)
+}
+
+fn fault_of(error: BackingError, at: &At<'_>) -> AccessError {
+    match error {
+        BackingError::NoPage => Fault::NoBacking(at.addr).into(),
+        BackingError::OutOfMemory => Fault::OutOfMemory(at.addr).into(),
+        BackingError::Broken(broken) => broken.into(),
     }
 }

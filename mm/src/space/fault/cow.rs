@@ -27,7 +27,14 @@ use crate::vma::VmFlags;
 
 impl AddressSpace {
     /// There is an entry, but it does not allow the access (or another vCPU was faster).
-    pub(super) fn raise(&self, at: &At<'_>, entry: Entry) -> Result<(), AccessError> {
+    pub(super) fn raise(&self, at: &At<'_>, mut entry: Entry) -> Result<(), AccessError> {
+        if at.kind == AccessKind::Write && entry.is_accessed() && self.is_file_ahead(entry) {
+            // It was read before, and what Linux mapped around it then is there; its entry will not tell that.
+            if let Some(page) = PageRange::from_len(at.page, PAGE_SIZE) {
+                self.notice_files(page);
+            }
+            entry = Entry::new(at.slot().load(Ordering::Acquire));
+        }
         if entry.access().contains(at.needed()) {
             self.counters.faults.spurious.fetch_add(1, Ordering::Relaxed);
             // What was only brought in ahead is asked for now.
@@ -42,6 +49,9 @@ impl AddressSpace {
         }
         let own = entry.owner() == Owner::Process;
         if wanted.contains(Access::WRITE) && !own {
+            if let Some(backing) = &at.vma.backing {
+                self.prepare(at, &**backing)?;
+            }
             if let Some(frame) = entry.frame() {
                 self.system.frames().mark(frame, Marks::DIRTY);
             }

@@ -20,7 +20,12 @@ impl FileSource for Bytes {
 }
 
 pub(super) fn file_of(m: &SoftwareMachine) -> Arc<FileBacking<Bytes>> {
-    let bytes: Vec<u8> = (0..6000).map(|i| (i / 16) as u8).collect();
+    bytes_of(m, 6000)
+}
+
+/// A file of so many bytes.
+pub(super) fn bytes_of(m: &SoftwareMachine, len: usize) -> Arc<FileBacking<Bytes>> {
+    let bytes: Vec<u8> = (0..len).map(|i| (i / 16) as u8).collect();
     let name = BackingName { path: "/bin/test".to_owned(), ..Default::default() };
     Arc::new(FileBacking::new(Arc::clone(&m.frames), Bytes(bytes), name))
 }

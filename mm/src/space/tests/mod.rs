@@ -1,6 +1,7 @@
 //! Address spaces on the software executor: single facts about Linux, and random calls against a plain
 //! model.
 
+mod ahead_files;
 mod bytes;
 mod change;
 mod commit;
