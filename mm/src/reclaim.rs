@@ -205,7 +205,7 @@ impl System {
         let _ = self.anon().entries_of(frames, frame, |found| {
             let mut entry = found.entry;
             while entry.frame() == Some(frame) {
-                if entry.is_locked() || entry.is_leaving() {
+                if entry.is_locked() || entry.is_leaving() || entry.is_large() {
                     return ControlFlow::Break(());
                 }
                 match Fate::of(entry, frames.marks(frame)) {

@@ -17,6 +17,17 @@ pub enum Overcommit {
     Never,
 }
 
+/// When anonymous memory is given in huge pages (/sys/kernel/mm/transparent_hugepage/enabled).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Thp {
+    /// Where `MADV_HUGEPAGE` asks for it.
+    Madvise,
+    /// Wherever one fits.
+    Always,
+    /// Nowhere.
+    Never,
+}
+
 /// Kibibytes of a page, the unit of some settings.
 const PAGE_KBYTES: u64 = PAGE_SIZE >> 10;
 
@@ -41,6 +52,7 @@ pub struct Sysctl {
     mmap_min_addr: AtomicU64,
     total_pages: AtomicU64,
     fault_ahead: AtomicU64,
+    thp: AtomicU8,
 }
 
 impl Default for Sysctl {
@@ -55,6 +67,7 @@ impl Default for Sysctl {
             mmap_min_addr: AtomicU64::new(PAGE_SIZE),
             total_pages: AtomicU64::new(Sysctl::ENDLESS),
             fault_ahead: AtomicU64::new(64),
+            thp: AtomicU8::new(Thp::Madvise as u8),
         }
     }
 }
@@ -88,6 +101,18 @@ impl Sysctl {
     /// Sets how many; at least 1.
     pub fn set_fault_ahead(&self, pages: u64) {
         self.fault_ahead.store(pages.max(1), Ordering::Relaxed);
+    }
+
+    /// When huge pages are given.
+    #[must_use]
+    pub fn thp(&self) -> Thp {
+        let now = self.thp.load(Ordering::Relaxed);
+        [Thp::Always, Thp::Never].into_iter().find(|&thp| thp as u8 == now).unwrap_or(Thp::Madvise)
+    }
+
+    /// Sets when.
+    pub fn set_thp(&self, thp: Thp) {
+        self.thp.store(thp as u8, Ordering::Relaxed);
     }
 
     /// Sets `vm.overcommit_memory`.

@@ -254,6 +254,14 @@ fn c_programs() -> Vec<Case> {
             case.option("--mem=16M").option("--stats").says("given up   for want of memory: "),
         );
     }
+    for compiler in ["musl-gcc", "gcc"] {
+        let program = c_program("huge", compiler, &["-static"]);
+        let case = |name: &str, rounds| {
+            Case::new(format!("huge-{name}-{compiler}"), program.clone(), &[rounds])
+        };
+        cases.push(case("pages", "20").prints("20 rounds\n").option("--mem=128M"));
+        cases.push(case("always", "5").prints("5 rounds\n").option("--thp=always"));
+    }
     // Where its stack, its heap and itself are.
     let pie = || Case::new("", c_program("alloc", "gcc", &["-static-pie"]), &["40"]).natively();
     cases.push(

@@ -261,7 +261,7 @@ impl Iterator for Vmas<'_> {
 }
 
 /// The sizes that go with the flags, by the names of their lines in /proc/PID/smaps.
-pub const SIZES: [&str; 12] = [
+pub const SIZES: [&str; 13] = [
     "KernelPageSize",
     "Rss",
     "Pss",
@@ -273,6 +273,7 @@ pub const SIZES: [&str; 12] = [
     "Referenced",
     "Anonymous",
     "LazyFree",
+    "AnonHugePages",
     "Locked",
 ];
 

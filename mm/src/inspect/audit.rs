@@ -83,7 +83,7 @@ fn audit_entries(space: &AddressSpace) -> Result<(), String> {
     let _ = space.resident();
     let Some(all) = PageRange::new(VirtAddr::ZERO, VirtAddr::TASK_END) else { return Ok(()) };
     let (mut own, mut file, mut shared) = (0, 0, 0);
-    for leaf in space.table().cursor(all) {
+    for leaf in space.table().look(all) {
         let (addr, entry) = (leaf.addr, leaf.entry);
         let vma = space.vmas().find_exact(addr);
         let vma = vma.ok_or_else(|| format!("{addr} has {entry:?} but no VMA"))?;

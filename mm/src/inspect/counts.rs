@@ -26,7 +26,7 @@ pub fn audit_all(spaces: &[&AddressSpace]) -> Result<(), String> {
     let Some(frames) = spaces.first().map(|space| space.system().frames()) else { return Ok(()) };
     let mut named: HashMap<Frame, u32> = HashMap::new();
     if let Some(all) = PageRange::new(VirtAddr::ZERO, VirtAddr::TASK_END) {
-        let leaves = spaces.iter().flat_map(|space| space.table().cursor(all));
+        let leaves = spaces.iter().flat_map(|space| space.table().look(all));
         for frame in leaves.filter_map(|leaf| leaf.entry.frame()) {
             *named.entry(frame).or_default() += 1;
         }

@@ -65,6 +65,14 @@ impl TableDump<'_> {
                     pages: 1,
                     stride: None,
                 });
+            } else if let Some(large) = entry.large_run() {
+                let number = large.start.number();
+                let (end, last) = (addr + span, number + large.count - 1);
+                writeln!(
+                    f,
+                    "    {addr:012x}-{end:012x} {}, huge, frames {number:#x} to {last:#x}",
+                    Rights(entry)
+                )?;
             } else if let Some(child) = entry.frame() {
                 let depth = index(u64::from(ROOT_LEVEL - level));
                 let (indent, end) = (2 * depth, addr + span);

@@ -22,7 +22,7 @@ pub struct PageState {
 pub fn page(space: &AddressSpace, addr: VirtAddr) -> PageState {
     let start = addr.page_floor();
     let entry = PageRange::from_len(start, PAGE_SIZE)
-        .and_then(|range| space.table().cursor(range).next())
+        .and_then(|range| space.table().look(range).next())
         .map(|leaf| leaf.entry);
     let frame = entry.and_then(Entry::frame);
     PageState {

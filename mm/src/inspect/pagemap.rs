@@ -12,7 +12,7 @@ use bitflags::bitflags;
 
 use super::shown::{Shown, ShownPage};
 use crate::addr::{PAGE_SIZE, PageRange, VirtAddr};
-use crate::paging::Cursor;
+use crate::paging::{Entry, Look};
 use crate::space::{AddressSpace, PageClass};
 use crate::vma::{VmFlags, Vma};
 
@@ -50,7 +50,7 @@ pub struct Pagemap<'a> {
     space: &'a AddressSpace,
     at: VirtAddr,
     end: VirtAddr,
-    leaves: Peekable<Cursor<'a>>,
+    leaves: Peekable<Look<'a>>,
     /// The VMA that holds `at`, or the next one, once it was looked for.
     vma: Option<&'a Vma>,
 }
@@ -59,7 +59,7 @@ pub struct Pagemap<'a> {
 #[must_use]
 pub fn pagemap(space: &AddressSpace, range: PageRange) -> Pagemap<'_> {
     space.notice_files(range);
-    let leaves = space.table().cursor(range).peekable();
+    let leaves = space.table().look(range).peekable();
     let (at, end) = (range.start(), range.end());
     Pagemap { space, at, end, leaves, vma: space.vmas().find(at) }
 }
@@ -76,24 +76,28 @@ impl Iterator for Pagemap<'_> {
         if self.vma.is_some_and(|vma| vma.range().end() <= at) {
             self.vma = self.space.vmas().find(at);
         }
-        let shown = match self.leaves.next_if(|leaf| leaf.addr == at) {
-            Some(leaf) => Shown::of(self.space, leaf.entry),
-            None => Shown::Nothing,
+        let mut word = match self.leaves.next_if(|leaf| leaf.addr == at) {
+            Some(leaf) => word(Shown::of(self.space, leaf.entry), leaf.entry),
+            None => PagemapWord::empty(),
         };
         let vma = self.vma.filter(|vma| vma.range().contains(at));
         let soft_dirty = vma.is_some_and(|vma| vma.flags.contains(VmFlags::SOFTDIRTY));
-        let mut word = word(shown);
         word.set(PagemapWord::SOFT_DIRTY, soft_dirty);
         Some(word)
     }
 }
 
-fn word(shown: Shown) -> PagemapWord {
+fn word(shown: Shown, entry: Entry) -> PagemapWord {
     let frame = |number: u64| PagemapWord::from_bits_retain(number) & PagemapWord::FRAME;
     match shown {
         Shown::Nothing => PagemapWord::empty(),
         Shown::Guard => PagemapWord::SWAPPED | PagemapWord::GUARD | frame(GUARD_MARKER),
-        Shown::Zeros(zeros) => PagemapWord::PRESENT | frame(zeros.number()),
+        Shown::Zeros(zeros) => {
+            let mut word = PagemapWord::PRESENT | frame(zeros.number());
+            // Linux's huge page of zeros is a page like others to it.
+            word.set(PagemapWord::BACKED, entry.is_large());
+            word
+        }
         Shown::Page(ShownPage { frame: page, class, maps, .. }) => {
             let mut word = PagemapWord::PRESENT | frame(page.number());
             word.set(PagemapWord::BACKED, class != PageClass::Own);

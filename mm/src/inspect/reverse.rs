@@ -23,7 +23,7 @@ pub(super) fn audit_reverse(spaces: &[&AddressSpace]) -> Result<(), String> {
     let mut named: BTreeMap<Frame, Places> = BTreeMap::new();
     let Some(all) = PageRange::new(VirtAddr::ZERO, VirtAddr::TASK_END) else { return Ok(()) };
     for space in spaces {
-        let own = space.table().cursor(all).filter(|leaf| leaf.entry.owner() == Owner::Process);
+        let own = space.table().look(all).filter(|leaf| leaf.entry.owner() == Owner::Process);
         for (addr, frame) in own.filter_map(|leaf| Some((leaf.addr, leaf.entry.frame()?))) {
             named.entry(frame).or_default().push((space.number(), addr));
         }

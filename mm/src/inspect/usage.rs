@@ -36,7 +36,7 @@ impl AddAssign for Share {
 
 /// The memory behind a range, in bytes. The fields are named as smaps' lines are.
 ///
-/// What has no field is always 0 so far: same-page merging, huge and swapped pages.
+/// What has no field is always 0 so far: same-page merging, huge pages of objects, swapped pages.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Usage {
     /// Resident. Neither zeros that were only read nor pages brought in ahead of a touch count.
@@ -68,6 +68,8 @@ pub struct Usage {
     pub anonymous: u64,
     /// Given up by `MADV_FREE`, and not written since.
     pub lazy_free: u64,
+    /// Mapped by large entries (`AnonHugePages`).
+    pub anon_huge: u64,
     /// The share of locked memory.
     pub locked: Share,
 }
@@ -77,9 +79,12 @@ impl Usage {
     pub(super) fn of(space: &AddressSpace, vma: &Vma) -> Self {
         let mut usage = Usage::default();
         space.notice_files(vma.range());
-        for leaf in space.table().cursor(vma.range()) {
+        for leaf in space.table().look(vma.range()) {
             if let Shown::Page(page) = Shown::of(space, leaf.entry) {
                 usage.count(page, vma.flags);
+                if leaf.entry.is_large() {
+                    usage.anon_huge += PAGE_SIZE;
+                }
             }
         }
         usage
@@ -140,7 +145,7 @@ impl Usage {
             ("Anonymous", self.anonymous),
             ("KSM", 0),
             ("LazyFree", self.lazy_free),
-            ("AnonHugePages", 0),
+            ("AnonHugePages", self.anon_huge),
             ("ShmemPmdMapped", 0),
             ("FilePmdMapped", 0),
             ("Shared_Hugetlb", 0),
@@ -176,6 +181,7 @@ impl AddAssign for Usage {
         self.accessed += other.accessed;
         self.lazy_free += other.lazy_free;
         self.anonymous += other.anonymous;
+        self.anon_huge += other.anon_huge;
         self.locked += other.locked;
     }
 }

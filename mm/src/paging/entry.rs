@@ -23,6 +23,7 @@ const WRITE: u64 = 1 << 1;
 const USER: u64 = 1 << 2;
 const ACCESSED: u64 = 1 << 5;
 const DIRTY: u64 = 1 << 6;
+const LARGE: u64 = 1 << 7;
 const HELD: u64 = 1 << 9;
 const OWN: u64 = 1 << 10;
 const GUARDED: u64 = 1 << 11;
@@ -30,6 +31,7 @@ const AHEAD: u64 = 1 << 52;
 const REFERENCED: u64 = 1 << 53;
 const LEAVING: u64 = 1 << 54;
 const LOCKED: u64 = 1 << 55;
+const VACATED: u64 = 1 << 56;
 const NO_EXECUTE: u64 = 1 << 63;
 const FRAME: u64 = 0x000f_ffff_ffff_f000;
 
@@ -106,10 +108,22 @@ impl Entry {
         Entry(frame.number() << PAGE_SHIFT | own).with_access(access).touched(touch)
     }
 
+    /// The same entry one level higher: it maps 512 frames, of which it names the first.
+    #[must_use]
+    pub const fn large(self) -> Self {
+        Entry(self.0 | LARGE)
+    }
+
+    /// The entry for the `i`th of the pages that a large one maps.
+    #[must_use]
+    pub const fn small(self, i: u64) -> Self {
+        Entry((self.0 & !LARGE) + (i << PAGE_SHIFT))
+    }
+
     /// The same page with another permission; accessed and dirty bits stay.
     #[must_use]
     pub fn with_access(self, access: Access) -> Self {
-        let kept = self.0 & (FRAME | ACCESSED | DIRTY | OWN | AHEAD | REFERENCED | LOCKED);
+        let kept = self.0 & (FRAME | ACCESSED | DIRTY | LARGE | OWN | AHEAD | REFERENCED | LOCKED);
         if !access.contains(Access::READ) {
             return Entry(kept | HELD);
         }
@@ -204,6 +218,22 @@ impl Entry {
     #[must_use]
     pub const fn is_guard(self) -> bool {
         self.0 == GUARDED
+    }
+
+    /// The bit of an entry that points to a table which Linux would have freed: see
+    /// [`PageTable::vacate`](super::PageTable::vacate).
+    pub(super) const VACATED: u64 = VACATED;
+
+    /// Whether it points to such a table.
+    #[must_use]
+    pub const fn is_vacated(self) -> bool {
+        self.0 & VACATED != 0
+    }
+
+    /// Whether it maps 2 MiB itself, and points to no table.
+    #[must_use]
+    pub const fn is_large(self) -> bool {
+        self.0 & LARGE != 0
     }
 
     /// Whether the hardware uses the entry.

@@ -159,6 +159,27 @@ impl FlushBatch {
         self.put_later(frame);
     }
 
+    /// A large entry was emptied: [`emptied`](Self::emptied) for all its frames, and what the hosts of vCPUs may
+    /// keep below it goes with the tables.
+    pub fn emptied_large(&mut self, entry: Entry, frames: &Frames) {
+        let Some(run) = entry.large_run() else { return };
+        self.table_unlinked();
+        if let Err(broken) = frames.unmap_run(run) {
+            self.miscounted.get_or_insert(broken);
+        }
+        self.quarantine.push(run);
+    }
+
+    /// The frames of a large entry may not be written any more.
+    pub fn write_protected_run(&mut self, run: FrameRun) {
+        self.request.writes.push(run);
+    }
+
+    /// The frames of a large entry lost more than that.
+    pub fn lowered_run(&mut self, run: FrameRun) {
+        self.request.leaves.push(run);
+    }
+
     /// An entry that pointed to a table was changed.
     pub fn table_unlinked(&mut self) {
         self.request.tables = TableChange::Unlinked;

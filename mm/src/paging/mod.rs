@@ -12,6 +12,7 @@
 mod cursor;
 mod entry;
 pub mod flush;
+mod large;
 mod replace;
 mod sync;
 mod table;
@@ -20,9 +21,10 @@ mod walk;
 #[cfg(test)]
 mod model;
 
-pub use cursor::{Cursor, Leaf};
+pub use cursor::{Cursor, Leaf, Look, Seen};
 pub use entry::{Access, Entry, Owner, Touch};
 pub use flush::{FlushBatch, FlushRequest, FlushSink, ForkedRoot, Others, TableChange};
+pub use large::Large;
 pub(crate) use replace::Replacements;
-pub use table::{KernelHalf, PageTable};
+pub use table::{Below, KernelHalf, PageTable};
 pub use walk::{AccessKind, Miss};

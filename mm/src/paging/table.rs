@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::cursor::Cursor;
+use super::cursor::{Cursor, Look};
 use super::entry::Entry;
 use super::flush::FlushBatch;
 use crate::addr::{self, Frame, PAGE_SHIFT, PageRange, VirtAddr};
@@ -33,6 +33,19 @@ pub struct KernelHalf {
     pub top_entry: u64,
 }
 
+/// What an entry of the second-lowest level leads to.
+#[derive(Clone, Copy, Debug)]
+pub enum Below<'a> {
+    /// Nothing.
+    Nothing,
+    /// A last-level table.
+    Table(&'a Words),
+    /// The same, and nothing has come into it since Linux would have freed it.
+    Vacated,
+    /// A large page: the entry maps it.
+    Large(Entry),
+}
+
 /// A last-level table.
 struct LastTable<'a> {
     /// The first address that it maps.
@@ -59,6 +72,10 @@ pub struct PageTable {
     /// changes another space's entry. Only the allocator's lock is taken under it; a fork that retires tables
     /// may flush under it.
     structure: Mutex<()>,
+    /// How many large entries there are.
+    large: AtomicU64,
+    /// A frame for each of them. Innermost but for the allocator's lock.
+    pub(super) spares: Mutex<Vec<Frame>>,
 }
 
 impl PageTable {
@@ -74,6 +91,8 @@ impl PageTable {
             frames,
             tables: AtomicU64::new(1),
             structure: Mutex::default(),
+            large: AtomicU64::new(0),
+            spares: Mutex::default(),
         })
     }
 
@@ -92,10 +111,15 @@ impl PageTable {
     /// Takes over the tables of `fresh`; what was there before is returned. Under the exclusive lock of the
     /// space, and [`hold_still`](Self::hold_still).
     pub(crate) fn replace_by(&self, fresh: PageTable) -> PageTable {
-        let PageTable { root, frames, tables, structure } = fresh;
-        let root = self.root.swap(root.into_inner(), Ordering::AcqRel);
-        let count = self.tables.swap(tables.into_inner(), Ordering::Relaxed);
-        PageTable { root: root.into(), frames, tables: count.into(), structure }
+        let swap = |one: &AtomicU64, other: &AtomicU64| {
+            let was = one.swap(other.load(Ordering::Relaxed), Ordering::AcqRel);
+            other.store(was, Ordering::Relaxed);
+        };
+        swap(&self.root, &fresh.root);
+        swap(&self.tables, &fresh.tables);
+        swap(&self.large, &fresh.large);
+        std::mem::swap(&mut *self.spares(), &mut *fresh.spares());
+        fresh
     }
 
     /// How many frames the tables of the user half take, the root included (Linux's `pgtables_bytes`).
@@ -115,26 +139,62 @@ impl PageTable {
     }
 
     /// The last-level table for `addr`, with all tables above it made if need be. What was made stays
-    /// when a later one fails: an empty table does no harm.
+    /// when a later one fails: an empty table does no harm. `None` where a large entry is.
     ///
     /// # Errors
     /// [`AllocError`] when there is no frame for a table.
-    pub fn ensure(&self, addr: VirtAddr) -> Result<&Words, AllocError> {
+    pub fn ensure(&self, addr: VirtAddr) -> Result<Option<&Words>, AllocError> {
+        let link = self.ensure_link(addr)?;
+        let entry = Entry::new(link.load(Ordering::Acquire));
+        if entry.is_vacated() {
+            link.fetch_and(!Entry::VACATED, Ordering::AcqRel);
+        }
+        let frame = match entry.frame() {
+            Some(_) if entry.is_large() => None,
+            None => self.add_table(link)?,
+            linked => linked,
+        };
+        Ok(frame.map(|frame| self.memory().words(frame)))
+    }
+
+    /// The slot of the second-lowest level for `addr`, with the tables above it made if need be.
+    pub(super) fn ensure_link(&self, addr: VirtAddr) -> Result<&AtomicU64, AllocError> {
         let mut frame = self.root();
-        for level in (2..=ROOT_LEVEL).rev() {
+        for level in [4, 3] {
             let at = index(addr, level);
             frame = match self.child(frame, at) {
                 Some(child) => child,
-                None => self.add_table(&self.memory().words(frame)[at])?,
+                None => {
+                    let made = self.add_table(&self.memory().words(frame)[at])?;
+                    made.ok_or_else(|| Broken::Invariant(format!("{addr} is in no table")))?
+                }
             };
         }
-        Ok(self.memory().words(frame))
+        Ok(&self.memory().words(frame)[index(addr, 2)])
     }
 
-    /// Walks the leaf entries of `range` that are not empty, in order.
+    /// What a slot of the second-lowest level leads to.
+    pub(super) fn read_link(&self, slot: &AtomicU64) -> Below<'_> {
+        let entry = Entry::new(slot.load(Ordering::Acquire));
+        match entry.frame() {
+            None => Below::Nothing,
+            Some(_) if entry.is_large() => Below::Large(entry),
+            Some(_) if entry.is_vacated() => Below::Vacated,
+            Some(frame) => Below::Table(self.memory().words(frame)),
+        }
+    }
+
+    /// Walks the last-level entries of `range` that are not empty, in order. Large entries are passed over:
+    /// who changes them, or splits them, does so before (`paging/large`).
     #[must_use]
     pub fn cursor(&self, range: PageRange) -> Cursor<'_> {
         Cursor::new(self, range)
+    }
+
+    /// Walks all pages of `range` that there is an entry for, in order: to look at them.
+    #[must_use]
+    pub fn look(&self, range: PageRange) -> Look<'_> {
+        Look::new(self, range)
     }
 
     /// Unlinks last-level tables that hold nothing. They are not unlinked as they become empty: that
@@ -165,11 +225,13 @@ impl PageTable {
         let top_entry = self.memory().words(self.root())[511].load(Ordering::Relaxed);
         let fresh = PageTable::new(Arc::clone(&self.frames), KernelHalf { top_entry })?;
         let copied = self.each_last_table(|last| {
-            if last.words.iter().all(|word| word.load(Ordering::Relaxed) == 0) {
+            let empty = || last.words.iter().all(|word| word.load(Ordering::Relaxed) == 0);
+            if Entry::new(last.link.load(Ordering::Relaxed)).is_vacated() && empty() {
                 return ControlFlow::Continue(());
             }
             let copy = match fresh.ensure(last.start) {
-                Ok(copy) => copy,
+                Ok(Some(copy)) => copy,
+                Ok(None) => return ControlFlow::Continue(()),
                 Err(error) => return ControlFlow::Break(error),
             };
             for (from, to) in last.words.iter().zip(copy) {
@@ -178,9 +240,13 @@ impl PageTable {
             }
             ControlFlow::Continue(())
         });
+        let copied = match copied {
+            ControlFlow::Continue(()) => self.copy_large_to(&fresh),
+            ControlFlow::Break(error) => Err(error),
+        };
         match copied {
-            ControlFlow::Continue(()) => Ok(fresh),
-            ControlFlow::Break(error) => {
+            Ok(()) => Ok(fresh),
+            Err(error) => {
                 fresh.discard()?;
                 Err(error)
             }
@@ -207,6 +273,8 @@ impl PageTable {
         for at in 0..USER_ENTRIES {
             self.memory().words(self.root())[at].store(0, Ordering::Release);
         }
+        self.drop_spares(batch);
+        self.large.store(0, Ordering::Relaxed);
         self.tables.store(1, Ordering::Relaxed);
     }
 
@@ -260,24 +328,52 @@ impl PageTable {
         self.frames.memory()
     }
 
-    pub(super) fn child(&self, table: Frame, at: usize) -> Option<Frame> {
-        Entry::new(self.memory().words(table)[at].load(Ordering::Acquire)).frame()
+    pub(super) fn frames(&self) -> &Frames {
+        &self.frames
     }
 
-    /// Links a new table at `slot`; if another thread was first, its table is used.
-    fn add_table(&self, slot: &AtomicU64) -> Result<Frame, AllocError> {
+    /// The table that an entry points to.
+    pub(super) fn child(&self, table: Frame, at: usize) -> Option<Frame> {
+        let entry = Entry::new(self.memory().words(table)[at].load(Ordering::Acquire));
+        if entry.is_large() { None } else { entry.frame() }
+    }
+
+    /// Whether there is any large entry.
+    #[inline]
+    pub(super) fn has_large(&self) -> bool {
+        self.large.load(Ordering::Acquire) != 0
+    }
+
+    /// One large entry more, with its spare frame.
+    pub(super) fn add_large(&self) {
+        self.large.fetch_add(1, Ordering::AcqRel);
+        self.tables.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// One large entry less; its spare frame has become a table.
+    pub(super) fn remove_large(&self) {
+        self.large.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// One table, or spare frame, less.
+    pub(super) fn remove_table(&self) {
+        self.tables.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Links a new table at `slot`; if another thread was first, its table is used. `None` if that has put a
+    /// large entry there.
+    fn add_table(&self, slot: &AtomicU64) -> Result<Option<Frame>, AllocError> {
         let made = self.frames.alloc(FrameKind::Table, Contents::Zeroed)?;
         let link = Entry::table(made).raw();
         match slot.compare_exchange(0, link, Ordering::AcqRel, Ordering::Acquire) {
             Ok(_) => {
                 self.tables.fetch_add(1, Ordering::Relaxed);
-                Ok(made)
+                Ok(Some(made))
             }
             Err(linked) => {
                 self.frames.put(made)?;
-                Entry::new(linked).frame().ok_or_else(|| {
-                    Broken::Invariant(format!("{linked:#x} is no table link")).into()
-                })
+                let linked = Entry::new(linked);
+                Ok(linked.frame().filter(|_| !linked.is_large()))
             }
         }
     }

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use super::entry::{Entry, Touch};
 use super::table::PageTable;
-use crate::addr::{GuestPhysAddr, VirtAddr};
+use crate::addr::{GuestPhysAddr, PAGE_SIZE, TABLE_SPAN, VirtAddr};
 
 /// What an access does.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -35,7 +35,11 @@ impl PageTable {
     /// # Errors
     /// [`Miss`] where the hardware would raise a page fault.
     pub fn walk(&self, addr: VirtAddr, kind: AccessKind) -> Result<GuestPhysAddr, Miss> {
-        let slot = self.slot(addr).ok_or(Miss::NotPresent)?;
+        let large = self.large(addr);
+        let slot = match &large {
+            Some(large) => large.slot,
+            None => self.slot(addr).ok_or(Miss::NotPresent)?,
+        };
         let mut raw = slot.load(Ordering::Acquire);
         loop {
             let entry = Entry::new(raw);
@@ -55,7 +59,8 @@ impl PageTable {
             match slot.compare_exchange_weak(raw, touched, Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) => {
                     let frame = entry.frame().ok_or(Miss::NotPresent)?;
-                    return Ok(GuestPhysAddr::new(frame.addr().get() + addr.page_offset()));
+                    let span = if entry.is_large() { TABLE_SPAN } else { PAGE_SIZE };
+                    return Ok(GuestPhysAddr::new(frame.addr().get() + addr.get() % span));
                 }
                 Err(now) => raw = now,
             }

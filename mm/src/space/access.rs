@@ -16,8 +16,8 @@ const RETRIES: u32 = 64;
 pub(super) enum Accessed {
     /// It was made.
     Done,
-    /// The stack must grow first.
-    NeedsGrowth,
+    /// The space must make way first ([`make_way`](AddressSpace::make_way)).
+    NeedsExclusive,
 }
 
 impl AddressSpace {
@@ -38,8 +38,8 @@ impl AddressSpace {
                     return access(at).map(|()| Accessed::Done).map_err(gone);
                 }
             }
-            if self.fault(addr, kind)? == Resolved::NeedsGrowth {
-                return Ok(Accessed::NeedsGrowth);
+            if self.fault(addr, kind)? == Resolved::NeedsExclusive {
+                return Ok(Accessed::NeedsExclusive);
             }
         }
         Err(Broken::Invariant(format!("a page at {addr} does not stay for a {kind:?}")).into())

@@ -16,7 +16,7 @@
 
 use super::AddressSpace;
 use crate::addr::{PAGE_SIZE, PageRange, VirtAddr};
-use crate::error::Errno;
+use crate::error::{CallResult, Errno};
 use crate::hooks::Observer;
 use crate::rules::Rule;
 use crate::vma::merge::{self, Merge, Merged, Origin};
@@ -44,12 +44,12 @@ impl AddressSpace {
     ///
     /// # Errors
     /// As of [`split::split_at`].
-    pub(super) fn split_at(&mut self, addr: VirtAddr, new: NewHalf) -> Result<(), Errno> {
+    pub(super) fn split_at(&mut self, addr: VirtAddr, new: NewHalf) -> CallResult<()> {
         let whole = self.system.observer().and_then(|_| self.vmas.find_exact(addr).cloned());
-        if let Some(page) = PageRange::from_len(addr, PAGE_SIZE) {
-            self.notice_files(page);
-        }
+        let page = PageRange::from_len(addr, PAGE_SIZE);
+        page.into_iter().for_each(|page| self.notice_files(page));
         split::split_at(&mut self.vmas, addr)?;
+        page.into_iter().try_for_each(|page| self.split_ends(page))?;
         if let (Some(whole), Some(observer)) = (whole, self.system.observer()) {
             tell_split(observer, &whole, addr, new);
         }
@@ -61,10 +61,11 @@ impl AddressSpace {
     ///
     /// # Errors
     /// `ENOMEM`: it would have to be cut and there are too many VMAs, or no memory for one more.
-    pub(super) fn modify(&mut self, changed: Vma, old: VmFlags) -> Result<VirtAddr, Errno> {
+    pub(super) fn modify(&mut self, changed: Vma, old: VmFlags) -> CallResult<VirtAddr> {
         let (range, flags, pages) = (changed.range(), changed.flags, changed.range().pages());
         let max = self.max_map_count();
         self.reserve(2)?;
+        self.split_ends(range)?;
         self.notice_files(range);
         let before = self.before(range);
         let result = if self.rule(Rule::Rejoin) {
@@ -101,7 +102,7 @@ impl AddressSpace {
         &mut self,
         range: PageRange,
         flags: VmFlags,
-    ) -> Result<VirtAddr, Errno> {
+    ) -> CallResult<VirtAddr> {
         let vma = self.vmas.find_exact(range.start()).ok_or(Errno::ENOMEM)?;
         let old = vma.flags;
         let mut changed = vma.part(range);

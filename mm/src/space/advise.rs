@@ -155,10 +155,10 @@ impl AddressSpace {
 }
 
 /// madvise(2)'s word for want of memory: what has none now may have it later.
-pub(super) fn later(errno: Errno) -> CallError {
-    match errno {
-        Errno::ENOMEM => Errno::EAGAIN.into(),
-        errno => errno.into(),
+pub(super) fn later(error: CallError) -> CallError {
+    match error {
+        CallError::Errno(Errno::ENOMEM) => Errno::EAGAIN.into(),
+        error => error,
     }
 }
 

@@ -16,6 +16,8 @@
 //! at its page and the change. The flush follows later. Until then an entry that was cached has A clear; but a page
 //! that others name is marked `LAZY` then, and they let it be.
 
+mod huge;
+
 use std::sync::atomic::Ordering;
 
 use super::{AddressSpace, PageClass};
@@ -35,6 +37,8 @@ impl AddressSpace {
         batch: &mut FlushBatch,
     ) -> Result<(), Broken> {
         self.settle(part)?;
+        self.split_folios(part)?;
+        self.free_large(part, batch);
         let frames = self.system.frames();
         self.invalidate(part, Invalidation::Clear, |space| {
             let _still = space.table.hold_still();
@@ -58,6 +62,8 @@ impl AddressSpace {
     /// `MADV_COLD`: the pages count as not accessed.
     pub(super) fn cool(&self, part: PageRange, batch: &mut FlushBatch) -> Result<(), Broken> {
         self.settle(part)?;
+        self.split_folios(part)?;
+        self.cool_large(part, batch);
         let _still = self.table.hold_still();
         for (leaf, frame) in self.only_here(part) {
             change(&leaf, frame, Entry::old, batch);
@@ -74,6 +80,8 @@ impl AddressSpace {
         batch: &mut FlushBatch,
     ) -> Result<(), Broken> {
         self.settle(part)?;
+        self.split_folios(part)?;
+        self.page_out_large(part)?;
         let frames = self.system.frames();
         let mut left = Vec::new();
         self.invalidate(part, Invalidation::Clear, |space| {

@@ -82,10 +82,14 @@ pub(super) struct Counted {
 
 impl Counted {
     pub(super) fn add(&mut self, class: Option<PageClass>) {
+        self.add_pages(class, 1);
+    }
+
+    pub(super) fn add_pages(&mut self, class: Option<PageClass>, pages: u64) {
         match class {
-            Some(PageClass::Own) => self.own += 1,
-            Some(PageClass::File) => self.file += 1,
-            Some(PageClass::Shared) => self.shared += 1,
+            Some(PageClass::Own) => self.own += pages,
+            Some(PageClass::File) => self.file += pages,
+            Some(PageClass::Shared) => self.shared += pages,
             None => {}
         }
     }
@@ -103,6 +107,19 @@ impl Resident {
         if let Some(class) = class {
             self.counter(class).fetch_add(1, Ordering::Relaxed);
             self.peak.fetch_max(self.total(), Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn add_pages(&self, class: Option<PageClass>, pages: u64) {
+        if let Some(class) = class {
+            self.counter(class).fetch_add(pages, Ordering::Relaxed);
+            self.peak.fetch_max(self.total(), Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn remove_pages(&self, class: Option<PageClass>, pages: u64) {
+        if let Some(class) = class {
+            self.counter(class).fetch_sub(pages, Ordering::Relaxed);
         }
     }
 

@@ -70,18 +70,14 @@ impl AddressSpace {
 
     /// Drops whole pages of a part of a VMA. Who counts in ordinary pages may have asked for a part of a
     /// huge one at the end: that one stays.
-    fn discard_whole(
-        &self,
-        vma: &Vma,
-        part: PageRange,
-        batch: &mut FlushBatch,
-    ) -> Result<(), Errno> {
+    fn discard_whole(&self, vma: &Vma, part: PageRange, batch: &mut FlushBatch) -> CallResult<()> {
         let size = vma.page_size();
         if !part.start().get().is_multiple_of(size) {
-            return Err(Errno::EINVAL);
+            return Err(Errno::EINVAL.into());
         }
         let end = VirtAddr::new(part.end().get() & !(size - 1));
         if let Some(whole) = PageRange::new(part.start(), end) {
+            self.split_ends(whole)?;
             self.discard(whole, batch);
         }
         Ok(())
@@ -91,10 +87,12 @@ impl AddressSpace {
     fn discard(&self, range: PageRange, batch: &mut FlushBatch) {
         self.settle_files(range, batch);
         self.invalidate(range, Invalidation::Clear, |space| {
+            space.drop_large_in(range, batch);
             let stays = |entry: Entry| entry.is_guard() && self.rule(Rule::Guard);
             for leaf in space.table.cursor(range).filter(|leaf| !stays(leaf.entry)) {
                 space.drop_entry(leaf.slot, batch);
             }
+            space.table.vacate(range);
         });
     }
 
@@ -115,6 +113,7 @@ impl AddressSpace {
             // Memory with entries of its own has an identity, in Linux too.
             self.prepare_anon(vma)?;
         }
+        self.split_large(part)?;
         let mut tables = part.start().get() & !(TABLE_SPAN - 1);
         while tables < part.end().get() {
             self.ensure_table(VirtAddr::new(tables.max(part.start().get())))?;

@@ -10,6 +10,7 @@ use crate::addr::{PAGE_SIZE, PageRange, TABLE_SPAN, VirtAddr, index};
 use crate::error::{CallResult, Errno};
 use crate::hooks::Invalidation;
 use crate::paging::{Entry, FlushBatch, ForkedRoot, Leaf, Owner, PageTable, Replacements};
+use crate::phys::BLOCK_FRAMES;
 use crate::rmap::SpaceChains;
 use crate::vma::tree::Tree;
 use crate::vma::{VmFlags, Vma};
@@ -165,12 +166,23 @@ impl AddressSpace {
         counted: &mut Counted,
         batch: &mut FlushBatch,
     ) -> CallResult<()> {
+        self.copy_large(table, child, vma, counted, batch)?;
+        if vma.range().pages() >= BLOCK_FRAMES {
+            // Also tables that hold nothing: where they are no huge page comes.
+            for addr in table.tables_in(vma.range()) {
+                child.table.ensure(addr)?;
+            }
+        }
         let mut last = None;
         for leaf in table.cursor(vma.range()) {
             let span = leaf.addr.get() / TABLE_SPAN;
             let words = match last {
                 Some((of, words)) if of == span => words,
-                _ => child.table.ensure(leaf.addr)?,
+                // Where the parent has a table, no large entry was copied.
+                _ => match child.table.ensure(leaf.addr)? {
+                    Some(words) => words,
+                    None => continue,
+                },
             };
             last = Some((span, words));
             let copy = self.share_page(&leaf, batch);
@@ -179,6 +191,36 @@ impl AddressSpace {
             let copy = if shared { copy.clean() } else { copy };
             counted.add(PageClass::of(copy, self.system.frames()));
             words[index((leaf.addr.get() / PAGE_SIZE) & 511)].store(copy.raw(), Ordering::Release);
+        }
+        Ok(())
+    }
+
+    /// The large entries of one VMA, none of which reaches beyond it (`copy_huge_pmd`).
+    fn copy_large(
+        &self,
+        table: &PageTable,
+        child: &AddressSpace,
+        vma: &Vma,
+        counted: &mut Counted,
+        batch: &mut FlushBatch,
+    ) -> CallResult<()> {
+        let frames = self.system.frames();
+        for large in table.large_in(vma.range()) {
+            let Some(run) = large.run() else { continue };
+            let old = large.update(Entry::read_only);
+            if old.is_writable() && old.is_accessed() {
+                batch.write_protected_run(run);
+            }
+            frames.dup_run(run);
+            let copy = old.read_only().old().unlocked();
+            match child.table.map_large(large.addr, copy) {
+                Ok(true) => counted.add_pages(PageClass::of(copy, frames), run.count),
+                Ok(false) | Err(_) => {
+                    frames.unmap_run(run)?;
+                    frames.put_run(run)?;
+                    return Err(Errno::ENOMEM.into());
+                }
+            }
         }
         Ok(())
     }

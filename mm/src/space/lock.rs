@@ -66,7 +66,7 @@ impl AddressSpace {
     pub fn munlock(&mut self, addr: VirtAddr, len: u64) -> CallResult<()> {
         let (start, len) = touched(addr, len);
         let Some(range) = CallRange::of_pages(start, len)? else { return Ok(()) };
-        Ok(self.set_locked(range, VmFlags::empty())?)
+        self.set_locked(range, VmFlags::empty())
     }
 
     /// Locks everything mapped (`MCL_CURRENT`), everything that will be (`MCL_FUTURE`), or each page
@@ -121,7 +121,7 @@ impl AddressSpace {
     }
 
     /// Linux's `apply_vma_lock_flags`: VMA by VMA, until a hole.
-    fn set_locked(&mut self, range: CallRange, add: VmFlags) -> Result<(), Errno> {
+    fn set_locked(&mut self, range: CallRange, add: VmFlags) -> CallResult<()> {
         let mut at = range.start();
         while at < range.end() {
             let vma = self.vmas.find_exact(at).ok_or(Errno::ENOMEM)?;
@@ -133,7 +133,7 @@ impl AddressSpace {
     }
 
     /// A part of one VMA (`mlock_fixup`). Returns where the VMA ends that it is part of then.
-    fn set_locked_one(&mut self, part: PageRange, add: VmFlags) -> Result<VirtAddr, Errno> {
+    fn set_locked_one(&mut self, part: PageRange, add: VmFlags) -> CallResult<VirtAddr> {
         let vma = self.vmas.find_exact(part.start()).ok_or(Errno::ENOMEM)?;
         let flags = vma.flags.difference(VmFlags::LOCKED_MASK) | add;
         if flags == vma.flags || vma.flags.intersects(VmFlags::UNLOCKABLE) {

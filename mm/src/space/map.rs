@@ -247,6 +247,7 @@ impl AddressSpace {
                 }
             };
         }
+        self.table.vacate(range);
         self.account.add(vma.flags, range.pages());
         self.link(&vma);
         let unlocked =

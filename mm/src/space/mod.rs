@@ -25,6 +25,7 @@ mod exit;
 mod fault;
 mod fields;
 mod fork;
+mod huge;
 mod layout;
 mod link;
 mod lock;
@@ -251,6 +252,7 @@ impl AddressSpace {
     /// Removes the pages of `range` from the page table; the VMAs stay (Linux's `zap_page_range`).
     fn zap(&self, range: PageRange, batch: &mut FlushBatch) {
         self.count_ahead();
+        self.drop_large_in(range, batch);
         self.settle_files(range, batch);
         for leaf in self.table.cursor(range) {
             self.drop_entry(leaf.slot, batch);

@@ -58,7 +58,7 @@ impl AddressSpace {
             let old = vma.flags;
             let mut changed = vma.part(part);
             changed.set_policy(policy);
-            Ok(space.modify(changed, old)?)
+            space.modify(changed, old)
         })?;
         Ok(())
     }
@@ -91,7 +91,7 @@ impl AddressSpace {
 
     /// Whether a page is there that is on some node: zeros that were only read are on none.
     fn has_pages(&self, vma: &Vma, part: PageRange) -> bool {
-        self.table.cursor(part).any(|leaf| {
+        self.table.look(part).any(|leaf| {
             let own = || leaf.entry.is_dirty() || self.is_lazy(leaf.entry);
             leaf.entry.frame().is_some() && (vma.backing.is_some() || own())
         })

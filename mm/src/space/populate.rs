@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use super::fault::no_frame;
 use super::range::CallRange;
 use super::{AddressSpace, Resolved};
-use crate::addr::{PAGE_BYTES, PageRange, VirtAddr};
+use crate::addr::{PAGE_BYTES, PAGE_SIZE, PageRange, TABLE_SPAN, VirtAddr};
 use crate::error::{AccessError, Broken, CallResult, Errno, Fault};
 use crate::paging::{Access, AccessKind, Entry};
 use crate::phys::{FrameKind, Marks};
@@ -54,7 +54,11 @@ impl AddressSpace {
         vma.flags.contains(asked_for) && self.entry_at(page).frame().is_none()
     }
 
-    fn entry_at(&self, page: VirtAddr) -> Entry {
+    /// The entry of a page, also where a large one maps it.
+    pub(super) fn entry_at(&self, page: VirtAddr) -> Entry {
+        if let Some(large) = self.table.large(page) {
+            return large.entry.small((page.get() % TABLE_SPAN) / PAGE_SIZE);
+        }
         let slot = self.table.slot(page);
         slot.map_or(Entry::EMPTY, |slot| Entry::new(slot.load(Ordering::Acquire)))
     }
@@ -76,8 +80,7 @@ impl AddressSpace {
         let kind = if private_writable { AccessKind::Write } else { AccessKind::Read };
         for page in pages(part) {
             match self.populate_page(vma, page, kind) {
-                Ok(Resolved::Done) => {}
-                Ok(Resolved::NeedsGrowth) => return Ok(Some(Fault::NotMapped(page))),
+                Ok(()) => {}
                 Err(AccessError::Fault(fault)) => return Ok(Some(fault)),
                 Err(AccessError::Broken(broken)) => return Err(broken),
             }
@@ -92,7 +95,7 @@ impl AddressSpace {
         vma: &Vma,
         page: VirtAddr,
         kind: AccessKind,
-    ) -> Result<Resolved, AccessError> {
+    ) -> Result<(), AccessError> {
         if self.is_for_userfaultfd(vma, page) {
             if kind == AccessKind::Write && vma.is_private() {
                 // Linux looks whom to ask only when it has all that the page would need.
@@ -105,8 +108,11 @@ impl AddressSpace {
             AccessKind::Read | AccessKind::Execute => Access::READ,
         };
         let fits = |entry: Entry| !entry.is_ahead() && entry.access().contains(needed);
-        if !fits(self.entry_at(page)) && self.fault(page, kind)? == Resolved::NeedsGrowth {
-            return Ok(Resolved::NeedsGrowth);
+        if !fits(self.entry_at(page)) {
+            while self.fault(page, kind)? == Resolved::NeedsExclusive {
+                // Who populates has the lock.
+                self.make_way_for_page(vma, page)?;
+            }
         }
         let _held = self.hold(page);
         // Nor is it given up between the look and the mark.
@@ -120,7 +126,7 @@ impl AddressSpace {
             marks.set(Marks::DIRTY, kind == AccessKind::Write && !entry.is_dirty());
             frames.mark(frame, marks);
         }
-        Ok(Resolved::Done)
+        Ok(())
     }
 
     /// `MADV_POPULATE_READ` and `MADV_POPULATE_WRITE`: as if each page were touched so.
@@ -141,7 +147,7 @@ impl AddressSpace {
             let part = PageRange::new(at, stop).ok_or(Errno::ENOMEM)?;
             for page in pages(part) {
                 match self.populate_page(vma, page, kind) {
-                    Ok(_) => {}
+                    Ok(()) => {}
                     Err(AccessError::Fault(Fault::OutOfMemory(_))) => {
                         return Err(Errno::ENOMEM.into());
                     }

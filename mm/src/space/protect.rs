@@ -143,11 +143,11 @@ impl AddressSpace {
         part.flags = flags;
         let end = match self.modify(part, old) {
             Ok(end) => end,
-            Err(errno) => {
+            Err(error) => {
                 if charged {
                     self.system.uncommit(range.pages());
                 }
-                return Err(errno.into());
+                return Err(error);
             }
         };
         self.invalidate(range, Invalidation::Protection, |space| {
@@ -198,6 +198,7 @@ impl AddressSpace {
 
     /// Gives the pages that are there their new permission.
     fn change_pages(&self, range: PageRange, flags: VmFlags, batch: &mut FlushBatch) {
+        self.change_large(range, flags, batch);
         self.settle_files(range, batch);
         let leaves = self.table.cursor(range).filter(|leaf| !leaf.entry.is_guard());
         for leaf in leaves {
@@ -217,6 +218,25 @@ impl AddressSpace {
             match old.frame().filter(|_| old.is_accessed()) {
                 Some(frame) if lost == Access::WRITE => batch.write_protected(frame),
                 Some(frame) if !lost.is_empty() => batch.lowered(frame),
+                _ => {}
+            }
+        }
+    }
+}
+
+impl AddressSpace {
+    /// The same for large entries, none of which reaches beyond the range (`change_huge_pmd`).
+    fn change_large(&self, range: PageRange, flags: VmFlags, batch: &mut FlushBatch) {
+        for large in self.table.large_in(range) {
+            let mut access = entry_access(flags, large.entry.owner());
+            if access.contains(Access::WRITE) && !self.is_only_owner_of_large(large.entry) {
+                access -= Access::WRITE;
+            }
+            let old = large.update(|entry| entry.with_access(access));
+            let lost = old.access().difference(access);
+            match large.run().filter(|_| old.is_accessed()) {
+                Some(run) if lost == Access::WRITE => batch.write_protected_run(run),
+                Some(run) if !lost.is_empty() => batch.lowered_run(run),
                 _ => {}
             }
         }

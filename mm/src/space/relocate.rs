@@ -112,6 +112,7 @@ impl AddressSpace {
     /// Makes the tables that the moved entries will need, so that moving them cannot fail.
     fn ensure_tables(&self, old: PageRange, to: VirtAddr) -> CallResult<()> {
         self.settle(old)?;
+        self.make_room(old, to)?;
         let mut made = None;
         for leaf in self.table.cursor(old) {
             let addr = to.offset(leaf.addr.bytes_from(old.start()));
@@ -124,10 +125,27 @@ impl AddressSpace {
         Ok(())
     }
 
+    /// Large entries move as they are where both places have their alignment, and are split else.
+    fn make_room(&self, old: PageRange, to: VirtAddr) -> CallResult<()> {
+        if old.start().get() % TABLE_SPAN != to.get() % TABLE_SPAN {
+            return Ok(self.split_large(old)?);
+        }
+        self.split_ends(old)?;
+        let mut batch = FlushBatch::new();
+        for large in self.table.large_in(old) {
+            self.table.make_link(to.offset(large.addr.bytes_from(old.start())), &mut batch)?;
+        }
+        Ok(self.flush(batch)?)
+    }
+
     /// Moves the entries; the frames stay where they are (`move_page_tables`).
     fn move_pages(&self, old: PageRange, to: VirtAddr, batch: &mut FlushBatch) {
         // Who takes an object's pages away must find each in one of the two places.
         let _still = self.table.hold_still();
+        for large in self.table.large_in(old) {
+            let to = to.offset(large.addr.bytes_from(old.start()));
+            self.table.move_large(&large, to, batch);
+        }
         for leaf in self.table.cursor(old) {
             let addr = to.offset(leaf.addr.bytes_from(old.start()));
             let Some(slot) = self.table.slot(addr) else { continue };

@@ -47,7 +47,7 @@ impl AddressSpace {
             }
             _ => resident.resize(first + index(part.pages()), 0),
         }
-        for leaf in self.table.cursor(part).filter(|leaf| leaf.entry.is_resident()) {
+        for leaf in self.table.look(part).filter(|leaf| leaf.entry.is_resident()) {
             let at = leaf.addr.bytes_from(part.start()) >> PAGE_SHIFT;
             let slot = usize::try_from(at).ok().and_then(|at| resident.get_mut(first + at));
             if let Some(slot) = slot {

@@ -27,7 +27,7 @@ impl AddressSpace {
                 return Ok(part.end());
             }
             let flags = vma.flags | VmFlags::SEALED;
-            Ok(space.modify_flags(part, flags)?)
+            space.modify_flags(part, flags)
         })
     }
 }

@@ -37,16 +37,18 @@ impl SharedSpace {
         self.0.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes an access at `addr` possible, growing the stack if that is what it takes.
+    /// Makes an access at `addr` possible, with the exclusive lock if that is what it takes.
     ///
     /// # Errors
     /// The fault that the program gets as a signal.
     pub fn fault(&self, addr: VirtAddr, kind: AccessKind) -> Result<(), AccessError> {
-        let resolved = self.look().fault(addr, kind)?;
-        if resolved == Resolved::NeedsGrowth {
-            let mut space = self.change();
-            space.grow_stack(addr)?;
-            space.fault(addr, kind)?;
+        if self.look().fault(addr, kind)? == Resolved::Done {
+            return Ok(());
+        }
+        let mut space = self.change();
+        space.make_way(addr)?;
+        while space.fault(addr, kind)? == Resolved::NeedsExclusive {
+            space.make_way(addr)?;
         }
         Ok(())
     }
@@ -100,7 +102,10 @@ impl SharedSpace {
             }
         }
         let mut space = self.change();
-        space.grow_stack(addr)?;
-        space.access(addr, kind, &mut |at| then(&space, at)).map(drop)
+        space.make_way(addr)?;
+        while space.access(addr, kind, &mut |at| then(&space, at))? == Accessed::NeedsExclusive {
+            space.make_way(addr)?;
+        }
+        Ok(())
     }
 }

@@ -53,7 +53,7 @@ impl AddressSpace {
 
     /// Cuts VMAs at the ends of the range, so that each is wholly inside or wholly outside, and counts
     /// those inside. The tree must have room for two more.
-    pub(super) fn gather(&mut self, range: PageRange) -> Result<Gathered, Errno> {
+    pub(super) fn gather(&mut self, range: PageRange) -> CallResult<Gathered> {
         self.vmas.aim(range.start());
         let Some(first) = self.vmas.find_intersection(range) else {
             return Ok(Gathered::default());
@@ -61,10 +61,10 @@ impl AddressSpace {
         if first.range().start() < range.start() {
             // One VMA that becomes two, and no VMA that goes: the count would stay above its limit.
             if range.end() < first.range().end() && self.vmas.len() >= self.max_map_count() {
-                return Err(Errno::ENOMEM);
+                return Err(Errno::ENOMEM.into());
             }
             if first.flags.contains(VmFlags::SEALED) {
-                return Err(Errno::EPERM);
+                return Err(Errno::EPERM.into());
             }
             self.split_at(range.start(), NewHalf::Lower)?;
         }
@@ -72,7 +72,7 @@ impl AddressSpace {
         let mut end = range.end();
         for vma in self.vmas.range(range) {
             if vma.flags.contains(VmFlags::SEALED) {
-                return Err(Errno::EPERM);
+                return Err(Errno::EPERM.into());
             }
             let pages = vma.range().intersect(range).map_or(0, PageRange::pages);
             gathered.pages += pages;
@@ -92,6 +92,7 @@ impl AddressSpace {
         self.invalidate(range, Invalidation::Unmap, |space| {
             space.tell_files_unmapped(range);
             space.zap(range, batch);
+            space.table.vacate(range);
         });
         self.remove_vmas(range);
     }

@@ -63,7 +63,7 @@ impl AddressSpace {
             let mut changed = vma.part(part);
             changed.flags = old.difference(VmFlags::UFFD) | add;
             changed.set_userfault(Some(Arc::clone(uffd)));
-            Ok(space.modify(changed, old)?)
+            space.modify(changed, old)
         })?;
         Ok(())
     }
@@ -91,7 +91,7 @@ impl AddressSpace {
             let mut changed = vma.part(part);
             changed.flags = old.difference(VmFlags::UFFD);
             changed.set_userfault(None);
-            Ok(space.modify(changed, old)?)
+            space.modify(changed, old)
         })?;
         Ok(())
     }

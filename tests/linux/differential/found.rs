@@ -1,6 +1,7 @@
 //! The shortest acts of differences that random ones have found, each under the sentence that it taught.
 
 mod huge;
+mod thp;
 
 use libtest_mimic::{Failed, Trial};
 use mm::addr::{PAGE_SIZE as PAGE, VirtAddr};
@@ -51,7 +52,7 @@ pub fn trials() -> Vec<Trial> {
     let data = Trial::test("differential::found::a_heap_counts_with_the_initialised_data", || {
         compare(heap_and_data)
     });
-    found.iter().chain(huge::FOUND).map(trial).chain([data]).collect()
+    found.iter().chain(huge::FOUND).chain(thp::FOUND).map(trial).chain([data]).collect()
 }
 
 fn compare(deeds: impl FnOnce(&Start) -> Deeds) -> Result<(), Failed> {

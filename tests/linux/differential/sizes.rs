@@ -2,9 +2,10 @@
 //!
 //! | line | compared |
 //! |---|---|
-//! | KernelPageSize, Anonymous | always |
+//! | KernelPageSize, Anonymous, AnonHugePages | always |
 //! | LazyFree | as long as nothing was locked: Linux gives up no page that anybody has locked, or left locked by a move |
 //! | Rss | but for regular files: how far Linux reads ahead and maps around is its own affair |
+//! | LazyFree, and those below | where there were no huge pages: Linux remembers things of one as a whole |
 //! | Pss, Locked, clean and dirty | the same, and where faults bring in one page: a page copied ahead of a write is nobody else's any more |
 //! | Referenced | as Pss, and between bounds: Linux forgets that a page was used otherwise than through its entries when it moves it between its lists |
 
@@ -36,14 +37,34 @@ pub enum Locks {
     Some,
 }
 
+/// Whether there may have been huge pages. What Linux remembers of one beside its entries (used, written, given
+/// up) it remembers once, also when it is mapped in small pages, or parts of it only.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Folios {
+    /// None.
+    Small,
+    /// There may.
+    Large,
+}
+
+/// What the comparison has to know of the acts so far.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Past {
+    /// How faults bring in pages.
+    pub faults: Faults,
+    /// What was locked.
+    pub locks: Locks,
+    /// Which pages there were.
+    pub folios: Folios,
+}
+
 /// Of one VMA, in kB.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Sizes {
     /// Its addresses.
     pub range: Range<u64>,
     of_file: bool,
-    faults: Faults,
-    locks: Locks,
+    past: Past,
     /// By the lines' names.
     lines: [u64; SIZES.len()],
     /// What Referenced is at least.
@@ -57,12 +78,7 @@ pub fn is_file(backing: &dyn Backing) -> bool {
 
 impl Sizes {
     /// Ours, of a map of the backing.
-    pub fn of(
-        entry: &SmapsEntry,
-        backing: Option<&dyn Backing>,
-        faults: Faults,
-        locks: Locks,
-    ) -> Self {
+    pub fn of(entry: &SmapsEntry, backing: Option<&dyn Backing>, past: Past) -> Self {
         let (range, usage) = (entry.line.range, &entry.usage);
         let bytes = [
             entry.page_size,
@@ -76,13 +92,13 @@ impl Sizes {
             usage.referenced,
             usage.anonymous,
             usage.lazy_free,
+            usage.anon_huge,
             usage.locked.bytes(),
         ];
         Sizes {
             range: range.start().get()..range.end().get(),
             of_file: backing.is_some_and(is_file),
-            faults,
-            locks,
+            past,
             lines: bytes.map(|bytes| bytes >> 10),
             accessed: usage.accessed >> 10,
         }
@@ -93,12 +109,13 @@ impl Sizes {
         let vma = theirs.iter().find(|vma| vma.range == self.range)?;
         let lines = SIZES.iter().zip(self.lines).zip(vma.sizes);
         let alike = |(&name, ours): (&&str, u64), theirs: u64| match name {
-            "KernelPageSize" | "Anonymous" => ours == theirs,
-            "LazyFree" if self.locks == Locks::Some => theirs <= ours,
+            "KernelPageSize" | "Anonymous" | "AnonHugePages" => ours == theirs,
+            "LazyFree" if self.past.folios == Folios::Large => true,
+            "LazyFree" if self.past.locks == Locks::Some => theirs <= ours,
             "LazyFree" => ours == theirs,
             _ if self.of_file => true,
             "Rss" => ours == theirs,
-            _ if self.faults == Faults::Several => true,
+            _ if self.past.faults == Faults::Several || self.past.folios == Folios::Large => true,
             "Referenced" => (self.accessed..=ours).contains(&theirs),
             _ => ours == theirs,
         };

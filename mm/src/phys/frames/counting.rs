@@ -125,6 +125,12 @@ impl Frames {
         self.references(frame) == 1 && self.kind(frame) == Some(FrameKind::Anonymous)
     }
 
+    /// [`is_exclusive`](Self::is_exclusive) for each frame of the run.
+    #[must_use]
+    pub fn are_exclusive(&self, run: FrameRun) -> bool {
+        (0..run.count).all(|i| self.is_exclusive(run.start.offset(i)))
+    }
+
     /// Whether two entries name an anonymous frame, and nobody else holds it. Others may change that at any
     /// time.
     #[must_use]
@@ -188,7 +194,7 @@ impl Frames {
         self.record(frame, |records, slot| what(records.counts(slot)))
     }
 
-    fn counts_of_run(&self, run: FrameRun, what: impl Fn(&Counts)) {
+    pub(super) fn counts_of_run(&self, run: FrameRun, what: impl Fn(&Counts)) {
         for (block, slots) in blocks_of(run) {
             if let Some(records) = self.records.find(block) {
                 records.run(slots).iter().for_each(&what);

@@ -105,6 +105,7 @@ pub struct Frames {
     /// Pages in use, to be read without the lock.
     pages_in_use: Arc<AtomicU64>,
     zero: OnceLock<Frame>,
+    huge_zeros: OnceLock<FrameRun>,
     failures: FailPoint,
     /// Allocations for which there was no frame.
     refusals: AtomicU64,
@@ -123,6 +124,7 @@ impl Frames {
             arrived: Condvar::new(),
             pages_in_use: Arc::default(),
             zero: OnceLock::new(),
+            huge_zeros: OnceLock::new(),
             failures: FailPoint::default(),
             refusals: AtomicU64::new(0),
         }
@@ -156,8 +158,9 @@ impl Frames {
     pub fn stats(&self) -> FrameStats {
         let record_bytes = self.records.bytes();
         let stats = self.lock().stats;
-        // The page of zeros is nobody's table.
-        let tables = stats.tables - u64::from(self.zero.get().is_some());
+        // The pages of zeros are nobody's tables.
+        let huge = self.huge_zeros.get().map_or(0, |run| run.count);
+        let tables = stats.tables - u64::from(self.zero.get().is_some()) - huge;
         FrameStats { total: self.memory.frames(), record_bytes, tables, ..stats }
     }
 
@@ -237,6 +240,27 @@ impl Frames {
             self.put(made)?;
         }
         Ok(frame)
+    }
+
+    /// 2 MiB of zeros, for huge pages that were only read (Linux's `huge_zero_folio`): as
+    /// [`zero_frame`](Self::zero_frame), but for the size.
+    ///
+    /// # Errors
+    /// [`AllocError`] if there are no such frames in one piece.
+    pub fn huge_zeros(&self) -> Result<FrameRun, AllocError> {
+        if let Some(&run) = self.huge_zeros.get() {
+            return Ok(run);
+        }
+        let made = self.alloc_order(FrameKind::Zero, Contents::Zeroed, Order::HUGE)?;
+        let run = *self.huge_zeros.get_or_init(|| {
+            self.counts_of_run(made, Counts::pin);
+            made
+        });
+        if run != made {
+            // Another thread was first.
+            self.put_run(made)?;
+        }
+        Ok(run)
     }
 
     /// Takes frames by `take`, and makes them what the caller wants.

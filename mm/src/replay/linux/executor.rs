@@ -190,7 +190,7 @@ impl Executor for Linux {
                     space.set_data(data.start..data.end);
                 }
             }
-            Setting::Thp(_) => return Ok(Reply::Unsupported),
+            Setting::Thp(thp) => space.system().sysctl.set_thp(*thp),
             Setting::Uffd { addr, pages, change } => {
                 drop(space);
                 self.change_uffd(task, *addr, pages.saturating_mul(PAGE_SIZE), *change)?;

@@ -4,6 +4,7 @@
 use crate::addr::VirtAddr;
 use crate::error::Fault;
 use crate::paging::AccessKind;
+use crate::sysctl::Thp;
 
 /// An `@` line.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -298,15 +299,4 @@ pub enum Held {
     Yes,
     /// It has not.
     No,
-}
-
-/// When memory is given in huge pages.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Thp {
-    /// Where `MADV_HUGEPAGE` asks for it.
-    Madvise,
-    /// Wherever it can be.
-    Always,
-    /// Nowhere.
-    Never,
 }

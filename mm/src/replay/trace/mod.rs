@@ -26,7 +26,7 @@ pub(super) mod tests;
 
 pub use directive::{
     AnonOrigin, Directive, File, FileKind, Held, Hidden, MapLine, OpenMode, Rss, Setting, Span,
-    Thp, Touched, UffdChange, UffdModes, VmFlagNames,
+    Touched, UffdChange, UffdModes, VmFlagNames,
 };
 pub use error::{Problem, Syntax, TraceError};
 pub use reader::Reader;

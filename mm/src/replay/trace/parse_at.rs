@@ -2,12 +2,13 @@
 
 use super::lex::{self, shortened};
 use super::{
-    Directive, File, FileKind, Held, OpenMode, Problem, Rss, Setting, Span, Syntax, Thp, Touched,
+    Directive, File, FileKind, Held, OpenMode, Problem, Rss, Setting, Span, Syntax, Touched,
     UffdChange, UffdModes, parse_maps,
 };
 use crate::addr::VirtAddr;
 use crate::paging::AccessKind;
 use crate::replay::names;
+use crate::sysctl::Thp;
 
 /// The most pages an `@resident` line may be about: more than fit on any line.
 const MOST_PAGES: usize = 1 << 20;

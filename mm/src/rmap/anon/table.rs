@@ -8,7 +8,7 @@ use std::sync::{Arc, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWri
 use super::chain::Entries;
 use super::family::{Family, ROOT};
 use super::{AnonChain, AnonFamily, Kept};
-use crate::addr::{Frame, PAGE_SHIFT, VirtAddr, index};
+use crate::addr::{Frame, PAGE_SHIFT, TABLE_SPAN, VirtAddr, index};
 use crate::failure::FailPoint;
 use crate::paging::Entry;
 use crate::phys::{AllocError, Frames, ReverseOwner};
@@ -219,8 +219,15 @@ fn look<B>(
         let Mapper { number: space, table, counters } = mapper;
         let owner = ReverseOwner { id: chain.number, ..owner };
         for addr in pages.map(|page| VirtAddr::new(page << PAGE_SHIFT)) {
-            let Some(slot) = table.slot(addr) else { continue };
-            let entry = Entry::new(slot.load(Ordering::Acquire));
+            let large = table.large(addr);
+            let (slot, entry) = match (&large, table.slot(addr)) {
+                (Some(large), _) => {
+                    let page = (addr.get() % TABLE_SPAN) >> PAGE_SHIFT;
+                    (large.slot, large.entry.small(page).large())
+                }
+                (None, Some(slot)) => (slot, Entry::new(slot.load(Ordering::Acquire))),
+                (None, None) => continue,
+            };
             then(Found { space: *space, addr, slot, entry, owner, counters })?;
         }
         ControlFlow::Continue(())

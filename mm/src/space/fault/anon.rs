@@ -7,7 +7,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{At, Way, no_frame, page_in_table};
-use crate::addr::{Frame, PAGE_SIZE, PageRange, TABLE_SPAN, VirtAddr, index};
+use crate::addr::{Frame, PAGE_SIZE, PageRange, VirtAddr, index};
 use crate::error::AccessError;
 use crate::paging::{Access, AccessKind, Entry, Owner, Touch};
 use crate::phys::{Contents, FrameKind, Marks};
@@ -18,7 +18,7 @@ impl AddressSpace {
     pub(super) fn anonymous_fault(&self, at: &At<'_>) -> Result<(), AccessError> {
         let written = at.kind == AccessKind::Write;
         // Memory that is only read has no identity yet: the first write gives it one.
-        if written || self.would_be_huge(at) {
+        if written {
             self.prepare_anon(at.vma).map_err(|error| no_frame(error, at.addr))?;
         }
         let wanted = self.empty_run(at);
@@ -109,17 +109,5 @@ impl AddressSpace {
         };
         let touch = if i == 0 { at.touch() } else { Touch::Ahead };
         self.install(slot, Entry::leaf(frame, owner, access, touch))
-    }
-
-    /// Whether Linux would bring in a huge page of zeros, which has an identity even if it is only read
-    /// (`do_huge_pmd_anonymous_page`): where that was advised, and nothing is there yet.
-    fn would_be_huge(&self, at: &At<'_>) -> bool {
-        let first = at.page.get() & !(TABLE_SPAN - 1);
-        let span = PageRange::from_len(VirtAddr::new(first), TABLE_SPAN);
-        let absent = |word: u64| word == 0 || Entry::new(word).is_unseen();
-        at.vma.flags.contains(VmFlags::HUGEPAGE)
-            && self.modes.thp_disabled == 0
-            && span.is_some_and(|span| at.vma.range().covers(span))
-            && at.words.iter().all(|word| absent(word.load(Ordering::Relaxed)))
     }
 }

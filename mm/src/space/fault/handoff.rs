@@ -93,7 +93,8 @@ impl AddressSpace {
         let (frames, old) = (self.system.frames(), other.entry);
         let marks = frames.marks(frame);
         // What becomes of a lazy page depends on how many name it.
-        if !is_shared_own(old) || old.is_accessed() || marks.contains(Marks::LAZY) {
+        if !is_shared_own(old) || old.is_large() || old.is_accessed() || marks.contains(Marks::LAZY)
+        {
             return Ok(false);
         }
         let copy = match frames.alloc(FrameKind::Anonymous, Contents::Any) {

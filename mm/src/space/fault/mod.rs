@@ -1,8 +1,9 @@
 //! Page faults (Linux's `handle_mm_fault` and below).
 //!
 //! ```text
-//!   no VMA ─────────────> grows down above? ──> NeedsGrowth, else SEGV_MAPERR
+//!   no VMA ─────────────> grows down above? ──> NeedsExclusive, else SEGV_MAPERR
 //!   VMA forbids ────────> SEGV_ACCERR
+//!   2 MiB or nothing ───> a huge page                                    (fault/huge)
 //!   entry empty ────────> anonymous, read:         the page of zeros      (fault/anon)
 //!                         anonymous, written:      zeroed frames
 //!                         backing, read or shared: the backing's frame    (fault/backed)
@@ -21,8 +22,11 @@ mod anon;
 mod backed;
 mod cow;
 mod handoff;
+mod huge;
 
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use huge::Huge;
 
 use super::{AddressSpace, PageClass, maps_of};
 use crate::addr::{PAGE_SIZE, TABLE_SPAN, VirtAddr, index};
@@ -37,8 +41,8 @@ use crate::vma::{VmFlags, Vma};
 pub enum Resolved {
     /// The access will succeed when it is tried again.
     Done,
-    /// [`grow_stack`](AddressSpace::grow_stack) first, under the exclusive lock; then again.
-    NeedsGrowth,
+    /// [`make_way`](AddressSpace::make_way) first, under the exclusive lock; then again.
+    NeedsExclusive,
 }
 
 impl AddressSpace {
@@ -58,7 +62,7 @@ impl AddressSpace {
         let Some(vma) = self.vmas.find(addr) else { return Err(Fault::NotMapped(addr).into()) };
         if addr < vma.range().start() {
             if vma.flags.contains(VmFlags::GROWSDOWN) {
-                return Ok(Resolved::NeedsGrowth);
+                return Ok(Resolved::NeedsExclusive);
             }
             return Err(Fault::NotMapped(addr).into());
         }
@@ -67,12 +71,22 @@ impl AddressSpace {
             if kind == AccessKind::Execute && read_first() {
                 // The processor finds out that a page is not executable when there is one: Linux brings
                 // it in first, and what is wrong with that is the answer.
-                self.try_fault(addr, AccessKind::Read)?;
+                if self.try_fault(addr, AccessKind::Read)? == Resolved::NeedsExclusive {
+                    return Ok(Resolved::NeedsExclusive);
+                }
             }
             return Err(Fault::Denied(addr).into());
         }
         let page = addr.page_floor();
+        if let Huge::Resolved(resolved) = self.huge_fault(vma, addr, kind)? {
+            if let (Resolved::Done, Some(observer)) = (resolved, self.system.observer()) {
+                observer.faulted(addr, kind);
+            }
+            return Ok(resolved);
+        }
         let words = self.table.ensure(page).map_err(|error| no_frame(error, addr))?;
+        // A huge page came just now: the fault comes again.
+        let Some(words) = words else { return Ok(Resolved::Done) };
         let at = At { vma, page, addr, kind, words };
         // From the look for a page to its entry: what an object gives up meanwhile must not come back.
         let _held = maps_of(vma).map(ObjectMaps::hold);
@@ -93,8 +107,8 @@ impl AddressSpace {
 
     /// Whether the processor has found a page there that the program can know of.
     fn is_there(&self, addr: VirtAddr) -> bool {
-        let entry = self.table.slot(addr).map(|slot| Entry::new(slot.load(Ordering::Acquire)));
-        entry.is_some_and(|entry| entry.is_present() && !entry.is_unseen())
+        let entry = self.entry_at(addr.page_floor());
+        entry.is_present() && !entry.is_unseen()
     }
 
     /// Installs an entry where nothing is; if something came first, gives the frame back.

@@ -16,6 +16,7 @@ mod huge;
 mod model;
 mod objects;
 mod reclaim;
+mod thp;
 mod touch;
 mod vcpus;
 

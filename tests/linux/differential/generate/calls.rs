@@ -16,6 +16,9 @@ impl Generator {
             10 => 1 + self.below(PAGES),
             _ => self.pick(&[512, 512, 513, 1024, 300]),
         };
+        if pages >= 512 && self.chance(40) {
+            return self.room_for_huge_pages(pages);
+        }
         let mut len = pages * PAGE;
         if self.chance(6) {
             len -= self.below(PAGE);
@@ -82,6 +85,12 @@ impl Generator {
         M::Mmap { addr: VirtAddr::new(addr), len, prot, flags, fd, offset }
     }
 
+    /// Private memory where huge pages begin.
+    fn room_for_huge_pages(&mut self, pages: u64) -> M {
+        let addr = VirtAddr::new(self.huge_page());
+        M::Mmap { addr, len: pages * PAGE, prot: 3, flags: 0x32, fd: -1, offset: 0 }
+    }
+
     /// Of huge pages, without a promise: there are none to be promised.
     fn huge_flags(&mut self) -> u64 {
         let shift = libc::MAP_HUGE_SHIFT;
@@ -128,6 +137,7 @@ impl Generator {
             0, 1, 2, 2, 3, 4, 4, 8, 9, 10, 10, 11, 11, 12, 13, 14, 15, 16, 17, 18, 18, 19, 20, 21,
             22, 23, 23, 24, 102, 102, 103, 103, 25, 5, 99,
         ]);
+        let advice = if (HUGE..16 * HUGE).contains(&len) && self.chance(40) { 14 } else { advice };
         if matches!(advice, 22 | 23) && self.model.is_range_watched(self.process, addr.get(), len) {
             return Deed::Call(M::Madvise { addr, len, advice: 0 });
         }

@@ -256,7 +256,7 @@ pub struct Model {
     swap: Swap,
     /// Pages may have gone that stay on our side, or the other way round.
     paged_out: bool,
-    /// Linux may have huge pages, which are not modelled yet.
+    /// There may have been huge pages, of which Linux remembers some things as of one page, also when they are split.
     huge: bool,
     /// Memory may have been locked, and some given up lazily: not what is locked, which is not modelled.
     locked: bool,
@@ -331,7 +331,7 @@ impl Model {
 
     /// Whether what is resident is not up to acts alone.
     fn residency_is_open(&self) -> bool {
-        self.paged_out || self.huge
+        self.paged_out
     }
 
     fn perform_one(&mut self, act: &Act) -> std::result::Result<Result, Failed> {
@@ -341,6 +341,11 @@ impl Model {
             Err(CallError::Errno(errno)) => Ok(Result::Errno(errno as i32)),
             Err(CallError::Broken(broken)) => Err(Failed::from(broken.to_string())),
         };
+        if matches!(act.deed, Deed::Call(M::Madvise { advice: 8 | 20 | 21, .. })) {
+            // Linux takes a huge page apart, also one that is mapped in small pages by then, and drops what of it
+            // is zeros, which is not modelled.
+            self.paged_out |= self.huge;
+        }
         if matches!(act.deed, Deed::Call(M::Madvise { advice: 21, .. })) {
             let stays_in_linux = self.locked && self.given_up || self.left_locked;
             self.paged_out |= self.swap == Swap::Some || stays_in_linux;

@@ -13,7 +13,7 @@ use mm::vma::{VmFlags, Vma};
 use super::{Line, Model};
 use crate::differential::generate;
 use crate::differential::pages::{LOOKED_AT, Pages};
-use crate::differential::sizes::{Faults, Locks, Sizes, is_file};
+use crate::differential::sizes::{Faults, Folios, Locks, Past, Sizes, is_file};
 
 /// What is compared with the host's kernel.
 impl Model {
@@ -50,9 +50,12 @@ impl Model {
         let space = space.look();
         let all =
             space.vmas().iter().zip(inspect::smaps(&space)).filter(|_| !self.residency_is_open());
-        let faults = self.faults();
-        let locks = if self.locked { Locks::Some } else { Locks::None };
-        all.map(|(vma, entry)| Sizes::of(&entry, vma.backing.as_deref(), faults, locks))
+        let past = Past {
+            faults: self.faults(),
+            locks: if self.locked { Locks::Some } else { Locks::None },
+            folios: if self.huge { Folios::Large } else { Folios::Small },
+        };
+        all.map(|(vma, entry)| Sizes::of(&entry, vma.backing.as_deref(), past))
             .filter(|sizes| generate::is_changeable(&sizes.range, self.top))
             .collect()
     }

@@ -22,6 +22,7 @@ pub(super) fn machine(args: &Args, has: u64) -> Result<Arc<Machine>, KvmError> {
     let memory = args.mem.map_or(has / 2, Size::bytes);
     let flush = FlushPolicy::of_environment();
     let machine = Machine::new(MachineConfig { memory, flush })?;
+    machine.system().sysctl.set_thp(args.thp.into());
     log::info!("running under {} KVM", machine.kind());
     Ok(Arc::new(machine))
 }

@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use mm::addr::VirtAddr;
+use mm::sysctl::Thp;
 
 use files::{FileArg, Given};
 
@@ -68,6 +69,10 @@ pub(super) struct Args {
     /// Places the program's maps from the bottom up (ADDR_COMPAT_LAYOUT of personality(2)).
     #[arg(long)]
     compat_layout: bool,
+    /// When anonymous memory is given in huge pages, as /sys/kernel/mm/transparent_hugepage/enabled says on
+    /// Linux.
+    #[arg(long, value_enum, default_value_t = HugePages::Madvise)]
+    thp: HugePages,
     /// Where to run: under the host's KVM, or in a machine emulated with one.
     #[arg(long, value_enum, default_value_t = Where::Auto)]
     machine: Where,
@@ -78,6 +83,27 @@ pub(super) struct Args {
     // One list, because clap would swallow a `--` between two.
     #[arg(value_name = "PROGRAM [ARGS]", required = true, trailing_var_arg = true)]
     command: Vec<OsString>,
+}
+
+/// When memory is given in huge pages.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+enum HugePages {
+    /// Wherever one fits.
+    Always,
+    /// Where the program asks for them (MADV_HUGEPAGE).
+    Madvise,
+    /// Nowhere.
+    Never,
+}
+
+impl From<HugePages> for Thp {
+    fn from(asked: HugePages) -> Self {
+        match asked {
+            HugePages::Always => Thp::Always,
+            HugePages::Madvise => Thp::Madvise,
+            HugePages::Never => Thp::Never,
+        }
+    }
 }
 
 impl Args {

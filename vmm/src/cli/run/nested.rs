@@ -81,6 +81,7 @@ fn command(args: &Args, inside: &Inside<'_>, memory: u64) -> Vec<OsString> {
         stats,
         aslr,
         compat_layout,
+        thp,
         machine: _,
         invoked_as: _,
         command: typed,
@@ -107,6 +108,7 @@ fn command(args: &Args, inside: &Inside<'_>, memory: u64) -> Vec<OsString> {
         Some(seed) => option("--aslr", seed.to_string()),
     }));
     command.extend(compat_layout.then(|| "--compat-layout".into()));
+    command.extend(named("--thp", thp));
     command.push(option("--invoked-as", inside.name));
     command.push("--".into());
     command.push(inside.path.into());
@@ -163,6 +165,7 @@ mod tests {
             "--stats=json",
             "--aslr=7",
             "--compat-layout",
+            "--thp=never",
             "./program",
             "--stats",
             "--",
@@ -174,6 +177,7 @@ mod tests {
         assert_eq!(args.env, [c"A=b c".to_owned(), c"--maps=".to_owned()]);
         assert_eq!(args.trace, Some(None));
         assert!(args.maps && args.compat_layout);
+        assert_eq!(args.thp, super::super::HugePages::Never);
         assert_eq!(args.aslr, Some(Some(7)));
         assert_eq!(args.stats, Some(report::Format::Json));
         assert_eq!(args.invoked_as.as_deref(), Some("./program".as_ref()));

@@ -8,6 +8,7 @@ use crate::replay::calls::{
     Residency, Text,
 };
 use crate::replay::trace::*;
+use crate::sysctl::Thp;
 use nix::libc as c;
 use proptest::prelude::*;
 use proptest::strategy::Union;

@@ -1,0 +1,242 @@
+//! Entries of the second-lowest level that map 2 MiB themselves (Linux's `pmd_trans_huge`).
+//!
+//! ```text
+//!                   ┌──map_large──> a large entry ──split──> a table of 512 entries that say the same
+//!   nothing linked ─┤                   │
+//!                   └─────────────<── take_large
+//! ```
+//!
+//! Each comes with a spare frame, so that to split it needs no memory (Linux's `pgtable_trans_huge_deposit`).
+//!
+//! Protocol: a large entry is mapped, and its permission raised, under the space's lock held shared. It is
+//! taken away or split under the lock held exclusively, and a flush of everything comes before anything else
+//! changes at its addresses. Its frames' flush alone would not do: where the host has no large page for it, KVM
+//! keeps a table of its own below, which goes by the first frame; it would put there what a table of the
+//! guest's says afterwards.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{MutexGuard, PoisonError};
+
+use super::entry::Entry;
+use super::flush::FlushBatch;
+use super::table::{Below, PageTable, index};
+use crate::addr::{Frame, FrameRun, PageRange, TABLE_SPAN, VirtAddr};
+use crate::error::Broken;
+use crate::phys::{AllocError, BLOCK_FRAMES, Contents, FrameKind};
+
+/// A large entry that was found.
+#[derive(Debug)]
+pub struct Large<'a> {
+    /// The first address that it maps.
+    pub addr: VirtAddr,
+    /// Where the entry is.
+    pub slot: &'a AtomicU64,
+    /// The entry as it was found.
+    pub entry: Entry,
+}
+
+impl Large<'_> {
+    /// The frames that it maps.
+    #[must_use]
+    pub fn run(&self) -> Option<FrameRun> {
+        self.entry.large_run()
+    }
+
+    /// The addresses that it maps.
+    #[must_use]
+    pub fn range(&self) -> Option<PageRange> {
+        PageRange::from_len(self.addr, TABLE_SPAN)
+    }
+
+    /// Changes the entry, whose accessed and dirty bits the hardware may set meanwhile. Says what it was before.
+    pub fn update(&self, to: impl Fn(Entry) -> Entry) -> Entry {
+        let change = |raw| Some(to(Entry::new(raw)).raw());
+        let changed = self.slot.fetch_update(Ordering::AcqRel, Ordering::Acquire, change);
+        let (Ok(old) | Err(old)) = changed;
+        Entry::new(old)
+    }
+}
+
+impl Entry {
+    /// The frames that a large entry maps.
+    #[must_use]
+    pub fn large_run(self) -> Option<FrameRun> {
+        self.frame()
+            .filter(|_| self.is_large())
+            .map(|start| FrameRun { start, count: BLOCK_FRAMES })
+    }
+}
+
+impl PageTable {
+    /// The large entry that maps `addr`, if one does.
+    #[must_use]
+    pub fn large(&self, addr: VirtAddr) -> Option<Large<'_>> {
+        if !self.has_large() {
+            return None;
+        }
+        let slot = self.link(addr)?;
+        let entry = Entry::new(slot.load(Ordering::Acquire));
+        let addr = VirtAddr::new(addr.get() & !(TABLE_SPAN - 1));
+        entry.is_large().then_some(Large { addr, slot, entry })
+    }
+
+    /// The large entries that map addresses of `range`, upwards. Those at its ends may reach beyond it.
+    pub fn large_in(&self, range: PageRange) -> impl Iterator<Item = Large<'_>> {
+        let mut look = self.has_large().then(|| self.look(range));
+        std::iter::from_fn(move || look.as_mut()?.next_large())
+    }
+
+    /// An address for each last-level table of `range` that Linux would have, too.
+    pub fn tables_in(&self, range: PageRange) -> impl Iterator<Item = VirtAddr> {
+        let mut look = self.look(range);
+        std::iter::from_fn(move || look.next_table())
+    }
+
+    /// What is linked where a large entry for `addr` would be.
+    #[must_use]
+    pub fn below(&self, addr: VirtAddr) -> Below<'_> {
+        match self.link(addr) {
+            Some(slot) => self.read_link(slot),
+            None => Below::Nothing,
+        }
+    }
+
+    /// Puts a large entry where nothing is linked; says whether that was so. `addr` is a multiple of 2 MiB.
+    ///
+    /// # Errors
+    /// [`AllocError`] when there is no frame for a table, or for the spare one.
+    pub fn map_large(&self, addr: VirtAddr, entry: Entry) -> Result<bool, AllocError> {
+        let slot = self.ensure_link(addr)?;
+        if slot.load(Ordering::Relaxed) != 0 {
+            return Ok(false);
+        }
+        let spare = self.frames().alloc(FrameKind::Table, Contents::Zeroed)?;
+        self.spares().push(spare);
+        self.add_large();
+        let (done, failed) = (Ordering::AcqRel, Ordering::Relaxed);
+        if slot.compare_exchange(0, entry.raw(), done, failed).is_ok() {
+            return Ok(true);
+        }
+        self.remove_large();
+        if let Some(spare) = self.spares().pop() {
+            self.remove_table();
+            self.frames().put(spare)?;
+        }
+        Ok(false)
+    }
+
+    /// Puts a table in the place of a large entry, under the exclusive lock. Nothing has changed to who uses it;
+    /// the flush must come before anything does.
+    ///
+    /// # Errors
+    /// [`Broken`] if there was no spare frame.
+    pub fn split(&self, large: &Large<'_>, batch: &mut FlushBatch) -> Result<(), Broken> {
+        let none = || Broken::Invariant(format!("there is no table for {:?}", large.addr));
+        let frame = self.spares().pop().ok_or_else(none)?;
+        let words = self.memory().words(frame);
+        large.update(|entry| {
+            for (i, word) in (0..).zip(words) {
+                word.store(entry.small(i).raw(), Ordering::Relaxed);
+            }
+            Entry::table(frame)
+        });
+        self.remove_large();
+        batch.table_unlinked();
+        Ok(())
+    }
+
+    /// Empties a large entry, under the exclusive lock; its frames go with the batch. Returns it as it was.
+    pub fn take_large(&self, large: &Large<'_>, batch: &mut FlushBatch) -> Entry {
+        let old = large.update(|_| Entry::EMPTY);
+        batch.emptied_large(old, self.frames());
+        self.remove_large();
+        self.drop_spare(batch);
+        old
+    }
+
+    /// Marks the tables of whole 2 MiB in a range where Linux would have none: it frees those of which nothing is
+    /// mapped any more. Here they stay linked, but must not keep a huge page away.
+    pub fn vacate(&self, range: PageRange) {
+        let first = range.start().get().next_multiple_of(TABLE_SPAN);
+        let mut at = first;
+        while at + TABLE_SPAN <= range.end().get() {
+            let addr = VirtAddr::new(at);
+            if let Some(slot) = self.link(addr)
+                && let Below::Table(words) = self.read_link(slot)
+                && words.iter().all(|word| word.load(Ordering::Relaxed) == 0)
+            {
+                slot.fetch_or(Entry::VACATED, Ordering::AcqRel);
+            }
+            at += TABLE_SPAN;
+        }
+    }
+
+    /// Takes a large entry to other addresses of the same alignment, where nothing is linked and the tables above
+    /// are.
+    pub fn move_large(&self, large: &Large<'_>, to: VirtAddr, batch: &mut FlushBatch) {
+        let Some(slot) = self.link(to) else { return };
+        let old = large.update(|_| Entry::EMPTY);
+        slot.store(old.raw(), Ordering::Release);
+        batch.table_unlinked();
+    }
+
+    /// Makes it possible that a large entry comes to `addr`: the tables above are there, and one that holds
+    /// nothing is not linked. Under the exclusive lock; the flush must come before anything else.
+    ///
+    /// # Errors
+    /// [`AllocError`] when there is no frame for a table.
+    pub fn make_link(&self, addr: VirtAddr, batch: &mut FlushBatch) -> Result<(), AllocError> {
+        self.ensure_link(addr)?;
+        self.unlink_empty(addr, batch);
+        Ok(())
+    }
+
+    /// Unlinks the table for `addr` if it holds nothing, under the exclusive lock.
+    pub fn unlink_empty(&self, addr: VirtAddr, batch: &mut FlushBatch) {
+        let _still = self.hold_still();
+        let Some(slot) = self.link(addr) else { return };
+        let entry = Entry::new(slot.load(Ordering::Acquire));
+        let Some(frame) = entry.frame().filter(|_| !entry.is_large()) else { return };
+        if self.memory().words(frame).iter().all(|word| word.load(Ordering::Relaxed) == 0) {
+            slot.store(0, Ordering::Release);
+            self.remove_table();
+            batch.table_unlinked();
+            batch.put_later(frame);
+        }
+    }
+
+    /// Gives up one spare frame. No vCPU has ever walked it, or not since a flush of everything.
+    fn drop_spare(&self, batch: &mut FlushBatch) {
+        if let Some(spare) = self.spares().pop() {
+            self.remove_table();
+            batch.put_later(spare);
+        }
+    }
+
+    /// Gives up all spare frames: of a table that is given up, or has no large entries any more.
+    pub(super) fn drop_spares(&self, batch: &mut FlushBatch) {
+        self.spares().drain(..).for_each(|spare| batch.put_later(spare));
+    }
+
+    /// The slot of the second-lowest level for `addr`, if the tables above it exist.
+    fn link(&self, addr: VirtAddr) -> Option<&AtomicU64> {
+        let mut frame = self.root();
+        for level in [4, 3] {
+            frame = self.child(frame, index(addr, level))?;
+        }
+        Some(&self.memory().words(frame)[index(addr, 2)])
+    }
+
+    /// The same large entries in a table that nobody uses yet, as ones that nobody has cached.
+    pub(super) fn copy_large_to(&self, fresh: &PageTable) -> Result<(), AllocError> {
+        let all = PageRange::new(VirtAddr::ZERO, VirtAddr::TASK_END);
+        for large in all.into_iter().flat_map(|all| self.large_in(all)) {
+            fresh.map_large(large.addr, large.entry.uncached())?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn spares(&self) -> MutexGuard<'_, Vec<Frame>> {
+        self.spares.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,135 @@
+//! Faults where a huge page is, or comes (Linux's `do_huge_pmd_anonymous_page`, `do_huge_pmd_wp_page`).
+//!
+//! ```text
+//!   nothing linked ──────────────> read: the huge page of zeros; written: 512 zeroed frames
+//!   a table that Linux would have ─> a small page
+//!   a table that it has freed ───> the same as nothing, when it is unlinked         (make_way)
+//!   a large entry ───────────────> allows the access: spurious
+//!                                  its only owner writes: may from now on
+//!                                  else: split, and each page for itself            (make_way)
+//! ```
+//!
+//! Without 2 MiB of free memory in one piece the fault goes on with a small page.
+
+use std::sync::atomic::Ordering;
+
+use super::{Resolved, no_frame};
+use crate::addr::VirtAddr;
+use crate::error::AccessError;
+use crate::paging::{Access, AccessKind, Below, Entry, Large, Owner, Touch};
+use crate::phys::{AllocError, BLOCK_FRAMES, Contents, FrameKind, Order};
+use crate::space::AddressSpace;
+use crate::space::huge::span_of;
+use crate::space::protect::entry_access;
+use crate::vma::Vma;
+
+/// What a fault does, as to a huge page.
+pub(super) enum Huge {
+    /// It is resolved.
+    Resolved(Resolved),
+    /// Nothing: go on with a small page.
+    None,
+}
+
+impl AddressSpace {
+    /// Resolves a fault by a huge page, or at one.
+    pub(super) fn huge_fault(
+        &self,
+        vma: &Vma,
+        addr: VirtAddr,
+        kind: AccessKind,
+    ) -> Result<Huge, AccessError> {
+        if let Some(large) = self.table.large(addr) {
+            return Ok(Huge::Resolved(self.raise_large(vma, &large, kind)));
+        }
+        if !self.wants_huge(vma, addr) {
+            return Ok(Huge::None);
+        }
+        match self.table.below(addr) {
+            Below::Large(_) => Ok(Huge::Resolved(Resolved::Done)),
+            Below::Nothing => self.bring_in_huge(vma, addr, kind),
+            Below::Vacated => Ok(Huge::Resolved(Resolved::NeedsExclusive)),
+            Below::Table(_) => Ok(Huge::None),
+        }
+    }
+
+    fn bring_in_huge(
+        &self,
+        vma: &Vma,
+        addr: VirtAddr,
+        kind: AccessKind,
+    ) -> Result<Huge, AccessError> {
+        let Some(span) = span_of(addr) else { return Ok(Huge::None) };
+        self.prepare_anon(vma).map_err(|error| no_frame(error, addr))?;
+        let frames = self.system.frames();
+        let written = kind == AccessKind::Write;
+        let access = vma.flags.page_access();
+        let run = if written {
+            frames.alloc_order(FrameKind::Anonymous, Contents::Zeroed, Order::HUGE)
+        } else {
+            frames.huge_zeros()
+        };
+        let run = match run {
+            Ok(run) => run,
+            Err(AllocError::OutOfMemory) => return Ok(Huge::None),
+            Err(AllocError::Broken(broken)) => return Err(broken.into()),
+        };
+        let entry = if written {
+            self.own_pages(vma, span.start(), run);
+            frames.map_run(run);
+            Entry::leaf(run.start, Owner::Process, access, Touch::Written)
+        } else {
+            Entry::leaf(run.start, Owner::Backing, access - Access::WRITE, Touch::Read)
+        };
+        match self.table.map_large(span.start(), entry.large()) {
+            Ok(true) => {
+                let class = self.class_of_large(entry);
+                self.counters.resident.add_pages(class, BLOCK_FRAMES);
+                self.counters.faults.zero.fetch_add(1, Ordering::Relaxed);
+                Ok(Huge::Resolved(Resolved::Done))
+            }
+            // Another fault was faster: this one comes again.
+            Ok(false) => {
+                self.forget(run)?;
+                Ok(Huge::Resolved(Resolved::Done))
+            }
+            Err(AllocError::OutOfMemory) => {
+                self.forget(run)?;
+                Ok(Huge::None)
+            }
+            Err(AllocError::Broken(broken)) => Err(broken.into()),
+        }
+    }
+
+    /// Gives up frames that never got into the table.
+    fn forget(&self, run: crate::addr::FrameRun) -> Result<(), AccessError> {
+        let frames = self.system.frames();
+        frames.unmap_run(run)?;
+        Ok(frames.put_run(run)?)
+    }
+
+    /// A fault on a page that is there. A lost race is a fault that comes again.
+    fn raise_large(&self, vma: &Vma, large: &Large<'_>, kind: AccessKind) -> Resolved {
+        let entry = large.entry;
+        let (needed, touch) = match kind {
+            AccessKind::Read => (Access::READ, Touch::Read),
+            AccessKind::Write => (Access::WRITE, Touch::Written),
+            AccessKind::Execute => (Access::EXECUTE, Touch::Read),
+        };
+        let wanted = entry_access(vma.flags, entry.owner());
+        let access = if entry.access().contains(needed) {
+            self.counters.faults.spurious.fetch_add(1, Ordering::Relaxed);
+            entry.access()
+        } else if kind != AccessKind::Write {
+            wanted.difference(Access::WRITE) | entry.access() & Access::WRITE
+        } else if entry.owner() == Owner::Process && self.is_only_owner_of_large(entry) {
+            wanted
+        } else {
+            return Resolved::NeedsExclusive;
+        };
+        let new = entry.with_access(access).touched(touch);
+        let (done, failed) = (Ordering::AcqRel, Ordering::Relaxed);
+        let _ = large.slot.compare_exchange(entry.raw(), new.raw(), done, failed);
+        Resolved::Done
+    }
+}

@@ -1,0 +1,130 @@
+//! Huge pages of anonymous memory (Linux's `mm/huge_memory.c`): where one large entry maps 2 MiB.
+//!
+//! Every call takes large entries in the same way: those at the ends of its range, which reach beyond it, are
+//! split first (Linux's `vma_adjust_trans_huge`), those within are changed as one where that can be done, and
+//! split where it can't. The frames know nothing of it: each has its own counts.
+//!
+//! What is here runs under the space's lock held exclusively, see `paging/large`.
+
+use super::AddressSpace;
+use super::counters::PageClass;
+use crate::addr::{PageRange, TABLE_SPAN, VirtAddr};
+use crate::error::{AccessError, Broken};
+use crate::paging::{Entry, FlushBatch, Large, Owner};
+use crate::phys::BLOCK_FRAMES;
+use crate::sysctl::Thp;
+use crate::vma::{VmFlags, Vma};
+
+/// The 2 MiB of addresses that a large entry for `addr` would map.
+pub(super) fn span_of(addr: VirtAddr) -> Option<PageRange> {
+    PageRange::from_len(VirtAddr::new(addr.get() & !(TABLE_SPAN - 1)), TABLE_SPAN)
+}
+
+impl AddressSpace {
+    /// Does what a fault needs the exclusive lock for: lets the stack grow, splits a large entry, or takes away
+    /// what is in the place of one. The fault can be tried again then.
+    ///
+    /// # Errors
+    /// The [`Fault`] that the program gets as a signal.
+    pub fn make_way(&mut self, addr: VirtAddr) -> Result<(), AccessError> {
+        match self.vmas.find_exact(addr) {
+            Some(vma) => Ok(self.make_way_for_page(vma, addr)?),
+            None => self.grow_stack(addr),
+        }
+    }
+
+    /// The same in a VMA.
+    pub(super) fn make_way_for_page(&self, vma: &Vma, addr: VirtAddr) -> Result<(), Broken> {
+        let mut batch = FlushBatch::new();
+        match self.table.large(addr) {
+            // A huge page of zeros that is written becomes a huge page.
+            Some(large) if large.entry.owner() == Owner::Backing && self.wants_huge(vma, addr) => {
+                self.drop_large(&large, &mut batch);
+            }
+            Some(large) => self.table.split(&large, &mut batch)?,
+            None => {
+                if let Some(span) = span_of(addr) {
+                    self.settle(span)?;
+                }
+                self.table.unlink_empty(addr, &mut batch);
+            }
+        }
+        self.flush(batch)
+    }
+
+    /// Whether a fault at `addr` may bring in a huge page (`thp_vma_allowable_order`), if nothing is there.
+    pub(super) fn wants_huge(&self, vma: &Vma, addr: VirtAddr) -> bool {
+        if vma.backing.is_some() || self.modes.thp_disabled != 0 {
+            return false;
+        }
+        let asked_for = match self.system.sysctl.thp() {
+            Thp::Never => false,
+            Thp::Madvise => vma.flags.contains(VmFlags::HUGEPAGE),
+            Thp::Always => true,
+        };
+        let unfit = VmFlags::SPECIAL | VmFlags::HUGETLB | VmFlags::NOHUGEPAGE | VmFlags::DROPPABLE;
+        asked_for
+            && !vma.flags.intersects(unfit)
+            && span_of(addr).is_some_and(|span| vma.range().covers(span))
+    }
+
+    /// Splits the large entries in a range, and flushes.
+    ///
+    /// # Errors
+    /// [`Broken`] when the flush fails.
+    pub(super) fn split_large(&self, range: PageRange) -> Result<(), Broken> {
+        self.split_where(range, |_| true)
+    }
+
+    /// Splits the large entries that reach beyond the range, and flushes.
+    ///
+    /// # Errors
+    /// [`Broken`] when the flush fails.
+    pub(super) fn split_ends(&self, range: PageRange) -> Result<(), Broken> {
+        let last = VirtAddr::new(range.end().get() - 1);
+        if range.start().get().is_multiple_of(TABLE_SPAN)
+            && range.end().get().is_multiple_of(TABLE_SPAN)
+        {
+            return Ok(());
+        }
+        let sticks_out = |span: PageRange| !range.covers(span);
+        for end in [range.start(), last].into_iter().filter_map(span_of) {
+            self.split_where(end, sticks_out)?;
+        }
+        Ok(())
+    }
+
+    fn split_where(
+        &self,
+        range: PageRange,
+        fits: impl Fn(PageRange) -> bool,
+    ) -> Result<(), Broken> {
+        let mut batch = FlushBatch::new();
+        for large in self.table.large_in(range).filter(|large| large.range().is_some_and(&fits)) {
+            self.table.split(&large, &mut batch)?;
+        }
+        self.flush(batch)
+    }
+
+    /// Empties the large entries in a range, none of which reaches beyond it.
+    pub(super) fn drop_large_in(&self, range: PageRange, batch: &mut FlushBatch) {
+        for large in self.table.large_in(range) {
+            self.drop_large(&large, batch);
+        }
+    }
+
+    fn drop_large(&self, large: &Large<'_>, batch: &mut FlushBatch) {
+        let old = self.table.take_large(large, batch);
+        self.counters.resident.remove_pages(self.class_of_large(old), BLOCK_FRAMES);
+    }
+
+    /// What each page of a large entry counts as.
+    pub(super) fn class_of_large(&self, entry: Entry) -> Option<PageClass> {
+        PageClass::of(entry, self.system.frames())
+    }
+
+    /// Whether the process alone names all pages of a large entry.
+    pub(super) fn is_only_owner_of_large(&self, entry: Entry) -> bool {
+        entry.large_run().is_some_and(|run| self.system.frames().are_exclusive(run))
+    }
+}
