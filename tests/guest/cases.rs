@@ -259,8 +259,11 @@ fn c_programs() -> Vec<Case> {
         let case = |name: &str, rounds| {
             Case::new(format!("huge-{name}-{compiler}"), program.clone(), &[rounds])
         };
-        cases.push(case("pages", "20").prints("20 rounds\n").option("--mem=128M"));
-        cases.push(case("always", "5").prints("5 rounds\n").option("--thp=always"));
+        let often = case("pages", "20").prints("20 rounds\n").option("--mem=128M");
+        let always = case("always", "5").prints("5 rounds\n").option("--thp=always");
+        let once = case("once", "1").prints("1 rounds\n").option("--mem=64M");
+        cases.extend([often, always].map(|case| case.only(Where::Direct)));
+        cases.push(once.only(Where::Nested));
     }
     // Where its stack, its heap and itself are.
     let pie = || Case::new("", c_program("alloc", "gcc", &["-static-pie"]), &["40"]).natively();

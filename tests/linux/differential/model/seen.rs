@@ -50,14 +50,18 @@ impl Model {
         let space = space.look();
         let all =
             space.vmas().iter().zip(inspect::smaps(&space)).filter(|_| !self.residency_is_open());
-        let past = Past {
-            faults: self.faults(),
-            locks: if self.locked { Locks::Some } else { Locks::None },
-            folios: if self.huge { Folios::Large } else { Folios::Small },
-        };
+        let past = self.past();
         all.map(|(vma, entry)| Sizes::of(&entry, vma.backing.as_deref(), past))
             .filter(|sizes| generate::is_changeable(&sizes.range, self.top))
             .collect()
+    }
+
+    fn past(&self) -> Past {
+        Past {
+            faults: self.faults(),
+            locks: if self.locked { Locks::Some } else { Locks::None },
+            folios: if self.huge { Folios::Large } else { Folios::Small },
+        }
     }
 
     /// What pagemap says of the VMAs that acts may change; nothing of regular files, or where it is up to
@@ -72,7 +76,7 @@ impl Model {
             let pages = vma.range().pages().min(LOOKED_AT);
             let range = PageRange::from_len(start, pages * PAGE_SIZE)?;
             let bytes = start.get()..range.end().get();
-            Some(Pages::of(bytes, inspect::pagemap(&space, range), self.faults()))
+            Some(Pages::of(bytes, inspect::pagemap(&space, range), self.past()))
         })
         .filter(|pages| generate::is_changeable(&pages.range, self.top))
         .collect()
