@@ -49,7 +49,7 @@ impl AddressSpace {
         let page = PageRange::from_len(addr, PAGE_SIZE);
         page.into_iter().for_each(|page| self.notice_files(page));
         split::split_at(&mut self.vmas, addr)?;
-        page.into_iter().try_for_each(|page| self.split_ends(page))?;
+        self.split_over(addr)?;
         if let (Some(whole), Some(observer)) = (whole, self.system.observer()) {
             tell_split(observer, &whole, addr, new);
         }

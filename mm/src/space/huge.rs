@@ -73,7 +73,11 @@ impl AddressSpace {
     /// # Errors
     /// [`Broken`] when the flush fails.
     pub(super) fn split_large(&self, range: PageRange) -> Result<(), Broken> {
-        self.split_where(range, |_| true)
+        let mut batch = FlushBatch::new();
+        for large in self.table.large_in(range) {
+            self.table.split(&large, &mut batch)?;
+        }
+        self.flush(batch)
     }
 
     /// Splits the large entries that reach beyond the range, and flushes.
@@ -81,29 +85,19 @@ impl AddressSpace {
     /// # Errors
     /// [`Broken`] when the flush fails.
     pub(super) fn split_ends(&self, range: PageRange) -> Result<(), Broken> {
-        let last = VirtAddr::new(range.end().get() - 1);
-        if range.start().get().is_multiple_of(TABLE_SPAN)
-            && range.end().get().is_multiple_of(TABLE_SPAN)
-        {
-            return Ok(());
-        }
-        let sticks_out = |span: PageRange| !range.covers(span);
-        for end in [range.start(), last].into_iter().filter_map(span_of) {
-            self.split_where(end, sticks_out)?;
-        }
-        Ok(())
+        self.split_over(range.start())?;
+        self.split_over(range.end())
     }
 
-    fn split_where(
-        &self,
-        range: PageRange,
-        fits: impl Fn(PageRange) -> bool,
-    ) -> Result<(), Broken> {
-        let mut batch = FlushBatch::new();
-        for large in self.table.large_in(range).filter(|large| large.range().is_some_and(&fits)) {
-            self.table.split(&large, &mut batch)?;
+    /// Splits the large entry that maps both sides of an address, and flushes.
+    ///
+    /// # Errors
+    /// [`Broken`] when the flush fails.
+    pub(super) fn split_over(&self, addr: VirtAddr) -> Result<(), Broken> {
+        match span_of(addr).filter(|span| span.start() < addr) {
+            Some(span) => self.split_large(span),
+            None => Ok(()),
         }
-        self.flush(batch)
     }
 
     /// Empties the large entries in a range, none of which reaches beyond it.

@@ -22,6 +22,7 @@ pub(super) const FOUND: &[Found] = &[
     ("dropping_a_part_splits_a_huge_page", dropped),
     ("dropping_all_of_it_makes_room_for_the_next", dropped_whole),
     ("advice_for_a_part_splits_a_huge_page", advised),
+    ("a_vma_that_is_cut_between_huge_pages_leaves_them", cut_between),
     ("a_lock_on_a_part_splits_a_huge_page", locked),
     ("a_fork_shares_a_huge_page_until_one_writes", forked),
     ("the_last_owner_writes_a_huge_page_in_place", last_owner),
@@ -131,6 +132,10 @@ fn dropped_whole() -> Deeds {
 
 fn advised() -> Deeds {
     with([write(0), advise(0, 100, 10), write(200), advise(600, 10, 2), write(512)])
+}
+
+fn cut_between() -> Deeds {
+    with([load(5), write(600), map(0, 512), advise(512, 100, 10)])
 }
 
 fn locked() -> Deeds {
