@@ -156,7 +156,14 @@ impl PageTable {
 
     /// Marks the tables of whole 2 MiB in a range where Linux would have none: it frees those of which nothing is
     /// mapped any more. Here they stay linked, but must not keep a huge page away.
+    #[inline]
     pub fn vacate(&self, range: PageRange) {
+        if range.pages() >= BLOCK_FRAMES {
+            self.vacate_whole(range);
+        }
+    }
+
+    fn vacate_whole(&self, range: PageRange) {
         let first = range.start().get().next_multiple_of(TABLE_SPAN);
         let mut at = first;
         while at + TABLE_SPAN <= range.end().get() {

@@ -340,7 +340,7 @@ impl PageTable {
 
     /// Whether there is any large entry.
     #[inline]
-    pub(super) fn has_large(&self) -> bool {
+    pub(crate) fn has_large(&self) -> bool {
         self.large.load(Ordering::Acquire) != 0
     }
 

@@ -84,7 +84,12 @@ impl AddressSpace {
     ///
     /// # Errors
     /// [`Broken`] when the flush fails.
+    #[inline]
     pub(super) fn split_ends(&self, range: PageRange) -> Result<(), Broken> {
+        // Most spaces have none, and most calls ask.
+        if !self.table.has_large() {
+            return Ok(());
+        }
         self.split_over(range.start())?;
         self.split_over(range.end())
     }
@@ -93,7 +98,11 @@ impl AddressSpace {
     ///
     /// # Errors
     /// [`Broken`] when the flush fails.
+    #[inline]
     pub(super) fn split_over(&self, addr: VirtAddr) -> Result<(), Broken> {
+        if !self.table.has_large() {
+            return Ok(());
+        }
         match span_of(addr).filter(|span| span.start() < addr) {
             Some(span) => self.split_large(span),
             None => Ok(()),
@@ -101,9 +110,10 @@ impl AddressSpace {
     }
 
     /// Empties the large entries in a range, none of which reaches beyond it.
+    #[inline]
     pub(super) fn drop_large_in(&self, range: PageRange, batch: &mut FlushBatch) {
-        for large in self.table.large_in(range) {
-            self.drop_large(&large, batch);
+        if self.table.has_large() {
+            self.table.large_in(range).for_each(|large| self.drop_large(&large, batch));
         }
     }
 

@@ -198,7 +198,9 @@ impl AddressSpace {
 
     /// Gives the pages that are there their new permission.
     fn change_pages(&self, range: PageRange, flags: VmFlags, batch: &mut FlushBatch) {
-        self.change_large(range, flags, batch);
+        if self.table.has_large() {
+            self.change_large(range, flags, batch);
+        }
         self.settle_files(range, batch);
         let leaves = self.table.cursor(range).filter(|leaf| !leaf.entry.is_guard());
         for leaf in leaves {

@@ -49,6 +49,11 @@ pub(super) struct Tables {
 }
 
 impl Tables {
+    #[inline]
+    fn is_empty(&self) -> bool {
+        self.count.load(Ordering::Acquire) == 0
+    }
+
     fn add(&self, addr: VirtAddr) {
         let mut starts = self.lock();
         starts.insert(start_of(addr));
@@ -63,9 +68,6 @@ impl Tables {
 
     /// Those that meet a range.
     fn of(&self, range: PageRange) -> Vec<u64> {
-        if self.count.load(Ordering::Acquire) == 0 {
-            return Vec::new();
-        }
         let spans: Range<u64> = start_of(range.start())..range.end().get();
         self.lock().range(spans).copied().collect()
     }
@@ -96,7 +98,14 @@ impl AddressSpace {
 
     /// Counts the pages of files that Linux would have mapped by now: the groups of which a page was touched.
     /// To be called before VMAs are cut or joined in the range, which changes what a group is.
+    #[inline]
     pub(crate) fn notice_files(&self, range: PageRange) {
+        if !self.ahead.files.is_empty() {
+            self.notice_tables(range);
+        }
+    }
+
+    fn notice_tables(&self, range: PageRange) {
         for table in self.ahead.files.of(range) {
             if self.notice_in(table) == Left::None {
                 self.ahead.files.remove(table);
@@ -105,7 +114,14 @@ impl AddressSpace {
     }
 
     /// The same, and takes away what is still unseen: entries in the range are what they seem then.
+    #[inline]
     pub(in crate::space) fn settle_files(&self, range: PageRange, batch: &mut FlushBatch) {
+        if !self.ahead.files.is_empty() {
+            self.settle_tables(range, batch);
+        }
+    }
+
+    fn settle_tables(&self, range: PageRange, batch: &mut FlushBatch) {
         for table in self.ahead.files.of(range) {
             while self.notice_in(table) == Left::Some {
                 self.drop_unseen(table, batch);
