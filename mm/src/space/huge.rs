@@ -15,6 +15,9 @@ use crate::phys::BLOCK_FRAMES;
 use crate::sysctl::Thp;
 use crate::vma::{VmFlags, Vma};
 
+/// Of `PR_SET_THP_DISABLE`: not where `MADV_HUGEPAGE` asks (`PR_THP_DISABLE_EXCEPT_ADVISED`).
+const THP_DISABLE_EXCEPT_ADVISED: u64 = 1 << 1;
+
 /// The 2 MiB of addresses that a large entry for `addr` would map.
 pub(super) fn span_of(addr: VirtAddr) -> Option<PageRange> {
     PageRange::from_len(VirtAddr::new(addr.get() & !(TABLE_SPAN - 1)), TABLE_SPAN)
@@ -54,15 +57,20 @@ impl AddressSpace {
 
     /// Whether a fault at `addr` may bring in a huge page (`thp_vma_allowable_order`), if nothing is there.
     pub(super) fn wants_huge(&self, vma: &Vma, addr: VirtAddr) -> bool {
-        if vma.backing.is_some() || self.modes.thp_disabled != 0 {
+        let advised = vma.flags.contains(VmFlags::HUGEPAGE);
+        let disabled = match self.modes.thp_disabled {
+            0 => false,
+            how => how & THP_DISABLE_EXCEPT_ADVISED == 0 || !advised,
+        };
+        if vma.backing.is_some() || disabled {
             return false;
         }
         let asked_for = match self.system.sysctl.thp() {
             Thp::Never => false,
-            Thp::Madvise => vma.flags.contains(VmFlags::HUGEPAGE),
+            Thp::Madvise => advised,
             Thp::Always => true,
         };
-        let unfit = VmFlags::SPECIAL | VmFlags::HUGETLB | VmFlags::NOHUGEPAGE | VmFlags::DROPPABLE;
+        let unfit = VmFlags::SPECIAL | VmFlags::HUGETLB | VmFlags::NOHUGEPAGE;
         asked_for
             && !vma.flags.intersects(unfit)
             && span_of(addr).is_some_and(|span| vma.range().covers(span))

@@ -17,11 +17,11 @@ use super::{Resolved, no_frame};
 use crate::addr::VirtAddr;
 use crate::error::AccessError;
 use crate::paging::{Access, AccessKind, Below, Entry, Large, Owner, Touch};
-use crate::phys::{AllocError, BLOCK_FRAMES, Contents, FrameKind, Order};
+use crate::phys::{AllocError, BLOCK_FRAMES, Contents, FrameKind, Marks, Order};
 use crate::space::AddressSpace;
 use crate::space::huge::span_of;
 use crate::space::protect::entry_access;
-use crate::vma::Vma;
+use crate::vma::{VmFlags, Vma};
 
 /// What a fault does, as to a huge page.
 pub(super) enum Huge {
@@ -76,6 +76,11 @@ impl AddressSpace {
         };
         let entry = if written {
             self.own_pages(vma, span.start(), run);
+            if vma.flags.contains(VmFlags::DROPPABLE) {
+                let droppable =
+                    |i| frames.mark(run.start.offset(i), Marks::LAZY | Marks::DROPPABLE);
+                (0..run.count).for_each(droppable);
+            }
             frames.map_run(run);
             Entry::leaf(run.start, Owner::Process, access, Touch::Written)
         } else {

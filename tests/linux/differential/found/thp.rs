@@ -22,6 +22,9 @@ pub(super) const FOUND: &[Found] = &[
     ("dropping_a_part_splits_a_huge_page", dropped),
     ("dropping_all_of_it_makes_room_for_the_next", dropped_whole),
     ("advice_for_a_part_splits_a_huge_page", advised),
+    ("droppable_memory_has_huge_pages", droppable),
+    ("huge_pages_may_be_disabled_but_where_they_are_advised", but_advised),
+    ("huge_pages_may_be_disabled", disabled),
     ("a_vma_that_is_cut_between_huge_pages_leaves_them", cut_between),
     ("a_lock_on_a_part_splits_a_huge_page", locked),
     ("a_fork_shares_a_huge_page_until_one_writes", forked),
@@ -132,6 +135,24 @@ fn dropped_whole() -> Deeds {
 
 fn advised() -> Deeds {
     with([write(0), advise(0, 100, 10), write(200), advise(600, 10, 2), write(512)])
+}
+
+fn droppable() -> Deeds {
+    let (addr, len, flags) = (at(0), 1024 * PAGE, 8 | ANONYMOUS | FIXED);
+    let map = Deed::Call(M::Mmap { addr, len, prot: 3, flags, fd: -1, offset: 0 });
+    of_one([map, advise(0, 1024, 14), load(5), write(600)])
+}
+
+fn disable(how: u64) -> Deed {
+    Deed::Call(M::Prctl { option: 41, args: [1, how, 0, 0], name: None })
+}
+
+fn but_advised() -> Deeds {
+    with([disable(2), write(5)])
+}
+
+fn disabled() -> Deeds {
+    with([disable(0), write(5), load(600)])
 }
 
 fn cut_between() -> Deeds {
