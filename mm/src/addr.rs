@@ -66,6 +66,12 @@ impl VirtAddr {
         VirtAddr(self.0 & !(PAGE_SIZE - 1))
     }
 
+    /// The first address that the same last-level table, or large entry, maps: a multiple of 2 MiB.
+    #[must_use]
+    pub const fn table_floor(self) -> Self {
+        VirtAddr(self.0 & !(TABLE_SPAN - 1))
+    }
+
     /// This address rounded up to a page, or `None` past the end of the address space.
     #[must_use]
     pub fn page_ceil(self) -> Option<Self> {

@@ -29,7 +29,7 @@ pub struct Leaf<'a> {
 pub struct Seen {
     /// The page's first address.
     pub addr: VirtAddr,
-    /// Its entry; of one that a large entry maps what [`Entry::small`] says, with the mark of a large one.
+    /// Its entry; of one that a large entry maps [`Entry::page_at`].
     pub entry: Entry,
 }
 
@@ -74,7 +74,7 @@ impl<'a> Look<'a> {
     pub(super) fn next_large(&mut self) -> Option<Large<'a>> {
         loop {
             let below = self.0.next_below()?;
-            let addr = VirtAddr::new(self.0.at & !(TABLE_SPAN - 1));
+            let addr = VirtAddr::new(self.0.at).table_floor();
             self.0.pass_table();
             if let At::Large(slot) = below {
                 let entry = Entry::new(slot.load(Ordering::Acquire));
@@ -113,8 +113,7 @@ impl Iterator for Look<'_> {
                     let addr = VirtAddr::new(self.0.at);
                     self.0.at += PAGE_SIZE;
                     let entry = Entry::new(slot.load(Ordering::Acquire));
-                    let page = (addr.get() % TABLE_SPAN) / PAGE_SIZE;
-                    return Some(Seen { addr, entry: entry.small(page).large() });
+                    return Some(Seen { addr, entry: entry.page_at(addr) });
                 }
             }
         }

@@ -16,7 +16,7 @@
 
 use bitflags::bitflags;
 
-use crate::addr::{Frame, PAGE_SHIFT};
+use crate::addr::{Frame, PAGE_SHIFT, TABLE_SPAN, VirtAddr};
 
 const PRESENT: u64 = 1 << 0;
 const WRITE: u64 = 1 << 1;
@@ -118,6 +118,12 @@ impl Entry {
     #[must_use]
     pub const fn small(self, i: u64) -> Self {
         Entry((self.0 & !LARGE) + (i << PAGE_SHIFT))
+    }
+
+    /// What a large entry says of the page at an address, with the mark of a large one.
+    #[must_use]
+    pub const fn page_at(self, addr: VirtAddr) -> Self {
+        self.small((addr.get() % TABLE_SPAN) >> PAGE_SHIFT).large()
     }
 
     /// The same page with another permission; accessed and dirty bits stay.

@@ -19,7 +19,7 @@ use std::sync::{MutexGuard, PoisonError};
 
 use super::entry::Entry;
 use super::flush::FlushBatch;
-use super::table::{Below, PageTable, index};
+use super::table::{Below, PageTable, holds_nothing, index};
 use crate::addr::{Frame, FrameRun, PageRange, TABLE_SPAN, VirtAddr};
 use crate::error::Broken;
 use crate::phys::{AllocError, BLOCK_FRAMES, Contents, FrameKind};
@@ -76,8 +76,7 @@ impl PageTable {
         }
         let slot = self.link(addr)?;
         let entry = Entry::new(slot.load(Ordering::Acquire));
-        let addr = VirtAddr::new(addr.get() & !(TABLE_SPAN - 1));
-        entry.is_large().then_some(Large { addr, slot, entry })
+        entry.is_large().then_some(Large { addr: addr.table_floor(), slot, entry })
     }
 
     /// The large entries that map addresses of `range`, upwards. Those at its ends may reach beyond it.
@@ -170,7 +169,7 @@ impl PageTable {
             let addr = VirtAddr::new(at);
             if let Some(slot) = self.link(addr)
                 && let Below::Table(words) = self.read_link(slot)
-                && words.iter().all(|word| word.load(Ordering::Relaxed) == 0)
+                && holds_nothing(words)
             {
                 slot.fetch_or(Entry::VACATED, Ordering::AcqRel);
             }
@@ -204,7 +203,7 @@ impl PageTable {
         let Some(slot) = self.link(addr) else { return };
         let entry = Entry::new(slot.load(Ordering::Acquire));
         let Some(frame) = entry.frame().filter(|_| !entry.is_large()) else { return };
-        if self.memory().words(frame).iter().all(|word| word.load(Ordering::Relaxed) == 0) {
+        if holds_nothing(self.memory().words(frame)) {
             slot.store(0, Ordering::Release);
             self.remove_table();
             batch.table_unlinked();

@@ -26,5 +26,6 @@ pub use entry::{Access, Entry, Owner, Touch};
 pub use flush::{FlushBatch, FlushRequest, FlushSink, ForkedRoot, Others, TableChange};
 pub use large::Large;
 pub(crate) use replace::Replacements;
+pub(crate) use table::holds_nothing;
 pub use table::{Below, KernelHalf, PageTable};
 pub use walk::{AccessKind, Miss};

@@ -46,6 +46,12 @@ pub enum Below<'a> {
     Large(Entry),
 }
 
+/// Whether a table, or a part of one, holds nothing.
+#[must_use]
+pub(crate) fn holds_nothing(words: &[AtomicU64]) -> bool {
+    words.iter().all(|word| word.load(Ordering::Relaxed) == 0)
+}
+
 /// A last-level table.
 struct LastTable<'a> {
     /// The first address that it maps.
@@ -72,7 +78,7 @@ pub struct PageTable {
     /// changes another space's entry. Only the allocator's lock is taken under it; a fork that retires tables
     /// may flush under it.
     structure: Mutex<()>,
-    /// How many large entries there are.
+    /// How many large entries there are, which most calls ask: to be read without the lock of `spares`.
     large: AtomicU64,
     /// A frame for each of them. Innermost but for the allocator's lock.
     pub(super) spares: Mutex<Vec<Frame>>,
@@ -203,7 +209,7 @@ impl PageTable {
         let _still = self.hold_still();
         let mut reaped = 0;
         let done = self.each_last_table(|last| {
-            if last.words.iter().all(|word| word.load(Ordering::Relaxed) == 0) {
+            if holds_nothing(last.words) {
                 last.link.store(0, Ordering::Release);
                 batch.table_unlinked();
                 batch.put_later(last.frame);
@@ -225,8 +231,8 @@ impl PageTable {
         let top_entry = self.memory().words(self.root())[511].load(Ordering::Relaxed);
         let fresh = PageTable::new(Arc::clone(&self.frames), KernelHalf { top_entry })?;
         let copied = self.each_last_table(|last| {
-            let empty = || last.words.iter().all(|word| word.load(Ordering::Relaxed) == 0);
-            if Entry::new(last.link.load(Ordering::Relaxed)).is_vacated() && empty() {
+            let vacated = Entry::new(last.link.load(Ordering::Relaxed)).is_vacated();
+            if vacated && holds_nothing(last.words) {
                 return ControlFlow::Continue(());
             }
             let copy = match fresh.ensure(last.start) {

@@ -4,7 +4,7 @@
 
 use std::sync::atomic::Ordering;
 
-use super::entry::{Entry, Touch};
+use super::entry::{Access, Entry, Touch};
 use super::table::PageTable;
 use crate::addr::{GuestPhysAddr, PAGE_SIZE, TABLE_SPAN, VirtAddr};
 
@@ -17,6 +17,27 @@ pub enum AccessKind {
     Write,
     /// Fetches an instruction.
     Execute,
+}
+
+impl AccessKind {
+    /// What an entry must allow for it.
+    #[must_use]
+    pub const fn needed(self) -> Access {
+        match self {
+            AccessKind::Read => Access::READ,
+            AccessKind::Write => Access::WRITE,
+            AccessKind::Execute => Access::EXECUTE,
+        }
+    }
+
+    /// What it leaves in an entry.
+    #[must_use]
+    pub const fn touch(self) -> Touch {
+        match self {
+            AccessKind::Write => Touch::Written,
+            AccessKind::Read | AccessKind::Execute => Touch::Read,
+        }
+    }
 }
 
 /// Why a walk ended without a frame, as the page-fault error code's P bit has it.
@@ -46,15 +67,10 @@ impl PageTable {
             if !entry.is_present() {
                 return Err(Miss::NotPresent);
             }
-            let (allowed, touch) = match kind {
-                AccessKind::Read => (true, Touch::Read),
-                AccessKind::Write => (entry.is_writable(), Touch::Written),
-                AccessKind::Execute => (entry.is_executable(), Touch::Read),
-            };
-            if !allowed || !entry.is_user() {
+            if !entry.access().contains(kind.needed()) || !entry.is_user() {
                 return Err(Miss::Protected);
             }
-            let touched = entry.touched(touch).raw();
+            let touched = entry.touched(kind.touch()).raw();
             // The entry may be cleared under the walk: only a successful exchange counts.
             match slot.compare_exchange_weak(raw, touched, Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) => {

@@ -114,7 +114,7 @@ impl AddressSpace {
             self.prepare_anon(vma)?;
         }
         self.split_large(part)?;
-        let mut tables = part.start().get() & !(TABLE_SPAN - 1);
+        let mut tables = part.start().table_floor().get();
         while tables < part.end().get() {
             self.ensure_table(VirtAddr::new(tables.max(part.start().get())))?;
             tables += TABLE_SPAN;
@@ -132,8 +132,8 @@ impl AddressSpace {
     }
 }
 
-/// `MADV_COLLAPSE`. There are no huge pages yet: memory that cannot have one is refused, and a range that
-/// could hold one is to be tried again. A range within one huge page is refused, one that touches a border
+/// `MADV_COLLAPSE`, which makes no huge page yet: memory that cannot have one is refused, and a range that
+/// could hold one is to be tried again, also where all of it is huge already. A range within one huge page is refused, one that touches a border
 /// between two is done: Linux counts the huge pages in between, which are -1 or 0.
 fn collapse(vma: &Vma, part: PageRange) -> Result<(), Errno> {
     if !may_be_huge(vma) {

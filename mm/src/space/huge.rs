@@ -10,7 +10,7 @@ use super::AddressSpace;
 use super::counters::PageClass;
 use crate::addr::{PageRange, TABLE_SPAN, VirtAddr};
 use crate::error::{AccessError, Broken};
-use crate::paging::{Entry, FlushBatch, Large, Owner};
+use crate::paging::{FlushBatch, Large, Owner};
 use crate::phys::BLOCK_FRAMES;
 use crate::sysctl::Thp;
 use crate::vma::{VmFlags, Vma};
@@ -20,7 +20,7 @@ const THP_DISABLE_EXCEPT_ADVISED: u64 = 1 << 1;
 
 /// The 2 MiB of addresses that a large entry for `addr` would map.
 pub(super) fn span_of(addr: VirtAddr) -> Option<PageRange> {
-    PageRange::from_len(VirtAddr::new(addr.get() & !(TABLE_SPAN - 1)), TABLE_SPAN)
+    PageRange::from_len(addr.table_floor(), TABLE_SPAN)
 }
 
 impl AddressSpace {
@@ -28,7 +28,7 @@ impl AddressSpace {
     /// what is in the place of one. The fault can be tried again then.
     ///
     /// # Errors
-    /// The [`Fault`] that the program gets as a signal.
+    /// The [`Fault`](crate::error::Fault) that the program gets as a signal.
     pub fn make_way(&mut self, addr: VirtAddr) -> Result<(), AccessError> {
         match self.vmas.find_exact(addr) {
             Some(vma) => Ok(self.make_way_for_page(vma, addr)?),
@@ -94,10 +94,6 @@ impl AddressSpace {
     /// [`Broken`] when the flush fails.
     #[inline]
     pub(super) fn split_ends(&self, range: PageRange) -> Result<(), Broken> {
-        // Most spaces have none, and most calls ask.
-        if !self.table.has_large() {
-            return Ok(());
-        }
         self.split_over(range.start())?;
         self.split_over(range.end())
     }
@@ -108,6 +104,7 @@ impl AddressSpace {
     /// [`Broken`] when the flush fails.
     #[inline]
     pub(super) fn split_over(&self, addr: VirtAddr) -> Result<(), Broken> {
+        // Most spaces have none, and most calls ask.
         if !self.table.has_large() {
             return Ok(());
         }
@@ -127,16 +124,6 @@ impl AddressSpace {
 
     fn drop_large(&self, large: &Large<'_>, batch: &mut FlushBatch) {
         let old = self.table.take_large(large, batch);
-        self.counters.resident.remove_pages(self.class_of_large(old), BLOCK_FRAMES);
-    }
-
-    /// What each page of a large entry counts as.
-    pub(super) fn class_of_large(&self, entry: Entry) -> Option<PageClass> {
-        PageClass::of(entry, self.system.frames())
-    }
-
-    /// Whether the process alone names all pages of a large entry.
-    pub(super) fn is_only_owner_of_large(&self, entry: Entry) -> bool {
-        entry.large_run().is_some_and(|run| self.system.frames().are_exclusive(run))
+        self.counters.resident.remove_pages(PageClass::of(old, self.system.frames()), BLOCK_FRAMES);
     }
 }

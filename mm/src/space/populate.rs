@@ -6,9 +6,9 @@ use std::sync::atomic::Ordering;
 use super::fault::no_frame;
 use super::range::CallRange;
 use super::{AddressSpace, Resolved};
-use crate::addr::{PAGE_BYTES, PAGE_SIZE, PageRange, TABLE_SPAN, VirtAddr};
+use crate::addr::{PAGE_BYTES, PageRange, VirtAddr};
 use crate::error::{AccessError, Broken, CallResult, Errno, Fault};
-use crate::paging::{Access, AccessKind, Entry};
+use crate::paging::{AccessKind, Entry};
 use crate::phys::{FrameKind, Marks};
 use crate::vma::{VmFlags, Vma};
 
@@ -57,7 +57,7 @@ impl AddressSpace {
     /// The entry of a page, also where a large one maps it.
     pub(super) fn entry_at(&self, page: VirtAddr) -> Entry {
         if let Some(large) = self.table.large(page) {
-            return large.entry.small((page.get() % TABLE_SPAN) / PAGE_SIZE);
+            return large.entry.page_at(page);
         }
         let slot = self.table.slot(page);
         slot.map_or(Entry::EMPTY, |slot| Entry::new(slot.load(Ordering::Acquire)))
@@ -103,11 +103,7 @@ impl AddressSpace {
             }
             return Err(Fault::NoBacking(page).into());
         }
-        let needed = match kind {
-            AccessKind::Write => Access::WRITE,
-            AccessKind::Read | AccessKind::Execute => Access::READ,
-        };
-        let fits = |entry: Entry| !entry.is_ahead() && entry.access().contains(needed);
+        let fits = |entry: Entry| !entry.is_ahead() && entry.access().contains(kind.needed());
         if !fits(self.entry_at(page)) {
             while self.fault(page, kind)? == Resolved::NeedsExclusive {
                 // Who populates has the lock.

@@ -204,12 +204,7 @@ impl AddressSpace {
         self.settle_files(range, batch);
         let leaves = self.table.cursor(range).filter(|leaf| !leaf.entry.is_guard());
         for leaf in leaves {
-            let mut access = entry_access(flags, leaf.entry.owner());
-            let own = leaf.entry.owner() == Owner::Process;
-            if own && access.contains(Access::WRITE) && !self.is_only_owner(leaf.entry) {
-                // The first write copies it.
-                access -= Access::WRITE;
-            }
+            let access = self.access_now(flags, leaf.entry);
             let changed = leaf.slot.fetch_update(Ordering::AcqRel, Ordering::Acquire, |raw| {
                 // Others may take an object's pages away meanwhile.
                 (raw != 0).then(|| Entry::new(raw).with_access(access).raw())
@@ -224,16 +219,22 @@ impl AddressSpace {
             }
         }
     }
-}
 
-impl AddressSpace {
-    /// The same for large entries, none of which reaches beyond the range (`change_huge_pmd`).
+    /// What an entry lets ring 3 do from now on in a VMA with these flags.
+    fn access_now(&self, flags: VmFlags, entry: Entry) -> Access {
+        let access = entry_access(flags, entry.owner());
+        let own = entry.owner() == Owner::Process;
+        if own && access.contains(Access::WRITE) && !self.is_only_owner(entry) {
+            // The first write copies it.
+            return access - Access::WRITE;
+        }
+        access
+    }
+
+    /// [`change_pages`](Self::change_pages) for large entries, none of which reaches beyond the range (`change_huge_pmd`).
     fn change_large(&self, range: PageRange, flags: VmFlags, batch: &mut FlushBatch) {
         for large in self.table.large_in(range) {
-            let mut access = entry_access(flags, large.entry.owner());
-            if access.contains(Access::WRITE) && !self.is_only_owner_of_large(large.entry) {
-                access -= Access::WRITE;
-            }
+            let access = self.access_now(flags, large.entry);
             let old = large.update(|entry| entry.with_access(access));
             let lost = old.access().difference(access);
             match large.run().filter(|_| old.is_accessed()) {

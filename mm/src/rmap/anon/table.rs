@@ -8,7 +8,7 @@ use std::sync::{Arc, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWri
 use super::chain::Entries;
 use super::family::{Family, ROOT};
 use super::{AnonChain, AnonFamily, Kept};
-use crate::addr::{Frame, PAGE_SHIFT, TABLE_SPAN, VirtAddr, index};
+use crate::addr::{Frame, PAGE_SHIFT, VirtAddr, index};
 use crate::failure::FailPoint;
 use crate::paging::Entry;
 use crate::phys::{AllocError, Frames, ReverseOwner};
@@ -221,10 +221,7 @@ fn look<B>(
         for addr in pages.map(|page| VirtAddr::new(page << PAGE_SHIFT)) {
             let large = table.large(addr);
             let (slot, entry) = match (&large, table.slot(addr)) {
-                (Some(large), _) => {
-                    let page = (addr.get() % TABLE_SPAN) >> PAGE_SHIFT;
-                    (large.slot, large.entry.small(page).large())
-                }
+                (Some(large), _) => (large.slot, large.entry.page_at(addr)),
                 (None, Some(slot)) => (slot, Entry::new(slot.load(Ordering::Acquire))),
                 (None, None) => continue,
             };

@@ -8,14 +8,12 @@
 //!                              else as a small page
 //! ```
 
-use std::sync::atomic::Ordering;
-
-use super::super::{AddressSpace, PageClass};
 use crate::addr::{Frame, FrameRun, PageRange};
 use crate::error::Broken;
-use crate::paging::{Access, Entry, FlushBatch, Large, Leaf, Owner, Touch};
+use crate::paging::{Access, Entry, FlushBatch, Large, Leaf, Owner, Touch, holds_nothing};
 use crate::phys::Marks;
 use crate::reclaim::Fate;
+use crate::space::{AddressSpace, PageClass};
 use crate::vma::{VmFlags, Vma};
 
 impl AddressSpace {
@@ -70,10 +68,7 @@ impl AddressSpace {
 
     fn is_zeros(&self, entry: Entry) -> bool {
         let own = entry.frame().filter(|_| entry.owner() == Owner::Process);
-        own.is_some_and(|frame| {
-            let words = self.system.frames().memory().words(frame);
-            words.iter().all(|word| word.load(Ordering::Relaxed) == 0)
-        })
+        own.is_some_and(|frame| holds_nothing(self.system.frames().memory().words(frame)))
     }
 
     /// `MADV_FREE` of whole huge pages.

@@ -35,7 +35,7 @@ pub(in crate::space) const FILE_AROUND: usize = 16;
 pub(in crate::space) fn around(fault: VirtAddr, vma: PageRange) -> Option<PageRange> {
     let span = FILE_AROUND as u64 * PAGE_SIZE;
     let first = (fault.get() & !(span - 1)).max(vma.start().get());
-    let end = (first + span).min(start_of(fault) + TABLE_SPAN).min(vma.end().get());
+    let end = (first + span).min(fault.table_floor().get() + TABLE_SPAN).min(vma.end().get());
     PageRange::new(VirtAddr::new(first), VirtAddr::new(end))
 }
 
@@ -56,7 +56,7 @@ impl Tables {
 
     fn add(&self, addr: VirtAddr) {
         let mut starts = self.lock();
-        starts.insert(start_of(addr));
+        starts.insert(addr.table_floor().get());
         self.count.store(starts.len() as u64, Ordering::Release);
     }
 
@@ -68,17 +68,13 @@ impl Tables {
 
     /// Those that meet a range.
     fn of(&self, range: PageRange) -> Vec<u64> {
-        let spans: Range<u64> = start_of(range.start())..range.end().get();
+        let spans: Range<u64> = range.start().table_floor().get()..range.end().get();
         self.lock().range(spans).copied().collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeSet<u64>> {
         self.starts.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn start_of(addr: VirtAddr) -> u64 {
-    addr.get() & !(TABLE_SPAN - 1)
 }
 
 /// What has become of the pages ahead in a table.

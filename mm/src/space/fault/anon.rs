@@ -107,7 +107,7 @@ impl AddressSpace {
             Way::Up => &at.words[place + index(i)],
             Way::Down => &at.words[place - index(i)],
         };
-        let touch = if i == 0 { at.touch() } else { Touch::Ahead };
+        let touch = if i == 0 { at.kind.touch() } else { Touch::Ahead };
         self.install(slot, Entry::leaf(frame, owner, access, touch))
     }
 }

@@ -1,13 +1,13 @@
 //! Pages of a backing that have no entry yet (Linux's `do_read_fault`, `do_cow_fault`,
 //! `do_shared_fault`).
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use super::{At, no_frame, page_in_table};
 use crate::addr::{Frame, PAGE_BYTES, PageRange, TABLE_SPAN, VirtAddr};
 use crate::backing::{Backing, BackingError};
 use crate::error::{AccessError, Fault};
-use crate::paging::{Access, AccessKind, Entry, Owner, Touch};
+use crate::paging::{Access, AccessKind, Entry, Owner, Touch, holds_nothing};
 use crate::phys::{Contents, FrameKind, Gone, Marks};
 use crate::space::AddressSpace;
 use crate::space::ahead::{FILE_AROUND, around};
@@ -48,12 +48,12 @@ impl AddressSpace {
             let copied = self.copy_of(at, at.page, frame);
             self.system.frames().put(frame)?;
             let access = entry_access(at.vma.flags, Owner::Process);
-            let entry = Entry::leaf(copied?, Owner::Process, access, at.touch());
+            let entry = Entry::leaf(copied?, Owner::Process, access, at.kind.touch());
             self.install(at.slot(), entry)?;
             faults.copied.fetch_add(1, Ordering::Relaxed);
             return Ok(());
         }
-        self.install(at.slot(), Entry::leaf(frame, Owner::Backing, access, at.touch()))?;
+        self.install(at.slot(), Entry::leaf(frame, Owner::Backing, access, at.kind.touch()))?;
         faults.backed.fetch_add(1, Ordering::Relaxed);
         if at.kind == AccessKind::Write {
             // Linux's `do_shared_fault` looks at nothing else, and notes at the page that it is written.
@@ -105,10 +105,10 @@ impl AddressSpace {
         let here = page_in_table(at.page) / FILE_AROUND;
         let mut others =
             at.words.chunks(FILE_AROUND).enumerate().filter(|&(group, _)| group != here);
-        if others.all(|(_, words)| is_empty(words)) {
+        if others.all(|(_, words)| holds_nothing(words)) {
             return Ok(());
         }
-        let table = VirtAddr::new(at.page.get() & !(TABLE_SPAN - 1));
+        let table = at.page.table_floor();
         let vma = at.vma.range();
         let end = vma.end().get().min(table.get() + TABLE_SPAN);
         let Some(part) = PageRange::new(vma.start().max(table), VirtAddr::new(end)) else {
@@ -126,7 +126,7 @@ impl AddressSpace {
             let Some(pages) = of_group.filter(|pages| pages.iter().all(Option::is_some)) else {
                 continue;
             };
-            if !is_empty(words) {
+            if !holds_nothing(words) {
                 continue;
             }
             for (slot, frame) in words.iter().zip(pages.iter().flatten()) {
@@ -178,10 +178,6 @@ impl AddressSpace {
         self.own_pages(at.vma, page, run_of(frame));
         Ok(frame)
     }
-}
-
-fn is_empty(words: &[AtomicU64]) -> bool {
-    words.iter().all(|word| word.load(Ordering::Relaxed) == 0)
 }
 
 fn fault_of(error: BackingError, at: &At<'_>) -> AccessError {

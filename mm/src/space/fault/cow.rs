@@ -35,16 +35,16 @@ impl AddressSpace {
             }
             entry = Entry::new(at.slot().load(Ordering::Acquire));
         }
-        if entry.access().contains(at.needed()) {
+        if entry.access().contains(at.kind.needed()) {
             self.counters.faults.spurious.fetch_add(1, Ordering::Relaxed);
             // What was only brought in ahead is asked for now.
-            self.replace(at, entry, entry.touched(at.touch()));
+            self.replace(at, entry, entry.touched(at.kind.touch()));
             return Ok(());
         }
         let wanted = entry_access(at.vma.flags, entry.owner());
         if at.kind != AccessKind::Write {
             let access = wanted.difference(Access::WRITE) | entry.access() & Access::WRITE;
-            self.replace(at, entry, entry.with_access(access).touched(at.touch()));
+            self.replace(at, entry, entry.with_access(access).touched(at.kind.touch()));
             return Ok(());
         }
         let own = entry.owner() == Owner::Process;
@@ -55,7 +55,7 @@ impl AddressSpace {
             if let Some(frame) = entry.frame() {
                 self.system.frames().mark(frame, Marks::DIRTY);
             }
-            self.replace(at, entry, entry.with_access(wanted).touched(at.touch()));
+            self.replace(at, entry, entry.with_access(wanted).touched(at.kind.touch()));
             return Ok(());
         }
         self.prepare_anon(at.vma).map_err(|error| no_frame(error, at.addr))?;
@@ -87,7 +87,7 @@ impl AddressSpace {
     fn reuse(&self, at: &At<'_>, entry: Entry, access: Access) {
         // From the exchange until the page is taken over it must not be given up, and become another's.
         let _still = self.table.hold_still();
-        self.reuse_one(at, at.slot(), entry, entry.with_access(access).touched(at.touch()));
+        self.reuse_one(at, at.slot(), entry, entry.with_access(access).touched(at.kind.touch()));
         self.reuse_neighbours(at, access);
     }
 
@@ -115,8 +115,12 @@ impl AddressSpace {
         }
     }
 
-    /// Whether the process alone names the page of an entry, so that it may write it in place.
+    /// Whether the process alone names the page of an entry, or all of a large one, so that it may write it in
+    /// place.
     pub(in crate::space) fn is_only_owner(&self, entry: Entry) -> bool {
+        if let Some(run) = entry.large_run() {
+            return self.system.frames().are_exclusive(run);
+        }
         entry.frame().is_some_and(|frame| self.system.frames().is_exclusive(frame))
     }
 
@@ -206,7 +210,7 @@ impl AddressSpace {
             frames.mark(copy, frames.marks(shared));
         }
         // A page that was accessed will be again: then the hardware need not find out.
-        let touched = if asked { old.asked_for().touched(at.touch()) } else { old.recalled() };
+        let touched = if asked { old.asked_for().touched(at.kind.touch()) } else { old.recalled() };
         let new = touched.renamed(copy, Owner::Process).with_access(access);
         // A map of the copy before it is there: from then on somebody may take it away again.
         frames.map(copy);

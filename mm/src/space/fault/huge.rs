@@ -14,13 +14,13 @@
 use std::sync::atomic::Ordering;
 
 use super::{Resolved, no_frame};
-use crate::addr::VirtAddr;
+use crate::addr::{FrameRun, VirtAddr};
 use crate::error::AccessError;
 use crate::paging::{Access, AccessKind, Below, Entry, Large, Owner, Touch};
 use crate::phys::{AllocError, BLOCK_FRAMES, Contents, FrameKind, Marks, Order};
-use crate::space::AddressSpace;
 use crate::space::huge::span_of;
 use crate::space::protect::entry_access;
+use crate::space::{AddressSpace, PageClass};
 use crate::vma::{VmFlags, Vma};
 
 /// What a fault does, as to a huge page.
@@ -88,7 +88,7 @@ impl AddressSpace {
         };
         match self.table.map_large(span.start(), entry.large()) {
             Ok(true) => {
-                let class = self.class_of_large(entry);
+                let class = PageClass::of(entry, frames);
                 self.counters.resident.add_pages(class, BLOCK_FRAMES);
                 self.counters.faults.zero.fetch_add(1, Ordering::Relaxed);
                 Ok(Huge::Resolved(Resolved::Done))
@@ -107,7 +107,7 @@ impl AddressSpace {
     }
 
     /// Gives up frames that never got into the table.
-    fn forget(&self, run: crate::addr::FrameRun) -> Result<(), AccessError> {
+    fn forget(&self, run: FrameRun) -> Result<(), AccessError> {
         let frames = self.system.frames();
         frames.unmap_run(run)?;
         Ok(frames.put_run(run)?)
@@ -116,23 +116,18 @@ impl AddressSpace {
     /// A fault on a page that is there. A lost race is a fault that comes again.
     fn raise_large(&self, vma: &Vma, large: &Large<'_>, kind: AccessKind) -> Resolved {
         let entry = large.entry;
-        let (needed, touch) = match kind {
-            AccessKind::Read => (Access::READ, Touch::Read),
-            AccessKind::Write => (Access::WRITE, Touch::Written),
-            AccessKind::Execute => (Access::EXECUTE, Touch::Read),
-        };
         let wanted = entry_access(vma.flags, entry.owner());
-        let access = if entry.access().contains(needed) {
+        let access = if entry.access().contains(kind.needed()) {
             self.counters.faults.spurious.fetch_add(1, Ordering::Relaxed);
             entry.access()
         } else if kind != AccessKind::Write {
             wanted.difference(Access::WRITE) | entry.access() & Access::WRITE
-        } else if entry.owner() == Owner::Process && self.is_only_owner_of_large(entry) {
+        } else if entry.owner() == Owner::Process && self.is_only_owner(entry) {
             wanted
         } else {
             return Resolved::NeedsExclusive;
         };
-        let new = entry.with_access(access).touched(touch);
+        let new = entry.with_access(access).touched(kind.touch());
         let (done, failed) = (Ordering::AcqRel, Ordering::Relaxed);
         let _ = large.slot.compare_exchange(entry.raw(), new.raw(), done, failed);
         Resolved::Done

@@ -31,7 +31,7 @@ use huge::Huge;
 use super::{AddressSpace, PageClass, maps_of};
 use crate::addr::{PAGE_SIZE, TABLE_SPAN, VirtAddr, index};
 use crate::error::{AccessError, Fault};
-use crate::paging::{Access, AccessKind, Entry, Touch};
+use crate::paging::{AccessKind, Entry};
 use crate::phys::{AllocError, Words};
 use crate::rmap::ObjectMaps;
 use crate::vma::{VmFlags, Vma};
@@ -144,25 +144,10 @@ impl At<'_> {
         &self.words[page_in_table(self.page)]
     }
 
-    fn touch(&self) -> Touch {
-        match self.kind {
-            AccessKind::Write => Touch::Written,
-            AccessKind::Read | AccessKind::Execute => Touch::Read,
-        }
-    }
-
-    fn needed(&self) -> Access {
-        match self.kind {
-            AccessKind::Read => Access::READ,
-            AccessKind::Write => Access::WRITE,
-            AccessKind::Execute => Access::EXECUTE,
-        }
-    }
-
     /// How many pages from this one on, itself included, lie in the VMA and in this page's table.
     fn room(&self, way: Way) -> u64 {
         let (vma, page) = (self.vma.range(), self.page);
-        let table = page.get() & !(TABLE_SPAN - 1);
+        let table = page.table_floor().get();
         match way {
             Way::Down => {
                 let first = vma.start().get().max(table);

@@ -127,7 +127,7 @@ fn parent_and_child_name_one_huge_page_until_one_of_them_writes() {
     assert_eq!(child.load(page(7)).unwrap(), 7);
     audited(&[&m, &child]);
     child.space.exit().unwrap();
-    // Its last owner writes all but one page of it in place.
+    // The last owner writes in place, in one piece.
     m.store(page(9), 9).unwrap();
     assert!(is_huge(&m, 0));
     audited(&[&m]);
