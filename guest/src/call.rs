@@ -121,6 +121,8 @@ pub mod number {
     pub const MLOCK2: u64 = 325;
     /// pkey_mprotect(2)
     pub const PKEY_MPROTECT: u64 = 329;
+    /// pkey_alloc(2)
+    pub const PKEY_ALLOC: u64 = 330;
     /// clone3(2)
     pub const CLONE3: u64 = 435;
     /// close_range(2)

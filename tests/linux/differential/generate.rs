@@ -186,7 +186,8 @@ impl Generator {
                 let prot = self.prot() | grows;
                 let prot = self.odd(prot);
                 if self.chance(4) {
-                    let pkey = self.pick(&[-1, -1, 0, 1]);
+                    // Where there are keys, those from 0 to 15 are there.
+                    let pkey = self.pick(&[-1, -1, -2, 16]);
                     Deed::Call(M::PkeyMprotect { addr, len, prot, pkey })
                 } else {
                     Deed::Call(M::Mprotect { addr, len, prot })

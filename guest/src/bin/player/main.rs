@@ -52,6 +52,7 @@ fn main(args: Args) {
 extern "C" fn serve() -> ! {
     let (input, output) = start::move_files();
     start::set_heap_apart();
+    start::take_protection_keys();
     root::hold_signals();
     // What the first script's process brings about in the root, such as page tables, comes about here.
     let _ = root::perform(&[], u64::MAX);

@@ -81,3 +81,10 @@ pub(crate) fn set_heap_apart() {
     // SAFETY: changes what a core dump has.
     must!(unsafe { syscall(number::MADVISE, args) });
 }
+
+/// Makes memory that may only be executed readable, as it is on a processor without protection keys: where there
+/// are keys Linux takes one for it, unless all are taken.
+pub(crate) fn take_protection_keys() {
+    // SAFETY: no memory has the key.
+    while unsafe { syscall(number::PKEY_ALLOC, [0, 0]) }.is_ok() {}
+}
