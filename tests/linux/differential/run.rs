@@ -10,7 +10,7 @@ use mm::addr::TASK_SIZE;
 use super::act::{Act, Deed, drain_lists};
 use super::model::{Line, Model, Result, Start};
 use super::pages::Pages;
-use super::sizes::Sizes;
+use super::sizes::{Cause, Sizes, Unlike};
 use crate::oracle::{Oracle, OracleError};
 use crate::script::{Answer, Script, VmaFlags};
 
@@ -21,6 +21,8 @@ pub struct Difference {
     pub act: usize,
     /// What.
     pub what: String,
+    /// What it may come from.
+    pub cause: Cause,
 }
 
 impl fmt::Display for Difference {
@@ -79,18 +81,28 @@ pub fn ends(model: &Model) -> Vec<End> {
         .collect()
 }
 
+/// How often the same is done again for a difference that the host's processor may have made.
+const GUESSES: u32 = 3;
+
 /// Does the acts on the other side, and compares. Where huge pages were wanted the host's kernel may make some of
-/// small ones on its own, in between: then the same is done again.
+/// small ones on its own, in between: then the same is done again; so it is where its processor may have [guessed]
+/// an access.
+///
+/// [guessed]: Cause::Accessed
 pub fn compare(
     oracle: &mut Oracle,
     acts: &[Act],
     ours: &Ours,
 ) -> std::result::Result<Option<Difference>, Failed> {
+    let mut guesses = 0;
     loop {
         let before = collapsed();
         let difference = compare_once(oracle, acts, ours)?;
-        if difference.is_none() || collapsed() == before {
-            return Ok(difference);
+        let cause = difference.as_ref().map(|difference| difference.cause);
+        match cause {
+            Some(Cause::Accessed) if guesses < GUESSES => guesses += 1,
+            Some(_) if collapsed() != before => {}
+            _ => return Ok(difference),
         }
     }
 }
@@ -143,14 +155,14 @@ fn compare_once(
         Err(error @ OracleError::Stopped { .. }) => {
             let OracleError::Stopped { step, .. } = &error else { return Err(error.into()) };
             let act = steps.partition_point(|&(first, _)| first <= *step as usize).max(1) - 1;
-            return Ok(Some(Difference { act, what: error.to_string() }));
+            return Ok(Some(Difference { act, what: error.to_string(), cause: Cause::Other }));
         }
         Err(error) => return Err(error.into()),
     };
     for (at, (&(result, maps), (our_result, our_lines))) in
         steps.iter().zip(&ours.steps).enumerate()
     {
-        let differs = |what: String| Ok(Some(Difference { act: at, what }));
+        let differs = |what| Ok(Some(Difference { act: at, what, cause: Cause::Other }));
         let theirs = result_of(&answers[result], our_result)?;
         if theirs != *our_result {
             return differs(format!("Linux answers {theirs:x?}, we answer {our_result:x?}"));
@@ -165,17 +177,19 @@ fn compare_once(
     }
     for (end, (flags_at, status_at, pages_at)) in ours.ends.iter().zip(asked) {
         let End { process, flags, sizes, pages, accounts } = end;
-        let differs = |what: String| {
-            Ok(Some(Difference { act: acts.len(), what: format!("process {process}: {what}") }))
+        let unlike = |Unlike { what, cause }| {
+            let what = format!("process {process}: {what}");
+            Ok(Some(Difference { act: acts.len(), what, cause }))
         };
+        let differs = |what| unlike(Unlike { what, cause: Cause::Other });
         let theirs = flags_of(&answers[flags_at])?;
         let first = theirs.iter().zip(flags).find(|(theirs, ours)| theirs != ours);
         if let Some((theirs, ours)) = first {
             return differs(format!("VmFlags: Linux {theirs:x?}, we {ours:x?}"));
         }
         let first = sizes.iter().find_map(|ours| ours.differs(vmas_of(&answers[flags_at])));
-        if let Some(what) = first {
-            return differs(what);
+        if let Some(first) = first {
+            return unlike(first);
         }
         for (ours, at) in pages.iter().zip(pages_at) {
             let Answer::Pagemap(theirs) = &answers[at] else {

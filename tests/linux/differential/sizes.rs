@@ -28,6 +28,25 @@ pub enum Faults {
     Several,
 }
 
+/// What differs.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Unlike {
+    /// In words.
+    pub what: String,
+    /// What it may come from.
+    pub cause: Cause,
+}
+
+/// What a difference may come from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Cause {
+    /// The host's processor may have set an accessed bit: it may for an access that it only guessed, and never made.
+    /// Then it is not there the next time.
+    Accessed,
+    /// Anything else.
+    Other,
+}
+
 /// Whether memory may have been locked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Locks {
@@ -105,7 +124,7 @@ impl Sizes {
     }
 
     /// What differs from Linux's, if anything.
-    pub fn differs(&self, theirs: &[VmaFlags]) -> Option<String> {
+    pub fn differs(&self, theirs: &[VmaFlags]) -> Option<Unlike> {
         let vma = theirs.iter().find(|vma| vma.range == self.range)?;
         let lines = SIZES.iter().zip(self.lines).zip(vma.sizes);
         let alike = |(&name, ours): (&&str, u64), theirs: u64| match name {
@@ -119,11 +138,16 @@ impl Sizes {
             "Referenced" => (self.accessed..=ours).contains(&theirs),
             _ => ours == theirs,
         };
-        let unlike: Vec<String> = lines
-            .filter(|&(ours, theirs)| !alike(ours, theirs))
+        let unlike: Vec<_> = lines.filter(|&(ours, theirs)| !alike(ours, theirs)).collect();
+        let guessed =
+            |&((name, ours), theirs): &((&&str, u64), u64)| *name == "Referenced" && theirs > ours;
+        let cause = if unlike.iter().all(guessed) { Cause::Accessed } else { Cause::Other };
+        let named: Vec<String> = unlike
+            .iter()
             .map(|((name, ours), theirs)| format!("{name} {theirs}, ours {ours}"))
             .collect();
-        (!unlike.is_empty()).then(|| format!("Linux: {}; we: {self}", unlike.join("; ")))
+        let what = || format!("Linux: {}; we: {self}", named.join("; "));
+        (!named.is_empty()).then(|| Unlike { what: what(), cause })
     }
 }
 

@@ -29,6 +29,7 @@ use vmm::replay;
 use super::act::{Act, Deed};
 use super::model::{Model, Start};
 use super::run::{self, Difference};
+use super::sizes::Cause;
 use super::{Executors, LENGTH, fault_ahead, generate, many, shrink};
 use crate::common::kvm_unusable;
 use crate::oracle::Oracle;
@@ -115,10 +116,10 @@ fn compare(start: &Start, acts: &[Act], flush: FlushPolicy) -> Result<Option<Dif
     for (at, act) in acts.iter().enumerate() {
         let what = both.perform(act)?.or_else(|| both.differ_in(start, act.process));
         if let Some(what) = what {
-            return Ok(Some(Difference { act: at, what }));
+            return Ok(Some(Difference { act: at, what, cause: Cause::Other }));
         }
     }
-    let differs = |what| Ok(Some(Difference { act: acts.len(), what }));
+    let differs = |what| Ok(Some(Difference { act: acts.len(), what, cause: Cause::Other }));
     let (software, guest) = (run::ends(&both.software), run::ends(&both.guest));
     if software != guest {
         return differs(format!("at the end: software {software:x?}, the guest {guest:x?}"));
