@@ -10,7 +10,7 @@ use crate::backing::HostFile;
 use crate::error::{Broken, Errno};
 use crate::failure::FailPoint;
 use crate::hooks::{Guardian, Invalidation, Observer};
-use crate::paging::{FlushBatch, FlushSink, ForkedRoot, KernelHalf, TableChange};
+use crate::paging::{FlushBatch, FlushSink, ForkedPages, ForkedRoot, KernelHalf, TableChange};
 use crate::phys::{FileAccess, Frames, PhysMemory};
 use crate::promise::{Committed, Promise};
 use crate::reclaim::Reclaim;
@@ -170,8 +170,8 @@ impl System {
         self.kernel
     }
 
-    /// What becomes of the root of a space with so many resident pages that is forked.
-    pub(crate) fn forked_root(&self, pages: u64) -> ForkedRoot {
+    /// What becomes of the root of a space with such pages that is forked.
+    pub(crate) fn forked_root(&self, pages: ForkedPages) -> ForkedRoot {
         self.sink.forked_root(pages)
     }
 

@@ -256,14 +256,17 @@ fn c_programs() -> Vec<Case> {
     }
     for compiler in ["musl-gcc", "gcc"] {
         let program = c_program("huge", compiler, &["-static"]);
-        let case = |name: &str, rounds| {
-            Case::new(format!("huge-{name}-{compiler}"), program.clone(), &[rounds])
+        let case = |name: &str, arguments| {
+            Case::new(format!("huge-{name}-{compiler}"), program.clone(), arguments)
         };
-        let often = case("pages", "20").prints("20 rounds\n").option("--mem=128M");
-        let always = case("always", "5").prints("5 rounds\n").option("--thp=always");
-        let once = case("once", "1").prints("1 rounds\n").option("--mem=64M");
-        cases.extend([often, always].map(|case| case.only(Where::Direct)));
-        cases.push(once.only(Where::Nested));
+        let often = case("pages", &["20"]).prints("20 rounds\n").option("--mem=128M");
+        let always = case("always", &["5"]).prints("5 rounds\n").option("--thp=always");
+        let small = case("promoted", &["2", "small"]).prints("2 rounds\n").option("--mem=256M");
+        let once = case("once", &["1"]).prints("1 rounds\n").option("--mem=64M");
+        let once_small =
+            case("promoted-once", &["1", "small"]).prints("1 rounds\n").option("--mem=256M");
+        cases.extend([often, always, small].map(|case| case.only(Where::Direct)));
+        cases.extend([once, once_small].map(|case| case.only(Where::Nested)));
     }
     // Where its stack, its heap and itself are.
     let pie = || Case::new("", c_program("alloc", "gcc", &["-static-pie"]), &["40"]).natively();

@@ -68,7 +68,7 @@ pub struct Usage {
     pub anonymous: u64,
     /// Given up by `MADV_FREE`, and not written since.
     pub lazy_free: u64,
-    /// Mapped by large entries (`AnonHugePages`).
+    /// In huge pages (`AnonHugePages`).
     pub anon_huge: u64,
     /// The share of locked memory.
     pub locked: Share,
@@ -82,7 +82,7 @@ impl Usage {
         for leaf in space.table().look(vma.range()) {
             if let Shown::Page(page) = Shown::of(space, leaf.entry) {
                 usage.count(page, vma.flags);
-                if leaf.entry.is_large() {
+                if leaf.entry.is_huge() {
                     usage.anon_huge += PAGE_SIZE;
                 }
             }

@@ -12,7 +12,8 @@
 //! for: until A is set, it is not there for anyone to see. `REFERENCED` remembers that A was set, where it was
 //! cleared so that the entry is known to be in no translation cache. `LEAVING` marks a page that is held only
 //! until its old translations are gone: another takes its place then (`paging/replace`). `LOCKED` marks a page that
-//! may not be given up: `MADV_FREE` would let it go, but its memory has been locked since.
+//! may not be given up: `MADV_FREE` would let it go, but its memory has been locked since. `PROMOTED` marks a large
+//! entry that stands for a table of 512 small ones: nobody can tell but by the time it takes (`paging/promote`).
 
 use bitflags::bitflags;
 
@@ -32,6 +33,7 @@ const REFERENCED: u64 = 1 << 53;
 const LEAVING: u64 = 1 << 54;
 const LOCKED: u64 = 1 << 55;
 const VACATED: u64 = 1 << 56;
+const PROMOTED: u64 = 1 << 57;
 const NO_EXECUTE: u64 = 1 << 63;
 const FRAME: u64 = 0x000f_ffff_ffff_f000;
 
@@ -117,19 +119,26 @@ impl Entry {
     /// The entry for the `i`th of the pages that a large one maps.
     #[must_use]
     pub const fn small(self, i: u64) -> Self {
-        Entry((self.0 & !LARGE) + (i << PAGE_SHIFT))
+        Entry((self.0 & !(LARGE | PROMOTED)) + (i << PAGE_SHIFT))
     }
 
-    /// What a large entry says of the page at an address, with the mark of a large one.
+    /// The large entry that stands for a table which begins with this one.
+    #[must_use]
+    pub const fn promoted(self) -> Self {
+        Entry(self.0 | LARGE | PROMOTED)
+    }
+
+    /// What a large entry says of the page at an address, with the marks of a large one.
     #[must_use]
     pub const fn page_at(self, addr: VirtAddr) -> Self {
-        self.small((addr.get() % TABLE_SPAN) >> PAGE_SHIFT).large()
+        Entry(self.0 + addr.page_floor().get() % TABLE_SPAN)
     }
 
     /// The same page with another permission; accessed and dirty bits stay.
     #[must_use]
     pub fn with_access(self, access: Access) -> Self {
-        let kept = self.0 & (FRAME | ACCESSED | DIRTY | LARGE | OWN | AHEAD | REFERENCED | LOCKED);
+        let marks = LARGE | OWN | AHEAD | REFERENCED | LOCKED | PROMOTED;
+        let kept = self.0 & (FRAME | ACCESSED | DIRTY | marks);
         if !access.contains(Access::READ) {
             return Entry(kept | HELD);
         }
@@ -199,7 +208,7 @@ impl Entry {
     /// The same entry with its accessed bit set if the page was ever accessed.
     #[must_use]
     pub const fn recalled(self) -> Self {
-        if self.is_referenced() { Entry(self.0 | ACCESSED) } else { self }
+        if self.is_referenced() { Entry((self.0 | ACCESSED) & !REFERENCED) } else { self }
     }
 
     /// The same entry of locked memory.
@@ -240,6 +249,25 @@ impl Entry {
     #[must_use]
     pub const fn is_large(self) -> bool {
         self.0 & LARGE != 0
+    }
+
+    /// Whether it is of an own page that has been accessed and written, and of which nothing is left to be settled.
+    #[must_use]
+    pub(super) const fn is_promotable(self) -> bool {
+        let is = PRESENT | ACCESSED | DIRTY | OWN;
+        self.0 & (is | LARGE | AHEAD | LEAVING | LOCKED) == is
+    }
+
+    /// Whether it stands for 512 small entries.
+    #[must_use]
+    pub const fn is_promoted(self) -> bool {
+        self.0 & PROMOTED != 0
+    }
+
+    /// Whether it maps a huge page that the program can know of.
+    #[must_use]
+    pub const fn is_huge(self) -> bool {
+        self.0 & (LARGE | PROMOTED) == LARGE
     }
 
     /// Whether the hardware uses the entry.

@@ -87,6 +87,17 @@ pub enum ForkedRoot {
     Kept,
 }
 
+/// What is resident of a space that is forked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct ForkedPages {
+    /// Pages, in all.
+    pub pages: u64,
+    /// Those of them that large entries map.
+    pub large: u64,
+    /// Those that large entries will map if the root is a fresh one.
+    pub promotable: u64,
+}
+
 /// Makes changed entries visible to all vCPUs, running ones included.
 pub trait FlushSink: Debug + Send + Sync {
     /// Returns only when no vCPU can use a translation that the request names.
@@ -95,8 +106,8 @@ pub trait FlushSink: Debug + Send + Sync {
     /// [`Broken`] when even the strongest method failed; the frames then stay in quarantine for ever.
     fn flush(&self, request: &FlushRequest) -> Result<(), Broken>;
 
-    /// What is cheaper for a space with so many resident pages, the next pass over them included.
-    fn forked_root(&self, _pages: u64) -> ForkedRoot {
+    /// What is cheaper for a space with such pages, the next pass over them included.
+    fn forked_root(&self, _pages: ForkedPages) -> ForkedRoot {
         ForkedRoot::default()
     }
 }
@@ -106,7 +117,7 @@ impl<S: FlushSink + ?Sized> FlushSink for Arc<S> {
         (**self).flush(request)
     }
 
-    fn forked_root(&self, pages: u64) -> ForkedRoot {
+    fn forked_root(&self, pages: ForkedPages) -> ForkedRoot {
         (**self).forked_root(pages)
     }
 }

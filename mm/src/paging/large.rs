@@ -109,7 +109,7 @@ impl PageTable {
         if slot.load(Ordering::Relaxed) != 0 {
             return Ok(false);
         }
-        let spare = self.frames().alloc(FrameKind::Table, Contents::Zeroed)?;
+        let spare = self.frames().alloc(FrameKind::Table, Contents::Any)?;
         self.spares().push(spare);
         self.add_large();
         let (done, failed) = (Ordering::AcqRel, Ordering::Relaxed);
@@ -130,12 +130,29 @@ impl PageTable {
     /// # Errors
     /// [`Broken`] if there was no spare frame.
     pub fn split(&self, large: &Large<'_>, batch: &mut FlushBatch) -> Result<(), Broken> {
+        self.split_as(large, |entry| entry, batch)
+    }
+
+    /// The same where the pages will be copied: the flush leaves nothing of them cached, so that none needs another.
+    ///
+    /// # Errors
+    /// [`Broken`] if there was no spare frame.
+    pub fn split_to_copy(&self, large: &Large<'_>, batch: &mut FlushBatch) -> Result<(), Broken> {
+        self.split_as(large, Entry::uncached, batch)
+    }
+
+    fn split_as(
+        &self,
+        large: &Large<'_>,
+        page: impl Fn(Entry) -> Entry,
+        batch: &mut FlushBatch,
+    ) -> Result<(), Broken> {
         let none = || Broken::Invariant(format!("there is no table for {:?}", large.addr));
         let frame = self.spares().pop().ok_or_else(none)?;
         let words = self.memory().words(frame);
         large.update(|entry| {
             for (i, word) in (0..).zip(words) {
-                word.store(entry.small(i).raw(), Ordering::Relaxed);
+                word.store(page(entry.small(i)).raw(), Ordering::Relaxed);
             }
             Entry::table(frame)
         });

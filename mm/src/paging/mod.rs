@@ -13,6 +13,7 @@ mod cursor;
 mod entry;
 pub mod flush;
 mod large;
+mod promote;
 mod replace;
 mod sync;
 mod table;
@@ -23,7 +24,9 @@ mod model;
 
 pub use cursor::{Cursor, Leaf, Look, Seen};
 pub use entry::{Access, Entry, Owner, Touch};
-pub use flush::{FlushBatch, FlushRequest, FlushSink, ForkedRoot, Others, TableChange};
+pub use flush::{
+    FlushBatch, FlushRequest, FlushSink, ForkedPages, ForkedRoot, Others, TableChange,
+};
 pub use large::Large;
 pub(crate) use replace::Replacements;
 pub(crate) use table::holds_nothing;

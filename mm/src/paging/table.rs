@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::cursor::{Cursor, Look};
 use super::entry::Entry;
 use super::flush::FlushBatch;
+use super::promote;
 use crate::addr::{self, Frame, PAGE_SHIFT, PageRange, VirtAddr};
 use crate::error::Broken;
 use crate::phys::{AllocError, Contents, FrameKind, Frames, PhysMemory, Words};
@@ -223,14 +224,23 @@ impl PageTable {
 
     /// A copy of the table in frames of its own: no vCPU can have cached anything of it, so the accessed
     /// bits of its leaf entries are clear. The pages that entries name have no more references than before:
-    /// one of the two tables has to be given up, or its entries emptied.
+    /// one of the two tables has to be given up, or its entries emptied. For the last-level tables at the
+    /// addresses of `promoted`, which ascend, it has large entries if they still are [promotable](Self::promotable).
     ///
     /// # Errors
     /// [`AllocError`] when there is no frame for a table; nothing is left behind.
-    pub fn renewed(&self) -> Result<PageTable, AllocError> {
+    pub fn renewed(&self, promoted: &[VirtAddr]) -> Result<PageTable, AllocError> {
         let top_entry = self.memory().words(self.root())[511].load(Ordering::Relaxed);
         let fresh = PageTable::new(Arc::clone(&self.frames), KernelHalf { top_entry })?;
+        let mut promoted = promoted.iter().peekable();
         let copied = self.each_last_table(|last| {
+            let named = promoted.next_if(|addr| **addr == last.start);
+            if let Some(large) = named.and_then(|_| promote::promoted(last.words)) {
+                return match fresh.map_large(last.start, large.uncached()) {
+                    Ok(_) => ControlFlow::Continue(()),
+                    Err(error) => ControlFlow::Break(error),
+                };
+            }
             let vacated = Entry::new(last.link.load(Ordering::Relaxed)).is_vacated();
             if vacated && holds_nothing(last.words) {
                 return ControlFlow::Continue(());
@@ -348,6 +358,11 @@ impl PageTable {
     #[inline]
     pub(crate) fn has_large(&self) -> bool {
         self.large.load(Ordering::Acquire) != 0
+    }
+
+    /// How many large entries there are.
+    pub(crate) fn large_entries(&self) -> u64 {
+        self.large.load(Ordering::Acquire)
     }
 
     /// One large entry more, with its spare frame.

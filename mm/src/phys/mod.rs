@@ -7,7 +7,9 @@
 mod frames;
 mod software;
 
-pub use frames::{AllocError, Contents, FrameKind, FrameStats, Frames, Marks, Order, ReverseOwner};
+pub use frames::{
+    AllocError, Contents, FrameKind, FrameStats, Frames, Marks, Order, Place, ReverseOwner,
+};
 pub use software::SoftwareMemory;
 
 use std::fmt::Debug;

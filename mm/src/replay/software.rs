@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::addr::{GuestPhysAddr, VirtAddr};
 use crate::error::{AccessError, Broken};
-use crate::paging::{AccessKind, FlushRequest, FlushSink, ForkedRoot, KernelHalf, TableChange};
+use crate::paging::{
+    AccessKind, FlushRequest, FlushSink, ForkedPages, ForkedRoot, KernelHalf, TableChange,
+};
 use crate::phys::{AllocError, Frames, SoftwareMemory};
 use crate::space::{AddressSpace, SharedSpace};
 use crate::system::System;
@@ -56,7 +58,7 @@ impl FlushSink for CountingSink {
         Ok(())
     }
 
-    fn forked_root(&self, _: u64) -> ForkedRoot {
+    fn forked_root(&self, _: ForkedPages) -> ForkedRoot {
         *self.forked_root.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -37,6 +37,7 @@ impl AddressSpace {
         batch: &mut FlushBatch,
     ) -> Result<(), Broken> {
         self.settle(part)?;
+        self.demote(part)?;
         self.split_folios(part)?;
         self.free_large(part, batch);
         let frames = self.system.frames();
@@ -62,6 +63,7 @@ impl AddressSpace {
     /// `MADV_COLD`: the pages count as not accessed.
     pub(super) fn cool(&self, part: PageRange, batch: &mut FlushBatch) -> Result<(), Broken> {
         self.settle(part)?;
+        self.demote(part)?;
         self.split_folios(part)?;
         self.cool_large(part, batch);
         let _still = self.table.hold_still();
@@ -80,6 +82,7 @@ impl AddressSpace {
         batch: &mut FlushBatch,
     ) -> Result<(), Broken> {
         self.settle(part)?;
+        self.demote(part)?;
         self.split_folios(part)?;
         self.page_out_large(part)?;
         let frames = self.system.frames();

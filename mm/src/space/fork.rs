@@ -6,10 +6,13 @@ use std::sync::atomic::Ordering;
 use super::AddressSpace;
 use super::ahead::Ahead;
 use super::counters::{Counted, PageClass};
+use super::promote::Demotions;
 use crate::addr::{PAGE_SIZE, PageRange, TABLE_SPAN, VirtAddr, index};
 use crate::error::{CallResult, Errno};
 use crate::hooks::Invalidation;
-use crate::paging::{Entry, FlushBatch, ForkedRoot, Leaf, Owner, PageTable, Replacements};
+use crate::paging::{
+    Entry, FlushBatch, ForkedPages, ForkedRoot, Leaf, Owner, PageTable, Replacements,
+};
 use crate::phys::BLOCK_FRAMES;
 use crate::rmap::SpaceChains;
 use crate::vma::tree::Tree;
@@ -53,6 +56,7 @@ impl AddressSpace {
             counters: Arc::default(),
             ahead: Ahead::default(),
             replacements: Replacements::default(),
+            demotions: Demotions::default(),
             chains: SpaceChains::default(),
             users: Arc::default(),
         };
@@ -67,15 +71,24 @@ impl AddressSpace {
     fn copy_into(&mut self, child: &mut AddressSpace, vcpus: Vcpus) -> CallResult<()> {
         child.reserve(self.vmas.len())?;
         self.copy_vmas(child)?;
+        self.demotions.begin();
         if let Some(all) = PageRange::new(VirtAddr::ZERO, VirtAddr::TASK_END) {
             self.settle(all)?;
         }
         let table = Arc::clone(&self.table);
         // Who takes an object's pages away comes to the parent before or after, and then to the child.
         let still = table.hold_still();
+        let promotable = match vcpus {
+            Vcpus::Running => Vec::new(),
+            Vcpus::Stopped => self.promotable(child),
+        };
         let root = match vcpus {
             Vcpus::Running => ForkedRoot::Kept,
-            Vcpus::Stopped => self.system.forked_root(self.counters.resident.total()),
+            Vcpus::Stopped => self.system.forked_root(ForkedPages {
+                pages: self.counters.resident.total(),
+                large: self.table.large_entries() * BLOCK_FRAMES,
+                promotable: promotable.len() as u64 * BLOCK_FRAMES,
+            }),
         };
         match root {
             ForkedRoot::Kept => {
@@ -86,7 +99,7 @@ impl AddressSpace {
                 copied
             }
             ForkedRoot::Fresh => {
-                let fresh = self.table.renewed()?;
+                let fresh = self.table.renewed(&promotable)?;
                 // Nothing in it was ever cached, so nothing comes into the batch.
                 let copied = self.copy_pages(&fresh, child, &mut FlushBatch::new());
                 if let Err(error) = copied {
@@ -207,12 +220,24 @@ impl AddressSpace {
         let frames = self.system.frames();
         for large in table.large_in(vma.range()) {
             let Some(run) = large.run() else { continue };
+            let words = match large.entry.is_promoted() {
+                true => child.table.ensure(large.addr)?,
+                false => None,
+            };
             let old = large.update(Entry::read_only);
             if old.is_writable() && old.is_accessed() {
                 batch.write_protected_run(run);
             }
             frames.dup_run(run);
             let copy = old.read_only().old().unlocked();
+            if let Some(words) = words {
+                // The child will access one page or another: it needs an entry for each.
+                for (i, word) in (0..).zip(words) {
+                    word.store(copy.small(i).raw(), Ordering::Release);
+                }
+                counted.add_pages(PageClass::of(copy, frames), run.count);
+                continue;
+            }
             match child.table.map_large(large.addr, copy) {
                 Ok(true) => counted.add_pages(PageClass::of(copy, frames), run.count),
                 Ok(false) | Err(_) => {

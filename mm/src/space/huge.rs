@@ -44,6 +44,7 @@ impl AddressSpace {
             Some(large) if large.entry.owner() == Owner::Backing && self.wants_huge(vma, addr) => {
                 self.drop_large(&large, &mut batch);
             }
+            Some(large) if large.entry.is_promoted() => self.demote_from(large.addr, &mut batch)?,
             Some(large) => self.table.split(&large, &mut batch)?,
             None => {
                 if let Some(span) = span_of(addr) {

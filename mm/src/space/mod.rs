@@ -32,6 +32,7 @@ mod lock;
 mod map;
 mod policy;
 mod populate;
+mod promote;
 mod protect;
 mod range;
 mod relocate;
@@ -81,6 +82,7 @@ use crate::vma::limits::{Capabilities, Limits};
 use crate::vma::tree::Tree;
 use crate::vma::{VmFlags, Vma};
 use ahead::Ahead;
+use promote::Demotions;
 
 /// A process's address space.
 ///
@@ -102,6 +104,8 @@ pub struct AddressSpace {
     ahead: Ahead,
     /// Pages that take the place of others while vCPUs run.
     replacements: Replacements,
+    /// How often promoted entries became tables again.
+    demotions: Demotions,
     /// What it has of anonymous memory, for the reverse map.
     chains: SpaceChains,
     /// How many tasks use it ([`SpaceUser`]); 0 before there is any.
@@ -129,6 +133,7 @@ impl AddressSpace {
             counters: Arc::default(),
             ahead: Ahead::default(),
             replacements: Replacements::default(),
+            demotions: Demotions::default(),
             chains: SpaceChains::default(),
             users: Arc::default(),
         })

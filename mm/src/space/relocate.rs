@@ -130,6 +130,7 @@ impl AddressSpace {
         if old.start().get() % TABLE_SPAN != to.get() % TABLE_SPAN {
             return Ok(self.split_large(old)?);
         }
+        self.demote(old)?;
         self.split_ends(old)?;
         let mut batch = FlushBatch::new();
         for large in self.table.large_in(old) {

@@ -37,7 +37,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use log::{debug, info, warn};
 use mm::addr::FrameRun;
 use mm::error::Broken;
-use mm::paging::{FlushRequest, FlushSink, ForkedRoot, Others, TableChange};
+use mm::paging::{FlushRequest, FlushSink, ForkedPages, ForkedRoot, Others, TableChange};
+use mm::phys::BLOCK_FRAMES;
 
 use super::empty_slot::{DummySlot, GraceSlot};
 use super::presence::Presence;
@@ -59,6 +60,10 @@ const PROTECT_FRAME_NS: u64 = 70;
 /// Nanoseconds for each frame of a fresh root, whose accessed bits are clear, when it is touched again
 /// (measured: 650 ms for 262,144).
 const RELEARN_NS: u64 = 2_500;
+/// Nanoseconds for a large entry there.
+const RELEARN_LARGE_NS: u64 = 4_000;
+/// Nanoseconds for each entry that a fork copies, and has not to copy where a large one says the same.
+const COPY_NS: u64 = 60;
 
 /// Nanoseconds of the wait for page faults that KVM is handling.
 const GRACE_NS: u64 = 40_000;
@@ -340,10 +345,14 @@ impl FlushSink for KvmSink {
         self.flush_all()
     }
 
-    fn forked_root(&self, pages: u64) -> ForkedRoot {
+    fn forked_root(&self, ForkedPages { pages, large, promotable }: ForkedPages) -> ForkedRoot {
+        let large = large.saturating_add(promotable);
+        let fresh = pages.saturating_sub(large).saturating_mul(RELEARN_NS)
+            + (large / BLOCK_FRAMES).saturating_mul(RELEARN_LARGE_NS);
+        let protected = self.protection_cost().saturating_add(promotable.saturating_mul(COPY_NS));
         let kept = match self.policy {
             FlushPolicy::WriteProtection => true,
-            FlushPolicy::Chosen => self.protection_cost() < pages.saturating_mul(RELEARN_NS),
+            FlushPolicy::Chosen => protected < fresh,
             _ => false,
         };
         if kept && self.can_write_protect() { ForkedRoot::Kept } else { ForkedRoot::Fresh }

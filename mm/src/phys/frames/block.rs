@@ -65,6 +65,8 @@ pub(super) enum Want {
     UpTo(usize),
     /// Exactly so many, a power of two, and aligned to it.
     Aligned(usize),
+    /// Contiguous ones from that slot on, at least one and at most so many.
+    From { slot: usize, most: usize },
 }
 
 /// Frames taken out of a block.
@@ -104,6 +106,11 @@ impl Block {
     pub(super) fn make_present(&mut self) -> Range<usize> {
         self.present = FrameSet::FULL;
         ALL
+    }
+
+    /// Whether it is kept for pages.
+    pub(super) fn is_for_pages(&self) -> bool {
+        self.purpose == Purpose::Pages
     }
 
     /// Frames that can be handed out.
@@ -153,6 +160,7 @@ impl Block {
             Want::UpTo(most) if idle.is_empty() => free.first_run(most),
             Want::UpTo(most) => idle.first_run(most),
             Want::Aligned(count) => free.aligned_run(count),
+            Want::From { slot, most } => free.run_at(slot, most),
         }?;
         let set = FrameSet::of(range.clone());
         let taken = Slots {

@@ -1,5 +1,7 @@
 //! What frames are used for, and in which sizes they are asked for.
 
+use crate::addr::Frame;
+
 /// What a frame is used for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
@@ -39,6 +41,17 @@ impl From<FrameKind> for Purpose {
             FrameKind::Table | FrameKind::Zero => Purpose::Tables,
         }
     }
+}
+
+/// Where frames are best taken: where they are not free, others do as well.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Place {
+    /// Wherever it costs least.
+    Anywhere,
+    /// At the start of a block that nothing was taken of.
+    BlockStart,
+    /// From this frame on.
+    Frame(Frame),
 }
 
 /// Whether the caller relies on the bytes of a new frame.

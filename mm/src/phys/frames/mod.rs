@@ -30,7 +30,7 @@ mod set;
 mod sync;
 mod trim;
 
-pub use kind::{Contents, FrameKind, Order};
+pub use kind::{Contents, FrameKind, Order, Place};
 pub use mark::Marks;
 pub use record::ReverseOwner;
 
@@ -197,6 +197,24 @@ impl Frames {
         let want = Want::UpTo(index(most.clamp(1, BLOCK_FRAMES)));
         self.alloc_where(kind, contents, |pool, reach| {
             Some([pool.take(kind.into(), want, reach)?])
+        })
+    }
+
+    /// The same for pages, at a place if they are free there.
+    ///
+    /// # Errors
+    /// [`AllocError`] when not even one is left anywhere, or the host failed.
+    pub fn alloc_run_at(
+        &self,
+        kind: FrameKind,
+        contents: Contents,
+        most: u64,
+        place: Place,
+    ) -> Result<FrameRun, AllocError> {
+        let most = index(most.clamp(1, BLOCK_FRAMES));
+        self.alloc_where(kind, contents, |pool, reach| {
+            let at = pool.take_at(place, most);
+            Some([at.or_else(|| pool.take(kind.into(), Want::UpTo(most), reach))?])
         })
     }
 

@@ -14,9 +14,9 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 
 use super::block::{ALL, Block, Listed, Shelf, Slots, Want};
-use super::kind::Purpose;
+use super::kind::{Place, Purpose};
 use super::set::FrameSet;
-use super::{BLOCK_FRAMES, FrameStats};
+use super::{BLOCK_FRAMES, FrameStats, position};
 use crate::addr::index;
 
 /// How many pages are handed out before the host is asked for a whole block of them at once.
@@ -90,6 +90,23 @@ impl Pool {
         self.take_from(block, purpose, want, ahead)
     }
 
+    /// Takes pages at a place, if they are free there.
+    pub(super) fn take_at(&mut self, place: Place, most: usize) -> Option<Taken> {
+        let purpose = Purpose::Pages;
+        let (block, slot) = match place {
+            Place::Anywhere => return None,
+            // A small program does not need a block.
+            Place::BlockStart if self.stats.pages < PAGES_ONE_BY_ONE => return None,
+            Place::BlockStart => (self.begin(purpose)?, 0),
+            Place::Frame(frame) => position(frame),
+        };
+        let kept_for = self.blocks.get(block)?.as_ref()?;
+        if place != Place::BlockStart && !kept_for.is_for_pages() {
+            return None;
+        }
+        self.take_from(block, purpose, Want::From { slot, most }, Ahead::of(purpose))
+    }
+
     /// Takes so many whole blocks that lie side by side, the first at a multiple of their number.
     pub(super) fn take_blocks(&mut self, purpose: Purpose, count: usize) -> Option<Vec<Taken>> {
         let unused = |block: usize| self.untaken.contains(&block) || self.empty.contains(&block);
@@ -121,7 +138,7 @@ impl Pool {
         let has = |block: &&usize| match (want, self.blocks.get(**block)) {
             (Want::UpTo(_), _) => true,
             (Want::Aligned(count), Some(Some(block))) => block.free().aligned_run(count).is_some(),
-            (Want::Aligned(_), _) => false,
+            (Want::Aligned(_) | Want::From { .. }, _) => false,
         };
         let listed = shelves.iter().filter_map(|&shelf| self.shelf(shelf));
         listed.map(|blocks| blocks.iter().take(most).find(has)).find_map(Option::<&usize>::copied)

@@ -96,6 +96,12 @@ impl FrameSet {
         Some(run.start..run.end.min(run.start + most))
     }
 
+    /// The run that begins at a slot, cut to `most` slots.
+    pub(super) fn run_at(&self, start: usize, most: usize) -> Option<Range<usize>> {
+        let run = self.runs().find(|run| run.contains(&start))?;
+        Some(start..run.end.min(start + most))
+    }
+
     /// The first `count` slots, a power of two, that lie side by side at a multiple of `count`.
     pub(super) fn aligned_run(&self, count: usize) -> Option<Range<usize>> {
         let mut starts = (0..SLOTS).step_by(count);

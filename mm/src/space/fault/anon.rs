@@ -10,7 +10,7 @@ use super::{At, Way, no_frame, page_in_table};
 use crate::addr::{Frame, PAGE_SIZE, PageRange, VirtAddr, index};
 use crate::error::AccessError;
 use crate::paging::{Access, AccessKind, Entry, Owner, Touch};
-use crate::phys::{Contents, FrameKind, Marks};
+use crate::phys::{Contents, FrameKind, Marks, Place};
 use crate::space::AddressSpace;
 use crate::vma::VmFlags;
 
@@ -56,10 +56,14 @@ impl AddressSpace {
 
     /// Frames of zeros for the page and up to `wanted - 1` beside it. Says how many.
     fn fresh_pages(&self, at: &At<'_>, wanted: u64) -> Result<u64, AccessError> {
+        let place = match at.way() {
+            Way::Up => at.frame_place(at.page, wanted),
+            Way::Down => Place::Anywhere,
+        };
         let run = self
             .system
             .frames()
-            .alloc_run(FrameKind::Anonymous, Contents::Zeroed, wanted)
+            .alloc_run_at(FrameKind::Anonymous, Contents::Zeroed, wanted, place)
             .map_err(|error| no_frame(error, at.addr))?;
         let lowest = match at.way() {
             Way::Up => at.page,

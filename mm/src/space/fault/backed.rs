@@ -8,7 +8,7 @@ use crate::addr::{Frame, PAGE_BYTES, PageRange, TABLE_SPAN, VirtAddr};
 use crate::backing::{Backing, BackingError};
 use crate::error::{AccessError, Fault};
 use crate::paging::{Access, AccessKind, Entry, Owner, Touch, holds_nothing};
-use crate::phys::{Contents, FrameKind, Gone, Marks};
+use crate::phys::{Contents, FrameKind, Gone, Marks, Place};
 use crate::space::AddressSpace;
 use crate::space::ahead::{FILE_AROUND, around};
 use crate::space::anon::run_of;
@@ -45,7 +45,7 @@ impl AddressSpace {
         }
         let faults = &self.counters.faults;
         if copies {
-            let copied = self.copy_of(at, at.page, frame);
+            let copied = self.copy_of(at, at.page, frame, Place::Anywhere);
             self.system.frames().put(frame)?;
             let access = entry_access(at.vma.flags, Owner::Process);
             let entry = Entry::leaf(copied?, Owner::Process, access, at.kind.touch());
@@ -166,11 +166,13 @@ impl AddressSpace {
         at: &At<'_>,
         page: VirtAddr,
         from: Frame,
+        place: Place,
     ) -> Result<Frame, AccessError> {
         let frames = self.system.frames();
         let frame = frames
-            .alloc(FrameKind::Anonymous, Contents::Any)
-            .map_err(|error| no_frame(error, at.addr))?;
+            .alloc_run_at(FrameKind::Anonymous, Contents::Any, 1, place)
+            .map_err(|error| no_frame(error, at.addr))?
+            .start;
         if let Err(Gone) = frames.memory().try_copy(from, frame) {
             frames.put(frame)?;
             return Err(Fault::NoBacking(at.addr).into());

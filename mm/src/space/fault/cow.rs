@@ -19,7 +19,7 @@ use crate::addr::{PAGE_SIZE, PageRange, VirtAddr, index};
 use crate::error::{AccessError, Broken};
 use crate::hooks::Invalidation;
 use crate::paging::{Access, AccessKind, Entry, FlushBatch, Others, Owner};
-use crate::phys::{Contents, FrameKind, Marks};
+use crate::phys::{Contents, FrameKind, Marks, Place};
 use crate::space::anon::run_of;
 use crate::space::protect::entry_access;
 use crate::space::{AddressSpace, PageClass};
@@ -155,6 +155,7 @@ impl AddressSpace {
         // Those whose old translations have to be gone first.
         let mut waiting = Vec::new();
         let mut copied = 0;
+        let mut frame_place = at.frame_place(at.page, room as u64);
         for (i, slot) in (0..).zip(&at.words[place..place + room]) {
             let old = Entry::new(slot.load(Ordering::Acquire));
             let next = |old| is_shared_own(old) && !self.is_only_owner(old) && !self.is_lazy(old);
@@ -162,13 +163,17 @@ impl AddressSpace {
             if !fits {
                 break;
             }
-            let copy = match self.copy_one(at, at.page.offset(i * PAGE_SIZE), slot, old) {
-                Ok(copy) => copy,
-                // Memory for the page that was asked for: the others can wait.
-                Err(error) if copied == 0 => return Err(error),
-                Err(_) => break,
-            };
+            let copy =
+                match self.copy_one(at, at.page.offset(i * PAGE_SIZE), slot, old, frame_place) {
+                    Ok(copy) => copy,
+                    // Memory for the page that was asked for: the others can wait.
+                    Err(error) if copied == 0 => return Err(error),
+                    Err(_) => break,
+                };
             copied += 1;
+            if let Some(frame) = copy.new.frame() {
+                frame_place = Place::Frame(frame.offset(1));
+            }
             if others != Others::Stopped && old.is_accessed() {
                 waiting.push(copy);
             } else {
@@ -189,11 +194,12 @@ impl AddressSpace {
         page: VirtAddr,
         slot: &'a AtomicU64,
         old: Entry,
+        place: Place,
     ) -> Result<Copied<'a>, AccessError> {
         let frames = self.system.frames();
         let shared = old.frame().filter(|&frame| frames.kind(frame) != Some(FrameKind::Zero));
         let copy = if let Some(frame) = shared {
-            self.copy_of(at, page, frame)?
+            self.copy_of(at, page, frame, place)?
         } else {
             let fresh = frames.alloc(FrameKind::Anonymous, Contents::Zeroed);
             let fresh = fresh.map_err(|error| no_frame(error, at.addr))?;

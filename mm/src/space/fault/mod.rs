@@ -31,10 +31,13 @@ use huge::Huge;
 use super::{AddressSpace, PageClass, maps_of};
 use crate::addr::{PAGE_SIZE, TABLE_SPAN, VirtAddr, index};
 use crate::error::{AccessError, Fault};
-use crate::paging::{AccessKind, Entry};
-use crate::phys::{AllocError, Words};
+use crate::paging::{AccessKind, Entry, Owner};
+use crate::phys::{AllocError, Place, Words};
 use crate::rmap::ObjectMaps;
 use crate::vma::{VmFlags, Vma};
+
+/// From how many pages at once on a program is known to go on page by page.
+const IN_ORDER: u64 = 16;
 
 /// What became of a fault.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -154,6 +157,21 @@ impl At<'_> {
                 (page.get() - first) / PAGE_SIZE + 1
             }
             Way::Up => (vma.end().get().min(table + TABLE_SPAN) - page.get()) / PAGE_SIZE,
+        }
+    }
+
+    /// Where the frame of a page in this table is best: after its neighbour's, so that they may all come to lie in
+    /// one piece. The first page of a table begins a piece where the program goes on page by page.
+    fn frame_place(&self, page: VirtAddr, window: u64) -> Place {
+        let i = page_in_table(page);
+        let before = i.checked_sub(1).map(|before| self.words[before].load(Ordering::Relaxed));
+        match before.map(Entry::new) {
+            None if window >= IN_ORDER => Place::BlockStart,
+            None => Place::Anywhere,
+            Some(entry) => {
+                let own = entry.frame().filter(|_| entry.owner() == Owner::Process);
+                own.map_or(Place::Anywhere, |frame| Place::Frame(frame.offset(1)))
+            }
         }
     }
 

@@ -15,6 +15,7 @@ mod host_files;
 mod huge;
 mod model;
 mod objects;
+mod promote;
 mod reclaim;
 mod thp;
 mod touch;
@@ -107,4 +108,17 @@ fn errno_of<T: std::fmt::Debug>(result: CallResult<T>) -> Errno {
         Err(CallError::Errno(errno)) => errno,
         other => panic!("expected an errno, got {other:?}"),
     }
+}
+
+/// A process forked while no vCPU runs.
+fn child_of(m: &SoftwareMachine) -> SoftwareMachine {
+    let child = m.space.change().fork(Vcpus::Stopped).unwrap();
+    let (sink, frames) = (Arc::clone(&m.sink), Arc::clone(&m.frames));
+    SoftwareMachine { space: SharedSpace::new(child), sink, frames }
+}
+
+fn audited(ms: &[&SoftwareMachine]) {
+    let guards: Vec<_> = ms.iter().map(|m| m.space.look()).collect();
+    let spaces: Vec<&AddressSpace> = guards.iter().map(|guard| &**guard).collect();
+    audit_all(&spaces).unwrap();
 }

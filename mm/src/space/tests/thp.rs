@@ -32,18 +32,6 @@ fn run_of(m: &SoftwareMachine, at: u64) -> FrameRun {
     m.space.look().table().large(page(at)).unwrap().run().unwrap()
 }
 
-fn child_of(m: &SoftwareMachine) -> SoftwareMachine {
-    let child = m.space.change().fork(Vcpus::Stopped).unwrap();
-    let (sink, frames) = (Arc::clone(&m.sink), Arc::clone(&m.frames));
-    SoftwareMachine { space: SharedSpace::new(child), sink, frames }
-}
-
-fn audited(ms: &[&SoftwareMachine]) {
-    let guards: Vec<_> = ms.iter().map(|m| m.space.look()).collect();
-    let spaces: Vec<&AddressSpace> = guards.iter().map(|guard| &**guard).collect();
-    audit_all(&spaces).unwrap();
-}
-
 #[test]
 fn one_entry_maps_frames_in_one_piece_that_begin_where_their_addresses_do() {
     let m = machine_with(1);

@@ -18,7 +18,7 @@ use super::{Answer, Case};
 use crate::addr::{Frame, FrameRun};
 use crate::error::Broken;
 use crate::failure::FailPoint;
-use crate::paging::{FlushRequest, FlushSink, ForkedRoot, TableChange};
+use crate::paging::{FlushRequest, FlushSink, ForkedPages, ForkedRoot, TableChange};
 use crate::phys::{AllocError, Contents, FrameKind, Words};
 use crate::replay::CountingSink;
 
@@ -56,7 +56,7 @@ impl FlushSink for FailingSink {
         self.counts.flush(request)
     }
 
-    fn forked_root(&self, pages: u64) -> ForkedRoot {
+    fn forked_root(&self, pages: ForkedPages) -> ForkedRoot {
         self.counts.forked_root(pages)
     }
 }
