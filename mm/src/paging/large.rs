@@ -228,6 +228,26 @@ impl PageTable {
         }
     }
 
+    /// Unlinks the last-level table for `addr`, so that a large entry can take its place; says which frame it has.
+    /// Under the exclusive lock and [`hold_still`](Self::hold_still), until [`link_large`](Self::link_large), before
+    /// which comes the flush.
+    pub(crate) fn unlink_table(&self, addr: VirtAddr, batch: &mut FlushBatch) -> Option<Frame> {
+        let slot = self.link(addr)?;
+        let table = Entry::new(slot.load(Ordering::Acquire));
+        let frame = table.frame().filter(|_| !table.is_large())?;
+        slot.store(0, Ordering::Release);
+        batch.table_unlinked();
+        Some(frame)
+    }
+
+    /// Puts a large entry in the place of the table that was unlinked, whose frame is its spare one.
+    pub(crate) fn link_large(&self, addr: VirtAddr, entry: Entry, spare: Frame) {
+        let Some(slot) = self.link(addr) else { return };
+        self.spares().push(spare);
+        self.large_for_table();
+        slot.store(entry.raw(), Ordering::Release);
+    }
+
     /// Gives up one spare frame. No vCPU has ever walked it, or not since a flush of everything.
     fn drop_spare(&self, batch: &mut FlushBatch) {
         if let Some(spare) = self.spares().pop() {

@@ -371,6 +371,11 @@ impl PageTable {
         self.tables.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// One large entry more in the place of a table.
+    pub(super) fn large_for_table(&self) {
+        self.large.fetch_add(1, Ordering::AcqRel);
+    }
+
     /// One large entry less; its spare frame has become a table.
     pub(super) fn remove_large(&self) {
         self.large.fetch_sub(1, Ordering::AcqRel);

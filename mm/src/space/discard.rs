@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use super::AddressSpace;
 use super::advise::{Advice, Kind};
-use crate::addr::{PAGE_BYTES, PAGE_SHIFT, PageRange, TABLE_SPAN, VirtAddr};
+use crate::addr::{PAGE_BYTES, PageRange, TABLE_SPAN, VirtAddr};
 use crate::error::{CallResult, Errno};
 use crate::hooks::Invalidation;
 use crate::paging::{Entry, FlushBatch};
@@ -50,7 +50,7 @@ impl AddressSpace {
                 self.page_out(vma, part, batch)?;
             }
             Advice::WillNeed => {}
-            Advice::Collapse => collapse(vma, part)?,
+            Advice::Collapse => self.collapse(vma, part)?,
             Advice::GuardInstall => {
                 unfit(VmFlags::SPECIAL | VmFlags::HUGETLB | VmFlags::LOCKED)?;
                 self.install_guards(vma, part, batch)?;
@@ -130,37 +130,4 @@ impl AddressSpace {
         });
         Ok(())
     }
-}
-
-/// `MADV_COLLAPSE`, which makes no huge page yet: memory that cannot have one is refused, and a range that
-/// could hold one is to be tried again, also where all of it is huge already. A range within one huge page is refused, one that touches a border
-/// between two is done: Linux counts the huge pages in between, which are -1 or 0.
-fn collapse(vma: &Vma, part: PageRange) -> Result<(), Errno> {
-    if !may_be_huge(vma) {
-        return Err(Errno::EINVAL);
-    }
-    let first = part.start().get().div_ceil(TABLE_SPAN);
-    match first.cmp(&(part.end().get() / TABLE_SPAN)) {
-        std::cmp::Ordering::Greater => Err(Errno::EINVAL),
-        std::cmp::Ordering::Equal => Ok(()),
-        std::cmp::Ordering::Less => Err(Errno::EAGAIN),
-    }
-}
-
-/// Whether huge pages may be in a VMA when it is asked for outright (`__thp_vma_allowable_orders` with
-/// `TVA_FORCED_COLLAPSE`).
-fn may_be_huge(vma: &Vma) -> bool {
-    let (start, end) = (vma.range().start(), vma.range().end());
-    // Linux looks at the last one that could be there; below address 2 MiB that wraps, and fits.
-    let last = end.get().wrapping_sub(TABLE_SPAN) & !(TABLE_SPAN - 1);
-    let fits = last >= start.get() && last.wrapping_add(TABLE_SPAN) <= end.get();
-    let allowed = match &vma.backing {
-        None => vma.anon().is_some(),
-        Some(backing) => {
-            let from = (start.get() >> PAGE_SHIFT).wrapping_sub(vma.pgoff);
-            backing.is_shared_memory() && from.is_multiple_of(TABLE_SPAN >> PAGE_SHIFT)
-        }
-    };
-    let unfit = VmFlags::SPECIAL | VmFlags::HUGETLB | VmFlags::NOHUGEPAGE;
-    fits && allowed && !vma.flags.intersects(unfit)
 }

@@ -59,10 +59,7 @@ impl AddressSpace {
     /// Whether a fault at `addr` may bring in a huge page (`thp_vma_allowable_order`), if nothing is there.
     pub(super) fn wants_huge(&self, vma: &Vma, addr: VirtAddr) -> bool {
         let advised = vma.flags.contains(VmFlags::HUGEPAGE);
-        let disabled = match self.modes.thp_disabled {
-            0 => false,
-            how => how & THP_DISABLE_EXCEPT_ADVISED == 0 || !advised,
-        };
+        let disabled = self.has_no_huge_pages() || self.modes.thp_disabled != 0 && !advised;
         if vma.backing.is_some() || disabled {
             return false;
         }
@@ -75,6 +72,12 @@ impl AddressSpace {
         asked_for
             && !vma.flags.intersects(unfit)
             && span_of(addr).is_some_and(|span| vma.range().covers(span))
+    }
+
+    /// Whether `PR_SET_THP_DISABLE` keeps huge pages away from all its memory.
+    pub(super) fn has_no_huge_pages(&self) -> bool {
+        let how = self.modes.thp_disabled;
+        how != 0 && how & THP_DISABLE_EXCEPT_ADVISED == 0
     }
 
     /// Splits the large entries in a range, and flushes.

@@ -17,6 +17,7 @@ mod age;
 mod ahead;
 mod anon;
 mod brk;
+mod collapse;
 mod control;
 mod counters;
 mod discard;

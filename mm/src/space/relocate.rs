@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use super::AddressSpace;
 use super::remap::{MOVE_SPARE, Remap, RemapFlags};
-use crate::addr::{PAGE_SHIFT, PageRange, TABLE_SPAN, VirtAddr};
+use crate::addr::{PAGE_SHIFT, PAGE_SIZE, PageRange, TABLE_SPAN, VirtAddr};
 use crate::error::{CallResult, Errno};
 use crate::hooks::Invalidation;
 use crate::paging::{Entry, FlushBatch};
@@ -113,13 +113,13 @@ impl AddressSpace {
     fn ensure_tables(&self, old: PageRange, to: VirtAddr) -> CallResult<()> {
         self.settle(old)?;
         self.make_room(old, to)?;
-        let mut made = None;
-        for leaf in self.table.cursor(old) {
-            let addr = to.offset(leaf.addr.bytes_from(old.start()));
-            let span = addr.get() / TABLE_SPAN;
-            if made != Some(span) {
-                self.ensure_table(addr)?;
-                made = Some(span);
+        // Linux has one wherever entries of an old table could go, and a huge page comes to none of them.
+        for addr in self.table.tables_in(old) {
+            let part = PageRange::from_len(addr.table_floor(), TABLE_SPAN);
+            let Some(part) = part.and_then(|part| part.intersect(old)) else { continue };
+            let ends = [part.start(), VirtAddr::new(part.end().get() - PAGE_SIZE)];
+            for end in ends {
+                self.ensure_table(to.offset(end.bytes_from(old.start())))?;
             }
         }
         Ok(())
@@ -155,6 +155,10 @@ impl AddressSpace {
             if let (true, Some(frame)) = (entry.is_accessed(), entry.frame()) {
                 batch.lowered(frame);
             }
+        }
+        if old.start().get() % TABLE_SPAN == to.get() % TABLE_SPAN {
+            // Linux moves whole tables as they are (`move_normal_pmd`).
+            self.table.vacate(old);
         }
     }
 }

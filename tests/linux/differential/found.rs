@@ -1,5 +1,6 @@
 //! The shortest acts of differences that random ones have found, each under the sentence that it taught.
 
+mod collapse;
 mod huge;
 mod thp;
 
@@ -52,7 +53,14 @@ pub fn trials() -> Vec<Trial> {
     let data = Trial::test("differential::found::a_heap_counts_with_the_initialised_data", || {
         compare(heap_and_data)
     });
-    found.iter().chain(huge::FOUND).chain(thp::FOUND).map(trial).chain([data]).collect()
+    found
+        .iter()
+        .chain(huge::FOUND)
+        .chain(thp::FOUND)
+        .chain(collapse::FOUND)
+        .map(trial)
+        .chain([data])
+        .collect()
 }
 
 fn compare(deeds: impl FnOnce(&Start) -> Deeds) -> Result<(), Failed> {

@@ -75,18 +75,11 @@ impl AddressSpace {
             Err(AllocError::Broken(broken)) => return Err(broken.into()),
         };
         let entry = if written {
-            self.own_pages(vma, span.start(), run);
-            if vma.flags.contains(VmFlags::DROPPABLE) {
-                let droppable =
-                    |i| frames.mark(run.start.offset(i), Marks::LAZY | Marks::DROPPABLE);
-                (0..run.count).for_each(droppable);
-            }
-            frames.map_run(run);
-            Entry::leaf(run.start, Owner::Process, access, Touch::Written)
+            self.own_huge(vma, span.start(), run)
         } else {
-            Entry::leaf(run.start, Owner::Backing, access - Access::WRITE, Touch::Read)
+            Entry::leaf(run.start, Owner::Backing, access - Access::WRITE, Touch::Read).large()
         };
-        match self.table.map_large(span.start(), entry.large()) {
+        match self.table.map_large(span.start(), entry) {
             Ok(true) => {
                 let class = PageClass::of(entry, frames);
                 self.counters.resident.add_pages(class, BLOCK_FRAMES);
@@ -104,6 +97,18 @@ impl AddressSpace {
             }
             Err(AllocError::Broken(broken)) => Err(broken.into()),
         }
+    }
+
+    /// Makes frames the process's own, and says what maps them.
+    pub(in crate::space) fn own_huge(&self, vma: &Vma, at: VirtAddr, run: FrameRun) -> Entry {
+        let frames = self.system.frames();
+        self.own_pages(vma, at, run);
+        if vma.flags.contains(VmFlags::DROPPABLE) {
+            let droppable = |i| frames.mark(run.start.offset(i), Marks::LAZY | Marks::DROPPABLE);
+            (0..run.count).for_each(droppable);
+        }
+        frames.map_run(run);
+        Entry::leaf(run.start, Owner::Process, vma.flags.page_access(), Touch::Written).large()
     }
 
     /// Gives up frames that never got into the table.

@@ -4,6 +4,7 @@
 mod ahead_files;
 mod bytes;
 mod change;
+mod collapse;
 mod commit;
 mod cow;
 mod failure;

@@ -6,7 +6,7 @@ use mm::replay::calls::MemoryCall as M;
 
 use super::{ANONYMOUS, Deed, Deeds, FIXED, FREE, Found, PRIVATE, of_one};
 
-const A: u64 = 0x100_0000_0000;
+pub(super) const A: u64 = 0x100_0000_0000;
 
 pub(super) const FOUND: &[Found] = &[
     ("one_touch_brings_in_a_huge_page", touched),
@@ -32,6 +32,9 @@ pub(super) const FOUND: &[Found] = &[
     ("a_huge_page_moves_whole_between_its_multiples", moved),
     ("a_huge_page_that_moves_elsewhere_is_split", moved_between),
     ("a_part_of_a_huge_page_moves", part_moved),
+    ("a_move_makes_tables_wherever_entries_could_go", tables_made),
+    ("a_table_that_moves_whole_leaves_room_for_a_huge_page", table_moved),
+    ("a_table_that_moves_elsewhere_leaves_none", table_stays),
     ("a_guard_in_a_huge_page_splits_it", guarded),
     ("a_guard_over_a_huge_page_leaves_a_table", guarded_whole),
     ("a_huge_page_is_freed_lazily_as_one", freed),
@@ -39,36 +42,36 @@ pub(super) const FOUND: &[Found] = &[
     ("populating_brings_in_huge_pages", populated),
 ];
 
-fn at(page: u64) -> VirtAddr {
+pub(super) fn at(page: u64) -> VirtAddr {
     VirtAddr::new(A + page * PAGE)
 }
 
-fn map(page: u64, pages: u64) -> Deed {
+pub(super) fn map(page: u64, pages: u64) -> Deed {
     let (addr, len, flags) = (at(page), pages * PAGE, PRIVATE | ANONYMOUS | FIXED);
     Deed::Call(M::Mmap { addr, len, prot: 3, flags, fd: -1, offset: 0 })
 }
 
-fn advise(page: u64, pages: u64, advice: u64) -> Deed {
+pub(super) fn advise(page: u64, pages: u64, advice: u64) -> Deed {
     Deed::Call(M::Madvise { addr: at(page), len: pages * PAGE, advice })
 }
 
-fn unmap(page: u64, pages: u64) -> Deed {
+pub(super) fn unmap(page: u64, pages: u64) -> Deed {
     Deed::Call(M::Munmap { addr: at(page), len: pages * PAGE })
 }
 
-fn protect(page: u64, pages: u64, prot: u64) -> Deed {
+pub(super) fn protect(page: u64, pages: u64, prot: u64) -> Deed {
     Deed::Call(M::Mprotect { addr: at(page), len: pages * PAGE, prot })
 }
 
-fn write(page: u64) -> Deed {
+pub(super) fn write(page: u64) -> Deed {
     Deed::Touch(at(page).get(), Write)
 }
 
-fn load(page: u64) -> Deed {
+pub(super) fn load(page: u64) -> Deed {
     Deed::Touch(at(page).get(), Read)
 }
 
-fn remap(page: u64, pages: u64, to: u64) -> Deed {
+pub(super) fn remap(page: u64, pages: u64, to: u64) -> Deed {
     let (addr, len) = (at(page), pages * PAGE);
     Deed::Call(M::Mremap { addr, old_len: len, new_len: len, flags: 3, new_addr: at(to) })
 }
@@ -143,7 +146,7 @@ fn droppable() -> Deeds {
     of_one([map, advise(0, 1024, 14), load(5), write(600)])
 }
 
-fn disable(how: u64) -> Deed {
+pub(super) fn disable(how: u64) -> Deed {
     Deed::Call(M::Prctl { option: 41, args: [1, how, 0, 0], name: None })
 }
 
@@ -184,6 +187,30 @@ fn moved_between() -> Deeds {
 
 fn part_moved() -> Deeds {
     with([write(0), remap(3, 4, 2048), write(2049), write(9)])
+}
+
+/// Leaves the old addresses mapped.
+fn remap_and_keep(page: u64, pages: u64, to: u64) -> Deed {
+    let (addr, len) = (at(page), pages * PAGE);
+    Deed::Call(M::Mremap { addr, old_len: len, new_len: len, flags: 7, new_addr: at(to) })
+}
+
+/// Small pages, then memory that wants huge ones moves.
+fn small_moved(deeds: impl IntoIterator<Item = Deed>) -> Deeds {
+    of_one([map(0, 1024), write(5), advise(0, 1024, 14)].into_iter().chain(deeds))
+}
+
+fn tables_made() -> Deeds {
+    // The page goes to before the border, nothing past it: reading there brings in one page.
+    small_moved([remap_and_keep(0, 1024, 2048 + 28), load(2048 + 700), load(2048 + 28 + 1000)])
+}
+
+fn table_moved() -> Deeds {
+    small_moved([remap_and_keep(0, 1024, 2048), write(7), write(2048 + 9), write(600)])
+}
+
+fn table_stays() -> Deeds {
+    small_moved([remap_and_keep(0, 1024, 2048 + 28), write(7), write(600)])
 }
 
 fn guarded() -> Deeds {

@@ -137,7 +137,11 @@ impl Generator {
             0, 1, 2, 2, 3, 4, 4, 8, 9, 10, 10, 11, 11, 12, 13, 14, 15, 16, 17, 18, 18, 19, 20, 21,
             22, 23, 23, 24, 102, 102, 103, 103, 25, 5, 99,
         ]);
-        let advice = if (HUGE..16 * HUGE).contains(&len) && self.chance(40) { 14 } else { advice };
+        let advice = match (HUGE..16 * HUGE).contains(&len) {
+            true if self.chance(40) => 14,
+            true if self.chance(30) => 25,
+            _ => advice,
+        };
         if matches!(advice, 22 | 23) && self.model.is_range_watched(self.process, addr.get(), len) {
             return Deed::Call(M::Madvise { addr, len, advice: 0 });
         }

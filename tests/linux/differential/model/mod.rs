@@ -26,6 +26,8 @@ use crate::common;
 use crate::oracle::Oracle;
 use crate::script::{Answer, Script};
 
+/// Bytes of a huge page.
+const HUGE: u64 = 512 * PAGE_SIZE;
 /// What the player sets for itself, with personality(2).
 const ADDR_NO_RANDOMIZE: u64 = libc::ADDR_NO_RANDOMIZE as u64;
 /// Frames of the machine: far more than the acts can touch.
@@ -314,13 +316,14 @@ impl Model {
     /// Does an act.
     pub fn perform(&mut self, act: &Act) -> std::result::Result<Result, Failed> {
         let result = self.perform_one(act)?;
-        self.huge |= self.may_be_huge(act.process);
+        let collapsed =
+            matches!(act.deed, Deed::Call(M::Madvise { advice: 25, len, .. }) if len >= HUGE);
+        self.huge |= collapsed || self.may_be_huge(act.process);
         Ok(result)
     }
 
     /// Whether a VMA of a process may have huge pages: enough was advised to.
     fn may_be_huge(&self, process: u8) -> bool {
-        const HUGE: u64 = 512 * PAGE_SIZE;
         let Ok(space) = self.linux.space(Task(u32::from(process))) else { return false };
         let space = space.look();
         space.vmas().iter().filter(|vma| vma.flags.contains(VmFlags::HUGEPAGE)).any(|vma| {

@@ -221,6 +221,18 @@ impl Model {
         })
     }
 
+    /// Whether a range has memory that is an object's.
+    pub fn has_objects(&self, process: u8, addr: u64, len: u64) -> bool {
+        let Ok(space) = self.linux.space(Task(u32::from(process))) else { return false };
+        let space = space.look();
+        let end = addr.saturating_add(len);
+        let mut vmas = space.vmas().iter();
+        vmas.any(|vma| {
+            let range = vma.range();
+            vma.backing.is_some() && range.start().get() < end && range.end().get() > addr
+        })
+    }
+
     /// Whether any fault would.
     pub fn is_watching(&self, process: u8) -> bool {
         self.is_range_watched(process, 0, u64::MAX)

@@ -1,0 +1,126 @@
+//! `MADV_COLLAPSE`: small pages become a huge one (Linux's `madvise_collapse`, `collapse_huge_page`).
+//!
+//! ```text
+//!   for each 2 MiB:  a large entry ─────────────> done
+//!                    no table ──────────────────> EINVAL
+//!                    empty entries that a userfaultfd is to fill ─> EBUSY
+//!                    no 2 MiB of memory ────────> ENOMEM
+//!                    a guard ───────────────────> EINVAL
+//!                    else   table unlinked ── flush ── bytes copied ── large entry ── old pages free
+//! ```
+
+use std::sync::atomic::Ordering;
+
+use super::AddressSpace;
+use super::counters::PageClass;
+use crate::addr::{FrameRun, PAGE_SHIFT, PageRange, TABLE_SPAN, VirtAddr};
+use crate::error::{Broken, CallResult, Errno};
+use crate::paging::{Below, Entry, FlushBatch};
+use crate::phys::{BLOCK_FRAMES, Contents, FrameKind, Order, Words};
+use crate::vma::{VmFlags, Vma};
+
+/// Nobody else changes a table that is unlinked, or its space held exclusively, but for accessed and dirty bits.
+const ORDER: Ordering = Ordering::Relaxed;
+
+impl AddressSpace {
+    /// Makes huge pages of all that lie whole in a part of a VMA.
+    ///
+    /// # Errors
+    /// `EINVAL`: memory that cannot have huge pages, or not even touches the border between two; `EINVAL`, `EBUSY`,
+    /// `ENOMEM`: see above, with those before it done. `EAGAIN`: shared memory, of which none are made yet.
+    /// Source: `madvise_collapse` in Linux's `mm/khugepaged.c`.
+    pub(super) fn collapse(&self, vma: &Vma, part: PageRange) -> CallResult<()> {
+        if !may_be_huge(vma) || self.has_no_huge_pages() {
+            return Err(Errno::EINVAL.into());
+        }
+        let first = part.start().get().div_ceil(TABLE_SPAN);
+        let end = part.end().get() / TABLE_SPAN;
+        // Linux counts the huge pages in between, which are -1 for a range within one.
+        if first > end {
+            return Err(Errno::EINVAL.into());
+        }
+        if vma.backing.is_some() && first < end {
+            return Err(Errno::EAGAIN.into());
+        }
+        (first..end).try_for_each(|span| self.collapse_one(vma, VirtAddr::new(span * TABLE_SPAN)))
+    }
+
+    fn collapse_one(&self, vma: &Vma, addr: VirtAddr) -> CallResult<()> {
+        let span = PageRange::from_len(addr, TABLE_SPAN).ok_or(Errno::EINVAL)?;
+        self.settle(span)?;
+        self.demote(span)?;
+        let words = match self.table.below(addr) {
+            Below::Large(_) => return Ok(()),
+            Below::Nothing | Below::Vacated => return Err(Errno::EINVAL.into()),
+            Below::Table(words) => words,
+        };
+        let entries = || words.iter().map(|word| Entry::new(word.load(ORDER)));
+        if vma.flags.intersects(VmFlags::UFFD) && !entries().all(|entry| self.is_filled(entry)) {
+            return Err(Errno::EBUSY.into());
+        }
+        let frames = self.system.frames();
+        let taken = || frames.alloc_order(FrameKind::Anonymous, Contents::Any, Order::HUGE);
+        let run = self.system.or_reclaim(taken)?;
+        if entries().any(Entry::is_guard) {
+            frames.put_run(run)?;
+            return Err(Errno::EINVAL.into());
+        }
+        Ok(self.bring_together(vma, addr, words, run)?)
+    }
+
+    /// Whether there is a page, and not only zeros.
+    fn is_filled(&self, entry: Entry) -> bool {
+        let zeros = || entry.frame() == self.system.frames().zero_frame().ok();
+        entry.is_guard() || entry.frame().is_some() && !zeros()
+    }
+
+    /// Copies the pages of a table into the frames, and maps these instead.
+    fn bring_together(
+        &self,
+        vma: &Vma,
+        addr: VirtAddr,
+        words: &Words,
+        run: FrameRun,
+    ) -> Result<(), Broken> {
+        let frames = self.system.frames();
+        // Who comes by the reverse map finds the old pages or the new ones.
+        let _still = self.table.hold_still();
+        let mut unlinked = FlushBatch::new();
+        let table = self.table.unlink_table(addr, &mut unlinked);
+        let table = table.ok_or_else(|| Broken::Invariant(format!("no table for {addr:?}")))?;
+        self.flush(unlinked)?;
+        let mut left = FlushBatch::new();
+        for (i, word) in (0..BLOCK_FRAMES).zip(words) {
+            let entry = Entry::new(word.load(ORDER));
+            let to = run.start.offset(i);
+            match entry.frame().filter(|_| self.is_filled(entry)) {
+                Some(from) => frames.memory().copy(from, to),
+                None => frames.memory().zero(to),
+            }
+            self.counters.resident.remove(PageClass::of(entry, frames));
+            left.emptied(entry.uncached(), frames);
+        }
+        let entry = self.own_huge(vma, addr, run);
+        self.table.link_large(addr, entry, table);
+        self.counters.resident.add_pages(PageClass::of(entry, frames), run.count);
+        self.flush(left)
+    }
+}
+
+/// Whether huge pages may be in a VMA when it is asked for outright (`__thp_vma_allowable_orders` with
+/// `TVA_FORCED_COLLAPSE`).
+fn may_be_huge(vma: &Vma) -> bool {
+    let (start, end) = (vma.range().start(), vma.range().end());
+    // Linux looks at the last one that could be there; below address 2 MiB that wraps, and fits.
+    let last = end.get().wrapping_sub(TABLE_SPAN) & !(TABLE_SPAN - 1);
+    let fits = last >= start.get() && last.wrapping_add(TABLE_SPAN) <= end.get();
+    let allowed = match &vma.backing {
+        None => vma.anon().is_some(),
+        Some(backing) => {
+            let from = (start.get() >> PAGE_SHIFT).wrapping_sub(vma.pgoff);
+            backing.is_shared_memory() && from.is_multiple_of(TABLE_SPAN >> PAGE_SHIFT)
+        }
+    };
+    let unfit = VmFlags::SPECIAL | VmFlags::HUGETLB | VmFlags::NOHUGEPAGE;
+    fits && allowed && !vma.flags.intersects(unfit)
+}
