@@ -240,6 +240,13 @@ impl PageTable {
         Some(frame)
     }
 
+    /// Puts the table back.
+    pub(crate) fn link_table(&self, addr: VirtAddr, table: Frame) {
+        if let Some(slot) = self.link(addr) {
+            slot.store(Entry::table(table).raw(), Ordering::Release);
+        }
+    }
+
     /// Puts a large entry in the place of the table that was unlinked, whose frame is its spare one.
     pub(crate) fn link_large(&self, addr: VirtAddr, entry: Entry, spare: Frame) {
         let Some(slot) = self.link(addr) else { return };

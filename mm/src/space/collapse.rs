@@ -70,8 +70,8 @@ impl AddressSpace {
 
     /// Whether there is a page, and not only zeros.
     fn is_filled(&self, entry: Entry) -> bool {
-        let zeros = || entry.frame() == self.system.frames().zero_frame().ok();
-        entry.is_guard() || entry.frame().is_some() && !zeros()
+        let kind = entry.frame().map(|frame| self.system.frames().kind(frame));
+        entry.is_guard() || kind.is_some_and(|kind| kind != Some(FrameKind::Zero))
     }
 
     /// Copies the pages of a table into the frames, and maps these instead.
@@ -88,7 +88,11 @@ impl AddressSpace {
         let mut unlinked = FlushBatch::new();
         let table = self.table.unlink_table(addr, &mut unlinked);
         let table = table.ok_or_else(|| Broken::Invariant(format!("no table for {addr:?}")))?;
-        self.flush(unlinked)?;
+        if let Err(broken) = self.flush(unlinked) {
+            self.table.link_table(addr, table);
+            frames.put_run(run)?;
+            return Err(broken);
+        }
         let mut left = FlushBatch::new();
         for (i, word) in (0..BLOCK_FRAMES).zip(words) {
             let entry = Entry::new(word.load(ORDER));

@@ -147,13 +147,15 @@ impl AddressSpace {
     /// Notes at pages which could be given up, from outside even, that their memory is locked, or is no longer.
     pub(super) fn note_locked(&self, part: PageRange, flags: VmFlags) {
         let locked = flags.contains(VmFlags::LOCKED);
+        let noted = |entry: Entry| if locked { entry.locked() } else { entry.unlocked() };
+        // The entries of a huge page have the note when it is split, before which none of it goes.
+        self.table.large_in(part).for_each(|large| _ = large.update(noted));
         for leaf in self.table.cursor(part) {
             let could_go = leaf.entry.owner() == Owner::Process && self.is_lazy(leaf.entry);
             if !could_go && !leaf.entry.is_locked() {
                 continue;
             }
             // The hardware sets bits meanwhile, and the page may be given up.
-            let noted = |entry: Entry| if locked { entry.locked() } else { entry.unlocked() };
             let _ = leaf.slot.fetch_update(Ordering::AcqRel, Ordering::Relaxed, |raw| {
                 (raw != 0).then(|| noted(Entry::new(raw)).raw())
             });

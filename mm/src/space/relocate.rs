@@ -134,7 +134,8 @@ impl AddressSpace {
         self.split_ends(old)?;
         let mut batch = FlushBatch::new();
         for large in self.table.large_in(old) {
-            self.table.make_link(to.offset(large.addr.bytes_from(old.start())), &mut batch)?;
+            let to = to.offset(large.addr.bytes_from(old.start()));
+            self.system.or_reclaim(|| self.table.make_link(to, &mut batch))?;
         }
         Ok(self.flush(batch)?)
     }

@@ -129,6 +129,22 @@ fn locked_memory_stays_until_it_is_unlocked() {
 }
 
 #[test]
+fn a_huge_page_given_up_and_locked_since_stays_when_it_is_split() {
+    let m = machine();
+    m.space.look().system().sysctl.set_thp(crate::sysctl::Thp::Always);
+    map_at(&m, 0, 1024, RW).unwrap();
+    m.store(page(7), 7).unwrap();
+    m.space.change().madvise(page(0), 512 * PAGE_SIZE, Advice::Free as i32).unwrap();
+    m.space.change().mlock2(page(0), 512 * PAGE_SIZE, 1).unwrap();
+    protect(&m, 100, 1, Prot::READ).unwrap();
+    let system = Arc::clone(m.space.look().system());
+    assert_eq!((system.reclaim().unwrap(), m.load(page(7)).unwrap()), (0, 7));
+    m.space.change().munlock(page(0), 512 * PAGE_SIZE).unwrap();
+    while system.reclaim().unwrap() > 0 {}
+    assert_eq!((m.load(page(7)).unwrap(), reclaimed(&m)), (0, lazily(512)));
+}
+
+#[test]
 fn a_move_that_keeps_its_source_unlocks_what_stays_there() {
     let m = half_given_up();
     m.space.change().mlock2(page(8), 4 * PAGE_SIZE, 1).unwrap();

@@ -117,7 +117,7 @@ impl Reachable {
     fn add(&mut self, space: &AddressSpace) {
         let memory = space.system().memory();
         let all = PageRange::new(VirtAddr::ZERO, VirtAddr::TASK_END).unwrap();
-        let cached = space.table().cursor(all).filter(|leaf| leaf.entry.is_accessed());
+        let cached = space.table().look(all).filter(|leaf| leaf.entry.is_accessed());
         for frame in cached.filter_map(|leaf| leaf.entry.frame()) {
             self.pages.insert(frame, bytes_of(memory.words(frame)));
         }
@@ -127,7 +127,8 @@ impl Reachable {
             let entries = if below_root { 512 } else { 256 };
             let children = |&frame: &Frame| {
                 let words = memory.words(frame)[..entries].iter();
-                words.filter_map(|word| Entry::new(word.load(Ordering::Relaxed)).frame())
+                let entries = words.map(|word| Entry::new(word.load(Ordering::Relaxed)));
+                entries.filter(|entry| !entry.is_large()).filter_map(Entry::frame)
             };
             level = level.iter().flat_map(children).collect();
         }

@@ -12,6 +12,7 @@
 
 mod fixture;
 mod flush;
+mod huges;
 mod pages;
 mod snapshot;
 mod table;

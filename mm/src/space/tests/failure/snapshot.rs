@@ -125,7 +125,7 @@ fn pages_of(space: &AddressSpace) -> BTreeMap<VirtAddr, PageView> {
     let zeros = hash(std::iter::repeat_n(0, 512));
     space
         .table()
-        .cursor(all)
+        .look(all)
         .filter(|leaf| !leaf.entry.is_unseen())
         .map(|leaf| {
             let entry = leaf.entry;

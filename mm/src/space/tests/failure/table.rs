@@ -73,6 +73,7 @@ pub(super) fn cases() -> Vec<Case> {
     all.extend(faults());
     all.extend(spaces());
     all.extend(super::pages::cases());
+    all.extend(super::huges::cases());
     all
 }
 
