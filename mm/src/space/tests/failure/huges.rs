@@ -67,6 +67,8 @@ fn moved(f: &Fixture, at: u64, pages: u64, to: u64) -> Answer {
 
 /// What is done to some pages, and how it is called.
 type Deed = (&'static str, fn(&Fixture) -> Answer);
+/// What they are made of, and how that is called.
+type Made = (&'static str, fn(&Fixture));
 
 const DEEDS: [Deed; 8] = [
     ("mprotect of a part", |f| done(protect(&f.m, AT + 100, 10, Prot::READ))),
@@ -80,7 +82,7 @@ const DEEDS: [Deed; 8] = [
 ];
 
 pub(super) fn cases() -> Vec<Case> {
-    let kinds: [(&str, fn(&Fixture)); 4] = [
+    let kinds: [Made; 4] = [
         ("a huge page", huge),
         ("a huge page of two", shared),
         ("a promoted entry", promoted),
