@@ -6,8 +6,9 @@
 //!   2  tables that wait for a flush of everything (retired)        that flush
 //!   3  what MADV_FREE gave up and nobody wrote since, and          one flush a batch; reads as zeros then
 //!      MAP_DROPPABLE memory
-//!   4  windows on files of the host, the oldest                    one flush a batch; come again when touched
-//!   5  (swap: the least recently used pages)
+//!   4  pages of pagers that nobody has written, the oldest          one flush a batch; come again when touched
+//!   5  windows on files of the host, the oldest                    likewise
+//!   6  (swap: the least recently used pages)
 //! ```
 //!
 //! Who finds no frame gives up what he was doing, with every lock but his space's own and that of an object he
@@ -51,6 +52,8 @@ pub struct Reclaimed {
     pub tables: u64,
     /// Pages that `MADV_FREE` had given up (`pglazyfreed` of /proc/vmstat), or of `MAP_DROPPABLE` memory.
     pub lazy: u64,
+    /// Pages of pagers, also those that had to be taken first ([`System::or_page_out`]).
+    pub paged: u64,
     /// Of windows on files of the host.
     pub windows: u64,
 }
@@ -66,6 +69,7 @@ pub(crate) struct Reclaim {
     ahead: AtomicU64,
     tables: AtomicU64,
     lazy: AtomicU64,
+    paged: AtomicU64,
     windows: AtomicU64,
 }
 
@@ -137,10 +141,15 @@ impl System {
     /// What has been given up so far.
     #[must_use]
     pub fn reclaimed(&self) -> Reclaimed {
-        let Reclaim { ahead, tables, lazy, windows, .. } = &self.reclaim;
-        let all = [ahead, tables, lazy, windows];
-        let [ahead, tables, lazy, windows] = all.map(|n| n.load(Ordering::Relaxed));
-        Reclaimed { ahead, tables, lazy, windows }
+        let Reclaim { ahead, tables, lazy, paged, windows, .. } = &self.reclaim;
+        let all = [ahead, tables, lazy, paged, windows];
+        let [ahead, tables, lazy, paged, windows] = all.map(|n| n.load(Ordering::Relaxed));
+        Reclaimed { ahead, tables, lazy, paged, windows }
+    }
+
+    /// Counts pages that pagers have given up.
+    pub(crate) fn count_paged_out(&self, frames: u64) {
+        self.reclaim.paged.fetch_add(frames, Ordering::Relaxed);
     }
 
     /// The first kind of which there is something.
@@ -156,6 +165,9 @@ impl System {
         }
         if freed == 0 {
             freed = count(&reclaim.lazy, self.drop_lazy(&mut hands.lazy)?);
+        }
+        if freed == 0 {
+            freed = count(&reclaim.paged, self.drop_clean_pages()?);
         }
         if freed == 0 {
             freed = count(&reclaim.windows, self.close_windows()?);

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use crate::addr::PageRange;
 use crate::backing::HostFile;
+use crate::backing::pager::Pagers;
 use crate::error::{Broken, Errno};
 use crate::failure::FailPoint;
 use crate::hooks::{Guardian, Invalidation, Observer};
@@ -41,6 +42,7 @@ pub struct System {
     retired: Mutex<FlushBatch>,
     committed: Committed,
     pub(crate) reclaim: Reclaim,
+    pub(crate) pagers: Pagers,
     anon: AnonVmas,
     /// Files of the host that are open. A leaf lock.
     files: Mutex<Vec<Weak<HostFile>>>,
@@ -65,6 +67,7 @@ impl System {
             retired: Mutex::default(),
             committed: Committed::default(),
             reclaim: Reclaim::default(),
+            pagers: Pagers::default(),
             anon: AnonVmas::default(),
             files: Mutex::default(),
             next_inode: AtomicU64::new(1),

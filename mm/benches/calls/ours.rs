@@ -74,7 +74,7 @@ impl Ours {
                 }
                 Figure::Find => return find(space, places, calls),
                 Figure::Sync => {
-                    space.look().msync(VirtAddr::new(places.inside()), PAGE, MS_ASYNC)?;
+                    space.msync(VirtAddr::new(places.inside()), PAGE, MS_ASYNC)?;
                 }
                 Figure::Place => place(space)?,
                 Figure::Heap => {

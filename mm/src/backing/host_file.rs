@@ -319,6 +319,15 @@ impl HostFile {
         })
     }
 
+    /// Writes what has changed of these pages to where it lasts.
+    ///
+    /// # Errors
+    /// What the host says.
+    pub fn write_out(&self, pages: Range<u64>) -> Result<(), Errno> {
+        self.write_back(pages).map_err(|_| Errno::EIO)?;
+        fdatasync(&self.file).map_err(|error| Errno::from_raw(error.raw_os_error()))
+    }
+
     /// Writes copies of pages that a program may have written back.
     fn write_back(&self, pages: Range<u64>) -> io::Result<()> {
         if self.access == FileAccess::Read {
@@ -431,9 +440,8 @@ impl Backing for HostFile {
         Ok(())
     }
 
-    fn sync(&self, pages: Range<u64>) -> Result<(), Errno> {
-        self.write_back(pages).map_err(|_| Errno::EIO)?;
-        fdatasync(&self.file).map_err(|error| Errno::from_raw(error.raw_os_error()))
+    fn sync(&self, pages: Range<u64>, _: &System) -> Result<(), Errno> {
+        self.write_out(pages)
     }
 
     fn maps(&self) -> Option<&ObjectMaps> {

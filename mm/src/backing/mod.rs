@@ -6,6 +6,7 @@ mod file;
 mod host_file;
 mod huge;
 mod open;
+pub mod pager;
 mod seals;
 mod shared;
 
@@ -14,18 +15,20 @@ pub use file::{FileBacking, FileSource};
 pub use host_file::HostFile;
 pub use huge::{HugePool, huge_page_size};
 pub use open::OpenFile;
+pub use pager::{PageBytes, PagedMemory, Pager};
 pub use seals::Seals;
 pub use shared::{LONGEST, Length, SharedMemory, Sought};
 
 use std::fmt::Debug;
 use std::ops::Range;
+use std::sync::Arc;
 
 use bitflags::bitflags;
 
 use crate::addr::{Frame, PAGE_SIZE, VirtAddr};
 use crate::error::{Broken, CallResult, Errno};
 use crate::paging::{AccessKind, FlushBatch};
-use crate::phys::AllocError;
+use crate::phys::{AllocError, Frames};
 use crate::promise::Payer;
 use crate::rmap::ObjectMaps;
 use crate::system::System;
@@ -116,7 +119,32 @@ impl Placement {
     }
 }
 
-/// A source of pages: a file, shared memory, a pager of the user's.
+/// A page that [`Backing::bring`] has brought: it stays as long as this does.
+#[derive(Debug)]
+#[must_use = "the page may be gone before it is used"]
+pub struct Brought {
+    frames: Arc<Frames>,
+    frame: Frame,
+}
+
+impl Brought {
+    /// Takes a reference to the frame, of which the caller knows that it stays so meanwhile.
+    pub fn new(frames: &Arc<Frames>, frame: Frame) -> Self {
+        frames.get(frame);
+        Brought { frames: Arc::clone(frames), frame }
+    }
+}
+
+impl Drop for Brought {
+    fn drop(&mut self) {
+        if let Err(broken) = self.frames.put(self.frame) {
+            log::error!("{:?} that was brought cannot be given up: {broken}", self.frame);
+        }
+    }
+}
+
+/// A source of pages: a file, shared memory. Who wants closures of his own to fill and take pages makes a
+/// [`Pager`].
 ///
 /// A backing keeps a reference to each frame it has handed out until it is dropped.
 pub trait Backing: Debug + Send + Sync {
@@ -127,6 +155,21 @@ pub trait Backing: Debug + Send + Sync {
     /// # Errors
     /// [`BackingError`] when there is no such page, no memory, or the host failed.
     fn page(&self, index: u64, payer: &dyn Payer) -> Result<Frame, BackingError>;
+
+    /// Whether [`page`](Self::page) can say what there is without a wait for somebody outside. If not, the fault lets
+    /// go of all locks, has the page [brought](Self::bring), and comes again. While pages of the object are
+    /// held ([`ObjectMaps::hold`]) what is ready stays so.
+    fn is_ready(&self, _index: u64) -> bool {
+        true
+    }
+
+    /// Brings a page that is not ready. No lock is held.
+    ///
+    /// # Errors
+    /// As of [`page`](Self::page).
+    fn bring(&self, _index: u64, _: &System) -> Result<Option<Brought>, BackingError> {
+        Ok(None)
+    }
 
     /// What `/proc/PID/maps` prints for it.
     fn name(&self) -> BackingName;
@@ -220,11 +263,11 @@ pub trait Backing: Debug + Send + Sync {
         Err(Errno::EOPNOTSUPP.into())
     }
 
-    /// Writes what has changed of these pages to where it lasts (msync(2)).
+    /// Writes what has changed of these pages to where it lasts (msync(2)). No lock is held.
     ///
     /// # Errors
     /// The errno that the call shall return.
-    fn sync(&self, _pages: Range<u64>) -> Result<(), Errno> {
+    fn sync(&self, _pages: Range<u64>, _: &System) -> Result<(), Errno> {
         Ok(())
     }
 
@@ -236,6 +279,9 @@ pub trait Backing: Debug + Send + Sync {
     fn reclaim(&self, _index: u64, _: &System) -> Result<(), Broken> {
         Ok(())
     }
+
+    /// Is told that nobody maps it any more, if it notes its [`maps`](Self::maps). The space that did is locked.
+    fn unmapped(&self, _: &System) {}
 
     /// Where it is mapped, if pages of it can go away while it is. All maps are noted there then.
     fn maps(&self) -> Option<&ObjectMaps> {

@@ -4,7 +4,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::{Backing, BackingError, BackingName, FileMode, Placement};
+use super::{Backing, BackingError, BackingName, Brought, FileMode, Placement};
 use crate::addr::{Frame, VirtAddr};
 use crate::error::{Broken, CallResult, Errno};
 use crate::paging::{AccessKind, FlushBatch};
@@ -60,6 +60,14 @@ impl Backing for OpenFile {
         self.object.page(index, payer)
     }
 
+    fn is_ready(&self, index: u64) -> bool {
+        self.object.is_ready(index)
+    }
+
+    fn bring(&self, index: u64, system: &System) -> Result<Option<Brought>, BackingError> {
+        self.object.bring(index, system)
+    }
+
     fn name(&self) -> BackingName {
         self.object.name()
     }
@@ -108,8 +116,12 @@ impl Backing for OpenFile {
         self.object.punch(pages, system, batch)
     }
 
-    fn sync(&self, pages: Range<u64>) -> Result<(), Errno> {
-        self.object.sync(pages)
+    fn sync(&self, pages: Range<u64>, system: &System) -> Result<(), Errno> {
+        self.object.sync(pages, system)
+    }
+
+    fn unmapped(&self, system: &System) {
+        self.object.unmapped(system);
     }
 
     fn reclaim(&self, index: u64, system: &System) -> Result<(), Broken> {

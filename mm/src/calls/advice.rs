@@ -3,6 +3,7 @@
 use super::{Call, done};
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, VirtAddr};
 use crate::error::{CallResult, Errno};
+use crate::space::Advice;
 
 /// `PIDFD_SELF_THREAD`, `PIDFD_SELF_THREAD_GROUP`: descriptors that always stand for the caller.
 const PIDFD_SELF: [i32; 2] = [-10000, -10001];
@@ -15,7 +16,12 @@ const CHUNK: u64 = 4096;
 
 /// madvise(2).
 pub(super) fn madvise(c: &Call<'_>) -> CallResult<u64> {
-    done(c.caller.space().change().madvise(c.address(0), c.args[1], c.int(2)))
+    let (space, advice) = (c.caller.space(), c.int(2));
+    if [Advice::PopulateRead, Advice::PopulateWrite].iter().any(|&one| one as i32 == advice) {
+        space.bring_range(c.address(0), c.args[1])?;
+    }
+    let advised = space.change().madvise(c.address(0), c.args[1], advice);
+    c.served(done(advised))
 }
 
 /// process_madvise(2) on the caller itself: no descriptor stands for another process here. Linux's
@@ -42,7 +48,8 @@ pub(super) fn process_madvise(c: &Call<'_>) -> CallResult<u64> {
             Err(error) => return Err(error),
         }
     }
-    Ok(done)
+    drop(space);
+    c.served(Ok(done))
 }
 
 /// The `struct iovec[]` at argument 1 (Linux's `import_iovec`). A range alone is cut short at what one call
@@ -100,5 +107,5 @@ pub(super) fn mincore(c: &Call<'_>) -> CallResult<u64> {
 
 /// msync(2).
 pub(super) fn msync(c: &Call<'_>) -> CallResult<u64> {
-    done(c.caller.space().look().msync(c.address(0), c.args[1], c.word(2)))
+    done(c.caller.space().msync(c.address(0), c.args[1], c.word(2)))
 }

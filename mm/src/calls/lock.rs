@@ -5,12 +5,20 @@ use crate::error::CallResult;
 
 /// mlock(2).
 pub(super) fn mlock(c: &Call<'_>) -> CallResult<u64> {
-    done(c.caller.space().change().mlock2(c.address(0), c.args[1], 0))
+    lock(c, 0)
 }
 
 /// mlock2(2).
 pub(super) fn mlock2(c: &Call<'_>) -> CallResult<u64> {
-    done(c.caller.space().change().mlock2(c.address(0), c.args[1], c.word(2)))
+    lock(c, c.word(2))
+}
+
+fn lock(c: &Call<'_>, flags: u64) -> CallResult<u64> {
+    let (space, addr, len) = (c.caller.space(), c.address(0), c.args[1]);
+    if flags == 0 {
+        space.bring_range(addr, len.saturating_add(addr.page_offset()))?;
+    }
+    done(space.change().mlock2(addr, len, flags))
 }
 
 /// munlock(2).

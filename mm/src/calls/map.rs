@@ -2,7 +2,7 @@
 //! `mm/mremap.c`).
 
 use super::{Call, done};
-use crate::addr::PAGE_SIZE;
+use crate::addr::{PAGE_SIZE, VirtAddr};
 use crate::error::{CallResult, Errno};
 use crate::space::{MapRequest, RemapRequest};
 use crate::vma::{MapFlags, Prot};
@@ -26,7 +26,8 @@ pub(super) fn mmap(c: &Call<'_>) -> CallResult<u64> {
     };
     let prot = Prot::from_bits_retain(prot);
     let request = MapRequest { addr: c.address(0), len, prot, flags, file, offset };
-    Ok(space.change().mmap(&request)?.get())
+    let mapped = space.change().mmap(&request);
+    c.served(mapped.map(VirtAddr::get))
 }
 
 /// munmap(2).
@@ -35,7 +36,9 @@ pub(super) fn munmap(c: &Call<'_>) -> CallResult<u64> {
     if let Some(observer) = space.system().observer() {
         observer.unmap_called(c.address(0));
     }
-    done(space.munmap(c.address(0), c.args[1]))
+    let unmapped = space.munmap(c.address(0), c.args[1]);
+    drop(space);
+    c.served(done(unmapped))
 }
 
 /// mprotect(2).
@@ -55,7 +58,8 @@ pub(super) fn mremap(c: &Call<'_>) -> CallResult<u64> {
     let [_, old_len, new_len, flags, ..] = c.args;
     let request =
         RemapRequest { addr: c.address(0), old_len, new_len, flags, new_addr: c.address(4) };
-    Ok(c.caller.space().change().mremap(&request)?.get())
+    let moved = c.caller.space().change().mremap(&request);
+    c.served(moved.map(VirtAddr::get))
 }
 
 /// brk(2).

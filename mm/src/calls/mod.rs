@@ -146,6 +146,12 @@ impl Call<'_> {
         self.args[index] & u64::from(u32::MAX)
     }
 
+    /// The answer to a call that may have left something for pagers to be done. No lock is held.
+    fn served<T>(&self, answer: CallResult<T>) -> CallResult<T> {
+        self.caller.space().serve_pagers()?;
+        answer
+    }
+
     /// Whether `len` bytes lie in the user half at all (Linux's `access_ok`).
     fn check_user(at: VirtAddr, len: u64) -> Result<(), Errno> {
         let end = at.checked_add(len).filter(|&end| end <= VirtAddr::TASK_END);

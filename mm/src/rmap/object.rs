@@ -24,6 +24,7 @@ use super::Mapper;
 use crate::addr::{PAGE_SHIFT, PageRange, VirtAddr};
 use crate::hooks::Invalidation;
 use crate::paging::{Entry, FlushBatch, Leaf, Owner};
+use crate::phys::Marks;
 use crate::space::PageClass;
 use crate::system::System;
 use crate::vma::VmFlags;
@@ -129,14 +130,16 @@ impl ObjectMaps {
         maps.entry(mapper.number).or_insert_with(fresh).add(Map { range, first, writes });
     }
 
-    /// Notes that a space shows nothing there any more. The entries are gone.
-    pub(crate) fn remove(&self, number: u64, range: PageRange) {
+    /// Notes that a space shows nothing there any more. The entries are gone. Says whether it is shown elsewhere.
+    pub(crate) fn remove(&self, number: u64, range: PageRange) -> bool {
         let maps = &mut self.change().0;
-        let Some(space) = maps.get_mut(&number) else { return };
-        space.remove(range);
-        if space.ranges.is_empty() {
-            maps.remove(&number);
+        if let Some(space) = maps.get_mut(&number) {
+            space.remove(range);
+            if space.ranges.is_empty() {
+                maps.remove(&number);
+            }
         }
+        !maps.is_empty()
     }
 
     /// The ranges of one space, with the page that each begins with: for the audit.
@@ -151,6 +154,21 @@ impl Changing<'_> {
     /// Whether any memory that shows the object may write it.
     pub(crate) fn may_be_written(&self) -> bool {
         self.0.values().flat_map(Space::maps).any(|map| map.writes == Writes::Perhaps)
+    }
+
+    /// Has the entries of these pages forget that they were written, in all spaces; their frames remember it. Once the
+    /// batch is flushed, whoever writes one has it noted anew.
+    pub(crate) fn clean(&self, pages: &Range<u64>, system: &System, batch: &mut FlushBatch) {
+        for space in self.0.values() {
+            let table = &space.mapper.table;
+            batch.reaches_elsewhere();
+            let _still = table.hold_still();
+            for part in space.maps().filter_map(|map| map.part_of(pages)) {
+                for leaf in table.cursor(part) {
+                    clean(&leaf, system, batch);
+                }
+            }
+        }
     }
 
     /// Empties the entries of these pages, in all spaces; the batch is to be flushed by the caller. The
@@ -240,6 +258,21 @@ impl Space {
             batch.emptied(entry, system.frames());
             self.mapper.counters.resident.remove(PageClass::of(entry, system.frames()));
         }
+    }
+}
+
+/// Has an object's entry forget that it was written. The hardware sets bits meanwhile.
+fn clean(leaf: &Leaf<'_>, system: &System, batch: &mut FlushBatch) {
+    use std::sync::atomic::Ordering::{AcqRel, Acquire};
+    let written = |raw| {
+        let entry = Entry::new(raw);
+        let of_object = entry.frame().is_some() && entry.owner() == Owner::Backing;
+        (of_object && entry.is_dirty()).then(|| entry.clean().raw())
+    };
+    let Ok(old) = leaf.slot.fetch_update(AcqRel, Acquire, written) else { return };
+    if let Some(frame) = Entry::new(old).frame() {
+        system.frames().mark(frame, Marks::DIRTY);
+        batch.lowered(frame);
     }
 }
 

@@ -18,6 +18,8 @@ pub(super) enum Accessed {
     Done,
     /// The space must make way first ([`make_way`](AddressSpace::make_way)).
     NeedsExclusive,
+    /// The page must be brought first.
+    NeedsPage,
 }
 
 impl AddressSpace {
@@ -38,8 +40,10 @@ impl AddressSpace {
                     return access(at).map(|()| Accessed::Done).map_err(gone);
                 }
             }
-            if self.fault(addr, kind)? == Resolved::NeedsExclusive {
-                return Ok(Accessed::NeedsExclusive);
+            match self.fault(addr, kind)? {
+                Resolved::Done => {}
+                Resolved::NeedsExclusive => return Ok(Accessed::NeedsExclusive),
+                Resolved::NeedsPage => return Ok(Accessed::NeedsPage),
             }
         }
         Err(Broken::Invariant(format!("a page at {addr} does not stay for a {kind:?}")).into())

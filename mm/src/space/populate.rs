@@ -105,9 +105,14 @@ impl AddressSpace {
         }
         let fits = |entry: Entry| !entry.is_ahead() && entry.access().contains(kind.needed());
         if !fits(self.entry_at(page)) {
-            while self.fault(page, kind)? == Resolved::NeedsExclusive {
-                // Who populates has the lock.
-                self.make_way_for_page(vma, page)?;
+            loop {
+                match self.fault(page, kind)? {
+                    Resolved::Done => break,
+                    // Who populates has the lock.
+                    Resolved::NeedsExclusive => self.make_way_for_page(vma, page)?,
+                    // So no pager can be asked (`SharedSpace::bring_range`).
+                    Resolved::NeedsPage => return Err(Fault::NoBacking(page).into()),
+                }
             }
         }
         let _held = self.hold(page);

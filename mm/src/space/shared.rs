@@ -1,14 +1,16 @@
 //! An address space behind its lock (Linux's `mmap_lock`): faults and the host's accesses take it
 //! shared, changes take it exclusively.
 
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::access::{Accessed, pieces};
 use super::{AddressSpace, Resolved};
-use crate::addr::{GuestPhysAddr, VirtAddr};
-use crate::error::{AccessError, Broken};
+use crate::addr::{GuestPhysAddr, PAGE_BYTES, PAGE_SIZE, PageRange, VirtAddr};
+use crate::backing::{BackingError, Brought};
+use crate::error::{AccessError, Broken, Fault};
 use crate::paging::AccessKind;
 use crate::phys::Gone;
+use crate::system::System;
 
 /// An address space that several tasks use.
 #[derive(Debug)]
@@ -37,20 +39,143 @@ impl SharedSpace {
         self.0.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes an access at `addr` possible, with the exclusive lock if that is what it takes.
+    /// Makes an access at `addr` possible, with the exclusive lock if that is what it takes, and with the page's pager
+    /// if it has one. The caller has no lock.
     ///
     /// # Errors
     /// The fault that the program gets as a signal.
     pub fn fault(&self, addr: VirtAddr, kind: AccessKind) -> Result<(), AccessError> {
-        if self.look().fault(addr, kind)? == Resolved::Done {
-            return Ok(());
+        self.try_all(addr, |space| {
+            Ok(match space.fault(addr, kind)? {
+                Resolved::Done => Accessed::Done,
+                Resolved::NeedsExclusive => Accessed::NeedsExclusive,
+                Resolved::NeedsPage => Accessed::NeedsPage,
+            })
+        })
+    }
+
+    /// Attempts something that needs the page at `addr`, until nothing is in its way. Memory is made for it by
+    /// whatever can make some.
+    fn try_all(
+        &self,
+        addr: VirtAddr,
+        mut attempt: impl FnMut(&AddressSpace) -> Result<Accessed, AccessError>,
+    ) -> Result<(), AccessError> {
+        let system = {
+            let space = self.look();
+            match attempt(&space) {
+                // Nearly all end here.
+                Ok(Accessed::Done) => return Ok(()),
+                Ok(_) => {}
+                Err(AccessError::Fault(Fault::OutOfMemory(_)))
+                    if !space.system().pagers.is_empty() => {}
+                Err(error) => return Err(error),
+            }
+            Arc::clone(space.system())
+        };
+        // What was brought must not go again before it is used, nor be given up for the memory that it needs.
+        let mut brought = None;
+        loop {
+            match system.or_page_out(|| attempt(&self.look()))? {
+                Accessed::Done => return Ok(()),
+                Accessed::NeedsExclusive => {
+                    let accessed = system.or_page_out(|| self.alone(addr, &mut attempt))?;
+                    if accessed == Accessed::Done {
+                        return Ok(());
+                    }
+                }
+                Accessed::NeedsPage => {
+                    drop(brought.take());
+                    brought = self.bring(addr, &system)?;
+                }
+            }
         }
+    }
+
+    /// Attempts it under the exclusive lock, up to where a page has to be brought.
+    fn alone(
+        &self,
+        addr: VirtAddr,
+        attempt: &mut impl FnMut(&AddressSpace) -> Result<Accessed, AccessError>,
+    ) -> Result<Accessed, AccessError> {
         let mut space = self.change();
-        space.make_way(addr)?;
-        while space.fault(addr, kind)? == Resolved::NeedsExclusive {
+        loop {
             space.make_way(addr)?;
+            let accessed = attempt(&space)?;
+            if accessed != Accessed::NeedsExclusive {
+                return Ok(accessed);
+            }
+        }
+    }
+
+    /// Has the pager of the page at `addr` bring it, with no lock held.
+    fn bring(&self, addr: VirtAddr, system: &System) -> Result<Option<Brought>, AccessError> {
+        let wanted = {
+            let space = self.look();
+            let vma = space.vmas().find_exact(addr);
+            vma.and_then(|vma| Some((Arc::clone(vma.backing.as_ref()?), vma.page_index(addr))))
+        };
+        // If it is another's by now, the next attempt will tell.
+        let Some((backing, page)) = wanted else { return Ok(None) };
+        backing.bring(page, system).map_err(|error| match error {
+            BackingError::NoPage => Fault::NoBacking(addr).into(),
+            BackingError::OutOfMemory => Fault::OutOfMemory(addr).into(),
+            BackingError::Broken(broken) => broken.into(),
+        })
+    }
+
+    /// Has pagers bring the pages of a range, up to the first that cannot be had: what follows, under the space's
+    /// lock, finds them in memory, or they are brought when they are touched.
+    ///
+    /// # Errors
+    /// [`Broken`] only.
+    pub(crate) fn bring_range(&self, addr: VirtAddr, len: u64) -> Result<(), Broken> {
+        let system = {
+            let space = self.look();
+            if space.system().pagers.is_empty() {
+                return Ok(());
+            }
+            Arc::clone(space.system())
+        };
+        let end = addr.checked_add(len).unwrap_or(VirtAddr::TASK_END).min(VirtAddr::TASK_END);
+        let mut at = addr.page_floor();
+        while let Some(page) = self.next_to_bring(at, end) {
+            match self.bring(page, &system) {
+                Ok(_) => at = page.offset(PAGE_SIZE),
+                Err(AccessError::Fault(_)) => return Ok(()),
+                Err(AccessError::Broken(broken)) => return Err(broken),
+            }
         }
         Ok(())
+    }
+
+    /// The first page from `at` on that a pager would have to bring.
+    fn next_to_bring(&self, at: VirtAddr, end: VirtAddr) -> Option<VirtAddr> {
+        let space = self.look();
+        let vmas = space.vmas().range(PageRange::new(at, end)?);
+        let paged = vmas.filter_map(|vma| Some((vma, vma.backing.as_ref()?)));
+        paged
+            .flat_map(|(vma, backing)| {
+                let (first, last) = (at.max(vma.range().start()), end.min(vma.range().end()));
+                let pages = (first.get()..last.get()).step_by(PAGE_BYTES).map(VirtAddr::new);
+                pages.filter(|&page| !backing.is_ready(vma.page_index(page)))
+            })
+            .next()
+    }
+
+    /// Does what a call has left for pagers to be done. The caller has no lock.
+    ///
+    /// # Errors
+    /// [`Broken`] when a flush fails.
+    pub(crate) fn serve_pagers(&self) -> Result<(), Broken> {
+        let system = {
+            let space = self.look();
+            if !space.system().pagers.are_due() {
+                return Ok(());
+            }
+            Arc::clone(space.system())
+        };
+        system.serve_pagers()
     }
 
     /// Copies bytes out of the program's memory.
@@ -84,7 +209,10 @@ impl SharedSpace {
     /// # Errors
     /// [`Broken`] when the flush fails.
     pub fn exit(self) -> Result<(), Broken> {
-        self.into_inner().exit()
+        let space = self.into_inner();
+        let system = Arc::clone(space.system());
+        space.exit()?;
+        system.serve_pagers()
     }
 
     /// Runs `then` on the translated address while the lock, held shared, keeps the page there.
@@ -94,18 +222,6 @@ impl SharedSpace {
         kind: AccessKind,
         mut then: impl FnMut(&AddressSpace, GuestPhysAddr) -> Result<(), Gone>,
     ) -> Result<(), AccessError> {
-        {
-            let space = self.look();
-            let done = space.access(addr, kind, &mut |at| then(&space, at))?;
-            if done == Accessed::Done {
-                return Ok(());
-            }
-        }
-        let mut space = self.change();
-        space.make_way(addr)?;
-        while space.access(addr, kind, &mut |at| then(&space, at))? == Accessed::NeedsExclusive {
-            space.make_way(addr)?;
-        }
-        Ok(())
+        self.try_all(addr, |space| space.access(addr, kind, &mut |at| then(space, at)))
     }
 }

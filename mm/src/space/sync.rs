@@ -1,7 +1,11 @@
 //! msync(2): Linux's `mm/msync.c`.
 
-use super::AddressSpace;
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::{AddressSpace, SharedSpace};
 use crate::addr::{PageRange, VirtAddr, page_align};
+use crate::backing::Backing;
 use crate::error::{CallResult, Errno};
 use crate::vma::VmFlags;
 
@@ -9,15 +13,43 @@ const MS_ASYNC: u64 = 1;
 const MS_INVALIDATE: u64 = 2;
 const MS_SYNC: u64 = 4;
 
-impl AddressSpace {
+/// What msync(2) has to write, found under the space's lock and written under none.
+#[derive(Debug, Default)]
+struct Syncs(Vec<(Arc<dyn Backing>, Range<u64>)>);
+
+impl SharedSpace {
     /// Writes changed pages of shared files to where they last, with `MS_SYNC`; else there is nothing to do
-    /// but the checks.
+    /// but the checks. The space is not locked while a file is written, as in Linux.
     ///
     /// # Errors
     /// In this order: `EINVAL` unknown flags, address unaligned, both `ASYNC` and `SYNC`; `ENOMEM` the
     /// range wraps; then going upwards `ENOMEM` a hole (at once with `MS_ASYNC` alone, else at the
     /// end), `EBUSY` locked with `MS_INVALIDATE`, what the file says. Source: msync(2).
     pub fn msync(&self, addr: VirtAddr, len: u64, flags: u64) -> CallResult<()> {
+        let mut syncs = Syncs::default();
+        let (checked, system) = {
+            let space = self.look();
+            let checked = space.check_msync(addr, len, flags, &mut syncs);
+            if syncs.0.is_empty() {
+                return checked;
+            }
+            (checked, Arc::clone(space.system()))
+        };
+        // What lies before the first thing that is wrong is written before that is said.
+        syncs.0.into_iter().try_for_each(|(file, pages)| file.sync(pages, &system))?;
+        checked
+    }
+}
+
+impl AddressSpace {
+    /// What [`SharedSpace::msync`] finds under the lock.
+    fn check_msync(
+        &self,
+        addr: VirtAddr,
+        len: u64,
+        flags: u64,
+        syncs: &mut Syncs,
+    ) -> CallResult<()> {
         if flags & !(MS_ASYNC | MS_INVALIDATE | MS_SYNC) != 0
             || !addr.is_page_aligned()
             || flags & (MS_ASYNC | MS_SYNC) == MS_ASYNC | MS_SYNC
@@ -42,7 +74,7 @@ impl AddressSpace {
                 return Err(Errno::EBUSY.into());
             }
             if flags & MS_SYNC != 0 {
-                self.sync_file(range, at, end)?;
+                self.find_file(range, at, end, syncs);
             }
             at = range.end();
         }
@@ -50,12 +82,12 @@ impl AddressSpace {
     }
 
     /// The part from `at` to `end` of a VMA, if it is a shared file's.
-    fn sync_file(&self, range: PageRange, at: VirtAddr, end: VirtAddr) -> CallResult<()> {
+    fn find_file(&self, range: PageRange, at: VirtAddr, end: VirtAddr, syncs: &mut Syncs) {
         let vma = self.vmas.find(range.start()).filter(|vma| !vma.is_private());
         let Some((vma, backing)) = vma.and_then(|vma| Some((vma, vma.backing.as_ref()?))) else {
-            return Ok(());
+            return;
         };
         let (first, last) = (at.max(range.start()), end.min(range.end()));
-        Ok(backing.sync(vma.page_index(first)..vma.page_index(last))?)
+        syncs.0.push((Arc::clone(backing), vma.page_index(first)..vma.page_index(last)));
     }
 }

@@ -84,6 +84,7 @@ impl SpaceUser {
             return Ok(Left::Others);
         }
         self.0.space.change().exit_mmap()?;
+        self.0.space.serve_pagers()?;
         SpaceHolder(self.0).put()?;
         Ok(Left::Nobody)
     }

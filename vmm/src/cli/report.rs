@@ -111,7 +111,8 @@ struct GivenUp {
 }
 
 impl From<Reclaimed> for GivenUp {
-    fn from(Reclaimed { ahead, tables, lazy, windows }: Reclaimed) -> Self {
+    fn from(Reclaimed { ahead, tables, lazy, windows, paged: _ }: Reclaimed) -> Self {
+        // Pagers are for those who use the library.
         GivenUp { ahead, tables, lazy, windows }
     }
 }

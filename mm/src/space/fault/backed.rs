@@ -79,8 +79,10 @@ impl AddressSpace {
                 self.see(slot);
                 continue;
             }
-            // A file is read ahead; shared memory does not come into being by being near.
-            if backing.is_shared_memory() && !backing.is_resident(at.vma.page_index(page)) {
+            // A file is read ahead; shared memory does not come into being by being near, nor is a pager asked.
+            let index = at.vma.page_index(page);
+            if backing.is_shared_memory() && !backing.is_resident(index) || !backing.is_ready(index)
+            {
                 continue;
             }
             let Ok(frame) = self.backing_page(at, backing, page) else { break };

@@ -4,7 +4,8 @@
 //!   no VMA ─────────────> grows down above? ──> NeedsExclusive, else SEGV_MAPERR
 //!   VMA forbids ────────> SEGV_ACCERR
 //!   2 MiB or nothing ───> a huge page                                    (fault/huge)
-//!   entry empty ────────> anonymous, read:         the page of zeros      (fault/anon)
+//!   entry empty ────────> a pager's, not in memory: NeedsPage
+//!                         anonymous, read:         the page of zeros      (fault/anon)
 //!                         anonymous, written:      zeroed frames
 //!                         backing, read or shared: the backing's frame    (fault/backed)
 //!                         backing, private write:  a copy of the backing's frame
@@ -46,6 +47,9 @@ pub enum Resolved {
     Done,
     /// [`make_way`](AddressSpace::make_way) first, under the exclusive lock; then again.
     NeedsExclusive,
+    /// The page's [`bring`](crate::backing::Backing::bring) first, under no lock; then again.
+    /// [`SharedSpace::fault`](super::SharedSpace::fault) does so.
+    NeedsPage,
 }
 
 impl AddressSpace {
@@ -74,8 +78,9 @@ impl AddressSpace {
             if kind == AccessKind::Execute && read_first() {
                 // The processor finds out that a page is not executable when there is one: Linux brings
                 // it in first, and what is wrong with that is the answer.
-                if self.try_fault(addr, AccessKind::Read)? == Resolved::NeedsExclusive {
-                    return Ok(Resolved::NeedsExclusive);
+                let read = self.try_fault(addr, AccessKind::Read)?;
+                if read != Resolved::Done {
+                    return Ok(read);
                 }
             }
             return Err(Fault::Denied(addr).into());
@@ -100,6 +105,9 @@ impl AddressSpace {
         match &vma.backing {
             _ if entry.frame().is_some() => self.raise(&at, entry)?,
             None => self.anonymous_fault(&at)?,
+            Some(backing) if !backing.is_ready(vma.page_index(page)) => {
+                return Ok(Resolved::NeedsPage);
+            }
             Some(backing) => self.backed_fault(&at, &**backing)?,
         }
         if let Some(observer) = self.system.observer() {

@@ -41,7 +41,7 @@ fn what_a_shared_map_writes_is_in_the_file_after_msync_and_at_the_end() {
     let opened = open(&m, &on_host);
     map_file(&m, 0, 3, MapType::Shared, &opened);
     m.store(page(0), 77).unwrap();
-    m.space.look().msync(page(0), 3 * PAGE_SIZE, 4).unwrap();
+    m.space.msync(page(0), 3 * PAGE_SIZE, 4).unwrap();
     assert_eq!(contents(&on_host)[..2], [77, 1]);
     m.store(page(2), 78).unwrap();
     m.space.change().munmap(page(0), 3 * PAGE_SIZE).unwrap();

@@ -16,6 +16,7 @@ mod host_files;
 mod huge;
 mod model;
 mod objects;
+mod pager;
 mod promote;
 mod reclaim;
 mod thp;

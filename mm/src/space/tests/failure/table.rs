@@ -380,7 +380,7 @@ fn attributes() -> Vec<Case> {
         })
         .without_pages()
         .on(Kind::Promise, &[(Told::Nothing, Leaves::Vmas)]),
-        case("msync", |f| done(f.m.space.change().msync(page(0), 4 * PAGE_SIZE, 4))),
+        case("msync", |f| done(f.m.space.msync(page(0), 4 * PAGE_SIZE, 4))),
         case("mincore", |f| {
             let pages = f.m.space.look().mincore(page(0), 4 * PAGE_SIZE);
             value(pages.map(|pages| pages.len() as u64))

@@ -1,0 +1,186 @@
+//! Pages of a pager's memory leave.
+//!
+//! ```text
+//!   maps, exclusively: chosen, out of use ─ their entries go, in all spaces
+//!   no lock:           flush ─ one by one: anybody else there? written? taken? watched
+//!   its own lock:      gone, or of use again: who waits for it is woken
+//! ```
+//!
+//! Between its choice and its end nobody can map a page: who needs it waits. Whoever else has a reference after the
+//! flush is about to map it, or has just unmapped it and not flushed yet, so that his vCPUs may still write: it stays.
+
+use std::io;
+
+use super::paged::Paged;
+use super::pages::{Held, Outcome};
+use crate::addr::{Frame, PAGE_BYTES, PAGE_SIZE};
+use crate::error::Broken;
+use crate::paging::FlushBatch;
+use crate::phys::Marks;
+use crate::rmap::Copies;
+use crate::system::System;
+
+/// The most pages that leave together, with one flush: 2 MiB.
+pub(super) const BATCH: u64 = 512;
+
+/// Whether closures may be called.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Closures {
+    /// No lock is held.
+    MayRun,
+    /// The caller has locks, or is called by a closure itself: what was written stays.
+    MayNot,
+}
+
+/// A page that is out of use.
+type Out = (u64, Frame);
+
+impl Paged {
+    /// Has so many of the oldest pages leave. Says how many did.
+    pub(super) fn shrink(&self, pages: u64, system: &System) -> Result<u64, Broken> {
+        let closures = if system.pagers.is_inside() { Closures::MayNot } else { Closures::MayRun };
+        let (mut left, mut gone) = (pages, 0);
+        while left > 0 {
+            let some = left.min(BATCH);
+            let evicted = self.evict_oldest(some, closures, system)?;
+            gone += evicted;
+            if evicted < some {
+                break;
+            }
+            left -= some;
+        }
+        Ok(gone)
+    }
+
+    /// How many leave at once where memory is short.
+    pub(super) fn share(&self) -> u64 {
+        (self.pages.lock().count() / 8 + 1).min(BATCH)
+    }
+
+    /// Has the oldest pages leave, so many at most.
+    pub(super) fn evict_oldest(
+        &self,
+        most: u64,
+        closures: Closures,
+        system: &System,
+    ) -> Result<u64, Broken> {
+        if closures == Closures::MayNot && self.pager.watch.is_some() {
+            return Ok(0);
+        }
+        let most = usize::try_from(most).unwrap_or(usize::MAX);
+        let may = |&(_, frame): &Out| {
+            let written = self.frames.marks(frame).contains(Marks::DIRTY);
+            self.is_idle(frame) && (closures == Closures::MayRun || !written)
+        };
+        self.evict(closures, system, |held| held.oldest().filter(may).take(most).collect())
+    }
+
+    /// Has those pages leave that programs want to be out of memory.
+    pub(super) fn evict_unwanted(&self, system: &System) -> Result<u64, Broken> {
+        self.evict(Closures::MayRun, system, |held| {
+            let mut unwanted = std::mem::take(&mut held.unwanted);
+            unwanted.sort_unstable();
+            unwanted.dedup();
+            // Somebody may have mapped it since, or always had.
+            let unneeded = |&(_, frame): &Out| self.frames.references(frame) == 1;
+            let here = unwanted.into_iter().filter_map(|page| Some((page, held.here(page)?)));
+            here.filter(unneeded).collect()
+        })
+    }
+
+    /// Whether none but entries has a page.
+    fn is_idle(&self, frame: Frame) -> bool {
+        self.frames.references(frame) == self.frames.maps(frame) + 1
+    }
+
+    /// Has the chosen pages leave.
+    fn evict(
+        &self,
+        closures: Closures,
+        system: &System,
+        choose: impl FnOnce(&mut Held) -> Vec<Out>,
+    ) -> Result<u64, Broken> {
+        let mut batch = FlushBatch::new();
+        let chosen = {
+            let maps = self.maps.change();
+            let mut held = self.pages.lock();
+            let mut chosen = choose(&mut held);
+            chosen.sort_unstable_by_key(|&(page, _)| page);
+            chosen.iter().for_each(|&(page, _)| held.take_out(page));
+            drop(held);
+            for run in chosen.chunk_by(|one, next| one.0 + 1 == next.0) {
+                if let (Some(first), Some(last)) = (run.first(), run.last()) {
+                    maps.zap(&(first.0..last.0 + 1), Copies::Stay, system, &mut batch);
+                }
+            }
+            chosen
+        };
+        let flushed = system.finish(batch);
+        let (mut gone, mut broken) = (0, flushed.err());
+        for (page, frame) in chosen {
+            let outcome = match broken {
+                // The machine stops; nobody shall wait for ever.
+                Some(_) => Outcome::Stays,
+                None => self.let_go(page, frame, closures, system),
+            };
+            self.pages.done(page, outcome);
+            if outcome == Outcome::Goes {
+                gone += 1;
+                broken = self.frames.put(frame).err();
+            }
+        }
+        broken.map_or(Ok(gone), Err)
+    }
+
+    /// Does what must be done before a page can go, of which there are no entries any more.
+    fn let_go(&self, page: u64, frame: Frame, closures: Closures, system: &System) -> Outcome {
+        let mut call = |closure: &mut dyn FnMut() -> io::Result<()>| system.pagers.inside(closure);
+        if closures == Closures::MayRun {
+            if let Err(error) = self.take_if_written(page, frame, &mut call) {
+                log::warn!("{}: page {page} is not taken: {error}", self.pager.name);
+                return Outcome::Stays;
+            }
+        }
+        let written = self.frames.marks(frame).contains(Marks::DIRTY);
+        if written || self.frames.references(frame) != 1 {
+            return Outcome::Stays;
+        }
+        system.pagers.inside(|| self.show(page, frame));
+        Outcome::Goes
+    }
+
+    /// Shows a page that leaves to who wants to see it.
+    pub(super) fn show(&self, page: u64, frame: Frame) {
+        if self.pager.watch.is_some() {
+            self.pager.watch(page * PAGE_SIZE, &self.bytes(frame));
+        }
+    }
+
+    /// Gives a page to the taker if it has been written. It counts as written again if that fails, or somebody may
+    /// have written it meanwhile.
+    pub(super) fn take_if_written(
+        &self,
+        page: u64,
+        frame: Frame,
+        call: &mut dyn FnMut(&mut dyn FnMut() -> io::Result<()>) -> io::Result<()>,
+    ) -> io::Result<()> {
+        if !self.frames.marks(frame).contains(Marks::DIRTY) {
+            return Ok(());
+        }
+        // First: what is written from now on is noted anew.
+        self.frames.unmark(frame, Marks::DIRTY);
+        let idle = self.is_idle(frame);
+        let bytes = self.bytes(frame);
+        let taken = call(&mut || self.pager.take(page * PAGE_SIZE, &bytes));
+        if taken.is_err() || !idle {
+            self.frames.mark(frame, Marks::DIRTY);
+        }
+        taken
+    }
+
+    fn bytes(&self, frame: Frame) -> [u8; PAGE_BYTES] {
+        let mut bytes = [0; PAGE_BYTES];
+        self.frames.memory().read(frame.addr(), &mut bytes);
+        bytes
+    }
+}
