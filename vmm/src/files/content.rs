@@ -4,7 +4,7 @@ use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
-use mm::backing::{Backing, HostFile, Length, Sought};
+use mm::backing::{HostFile, Length, Sought};
 use mm::error::{CallResult, Errno};
 use mm::promise::Payer;
 use mm::system::System;
