@@ -91,13 +91,13 @@ impl Machine {
         &self.sink
     }
 
-    /// A vCPU at its start.
+    /// A vCPU at its start. The caller has no lock of the memory manager's.
     ///
     /// # Errors
     /// [`VcpuError`] if KVM or the host makes no more of them or there are no frames for one. Nothing is left
     /// behind.
     pub fn take_vcpu(&self) -> Result<Vcpu, VcpuError> {
-        self.system.or_reclaim(|| self.try_take_vcpu())
+        self.system.or_page_out(|| self.try_take_vcpu())
     }
 
     fn try_take_vcpu(&self) -> Result<Vcpu, VcpuError> {

@@ -11,6 +11,7 @@
 //!   awk, hello          the host's kernel             mmvisor run
 //!   memory              the host's kernel             mmvisor run
 //!   mapped files        the host's kernel             mmvisor run
+//!   a pager's pages     a file's, by mmvisor          SharedSpace::fault, a closure
 //! ```
 //!
 //! `cargo bench` measures. Started otherwise (`cargo test --benches`) it goes through everything once.
@@ -21,6 +22,7 @@ mod flush;
 mod lines;
 mod mapped;
 mod memory;
+mod paged;
 mod program;
 mod rounds;
 mod subject;
@@ -88,7 +90,8 @@ impl Figures {
         let hello = Hello::new(Path::new(env!("CARGO_TARGET_TMPDIR")), &program::hello())?;
         row("hello, all of it (floor: native)", &self.whole(&hello.program())?, 1, "-");
         self.memory()?;
-        self.mapped()
+        self.mapped()?;
+        self.paged()
     }
 
     /// The host's part of a fault, with its zeros or its copy and without.
@@ -125,6 +128,19 @@ impl Figures {
         for ((_, name, aim), pair) in mapped::FIGURES.iter().zip(&figures) {
             row(name, pair, 1, aim);
         }
+        Ok(())
+    }
+
+    /// What a page by a closure costs, against one by a mapped file.
+    fn paged(&self) -> Outcome<()> {
+        let (pair, faults) = paged::measure(self.effort)?;
+        row("page by closure (floor: by file)", &pair, paged::PAGES, "-");
+        println!(
+            "  ({} pages in {} faults by file, {} by closure)",
+            paged::PAGES,
+            faults[0],
+            faults[1]
+        );
         Ok(())
     }
 

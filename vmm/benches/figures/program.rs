@@ -93,6 +93,24 @@ macro_rules! touching {
 touching!(touch_apart, APART, TOUCHES_APART);
 touching!(touch_in_order, PAGE, TOUCHES_IN_ORDER);
 
+// getpid; reads a byte of each page of DATA, which somebody else has mapped; getpid for ever.
+program! { read_in_order:
+    "   movl $39, %eax",
+    "   syscall",
+    "   movl ${data}, %ebx",
+    "   movl ${count}, %r12d",
+    "2: movb (%rbx), %al",
+    "   addq ${page}, %rbx",
+    "   decl %r12d",
+    "   jnz 2b",
+    "3: movl $39, %eax",
+    "   syscall",
+    "   jmp 3b";
+    data = const DATA,
+    page = const PAGE,
+    count = const TOUCHES_IN_ORDER
+}
+
 // Writes a line to standard output and exits with 0.
 program! { hello:
     "   movl $1, %eax",

@@ -5,6 +5,10 @@ use std::fs::File;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
+use mm::addr::VirtAddr;
+use mm::backing::Backing;
+use mm::space::MapRequest;
+use mm::vma::{MapFlags, MapType, Prot};
 use vmm::files::Descriptors;
 use vmm::hypercall::{TraceTarget, Tracer};
 use vmm::kvm::FlushPolicy;
@@ -12,6 +16,7 @@ use vmm::load::Image;
 use vmm::machine::{Machine, MachineConfig};
 use vmm::task::{Family, Identity, Launch, Task, Timing, exec};
 
+use crate::program::{DATA, DATA_BYTES};
 use crate::rounds::Outcome;
 
 /// The guest's memory, in bytes, as a user might give it.
@@ -50,6 +55,20 @@ impl Subject {
                 return Err(format!("the program ended: {end:?}").into());
             }
         }
+        Ok(())
+    }
+
+    /// Maps something of as many bytes as the program touches where it touches them.
+    pub(crate) fn map(&self, file: Arc<dyn Backing>) -> Outcome<()> {
+        let request = MapRequest {
+            addr: VirtAddr::new(DATA),
+            len: DATA_BYTES,
+            prot: Prot::READ,
+            flags: MapFlags::FIXED_NOREPLACE | MapType::Shared.into(),
+            file: Some(file),
+            offset: 0,
+        };
+        self.task.process().space.change().mmap(&request)?;
         Ok(())
     }
 

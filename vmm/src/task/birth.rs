@@ -127,7 +127,8 @@ pub fn spawn(parent: &Process, vcpu: &mut Vcpu, request: &Request) -> Result<New
             // This vCPU has stopped. Another task of the space, if there is one, may run.
             let alone = parent.space.users() == 1;
             let vcpus = if alone { Vcpus::Stopped } else { Vcpus::Running };
-            let forked = parent.space.change().fork(vcpus);
+            let system = family.machine().system();
+            let forked = system.or_page_out(|| parent.space.change().fork(vcpus));
             // The parent's own root may be another one now.
             vcpu.set_root_if_other(parent.space.look().table().root());
             forked.map(SpaceUser::new)
