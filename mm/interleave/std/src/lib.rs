@@ -3,6 +3,11 @@
 
 pub use std::*;
 
+/// `std::thread`: whom shuttle lets go on.
+pub mod thread {
+    pub use shuttle::thread::{ThreadId, current};
+}
+
 /// `std::sync`. What is in it as std has it is never waited for.
 pub mod sync {
     pub use shuttle::sync::{

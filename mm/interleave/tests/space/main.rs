@@ -5,6 +5,7 @@
 //! taken away, no byte is lost, and every fault is answered as by Linux.
 
 mod handoff;
+mod pager;
 mod reclaim;
 mod vcpu;
 
