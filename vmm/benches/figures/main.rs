@@ -133,14 +133,14 @@ impl Figures {
 
     /// What a page by a closure costs, against one by a mapped file.
     fn paged(&self) -> Outcome<()> {
-        let (pair, faults) = paged::measure(self.effort)?;
-        row("page by closure (floor: by file)", &pair, paged::PAGES, "-");
-        println!(
-            "  ({} pages in {} faults by file, {} by closure)",
-            paged::PAGES,
-            faults[0],
-            faults[1]
-        );
+        for (ahead, name) in
+            [(1, "page by closure (floor: by file)"), (16, "the same, 16 together")]
+        {
+            let (pair, [by_file, by_closure]) = paged::measure(self.effort, ahead)?;
+            row(name, &pair, paged::PAGES, "-");
+            let pages = paged::PAGES;
+            println!("  ({pages} pages in {by_file} faults by file, {by_closure} by closure)");
+        }
         Ok(())
     }
 

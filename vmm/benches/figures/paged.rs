@@ -1,6 +1,6 @@
 //! What a page costs that a closure gives, against one of a file of the host that is mapped: a program reads a byte of
-//! each, in order. The closure copies it out of memory, and is called for one page at a time; of the file, which is in
-//! the host's page cache, a fault brings in many.
+//! each, in order. The closure copies it out of memory, for one page a fault, or for several where that was asked for; of
+//! the file, which is in the host's page cache, a fault brings in many.
 
 use std::fs::File;
 use std::sync::Arc;
@@ -16,8 +16,8 @@ use crate::subject::Subject;
 /// Pages that are read.
 pub(crate) const PAGES: u64 = program::TOUCHES_IN_ORDER;
 
-/// By closure against by file; and in how many faults the last round of each was.
-pub(crate) fn measure(rounds: u32) -> Outcome<(Pair, [u64; 2])> {
+/// By closure, so many pages a fault, against by file; and in how many faults the last round of each was.
+pub(crate) fn measure(rounds: u32, ahead: u64) -> Outcome<(Pair, [u64; 2])> {
     let file = Arc::new(program::in_memory(&program::read_in_order())?);
     let bytes = Arc::new(vec![1; usize::try_from(DATA_BYTES)?]);
     let data = program::in_memory(&bytes)?;
@@ -26,7 +26,7 @@ pub(crate) fn measure(rounds: u32) -> Outcome<(Pair, [u64; 2])> {
     let pair = alternate(
         rounds,
         || of_file(&file, &data, by_file),
-        || of_closure(&file, &bytes, by_closure),
+        || of_closure(&file, &bytes, ahead, by_closure),
     )?;
     Ok((pair, faults))
 }
@@ -39,7 +39,12 @@ fn of_file(program: &Arc<File>, data: &File, faults: &mut u64) -> Outcome<Spent>
     read(subject, faults)
 }
 
-fn of_closure(program: &Arc<File>, bytes: &Arc<Vec<u8>>, faults: &mut u64) -> Outcome<Spent> {
+fn of_closure(
+    program: &Arc<File>,
+    bytes: &Arc<Vec<u8>>,
+    ahead: u64,
+    faults: &mut u64,
+) -> Outcome<Spent> {
     let subject = Subject::start(program)?;
     let bytes = Arc::clone(bytes);
     let pager = Pager::new("data", DATA_BYTES, move |offset, page| {
@@ -47,7 +52,7 @@ fn of_closure(program: &Arc<File>, bytes: &Arc<Vec<u8>>, faults: &mut u64) -> Ou
         page.copy_from_slice(&bytes[at..at + PAGE_BYTES]);
         Ok(())
     });
-    let memory = pager.open(subject.machine().system());
+    let memory = pager.ahead(ahead).open(subject.machine().system());
     subject.map(memory.backing())?;
     read(subject, faults)
 }

@@ -86,6 +86,8 @@ pub struct Pager {
     len: u64,
     /// In pages.
     most: u64,
+    /// In pages.
+    ahead: u64,
     fill: Box<Fill>,
     take: Option<Box<Take>>,
     watch: Option<Box<Watch>>,
@@ -101,7 +103,7 @@ impl Pager {
         fill: impl Fn(u64, &mut PageBytes) -> io::Result<()> + Send + Sync + 'static,
     ) -> Self {
         let (name, fill) = (name.into(), Box::new(fill));
-        Pager { name, len, most: u64::MAX, fill, take: None, watch: None }
+        Pager { name, len, most: u64::MAX, ahead: 1, fill, take: None, watch: None }
     }
 
     /// The same, whose shared maps may be written: `take` is given each page that has been, before it leaves memory. It
@@ -126,6 +128,13 @@ impl Pager {
     #[must_use]
     pub fn keeping(self, pages: u64) -> Self {
         Pager { most: pages.max(1), ..self }
+    }
+
+    /// The same, where so many pages are filled for one touch when a program goes on page by page: a fault costs far
+    /// more than a page. Without this, only what is touched is ever filled.
+    #[must_use]
+    pub fn ahead(self, pages: u64) -> Self {
+        Pager { ahead: pages.max(1), ..self }
     }
 
     fn fill(&self, offset: u64) -> io::Result<PageBytes> {
@@ -163,11 +172,12 @@ fn contained<T>(closure: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
 
 impl fmt::Debug for Pager {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Pager { name, len, most, take, watch, fill: _ } = self;
+        let Pager { name, len, most, ahead, take, watch, fill: _ } = self;
         f.debug_struct("Pager")
             .field("name", name)
             .field("len", len)
             .field("most", most)
+            .field("ahead", ahead)
             .field("takes", &take.is_some())
             .field("watches", &watch.is_some())
             .finish_non_exhaustive()

@@ -2,14 +2,14 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::Pager;
 use super::pages::{Look, Outcome, Pages};
 use crate::addr::{Frame, PAGE_SIZE, VirtAddr, index};
 use crate::backing::{Backing, BackingError, BackingName, Brought, FileMode};
 use crate::error::{Broken, CallResult, Errno};
-use crate::phys::{Contents, FrameKind, Frames};
+use crate::phys::{AllocError, Contents, FrameKind, Frames};
 use crate::promise::Payer;
 use crate::rmap::ObjectMaps;
 use crate::space::{MapRequest, SharedSpace};
@@ -24,6 +24,8 @@ pub(crate) struct Paged {
     pub(super) frames: Arc<Frames>,
     pub(super) maps: ObjectMaps,
     pub(super) pages: Pages,
+    /// The page that is touched next if its program goes on as it does.
+    expected: AtomicU64,
     /// Whether nobody has mapped it since it was last looked at.
     pub(super) left: AtomicBool,
 }
@@ -36,6 +38,7 @@ impl Paged {
             frames: Arc::clone(system.frames()),
             maps: ObjectMaps::default(),
             pages: Pages::default(),
+            expected: AtomicU64::new(u64::MAX),
             left: AtomicBool::new(false),
             pager,
         }
@@ -46,19 +49,44 @@ impl Paged {
         self.pager.len.div_ceil(PAGE_SIZE)
     }
 
-    /// Makes a page, by the closure.
-    fn fill(&self, page: u64, system: &System) -> Result<Frame, BackingError> {
+    /// Makes a page, by the closure. Its frame is asked for only then, so that nobody has one for nothing while the
+    /// closure takes its time.
+    fn fill(
+        &self,
+        page: u64,
+        system: &System,
+        frame: impl FnOnce() -> Result<Frame, AllocError>,
+    ) -> Result<Frame, BackingError> {
         let offset = page * PAGE_SIZE;
         let filled = system.pagers.inside(|| self.pager.fill(offset));
         let bytes = filled.map_err(|error| {
             log::warn!("{}: no page at {offset:#x}: {error}", self.name.path);
             BackingError::NoPage
         })?;
-        // Only now, so that nobody has a frame for nothing while the closure takes its time.
-        let alloc = || self.frames.alloc(FrameKind::Cached, Contents::Any);
-        let frame = system.or_page_out(alloc)?;
+        let frame = frame()?;
         self.frames.memory().write(frame.addr(), &bytes);
         Ok(frame)
+    }
+
+    fn alloc(&self) -> Result<Frame, AllocError> {
+        self.frames.alloc(FrameKind::Cached, Contents::Any)
+    }
+
+    /// Fills the pages after one that was touched, if its program goes on page by page, as far as there is memory.
+    fn fill_ahead(&self, touched: u64, system: &System) {
+        let goes_on = self.expected.load(Ordering::Relaxed) == touched;
+        let window = if goes_on { self.pager.ahead.min(self.pager.most / 4) } else { 1 };
+        let end = touched.saturating_add(window).min(self.len());
+        let mut page = touched + 1;
+        while page < end && self.pages.claim(page) {
+            let filled = self.fill(page, system, || self.alloc()).ok();
+            self.pages.filled(page, filled);
+            if filled.is_none() {
+                break;
+            }
+            page += 1;
+        }
+        self.expected.store(page, Ordering::Relaxed);
     }
 }
 
@@ -90,11 +118,13 @@ impl Backing for Paged {
         if there.is_some() {
             return Ok(there);
         }
-        let filled = self.fill(page, system);
+        let filled = self.fill(page, system, || system.or_page_out(|| self.alloc()));
         // From here on it may be given up, but for this.
         let kept = filled.as_ref().ok().map(|&frame| brought(frame));
-        let count = self.pages.filled(page, filled.as_ref().ok().copied());
+        self.pages.filled(page, filled.as_ref().ok().copied());
         filled?;
+        self.fill_ahead(page, system);
+        let count = self.pages.lock().count();
         if count > self.pager.most {
             // Some at once, with one flush.
             self.shrink(self.share().max(count - self.pager.most), system)?;

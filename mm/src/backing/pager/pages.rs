@@ -90,9 +90,18 @@ impl Pages {
         }
     }
 
+    /// Has the caller fill a page as [`look`](Self::look) does, if nothing is there and nobody at it.
+    pub(super) fn claim(&self, index: u64) -> bool {
+        let mut held = self.lock();
+        let free = !held.slots.contains_key(&index);
+        if free {
+            held.slots.insert(index, Slot::Filling(thread::current().id()));
+        }
+        free
+    }
+
     /// Ends what [`look`](Self::look) began: with a frame, which the pages have a reference to from now on, or none.
-    /// Says how many there are now.
-    pub(super) fn filled(&self, index: u64, frame: Option<Frame>) -> u64 {
+    pub(super) fn filled(&self, index: u64, frame: Option<Frame>) {
         let mut held = self.lock();
         match frame {
             Some(frame) => {
@@ -106,7 +115,6 @@ impl Pages {
             }
         }
         self.changed.notify_all();
-        held.count()
     }
 
     /// Ends what [`Held::take_out`] began.

@@ -268,6 +268,78 @@ fn the_oldest_leave_when_there_are_more_than_shall_be_kept() {
     end(m, memory);
 }
 
+#[test]
+fn who_goes_on_page_by_page_gets_several_at_once() {
+    let (m, store) = (machine(), Arc::default());
+    let memory = pager(100, &store).ahead(16).open(&system(&m));
+    map(&m, 0, &memory);
+    for at in [50, 3, 70] {
+        m.load(page(at)).unwrap();
+    }
+    assert_eq!(memory.in_memory(), 3, "one each for who jumps about");
+    m.load(page(71)).unwrap();
+    assert_eq!(memory.in_memory(), 3 + 16);
+    let backed = |m: &SoftwareMachine| {
+        let space = m.space.look();
+        space.counters().faults.backed.load(Ordering::Relaxed)
+    };
+    let before = backed(&m);
+    for at in 71..100 {
+        assert_eq!(m.load(page(at)).unwrap(), at as u8 + 1);
+    }
+    assert_eq!((memory.in_memory(), store.counts().0), (2 + 30, 32), "and none past the end");
+    assert!(backed(&m) - before < 5, "{}", backed(&m) - before);
+    end(m, memory);
+}
+
+#[test]
+fn pages_come_ahead_also_where_memory_is_short() {
+    let (m, store) = (small(), Arc::default());
+    let memory = pager(2000, &store).ahead(64).open(&system(&m));
+    map(&m, 0, &memory);
+    for at in 0..2000 {
+        m.store(page(at), (at % 250) as u8).unwrap();
+    }
+    assert!((0..2000).all(|at| m.load(page(at)).unwrap() == (at % 250) as u8));
+    end(m, memory);
+}
+
+#[test]
+fn what_was_brought_stays_until_it_is_used() {
+    let (m, _, memory) = paged(2);
+    let brought = memory.backing().bring(1, &system(&m)).unwrap();
+    assert!(brought.is_some());
+    assert_eq!((memory.evict(2).unwrap(), memory.in_memory()), (0, 1));
+    drop(brought);
+    assert_eq!(memory.evict(2).unwrap(), 1);
+    end(m, memory);
+}
+
+#[test]
+fn who_asks_for_pages_to_be_taken_waits_for_those_that_another_takes() {
+    let m = machine();
+    let (may_go_on, goes_on) = channel::<()>();
+    let (begun, beginning) = channel();
+    let goes_on = Mutex::new(goes_on);
+    let memory = Pager::new("slow", PAGE_SIZE, |_, _| Ok(())).taking(move |_, _| {
+        begun.send(()).unwrap();
+        goes_on.lock().unwrap().recv().map_err(io::Error::other)
+    });
+    let memory = memory.open(&system(&m));
+    map(&m, 0, &memory);
+    m.store(page(0), 1).unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| memory.evict(1).unwrap());
+        beginning.recv().unwrap();
+        let synced = scope.spawn(|| memory.sync().unwrap());
+        std::thread::sleep(Duration::from_millis(100));
+        assert!(!synced.is_finished());
+        may_go_on.send(()).unwrap();
+    });
+    assert_eq!(memory.in_memory(), 0);
+    end(m, memory);
+}
+
 /// A machine of 2 MiB.
 fn small() -> SoftwareMachine {
     SoftwareMachine::new(512, Limits::default()).unwrap()
@@ -299,7 +371,7 @@ fn other_memory_gets_its_frames() {
         map(&m, 0, &memory);
         map_at(&m, 1024, 400, RW).unwrap();
         for at in 0..450 {
-            if written { m.store(page(at), 1).unwrap() } else { drop(m.load(page(at)).unwrap()) }
+            if written { m.store(page(at), 1).unwrap() } else { _ = m.load(page(at)).unwrap() }
         }
         for at in 1024..1424 {
             m.store(page(at), 7).unwrap();
