@@ -101,7 +101,8 @@ fn run(arguments: &[String]) -> Outcome<ExitCode> {
     let ledger = arguments.first().ok_or("usage: checksums LEDGER [DAMAGE]")?;
     let damage = arguments.get(1).map_or(Ok(0), |number| number.parse())?;
     let words = [ADDRESS, PAGES, ROUNDS].map(|number| number.to_string());
-    let program = Program::load(&[&[ledger.clone()], words.as_slice()].concat(), MEMORY)?;
+    let program =
+        Program::load(&[std::slice::from_ref(ledger), words.as_slice()].concat(), MEMORY)?;
 
     let file = rustix::fs::memfd_create("pages", rustix::fs::MemfdFlags::CLOEXEC)?;
     let store = Arc::new(Store {

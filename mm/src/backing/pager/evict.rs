@@ -134,12 +134,11 @@ impl Paged {
 
     /// Does what must be done before a page can go, of which there are no entries any more.
     fn let_go(&self, page: u64, frame: Frame, closures: Closures, system: &System) -> Outcome {
-        let mut call = |closure: &mut dyn FnMut() -> io::Result<()>| system.pagers.inside(closure);
-        if closures == Closures::MayRun {
-            if let Err(error) = self.take_if_written(page, frame, &mut call) {
-                log::warn!("{}: page {page} is not taken: {error}", self.pager.name);
-                return Outcome::Stays;
-            }
+        if closures == Closures::MayRun
+            && let Err(error) = self.take_if_written(page, frame, Some(system))
+        {
+            log::warn!("{}: page {page} is not taken: {error}", self.pager.name);
+            return Outcome::Stays;
         }
         let written = self.frames.marks(frame).contains(Marks::DIRTY);
         if written || self.frames.references(frame) != 1 {
@@ -157,12 +156,12 @@ impl Paged {
     }
 
     /// Gives a page to the taker if it has been written. It counts as written again if that fails, or somebody may
-    /// have written it meanwhile.
+    /// have written it meanwhile. There is no system where it is at its end.
     pub(super) fn take_if_written(
         &self,
         page: u64,
         frame: Frame,
-        call: &mut dyn FnMut(&mut dyn FnMut() -> io::Result<()>) -> io::Result<()>,
+        system: Option<&System>,
     ) -> io::Result<()> {
         if !self.frames.marks(frame).contains(Marks::DIRTY) {
             return Ok(());
@@ -171,7 +170,8 @@ impl Paged {
         self.frames.unmark(frame, Marks::DIRTY);
         let idle = self.is_idle(frame);
         let bytes = self.bytes(frame);
-        let taken = call(&mut || self.pager.take(page * PAGE_SIZE, &bytes));
+        let take = || self.pager.take(page * PAGE_SIZE, &bytes);
+        let taken = system.map_or_else(take, |system| system.pagers.inside(take));
         if taken.is_err() || !idle {
             self.frames.mark(frame, Marks::DIRTY);
         }

@@ -179,7 +179,7 @@ impl Drop for Paged {
         // Nobody maps it, and nobody else has it: no closure can be waited for.
         let all: Vec<(u64, Frame)> = self.pages.lock().frames().collect();
         for (page, frame) in all {
-            if let Err(error) = self.take_if_written(page, frame, &mut |closure| closure()) {
+            if let Err(error) = self.take_if_written(page, frame, None) {
                 log::error!("{}: page {page} is lost: {error}", self.name.path);
             }
             self.show(page, frame);

@@ -3,7 +3,6 @@
 //! The dirty bits of the entries are cleared and what vCPUs have cached of them flushed, so that whoever writes next
 //! sets one again; then the bytes are read. Nobody's entry goes, and nobody has to fault.
 
-use std::io;
 use std::ops::Range;
 
 use super::paged::Paged;
@@ -32,9 +31,8 @@ impl Paged {
             break chosen;
         };
         let mut failed = system.finish(batch).is_err();
-        let mut call = |closure: &mut dyn FnMut() -> io::Result<()>| system.pagers.inside(closure);
         for (page, frame) in chosen {
-            if !failed && let Err(error) = self.take_if_written(page, frame, &mut call) {
+            if !failed && let Err(error) = self.take_if_written(page, frame, Some(system)) {
                 log::warn!("{}: page {page} is not taken: {error}", self.pager.name);
                 failed = true;
             }
