@@ -21,7 +21,7 @@ use std::ops::Range;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::Mapper;
-use crate::addr::{PAGE_SHIFT, PageRange, VirtAddr};
+use crate::addr::{Frame, PAGE_SHIFT, PageRange, VirtAddr};
 use crate::hooks::Invalidation;
 use crate::paging::{Entry, FlushBatch, Leaf, Owner};
 use crate::phys::Marks;
@@ -106,7 +106,7 @@ struct Map {
 
 /// While it is there, no page of the object is taken away.
 #[derive(Debug)]
-pub struct Held<'a>(#[expect(dead_code, reason = "only to be dropped")] RwLockReadGuard<'a, Maps>);
+pub struct Held<'a>(RwLockReadGuard<'a, Maps>);
 
 /// The right to take pages away: nobody brings in any meanwhile.
 #[derive(Debug)]
@@ -147,6 +147,22 @@ impl ObjectMaps {
         let maps = self.0.read().unwrap_or_else(PoisonError::into_inner);
         let own = maps.get(&number).into_iter().flat_map(Space::maps);
         own.map(|map| (map.range, map.first)).collect()
+    }
+}
+
+impl Held<'_> {
+    /// How many entries name a frame as this page of the object, in all spaces.
+    pub(crate) fn entries_of(&self, page: u64, frame: Frame) -> u32 {
+        let mut count = 0;
+        for space in self.0.values() {
+            let table = &space.mapper.table;
+            let _still = table.hold_still();
+            for part in space.maps().filter_map(|map| map.part_of(&(page..page + 1))) {
+                let named = table.cursor(part).filter(|leaf| leaf.entry.frame() == Some(frame));
+                count += u32::try_from(named.count()).unwrap_or(u32::MAX);
+            }
+        }
+        count
     }
 }
 

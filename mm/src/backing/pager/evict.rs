@@ -70,7 +70,9 @@ impl Paged {
         let most = usize::try_from(most).unwrap_or(usize::MAX);
         let may = |&(_, frame): &Out| {
             let written = self.frames.marks(frame).contains(Marks::DIRTY);
-            self.is_idle(frame) && (closures == Closures::MayRun || !written)
+            // Others may change that at any time: it is only to spare pages a flush for nothing.
+            let idle = self.frames.references(frame) == self.frames.maps(frame) + 1;
+            idle && (closures == Closures::MayRun || !written)
         };
         self.evict(closures, system, |held| held.oldest().filter(may).take(most).collect())
     }
@@ -88,9 +90,13 @@ impl Paged {
         })
     }
 
-    /// Whether none but entries has a page.
-    fn is_idle(&self, frame: Frame) -> bool {
-        self.frames.references(frame) == self.frames.maps(frame) + 1
+    /// Whether none but entries has a page that is out of use. Else somebody has unmapped it, noted perhaps that it was
+    /// written, and not flushed yet. The count of maps does not tell: it falls later than he notes that.
+    fn is_idle(&self, page: u64, frame: Frame) -> bool {
+        let before = self.frames.references(frame);
+        let entries = self.maps.hold().entries_of(page, frame);
+        // A fork meanwhile may have made both more, by as many as somebody else had.
+        before == entries + 1 && self.frames.references(frame) == before
     }
 
     /// Has the chosen pages leave.
@@ -140,8 +146,8 @@ impl Paged {
             log::warn!("{}: page {page} is not taken: {error}", self.pager.name);
             return Outcome::Stays;
         }
-        let written = self.frames.marks(frame).contains(Marks::DIRTY);
-        if written || self.frames.references(frame) != 1 {
+        // In this order: who has just unmapped it notes what was written before he gives up his reference.
+        if self.frames.references(frame) != 1 || self.frames.marks(frame).contains(Marks::DIRTY) {
             return Outcome::Stays;
         }
         system.pagers.inside(|| self.show(page, frame));
@@ -166,9 +172,9 @@ impl Paged {
         if !self.frames.marks(frame).contains(Marks::DIRTY) {
             return Ok(());
         }
-        // First: what is written from now on is noted anew.
+        // In this order: what is written later than the bytes are read is noted anew, or was noted by who is found.
         self.frames.unmark(frame, Marks::DIRTY);
-        let idle = self.is_idle(frame);
+        let idle = self.is_idle(page, frame);
         let bytes = self.bytes(frame);
         let take = || self.pager.take(page * PAGE_SIZE, &bytes);
         let taken = system.map_or_else(take, |system| system.pagers.inside(take));
