@@ -106,6 +106,15 @@ impl Paged {
         system: &System,
         choose: impl FnOnce(&mut Held) -> Vec<Out>,
     ) -> Result<u64, Broken> {
+        system.pagers.round(|| self.evict_now(closures, system, choose))
+    }
+
+    fn evict_now(
+        &self,
+        closures: Closures,
+        system: &System,
+        choose: impl FnOnce(&mut Held) -> Vec<Out>,
+    ) -> Result<u64, Broken> {
         let mut batch = FlushBatch::new();
         let chosen = {
             let maps = self.maps.change();

@@ -83,6 +83,17 @@ impl Pagers {
         lock(&self.inside).contains(&thread::current().id())
     }
 
+    /// Has pages leave; who finds none for himself meanwhile waits for it.
+    pub(super) fn round(&self, evict: impl FnOnce() -> Result<u64, Broken>) -> Result<u64, Broken> {
+        lock(&self.rounds).under_way += 1;
+        let gone = evict();
+        let mut rounds = lock(&self.rounds);
+        rounds.under_way -= 1;
+        rounds.fruitful += u64::from(gone.as_ref().is_ok_and(|&gone| gone > 0));
+        self.ended.notify_all();
+        gone
+    }
+
     /// Lets go of those that nobody maps and nobody has in hand; but `dropped` is in the hands of the caller.
     pub(super) fn forget_unused(&self, dropped: Option<&Arc<Paged>>) {
         let unused = |pager: &mut Arc<Paged>| {
@@ -126,20 +137,11 @@ impl System {
         if self.pagers.is_empty() {
             return Ok(0);
         }
-        lock(&self.pagers.rounds).under_way += 1;
-        let all = self.pagers.all();
-        let freed = all.iter().try_fold(0, |freed, pager| {
-            Ok(freed + pager.evict_oldest(pager.share(), Closures::MayRun, self)?)
-        });
-        let mut rounds = lock(&self.pagers.rounds);
-        rounds.under_way -= 1;
-        rounds.fruitful += u64::from(freed.as_ref().is_ok_and(|&freed| freed > 0));
-        self.pagers.ended.notify_all();
-        drop(rounds);
-        if let Ok(freed) = freed {
-            self.count_paged_out(freed);
-        }
-        freed
+        let freed = self.pagers.all().iter().try_fold(0, |freed, pager| {
+            Ok::<_, Broken>(freed + pager.evict_oldest(pager.share(), Closures::MayRun, self)?)
+        })?;
+        self.count_paged_out(freed);
+        Ok(freed)
     }
 
     /// Waits until others have done, and says whether anybody has freed something since then.

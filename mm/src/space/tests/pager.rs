@@ -383,19 +383,119 @@ fn other_memory_gets_its_frames() {
     }
 }
 
-#[test]
-fn what_holds_locks_gets_those_that_nobody_has_written() {
-    let (m, store) = (small(), Arc::default());
-    let memory = pager(500, &store).open(&system(&m));
+/// Memory of a pager that has all frames there are; of each second page it is known by its entry alone that it was
+/// written.
+fn used_up(memory: Pager) -> (SoftwareMachine, PagedMemory) {
+    let m = small();
+    let memory = memory.open(&system(&m));
     map(&m, 0, &memory);
-    for at in 0..500 {
-        // Until no more is free.
+    for at in 0..2000 {
         m.load(page(at)).unwrap();
+        if at % 2 == 0 {
+            m.store(page(at), 1).unwrap();
+        }
     }
-    let child = m.space.change().fork(Vcpus::Stopped).unwrap();
-    assert_eq!(store.counts().1, 0);
-    child.exit().unwrap();
+    while m.frames.stats().pages + m.frames.stats().tables < 500 {
+        m.load(page(memory.in_memory() % 2000)).unwrap();
+    }
+    (m, memory)
+}
+
+#[test]
+fn who_has_locks_gets_the_pages_that_nobody_has_written() {
+    let store = Arc::default();
+    let (m, memory) = used_up(pager(2000, &store));
+    let (takes, pages) = (store.counts().1, memory.in_memory());
+    // Under the lock of its space.
+    map_at(&m, 4096, 4096, RW).unwrap();
+    for at in (4096..8192).step_by(512) {
+        m.space.change().madvise(page(at), PAGE_SIZE, Advice::PopulateWrite as i32).unwrap();
+    }
+    assert_eq!(store.counts().1, takes, "no closure was called");
+    assert!(memory.in_memory() < pages);
+    assert!(
+        (0..2000).all(|at| m.load(page(at)).unwrap() == if at % 2 == 0 { 1 } else { (at + 1) as u8 })
+    );
     end(m, memory);
+}
+
+#[test]
+fn who_has_locks_gets_no_page_that_is_watched() {
+    let store = Arc::default();
+    let (m, memory) = used_up(watched(2000, &store));
+    let seen = store.watched.lock().unwrap().len();
+    map_at(&m, 4096, 512, RW).unwrap();
+    let all = 512 * PAGE_SIZE;
+    let populated = m.space.change().madvise(page(4096), all, Advice::PopulateWrite as i32);
+    assert_eq!(errno_of(populated), Errno::ENOMEM);
+    assert_eq!(store.watched.lock().unwrap().len(), seen);
+    // Who has none gets them.
+    (4096..4196).for_each(|at| m.store(page(at), 1).unwrap());
+    assert!(store.watched.lock().unwrap().len() > seen);
+    end(m, memory);
+}
+
+#[test]
+fn who_finds_no_page_waits_for_those_that_another_has_taken() {
+    let m = small();
+    let (may_go_on, goes_on) = channel::<()>();
+    let (begun, beginning) = channel();
+    let goes_on = Mutex::new(goes_on);
+    let memory = Pager::new("slow", PAGE_SIZE, |_, _| Ok(())).taking(move |_, _| {
+        begun.send(()).unwrap();
+        goes_on.lock().unwrap().recv().map_err(io::Error::other)
+    });
+    let memory = memory.open(&system(&m));
+    map(&m, 0, &memory);
+    m.store(page(0), 1).unwrap();
+    map_at(&m, 1024, 1, RW).unwrap();
+    map_at(&m, 1025, 1, RW).unwrap();
+    // The page table, too.
+    m.store(page(1024), 1).unwrap();
+    let all = || m.frames.alloc(FrameKind::Anonymous, Contents::Any).ok();
+    let taken: Vec<_> = std::iter::from_fn(all).collect();
+    std::thread::scope(|scope| {
+        scope.spawn(|| memory.evict(1).unwrap());
+        beginning.recv().unwrap();
+        let stored = scope.spawn(|| m.store(page(1025), 1));
+        std::thread::sleep(Duration::from_millis(100));
+        assert!(!stored.is_finished());
+        may_go_on.send(()).unwrap();
+        stored.join().unwrap().unwrap();
+    });
+    taken.into_iter().for_each(|frame| m.frames.put(frame).unwrap());
+    end(m, memory);
+}
+
+#[test]
+fn no_closure_is_called_within_another() {
+    in_time(|| {
+        let m = Arc::new(small());
+        map_at(&m, 3000, 2000, RW).unwrap();
+        let taking = Arc::downgrade(&m);
+        let inside = AtomicU64::new(0);
+        let refused = Arc::new(AtomicU64::new(0));
+        let count = Arc::clone(&refused);
+        let memory = Pager::new("nested", 2000 * PAGE_SIZE, |_, _| Ok(()));
+        let memory = memory.taking(move |offset, _| {
+            assert_eq!(inside.fetch_add(1, Ordering::Relaxed), 0);
+            // Needs a frame, and there is none but those that are being taken.
+            let written =
+                taking.upgrade().map(|m| m.space.write(page(3000 + offset / PAGE_SIZE), &[1]));
+            inside.fetch_sub(1, Ordering::Relaxed);
+            if let Some(Err(error)) = written {
+                assert!(matches!(fault_of::<()>(Err(error)), Fault::OutOfMemory(_)));
+                count.fetch_add(1, Ordering::Relaxed);
+            }
+            Ok(())
+        });
+        let memory = memory.open(&system(&m));
+        map(&m, 0, &memory);
+        // In the end all of memory is the program's own.
+        let stored = (0..2000).take_while(|&at| m.store(page(at), 1).is_ok()).count();
+        assert!(stored > 400 && refused.load(Ordering::Relaxed) > 0);
+        end(Arc::into_inner(m).unwrap(), memory);
+    });
 }
 
 #[test]
