@@ -414,7 +414,8 @@ fn who_has_locks_gets_the_pages_that_nobody_has_written() {
     assert_eq!(store.counts().1, takes, "no closure was called");
     assert!(memory.in_memory() < pages);
     assert!(
-        (0..2000).all(|at| m.load(page(at)).unwrap() == if at % 2 == 0 { 1 } else { (at + 1) as u8 })
+        (0..2000)
+            .all(|at| m.load(page(at)).unwrap() == if at % 2 == 0 { 1 } else { (at + 1) as u8 })
     );
     end(m, memory);
 }
