@@ -16,7 +16,7 @@ pub(super) fn mlock2(c: &Call<'_>) -> CallResult<u64> {
 fn lock(c: &Call<'_>, flags: u64) -> CallResult<u64> {
     let (space, addr, len) = (c.caller.space(), c.address(0), c.args[1]);
     if flags == 0 {
-        space.bring_range(addr, len.saturating_add(addr.page_offset()))?;
+        space.bring_range(addr, len)?;
     }
     done(space.change().mlock2(addr, len, flags))
 }

@@ -137,7 +137,8 @@ impl SharedSpace {
             }
             Arc::clone(space.system())
         };
-        let end = addr.checked_add(len).unwrap_or(VirtAddr::TASK_END).min(VirtAddr::TASK_END);
+        let end = addr.checked_add(len).and_then(VirtAddr::page_ceil);
+        let end = end.unwrap_or(VirtAddr::TASK_END).min(VirtAddr::TASK_END);
         let mut at = addr.page_floor();
         while let Some(page) = self.next_to_bring(at, end) {
             match self.bring(page, &system) {
