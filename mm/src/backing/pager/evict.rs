@@ -52,6 +52,20 @@ impl Paged {
         Ok(gone)
     }
 
+    /// Has some of the oldest pages leave, where memory is short: those that can.
+    pub(super) fn give_up(&self, closures: Closures, system: &System) -> Result<u64, Broken> {
+        let mut left = self.pages.lock().count();
+        while left > 0 {
+            let share = self.share();
+            let gone = self.evict_oldest(share, closures, system)?;
+            if gone > 0 {
+                return Ok(gone);
+            }
+            left = left.saturating_sub(share);
+        }
+        Ok(0)
+    }
+
     /// How many leave at once where memory is short.
     pub(super) fn share(&self) -> u64 {
         (self.pages.lock().count() / 8 + 1).min(BATCH)
@@ -153,11 +167,11 @@ impl Paged {
             && let Err(error) = self.take_if_written(page, frame, Some(system))
         {
             log::warn!("{}: page {page} is not taken: {error}", self.pager.name);
-            return Outcome::Stays;
+            return Outcome::ComesLast;
         }
         // In this order: who has just unmapped it notes what was written before he gives up his reference.
         if self.frames.references(frame) != 1 || self.frames.marks(frame).contains(Marks::DIRTY) {
-            return Outcome::Stays;
+            return Outcome::ComesLast;
         }
         system.pagers.inside(|| self.show(page, frame));
         Outcome::Goes

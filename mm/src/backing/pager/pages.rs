@@ -41,6 +41,8 @@ pub(super) enum Look {
 pub(super) enum Outcome {
     /// It can be mapped again.
     Stays,
+    /// The same; it could not leave, and others are tried before it is again.
+    ComesLast,
     /// It is gone; its frame is for the caller to give up.
     Goes,
 }
@@ -104,12 +106,7 @@ impl Pages {
     pub(super) fn filled(&self, index: u64, frame: Option<Frame>) {
         let mut held = self.lock();
         match frame {
-            Some(frame) => {
-                held.came += 1;
-                let here = Here { frame, since: held.came };
-                held.slots.insert(index, Slot::Here(here));
-                held.order.insert(here.since, index);
-            }
+            Some(frame) => held.add(index, frame),
             None => {
                 held.slots.remove(&index);
             }
@@ -124,6 +121,10 @@ impl Pages {
         match outcome {
             Outcome::Stays => {
                 held.slots.insert(index, Slot::Here(here));
+            }
+            Outcome::ComesLast => {
+                held.order.remove(&here.since);
+                held.add(index, here.frame);
             }
             Outcome::Goes => {
                 held.slots.remove(&index);
@@ -143,6 +144,13 @@ impl Pages {
 }
 
 impl Held {
+    /// A page that came last.
+    fn add(&mut self, index: u64, frame: Frame) {
+        self.came += 1;
+        self.slots.insert(index, Slot::Here(Here { frame, since: self.came }));
+        self.order.insert(self.came, index);
+    }
+
     /// How many pages have a frame.
     pub(super) fn count(&self) -> u64 {
         self.order.len() as u64

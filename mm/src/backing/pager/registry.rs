@@ -138,7 +138,7 @@ impl System {
             return Ok(0);
         }
         let freed = self.pagers.all().iter().try_fold(0, |freed, pager| {
-            Ok::<_, Broken>(freed + pager.evict_oldest(pager.share(), Closures::MayRun, self)?)
+            Ok::<_, Broken>(freed + pager.give_up(Closures::MayRun, self)?)
         })?;
         self.count_paged_out(freed);
         Ok(freed)
@@ -162,9 +162,10 @@ impl System {
         if self.pagers.is_empty() {
             return Ok(0);
         }
-        self.pagers.all().iter().try_fold(0, |freed, pager| {
-            Ok(freed + pager.evict_oldest(pager.share(), Closures::MayNot, self)?)
-        })
+        self.pagers
+            .all()
+            .iter()
+            .try_fold(0, |freed, pager| Ok(freed + pager.give_up(Closures::MayNot, self)?))
     }
 
     /// Does what has been left for pagers to be done: pages that `MADV_PAGEOUT` has named leave, what nobody maps any

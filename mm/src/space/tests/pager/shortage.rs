@@ -171,6 +171,22 @@ fn no_closure_is_called_within_another() {
 }
 
 #[test]
+fn pages_that_cannot_be_taken_are_not_in_the_way_of_others() {
+    let m = small();
+    let memory = Pager::new("some", 2000 * PAGE_SIZE, |_, _| Ok(()));
+    let memory = memory.taking(|offset, _| match offset / PAGE_SIZE {
+        0..200 => Err(io::Error::other("refused")),
+        _ => Ok(()),
+    });
+    let memory = memory.open(&system(&m));
+    map(&m, 0, &memory);
+    (0..2000).for_each(|at| m.store(page(at), 1).unwrap());
+    // Those stay.
+    assert!((0..200).all(|at| memory.backing().is_ready(at)));
+    end(m, memory);
+}
+
+#[test]
 fn where_nothing_can_be_taken_memory_is_at_its_end() {
     let (m, store) = (small(), Arc::default());
     let memory = pager(2000, &store).open(&system(&m));
