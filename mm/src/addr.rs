@@ -163,6 +163,30 @@ impl fmt::Debug for GuestPhysAddr {
     }
 }
 
+/// The number of a place in the swap area, which holds a page.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct SwapSlot(u64);
+
+impl SwapSlot {
+    /// Wraps a number.
+    #[must_use]
+    pub const fn new(number: u64) -> Self {
+        SwapSlot(number)
+    }
+
+    /// The number.
+    #[must_use]
+    pub const fn number(self) -> u64 {
+        self.0
+    }
+
+    /// The place `count` further on.
+    #[must_use]
+    pub const fn offset(self, count: u64) -> Self {
+        SwapSlot(self.0 + count)
+    }
+}
+
 /// A page frame number: a guest-physical address divided by the page size.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Frame(u64);

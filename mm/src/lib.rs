@@ -27,6 +27,7 @@ pub mod replay;
 pub mod rmap;
 pub mod rules;
 pub mod space;
+pub mod swap;
 pub mod sysctl;
 pub mod system;
 pub mod vma;

@@ -7,17 +7,19 @@
 //!
 //! The hardware ignores everything but P in an entry whose P is clear, so the rest holds the software
 //! states: `HELD`, a page that is there but that `PROT_NONE` forbids to touch; `GUARDED`, no page, and a
-//! touch is a fault (`MADV_GUARD_INSTALL`). `OWN` marks an anonymous page, which may be written in place
+//! touch is a fault (`MADV_GUARD_INSTALL`); `SWAPPED`, the page is in a place of the swap area, whose number is where
+//! a frame's would be. `OWN` marks an anonymous page, which may be written in place
 //! by its only owner, against a backing's. `AHEAD` marks a page that was brought in before it was asked
 //! for: until A is set, it is not there for anyone to see. `REFERENCED` remembers that A was set, where it was
 //! cleared so that the entry is known to be in no translation cache. `LEAVING` marks a page that is held only
 //! until its old translations are gone: another takes its place then (`paging/replace`). `LOCKED` marks a page that
-//! may not be given up: `MADV_FREE` would let it go, but its memory has been locked since. `PROMOTED` marks a large
+//! may not be given up: it could go, but its memory is locked. `AGED` remembers that A was cleared to find out whether
+//! the page is used, and nothing more: a vCPU may have it cached as before. `PROMOTED` marks a large
 //! entry that stands for a table of 512 small ones: nobody can tell but by the time it takes (`paging/promote`).
 
 use bitflags::bitflags;
 
-use crate::addr::{Frame, PAGE_SHIFT, TABLE_SPAN, VirtAddr};
+use crate::addr::{Frame, PAGE_SHIFT, SwapSlot, TABLE_SPAN, VirtAddr};
 
 const PRESENT: u64 = 1 << 0;
 const WRITE: u64 = 1 << 1;
@@ -34,6 +36,9 @@ const LEAVING: u64 = 1 << 54;
 const LOCKED: u64 = 1 << 55;
 const VACATED: u64 = 1 << 56;
 const PROMOTED: u64 = 1 << 57;
+const AGED: u64 = 1 << 58;
+/// Of an entry whose P is clear: a bit that means another thing where it is set.
+const SWAPPED: u64 = 1 << 8;
 const NO_EXECUTE: u64 = 1 << 63;
 const FRAME: u64 = 0x000f_ffff_ffff_f000;
 
@@ -134,11 +139,28 @@ impl Entry {
         Entry(self.0 + addr.page_floor().get() % TABLE_SPAN)
     }
 
+    /// An entry whose page is in the swap area.
+    #[must_use]
+    pub const fn swapped(slot: SwapSlot) -> Self {
+        Entry(slot.number() << PAGE_SHIFT & FRAME | SWAPPED | OWN)
+    }
+
+    /// Where in the swap area its page is, if it is there.
+    #[must_use]
+    pub const fn swap_slot(self) -> Option<SwapSlot> {
+        if self.0 & (PRESENT | HELD | SWAPPED) != SWAPPED {
+            return None;
+        }
+        Some(SwapSlot::new((self.0 & FRAME) >> PAGE_SHIFT))
+    }
+
     /// The same page with another permission; accessed and dirty bits stay.
     #[must_use]
     pub fn with_access(self, access: Access) -> Self {
         let marks = LARGE | OWN | AHEAD | REFERENCED | LOCKED | PROMOTED;
         let kept = self.0 & (FRAME | ACCESSED | DIRTY | marks);
+        let bits = ACCESSED | AGED | DIRTY | LARGE | OWN | AHEAD | REFERENCED | LOCKED;
+        let kept = self.0 & (FRAME | bits);
         if !access.contains(Access::READ) {
             return Entry(kept | HELD);
         }
@@ -176,7 +198,7 @@ impl Entry {
     /// The same page, held until another takes its place. Whoever asked for that has asked for the page.
     #[must_use]
     pub const fn leaving(self) -> Self {
-        let kept = self.0 & (FRAME | ACCESSED | DIRTY | OWN | REFERENCED);
+        let kept = self.0 & (FRAME | ACCESSED | AGED | DIRTY | OWN | REFERENCED);
         Entry(kept | HELD | LEAVING)
     }
 
@@ -189,7 +211,7 @@ impl Entry {
     /// The same entry as nobody has touched it yet.
     #[must_use]
     pub const fn old(self) -> Self {
-        Entry(self.0 & !(ACCESSED | REFERENCED))
+        Entry(self.0 & !(ACCESSED | AGED | REFERENCED))
     }
 
     /// The same entry as nobody has written through it yet.
@@ -201,8 +223,14 @@ impl Entry {
     /// The same entry as it is once no vCPU has it cached.
     #[must_use]
     pub const fn uncached(self) -> Self {
-        let referenced = if self.is_accessed() { REFERENCED } else { 0 };
-        Entry(self.0 & !ACCESSED | referenced)
+        let referenced = if self.is_young() { REFERENCED } else { 0 };
+        Entry(self.0 & !(ACCESSED | AGED) | referenced)
+    }
+
+    /// The same entry with A clear, so that the next access shows; a vCPU may have it cached.
+    #[must_use]
+    pub const fn aged(self) -> Self {
+        Entry(self.0 & !ACCESSED | AGED)
     }
 
     /// The same entry with its accessed bit set if the page was ever accessed.
@@ -291,6 +319,12 @@ impl Entry {
     /// Whether a vCPU may have cached the translation.
     #[must_use]
     pub const fn is_accessed(self) -> bool {
+        self.0 & (ACCESSED | AGED) != 0
+    }
+
+    /// Whether the page was accessed through this entry since it was last [aged](Self::aged).
+    #[must_use]
+    pub const fn is_young(self) -> bool {
         self.0 & ACCESSED != 0
     }
 

@@ -5,7 +5,7 @@ use std::ops::Range;
 use bitflags::bitflags;
 
 use super::record::Records;
-use super::{BLOCK_FRAMES, Frames, frames_of, position};
+use super::{BLOCK_FRAMES, FrameKind, Frames, frames_of, position};
 use crate::addr::{Frame, index};
 
 bitflags! {
@@ -22,6 +22,10 @@ bitflags! {
         const DROPPABLE = 8;
         /// It was brought in ahead of a touch. It may have been touched since: its entry tells.
         const AHEAD = 16;
+        /// It may have a place in the swap area, with the same bytes (`PG_swapcache`): the swap area tells.
+        const SWAP_CACHED = 32;
+        /// It was found in use again and again (`PG_active`).
+        const ACTIVE = 64;
     }
 }
 
@@ -32,18 +36,31 @@ impl Frames {
         self.record(frame, Records::marks).unwrap_or_default()
     }
 
+    /// The first of these frames, by number, that is in use for this. Others may change that at any time.
+    pub(crate) fn next_of(&self, frames: Range<u64>, kind: FrameKind) -> Option<Frame> {
+        self.next_where(frames, |records, slot| records.kind(slot) == Some(kind))
+    }
+
     /// The first of these frames, by number, that has one of the marks. Others may change that at any time, and a
     /// free frame has those that it had.
     pub(crate) fn next_marked(&self, frames: Range<u64>, marks: Marks) -> Option<Frame> {
+        self.next_where(frames, |records, slot| records.marks(slot).intersects(marks))
+    }
+
+    fn next_where(
+        &self,
+        frames: Range<u64>,
+        fits: impl Fn(&Records, usize) -> bool,
+    ) -> Option<Frame> {
         let mut at = frames.start;
         while at < frames.end {
             let (block, first) = position(Frame::new(at));
             let end = frames.end.min(at - first as u64 + BLOCK_FRAMES);
-            if let Some(records) = self.records.find(block) {
-                let marked = |&slot: &usize| records.marks(slot).intersects(marks);
-                if let Some(slot) = (first..first + index(end - at)).find(marked) {
-                    return Some(frames_of(block, &(slot..slot)).start);
-                }
+            let mut slots = first..first + index(end - at);
+            let records = self.records.find(block);
+            let found = records.and_then(|records| slots.find(|&slot| fits(records, slot)));
+            if let Some(slot) = found {
+                return Some(frames_of(block, &(slot..slot)).start);
             }
             at = end;
         }

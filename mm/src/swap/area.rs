@@ -1,0 +1,205 @@
+//! Which places of the swap area are used, by how many, and which frames hold their pages (Linux's `swap_map` and
+//! swap cache). Pure bookkeeping.
+//!
+//! ```text
+//!   vacant ──take──> users 0, cached ──use_more──> users n, cached <──forget_frame / cache──> users n
+//!     ^                   │                                                                      │
+//!     └── forget_frame ───┘<───────────────────────── use_less ──────────────────────────────────┘
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::addr::{Frame, SwapSlot, index};
+use crate::phys::ReverseOwner;
+
+/// What is known of a place.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    /// Entries that name it, and those who are reading its page.
+    users: u32,
+    owner: ReverseOwner,
+}
+
+/// A frame that holds the page of a place.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Cached {
+    pub(super) frame: Frame,
+    /// Whether the store has the same bytes.
+    pub(super) stored: bool,
+}
+
+/// All places.
+#[derive(Debug)]
+pub(super) struct Area {
+    total: u64,
+    places: Vec<Option<Place>>,
+    /// Those of `places` that are `None`.
+    vacant: BTreeSet<SwapSlot>,
+    cached: BTreeMap<SwapSlot, Cached>,
+    slots: BTreeMap<Frame, SwapSlot>,
+    /// Those whose page is in a frame, and that nobody uses.
+    unneeded: BTreeSet<SwapSlot>,
+}
+
+impl Area {
+    pub(super) fn new(total: u64) -> Self {
+        Area {
+            total,
+            places: Vec::new(),
+            vacant: BTreeSet::new(),
+            cached: BTreeMap::new(),
+            slots: BTreeMap::new(),
+            unneeded: BTreeSet::new(),
+        }
+    }
+
+    pub(super) fn total(&self) -> u64 {
+        self.total
+    }
+
+    pub(super) fn used(&self) -> u64 {
+        self.places.len() as u64 - self.vacant.len() as u64
+    }
+
+    pub(super) fn cached_pages(&self) -> u64 {
+        self.cached.len() as u64
+    }
+
+    /// Takes a vacant place for the page of a frame, which holds it from now on.
+    pub(super) fn take(&mut self, frame: Frame, owner: ReverseOwner) -> Option<SwapSlot> {
+        let slot = match self.vacant.pop_first() {
+            Some(slot) => slot,
+            None if self.used() < self.total => {
+                self.places.push(None);
+                SwapSlot::new(self.places.len() as u64 - 1)
+            }
+            None => return None,
+        };
+        self.places[index(slot.number())] = Some(Place { users: 0, owner });
+        self.cache(slot, Cached { frame, stored: false });
+        Some(slot)
+    }
+
+    /// Notes a frame that holds the page of a place.
+    pub(super) fn cache(&mut self, slot: SwapSlot, cached: Cached) {
+        self.cached.insert(slot, cached);
+        self.slots.insert(cached.frame, slot);
+        self.settle(slot);
+    }
+
+    pub(super) fn cached(&self, slot: SwapSlot) -> Option<Cached> {
+        self.cached.get(&slot).copied()
+    }
+
+    /// The place whose page a frame holds.
+    pub(super) fn slot_of(&self, frame: Frame) -> Option<SwapSlot> {
+        self.slots.get(&frame).copied()
+    }
+
+    /// Notes whether the store has the page that a frame holds.
+    pub(super) fn set_stored(&mut self, slot: SwapSlot, stored: bool) {
+        if let Some(cached) = self.cached.get_mut(&slot) {
+            cached.stored = stored;
+        }
+    }
+
+    /// The frame holds the page no longer. The place is vacant if nobody uses it.
+    pub(super) fn forget_frame(&mut self, slot: SwapSlot) {
+        if let Some(cached) = self.cached.remove(&slot) {
+            self.slots.remove(&cached.frame);
+        }
+        self.settle(slot);
+    }
+
+    pub(super) fn users(&self, slot: SwapSlot) -> u32 {
+        self.place(slot).map_or(0, |place| place.users)
+    }
+
+    pub(super) fn owner(&self, slot: SwapSlot) -> Option<ReverseOwner> {
+        self.place(slot).map(|place| place.owner)
+    }
+
+    /// One user more; says whether the place is used at all.
+    pub(super) fn use_more(&mut self, slot: SwapSlot) -> bool {
+        let place = self.places.get_mut(index(slot.number())).and_then(Option::as_mut);
+        let used = place.map(|place| place.users += 1).is_some();
+        self.unneeded.remove(&slot);
+        used
+    }
+
+    /// One user less; says how many are left, if there was one. Without one, and no frame, the place is vacant.
+    pub(super) fn use_less(&mut self, slot: SwapSlot) -> Option<u32> {
+        let place = self.places.get_mut(index(slot.number())).and_then(Option::as_mut)?;
+        place.users = place.users.checked_sub(1)?;
+        let left = place.users;
+        self.settle(slot);
+        Some(left)
+    }
+
+    /// A place whose page is in memory although nobody uses it, and the frame.
+    pub(super) fn unneeded(&self) -> Option<(SwapSlot, Frame)> {
+        let &slot = self.unneeded.first()?;
+        Some((slot, self.cached(slot)?.frame))
+    }
+
+    /// Notes what a place is after a change.
+    fn settle(&mut self, slot: SwapSlot) {
+        self.unneeded.remove(&slot);
+        if self.place(slot).is_none_or(|place| place.users > 0) {
+            return;
+        }
+        if self.cached.contains_key(&slot) {
+            self.unneeded.insert(slot);
+        } else {
+            self.places[index(slot.number())] = None;
+            self.vacant.insert(slot);
+        }
+    }
+
+    fn place(&self, slot: SwapSlot) -> Option<&Place> {
+        self.places.get(index(slot.number()))?.as_ref()
+    }
+
+    /// All places that are used, with their users.
+    pub(super) fn all(&self) -> impl Iterator<Item = (SwapSlot, u32, Option<Cached>)> {
+        (0..)
+            .map(SwapSlot::new)
+            .zip(&self.places)
+            .filter_map(|(slot, place)| place.map(|place| (slot, place.users, self.cached(slot))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OWNER: ReverseOwner = ReverseOwner { id: 1, index: 2 };
+
+    #[test]
+    fn a_place_is_vacant_when_nobody_uses_it_and_no_frame_holds_its_page() {
+        let mut area = Area::new(2);
+        let (one, two) = (Frame::new(11), Frame::new(12));
+        let slot = area.take(one, OWNER).unwrap();
+        assert!(area.use_more(slot) && area.use_more(slot));
+        area.forget_frame(slot);
+        assert_eq!((area.use_less(slot), area.used()), (Some(1), 1));
+        area.cache(slot, Cached { frame: two, stored: true });
+        assert_eq!((area.use_less(slot), area.used()), (Some(0), 1), "the frame has it");
+        assert_eq!(area.slot_of(two), Some(slot));
+        area.forget_frame(slot);
+        assert_eq!((area.used(), area.slot_of(two), area.users(slot)), (0, None, 0));
+        assert_eq!(area.use_less(slot), None);
+        assert!(!area.use_more(slot));
+    }
+
+    #[test]
+    fn there_are_as_many_places_as_the_store_has_and_the_lowest_is_taken_first() {
+        let mut area = Area::new(2);
+        let taken: Vec<_> = (1..4).map(|n| area.take(Frame::new(n), OWNER)).collect();
+        assert_eq!(taken, [Some(SwapSlot::new(0)), Some(SwapSlot::new(1)), None]);
+        area.forget_frame(SwapSlot::new(1));
+        area.forget_frame(SwapSlot::new(0));
+        assert_eq!(area.take(Frame::new(9), OWNER), Some(SwapSlot::new(0)));
+        assert_eq!(area.used(), 1);
+    }
+}
