@@ -1,5 +1,5 @@
 //! Memory that is given up when there is none left, before anybody is told so: what nobody would miss (Linux's
-//! `mm/vmscan.c`, as far as it goes without swap).
+//! `mm/vmscan.c`), then what can be had again.
 //!
 //! ```text
 //!   1  pages that came ahead of a touch and were never touched     nobody knows of them; nothing to flush
@@ -8,7 +8,7 @@
 //!      MAP_DROPPABLE memory
 //!   4  pages of pagers that nobody has written, the oldest          one flush a batch; come again when touched
 //!   5  windows on files of the host, the oldest                    likewise
-//!   6  (swap: the least recently used pages)
+//!   6  pages of processes' own, those least recently used           swapped out, where there is swap (`swap`)
 //! ```
 //!
 //! Who finds no frame gives up what he was doing, with every lock but his space's own and that of an object he
@@ -27,11 +27,14 @@
 //!                                    dirty ──────────────────> kept, and no longer lazy (`PG_swapbacked`)
 //! ```
 
-use std::ops::ControlFlow;
-use std::sync::atomic::{AtomicU64, Ordering};
+mod age;
+mod swap;
+
+use std::ops::{ControlFlow, Range};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::addr::{Frame, PAGE_SIZE, PageRange};
+use crate::addr::{Frame, PAGE_SIZE, PageRange, VirtAddr};
 use crate::error::Broken;
 use crate::hooks::Invalidation;
 use crate::paging::{Entry, FlushBatch};
@@ -56,6 +59,8 @@ pub struct Reclaimed {
     pub paged: u64,
     /// Of windows on files of the host.
     pub windows: u64,
+    /// Pages that were swapped out.
+    pub swapped: u64,
 }
 
 /// What a machine remembers between two reclaims.
@@ -71,6 +76,11 @@ pub(crate) struct Reclaim {
     lazy: AtomicU64,
     paged: AtomicU64,
     windows: AtomicU64,
+    swapped: AtomicU64,
+    /// From the first entry that names a place of the swap area to the flush: see
+    /// [`wait_for_flush`](Self::wait_for_flush). Under `hands`, over the locks of families.
+    unflushed: Mutex<()>,
+    is_unflushed: AtomicBool,
 }
 
 /// Which frame is looked at next.
@@ -78,12 +88,13 @@ pub(crate) struct Reclaim {
 struct Hands {
     ahead: u64,
     lazy: u64,
+    swap: u64,
 }
 
 /// What becomes of an anonymous page that is to be given up.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Fate {
-    /// There is no swap to put it into.
+    /// There is no swap to put it into, or it is put there.
     Stays,
     /// It has been written since it was given up, so it is needed.
     IsKept,
@@ -141,10 +152,11 @@ impl System {
     /// What has been given up so far.
     #[must_use]
     pub fn reclaimed(&self) -> Reclaimed {
-        let Reclaim { ahead, tables, lazy, paged, windows, .. } = &self.reclaim;
-        let all = [ahead, tables, lazy, paged, windows];
-        let [ahead, tables, lazy, paged, windows] = all.map(|n| n.load(Ordering::Relaxed));
-        Reclaimed { ahead, tables, lazy, paged, windows }
+        let Reclaim { ahead, tables, lazy, paged, windows, swapped, .. } = &self.reclaim;
+        let all = [ahead, tables, lazy, paged, windows, swapped];
+        let [ahead, tables, lazy, paged, windows, swapped] =
+            all.map(|n| n.load(Ordering::Relaxed));
+        Reclaimed { ahead, tables, lazy, paged, windows, swapped }
     }
 
     /// Counts pages that pagers have given up.
@@ -171,6 +183,9 @@ impl System {
         }
         if freed == 0 {
             freed = count(&reclaim.windows, self.close_windows()?);
+        }
+        if freed == 0 {
+            freed = count(&reclaim.swapped, self.swap_out_some(&mut hands.swap)?);
         }
         if freed > 0 {
             reclaim.rounds.fetch_add(1, Ordering::Release);
@@ -227,7 +242,7 @@ impl System {
                         frames.unmark(frame, Marks::LAZY);
                         return ControlFlow::Break(());
                     }
-                    Fate::Goes => match self.tell_dropped(&found, || empty(&found, entry)) {
+                    Fate::Goes => match self.tell_dropped(found.addr, || empty(&found, entry)) {
                         Ok(()) => {
                             // Also with A clear: the advice that cleared it may not have flushed yet.
                             batch.lowered(frame);
@@ -244,8 +259,8 @@ impl System {
         });
     }
 
-    fn tell_dropped<T>(&self, found: &Found<'_>, change: impl FnOnce() -> T) -> T {
-        match PageRange::from_len(found.addr, PAGE_SIZE) {
+    fn tell_dropped<T>(&self, page: VirtAddr, change: impl FnOnce() -> T) -> T {
+        match PageRange::from_len(page, PAGE_SIZE) {
             Some(page) => self.invalidate(page, Invalidation::Clear, change),
             None => change(),
         }
@@ -257,21 +272,34 @@ impl System {
         &self,
         mark: Marks,
         hand: &mut u64,
+        then: impl FnMut(Frame) -> bool,
+    ) -> Result<(), Broken> {
+        let frames = self.frames();
+        let next = |part| frames.next_marked(part, mark);
+        self.go_round(next, |frame| frames.marks(frame).contains(mark), hand, then)
+    }
+
+    /// Goes once round the anonymous frames that `next` finds, from the `hand` on. With a reference to one it looks
+    /// again whether it `fits`.
+    fn go_round(
+        &self,
+        next: impl Fn(Range<u64>) -> Option<Frame>,
+        fits: impl Fn(Frame) -> bool,
+        hand: &mut u64,
         mut then: impl FnMut(Frame) -> bool,
     ) -> Result<(), Broken> {
         let (frames, end) = (self.frames(), self.memory().frames());
         let start = (*hand).min(end);
         for part in [start..end, 0..start] {
             *hand = part.start;
-            while let Some(frame) = frames.next_marked(*hand..part.end, mark) {
+            while let Some(frame) = next(*hand..part.end) {
                 *hand = frame.number() + 1;
                 if !frames.try_get(frame) {
                     continue;
                 }
                 // It may have become another page by then.
-                let fits = frames.kind(frame) == Some(FrameKind::Anonymous)
-                    && frames.marks(frame).contains(mark);
-                let goes_on = !fits || then(frame);
+                let is_it = frames.kind(frame) == Some(FrameKind::Anonymous) && fits(frame);
+                let goes_on = !is_it || then(frame);
                 frames.put(frame)?;
                 if !goes_on {
                     return Ok(());
@@ -292,6 +320,16 @@ impl System {
 impl Reclaim {
     fn begin(&self) -> MutexGuard<'_, Hands> {
         self.hands.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until what is named by places of the swap area by now is in no translation cache. Who has found such an
+    /// entry, and lets go of the lock of its space, must not be surprised by an access through an old translation.
+    /// With no lock that comes after `unflushed`.
+    #[inline]
+    pub(crate) fn wait_for_flush(&self) {
+        if self.is_unflushed.load(Ordering::Acquire) {
+            drop(self.unflushed.lock().unwrap_or_else(PoisonError::into_inner));
+        }
     }
 
     fn rounds(&self) -> u64 {

@@ -51,6 +51,7 @@ pub struct Sysctl {
     max_map_count: AtomicU64,
     mmap_min_addr: AtomicU64,
     total_pages: AtomicU64,
+    swap_pages: AtomicU64,
     fault_ahead: AtomicU64,
     thp: AtomicU8,
 }
@@ -66,6 +67,7 @@ impl Default for Sysctl {
             max_map_count: AtomicU64::new(65530),
             mmap_min_addr: AtomicU64::new(PAGE_SIZE),
             total_pages: AtomicU64::new(Sysctl::ENDLESS),
+            swap_pages: AtomicU64::new(0),
             fault_ahead: AtomicU64::new(64),
             thp: AtomicU8::new(Thp::Madvise as u8),
         }
@@ -176,16 +178,22 @@ impl Sysctl {
         self.total_pages.store(pages, Ordering::Relaxed);
     }
 
+    /// Says how large the swap area is, in pages.
+    pub(crate) fn set_swap_pages(&self, pages: u64) {
+        self.swap_pages.store(pages, Ordering::Relaxed);
+    }
+
     /// All promises that may be given in mode 2, in pages (`CommitLimit` of /proc/meminfo).
     #[must_use]
     pub fn commit_limit(&self) -> u64 {
+        let swap = self.swap_pages.load(Ordering::Relaxed);
         let kbytes = self.overcommit_kbytes.load(Ordering::Relaxed);
         if kbytes != 0 {
-            return kbytes / PAGE_KBYTES;
+            return (kbytes / PAGE_KBYTES).saturating_add(swap);
         }
         let ratio = self.overcommit_ratio.load(Ordering::Relaxed);
         let limit = u128::from(self.total_pages.load(Ordering::Relaxed)) * u128::from(ratio) / 100;
-        u64::try_from(limit).unwrap_or(u64::MAX)
+        u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(swap)
     }
 
     /// What one process may bring all promises to in mode 2, in pages.
@@ -203,7 +211,10 @@ impl Sysctl {
     pub(crate) fn allows(&self, committed: u64, pages: u64, claimant: Claimant) -> bool {
         match self.overcommit() {
             Overcommit::Always => true,
-            Overcommit::Guess => pages <= self.total_pages.load(Ordering::Relaxed),
+            Overcommit::Guess => {
+                let memory = self.total_pages.load(Ordering::Relaxed);
+                pages <= memory.saturating_add(self.swap_pages.load(Ordering::Relaxed))
+            }
             Overcommit::Never => committed < self.commit_limit_for(claimant),
         }
     }

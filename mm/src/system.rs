@@ -5,18 +5,22 @@ use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use crate::addr::PageRange;
+use crate::addr::{Frame, PageRange};
 use crate::backing::HostFile;
 use crate::backing::pager::Pagers;
 use crate::error::{Broken, Errno};
 use crate::failure::FailPoint;
 use crate::hooks::{Guardian, Invalidation, Observer};
-use crate::paging::{FlushBatch, FlushSink, ForkedPages, ForkedRoot, KernelHalf, TableChange};
+use crate::paging::{
+    Entry, FlushBatch, FlushSink, ForkedPages, ForkedRoot, KernelHalf, TableChange,
+};
 use crate::phys::{FileAccess, Frames, PhysMemory};
 use crate::promise::{Committed, Promise};
 use crate::reclaim::Reclaim;
 use crate::rmap::AnonVmas;
 use crate::rules::Rules;
+use crate::space::Counters;
+use crate::swap::{Swap, SwapStore};
 use crate::sysctl::{Claimant, Sysctl};
 
 /// How many frames of tables wait for a flush of everything at most: 4 MiB.
@@ -43,6 +47,7 @@ pub struct System {
     committed: Committed,
     pub(crate) reclaim: Reclaim,
     pub(crate) pagers: Pagers,
+    swap: Option<Swap>,
     anon: AnonVmas,
     /// Files of the host that are open. A leaf lock.
     files: Mutex<Vec<Weak<HostFile>>>,
@@ -68,6 +73,7 @@ impl System {
             committed: Committed::default(),
             reclaim: Reclaim::default(),
             pagers: Pagers::default(),
+            swap: None,
             anon: AnonVmas::default(),
             files: Mutex::default(),
             next_inode: AtomicU64::new(1),
@@ -139,6 +145,18 @@ impl System {
         self.guardian = Some(guardian);
     }
 
+    /// Gives the machine a swap area, before it has any address space.
+    pub fn set_swap(&mut self, store: Box<dyn SwapStore>) {
+        self.sysctl.set_swap_pages(store.slots());
+        self.swap = Some(Swap::new(store));
+    }
+
+    /// The swap area, if there is one.
+    #[must_use]
+    pub fn swap(&self) -> Option<&Swap> {
+        self.swap.as_ref()
+    }
+
     /// Who is told what happens, if anyone.
     pub(crate) fn observer(&self) -> Option<&dyn Observer> {
         self.observer.as_deref()
@@ -182,11 +200,46 @@ impl System {
     ///
     /// # Errors
     /// [`Broken`] when the sink cannot flush.
-    pub fn finish(&self, mut batch: FlushBatch) -> Result<(), Broken> {
+    pub fn finish(&self, batch: FlushBatch) -> Result<(), Broken> {
+        self.reclaim.wait_for_flush();
+        self.flush_now(batch)
+    }
+
+    /// The same by who swaps out, for whose flush the others wait.
+    pub(crate) fn flush_now(&self, mut batch: FlushBatch) -> Result<(), Broken> {
         if batch.request().tables == TableChange::Unlinked {
             batch.absorb(std::mem::take(&mut *self.retired()));
         }
-        batch.finish(&*self.sink, &self.frames)
+        let cached = batch.take_swap_cached();
+        batch.finish(&*self.sink, &self.frames)?;
+        self.drop_swap_cached(&cached)
+    }
+
+    /// Gives up the references of a batch without a flush: no vCPU can use the old translations any more.
+    ///
+    /// # Errors
+    /// [`Broken`] as of [`FlushBatch::put_all`].
+    pub(crate) fn put_all(&self, mut batch: FlushBatch) -> Result<(), Broken> {
+        let cached = batch.take_swap_cached();
+        batch.put_all(&self.frames)?;
+        self.drop_swap_cached(&cached)
+    }
+
+    fn drop_swap_cached(&self, frames: &[Frame]) -> Result<(), Broken> {
+        match &self.swap {
+            Some(swap) if !frames.is_empty() => swap.drop_unneeded(&self.frames, frames).map(drop),
+            _ => Ok(()),
+        }
+    }
+
+    /// An entry is gone: if its page was in the swap area, one user less has it there.
+    ///
+    /// # Errors
+    /// [`Broken`] if it was not.
+    pub(crate) fn drop_swapped(&self, entry: Entry, counters: &Counters) -> Result<(), Broken> {
+        let (Some(swap), Some(slot)) = (&self.swap, entry.swap_slot()) else { return Ok(()) };
+        counters.swapped.fetch_sub(1, Ordering::Relaxed);
+        swap.put(&self.frames, slot)
     }
 
     /// Takes the tables of a root that no vCPU will use again before it has been given another. They are

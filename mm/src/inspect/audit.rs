@@ -2,9 +2,10 @@
 //! after each operation.
 
 use std::collections::HashMap;
+use std::sync::atomic::Ordering;
 
 use crate::addr::{PAGE_SIZE, PageRange, VirtAddr};
-use crate::paging::Owner;
+use crate::paging::{Entry, Owner};
 use crate::phys::FrameKind;
 use crate::space::{AddressSpace, PageClass, maps_of};
 use crate::vma::account::Account;
@@ -19,7 +20,8 @@ use crate::vma::{Lineage, VmFlags};
 /// - the accounts are the sums over the VMAs;
 /// - nothing is writable that may not be;
 /// - every entry lies in a VMA and allows nothing that the VMA forbids, and its frame is in use;
-/// - the resident counters are the numbers of entries;
+/// - the resident counters are the numbers of entries, and so is that of swapped pages;
+/// - pages of locked memory say so, where there is swap;
 /// - objects that note where they are mapped have noted the VMAs, and nothing else of this space;
 /// - the reverse map of anonymous memory has noted the VMAs that were written to, and nothing else.
 pub fn audit(space: &AddressSpace) -> Result<(), String> {
@@ -82,12 +84,23 @@ fn audit_entries(space: &AddressSpace) -> Result<(), String> {
     // What was brought in ahead and written since counts from here on.
     let _ = space.resident();
     let Some(all) = PageRange::new(VirtAddr::ZERO, VirtAddr::TASK_END) else { return Ok(()) };
-    let (mut own, mut file, mut shared) = (0, 0, 0);
+    let (mut own, mut file, mut shared, mut swapped) = (0, 0, 0, 0);
+    let swaps = space.system().swap();
     for leaf in space.table().look(all) {
         let (addr, entry) = (leaf.addr, leaf.entry);
         let vma = space.vmas().find_exact(addr);
         let vma = vma.ok_or_else(|| format!("{addr} has {entry:?} but no VMA"))?;
         if entry.is_guard() {
+            continue;
+        }
+        if let Some(slot) = entry.swap_slot() {
+            let fits = vma.is_private() && vma.anon().is_some();
+            check(fits, || format!("{addr} is swapped out, {vma:?} has no memory of its own"))?;
+            check(entry == Entry::swapped(slot), || format!("{addr} has {entry:?}"))?;
+            check(swaps.is_some_and(|swap| swap.users(slot) > 0), || {
+                format!("{addr} names {slot:?}, which nobody uses")
+            })?;
+            swapped += 1;
             continue;
         }
         let allowed = vma.flags.page_access();
@@ -100,6 +113,10 @@ fn audit_entries(space: &AddressSpace) -> Result<(), String> {
         })?;
         check(!entry.is_locked() || vma.flags.contains(VmFlags::LOCKED), || {
             format!("{addr} has {entry:?} of locked memory, {vma:?} is not locked")
+        })?;
+        let locked = vma.flags.contains(VmFlags::LOCKED) && swaps.is_some();
+        check(!locked || entry.owner() == Owner::Backing || entry.is_locked(), || {
+            format!("{addr} has {entry:?}, which does not tell that {vma:?} is locked")
         })?;
         let anon = vma.backing.is_none();
         let frame = entry.frame().ok_or_else(|| format!("{addr} names no frame: {entry:?}"))?;
@@ -127,6 +144,10 @@ fn audit_entries(space: &AddressSpace) -> Result<(), String> {
         }
     }
     let resident = space.resident();
+    let swap_counted = space.counters().swapped.load(Ordering::Relaxed);
+    check(swap_counted == swapped, || {
+        format!("{swap_counted} pages counted as swapped out, entries say {swapped}")
+    })?;
     let counted = [PageClass::Own, PageClass::File, PageClass::Shared].map(|c| resident.of(c));
     check(counted == [own, file, shared], || {
         format!("resident pages {counted:?}, entries say {:?}", [own, file, shared])

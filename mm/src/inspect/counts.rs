@@ -5,8 +5,8 @@ use std::collections::HashMap;
 
 use super::audit;
 use super::reverse::audit_reverse;
-use crate::addr::{Frame, PageRange, VirtAddr};
-use crate::phys::FrameKind;
+use crate::addr::{Frame, PageRange, SwapSlot, VirtAddr};
+use crate::phys::{FrameKind, Marks};
 use crate::space::AddressSpace;
 
 /// Checks all address spaces of one machine: each for itself ([`audit`]), and the counts of all frames.
@@ -17,6 +17,8 @@ use crate::space::AddressSpace;
 /// - the map count of each frame is the number of entries that name it, in all spaces together; but the
 ///   page of zeros has none;
 /// - each of these entries has a reference;
+/// - each place of the swap area has as many users as entries name it, or a frame holds its page; such a frame has
+///   one reference more than maps;
 /// - the reverse map finds these entries of an anonymous frame, each once, and no others; and what it notes
 ///   is of these spaces.
 pub fn audit_all(spaces: &[&AddressSpace]) -> Result<(), String> {
@@ -42,5 +44,45 @@ pub fn audit_all(spaces: &[&AddressSpace]) -> Result<(), String> {
             return Err(format!("{frame:?} has {references} references for {maps} maps"));
         }
     }
+    audit_swap(spaces)?;
     audit_reverse(spaces)
+}
+
+/// Checks the swap area against the entries of all spaces.
+fn audit_swap(spaces: &[&AddressSpace]) -> Result<(), String> {
+    let Some(system) = spaces.first().map(|space| space.system()) else { return Ok(()) };
+    let Some(swap) = system.swap() else { return Ok(()) };
+    let mut named: HashMap<SwapSlot, u32> = HashMap::new();
+    if let Some(all) = PageRange::new(VirtAddr::ZERO, VirtAddr::TASK_END) {
+        let leaves = spaces.iter().flat_map(|space| space.table().look(all));
+        for slot in leaves.filter_map(|leaf| leaf.entry.swap_slot()) {
+            *named.entry(slot).or_default() += 1;
+        }
+    }
+    let frames = system.frames();
+    for (slot, users, frame) in swap.all() {
+        let entries = named.remove(&slot).unwrap_or(0);
+        if users != entries {
+            return Err(format!("{slot:?} counts {users} users, {entries} entries name it"));
+        }
+        let Some(frame) = frame else {
+            if users == 0 {
+                return Err(format!("{slot:?} is taken, but nobody's"));
+            }
+            continue;
+        };
+        let (maps, references) = (frames.maps(frame), frames.references(frame));
+        if references != maps + 1 || users == 0 && maps == 0 {
+            return Err(format!(
+                "{frame:?} holds {slot:?} of {users} users: {references} references, {maps} maps"
+            ));
+        }
+        if !frames.marks(frame).contains(Marks::SWAP_CACHED) {
+            return Err(format!("{frame:?} holds {slot:?}, but does not say so"));
+        }
+    }
+    match named.into_iter().next() {
+        Some((slot, entries)) => Err(format!("{entries} entries name {slot:?}, which is vacant")),
+        None => Ok(()),
+    }
 }

@@ -16,7 +16,7 @@
 use std::fmt;
 use std::sync::atomic::Ordering;
 
-use super::entry::{Rights, frameless};
+use super::entry::{Frameless, Rights};
 use crate::addr::{Frame, PAGE_SHIFT, PAGE_SIZE, index};
 use crate::paging::Entry;
 use crate::space::AddressSpace;
@@ -116,7 +116,9 @@ impl Run {
             Some(frame) => {
                 self.first.renamed(Frame::new(frame.number() + after), self.first.owner())
             }
-            None => self.first,
+            None => {
+                self.first.swap_slot().map_or(self.first, |slot| Entry::swapped(slot.offset(after)))
+            }
         }
     }
 }
@@ -126,8 +128,12 @@ fn write_run(f: &mut fmt::Formatter<'_>, run: Option<Run>) -> fmt::Result {
     let end = start + pages * PAGE_SIZE;
     write!(f, "      {start:012x}-{end:012x} ")?;
     let count = if pages == 1 { "1 page".to_owned() } else { format!("{pages} pages") };
+    if let (Some(slot), Some(1)) = (first.swap_slot(), stride) {
+        let (from, to) = (slot.number(), slot.offset(pages - 1).number());
+        return writeln!(f, "swapped, {count}, places {from:#x} to {to:#x}");
+    }
     let Some(frame) = first.frame() else {
-        return writeln!(f, "{}, {count}", frameless(first));
+        return writeln!(f, "{}, {count}", Frameless(first));
     };
     write!(f, "{}, {count}, ", Rights(first))?;
     let number = frame.number();

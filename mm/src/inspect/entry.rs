@@ -23,7 +23,7 @@ impl fmt::Display for Rights {
             let letters = letters.map(|(what, name)| letter(access.contains(what), name));
             write!(f, "{} ", letters.iter().collect::<String>())?;
         }
-        let accessed = if entry.is_accessed() { 'A' } else { letter(entry.is_referenced(), 'a') };
+        let accessed = if entry.is_young() { 'A' } else { letter(entry.is_referenced(), 'a') };
         let owner = match entry.owner() {
             Owner::Process => "own",
             Owner::Backing => "backing",
@@ -33,13 +33,17 @@ impl fmt::Display for Rights {
     }
 }
 
-/// What an entry is that names no frame.
-pub(super) fn frameless(entry: Entry) -> &'static str {
-    if entry.is_guard() {
-        "guard"
-    } else if entry.is_empty() {
-        "empty"
-    } else {
-        "unknown"
+/// An entry that names no frame.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Frameless(pub(super) Entry);
+
+impl fmt::Display for Frameless {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.swap_slot() {
+            Some(slot) => write!(f, "swapped, place {:#x}", slot.number()),
+            None if self.0.is_guard() => f.write_str("guard"),
+            None if self.0.is_empty() => f.write_str("empty"),
+            None => f.write_str("unknown"),
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::entry::{Rights, frameless};
+use super::entry::{Frameless, Rights};
 use crate::addr::{PAGE_SIZE, PageRange, VirtAddr};
 use crate::paging::Entry;
 use crate::space::AddressSpace;
@@ -41,7 +41,7 @@ impl fmt::Display for PageState {
             Some(frame) => {
                 write!(f, "{}, frame {:#x}, named by {}", Rights(entry), frame.number(), self.maps)
             }
-            None => f.write_str(frameless(entry)),
+            None => Frameless(entry).fmt(f),
         }
     }
 }

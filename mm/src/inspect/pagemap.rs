@@ -91,6 +91,8 @@ fn word(shown: Shown, entry: Entry) -> PagemapWord {
     let frame = |number: u64| PagemapWord::from_bits_retain(number) & PagemapWord::FRAME;
     match shown {
         Shown::Nothing => PagemapWord::empty(),
+        // The area's number, 0, in the lowest five bits (`swp_type`), then the place (`swp_offset`).
+        Shown::Swapped(slot) => PagemapWord::SWAPPED | frame(slot.number() << 5),
         Shown::Guard => PagemapWord::SWAPPED | PagemapWord::GUARD | frame(GUARD_MARKER),
         Shown::Zeros(zeros) => {
             let mut word = PagemapWord::PRESENT | frame(zeros.number());

@@ -6,10 +6,11 @@
 //!   ahead, never accessed                        nothing
 //!   ahead, only read; the page of zeros          zeros: they count as no page (`vm_normal_page`)
 //!   guard region                                 a guard
+//!   a place of the swap area                     a swapped page
 //!   anything else that names a frame             a page, also where PROT_NONE hides it
 //! ```
 
-use crate::addr::Frame;
+use crate::addr::{Frame, SwapSlot};
 use crate::paging::{Entry, Owner};
 use crate::phys::Marks;
 use crate::space::{AddressSpace, PageClass};
@@ -21,6 +22,8 @@ pub(super) enum Shown {
     Nothing,
     /// A guard region's page.
     Guard,
+    /// A page that is in the swap area.
+    Swapped(SwapSlot),
     /// Zeros that were only read; the frame is the one of all zeros, unless it could not be had.
     Zeros(Frame),
     /// A page.
@@ -49,6 +52,9 @@ impl Shown {
         let frames = space.system().frames();
         if entry.is_guard() {
             return Shown::Guard;
+        }
+        if let Some(slot) = entry.swap_slot() {
+            return Shown::Swapped(slot);
         }
         let Some(frame) = entry.frame().filter(|_| entry.is_resident()) else {
             return Shown::Nothing;

@@ -67,7 +67,7 @@ pub fn status(space: &AddressSpace) -> MemoryStatus {
         vm_exe,
         vm_lib: bytes(account.exec) - vm_exe,
         vm_pte: bytes(space.table().table_frames().saturating_sub(1)),
-        vm_swap: 0,
+        vm_swap: bytes(counters.swapped.load(Ordering::Relaxed)),
     }
 }
 

@@ -36,7 +36,7 @@ impl AddAssign for Share {
 
 /// The memory behind a range, in bytes. The fields are named as smaps' lines are.
 ///
-/// What has no field is always 0 so far: same-page merging, huge pages of objects, swapped pages.
+/// What has no field is always 0 so far: same-page merging, huge pages of objects.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Usage {
     /// Resident. Neither zeros that were only read nor pages brought in ahead of a touch count.
@@ -70,6 +70,10 @@ pub struct Usage {
     pub lazy_free: u64,
     /// In huge pages (`AnonHugePages`).
     pub anon_huge: u64,
+    /// In the swap area.
+    pub swap: u64,
+    /// The share of what is there: of a place that `n` entries name, each has one nth.
+    pub swap_pss: Share,
     /// The share of locked memory.
     pub locked: Share,
 }
@@ -80,11 +84,19 @@ impl Usage {
         let mut usage = Usage::default();
         space.notice_files(vma.range());
         for leaf in space.table().look(vma.range()) {
-            if let Shown::Page(page) = Shown::of(space, leaf.entry) {
-                usage.count(page, vma.flags);
-                if leaf.entry.is_huge() {
-                    usage.anon_huge += PAGE_SIZE;
+            match Shown::of(space, leaf.entry) {
+                Shown::Page(page) => {
+                    usage.count(page, vma.flags);
+                    if leaf.entry.is_huge() {
+                        usage.anon_huge += PAGE_SIZE;
+                    }
                 }
+                Shown::Swapped(slot) => {
+                    let users = space.system().swap().map_or(1, |swap| swap.users(slot));
+                    usage.swap += PAGE_SIZE;
+                    usage.swap_pss += Share::of_page(users);
+                }
+                _ => {}
             }
         }
         usage
@@ -150,8 +162,8 @@ impl Usage {
             ("FilePmdMapped", 0),
             ("Shared_Hugetlb", 0),
             ("Private_Hugetlb", 0),
-            ("Swap", 0),
-            ("SwapPss", 0),
+            ("Swap", self.swap),
+            ("SwapPss", self.swap_pss.bytes()),
             ("Locked", self.locked.bytes()),
         ];
         lines.iter().try_for_each(|(name, bytes)| write_line(f, name, *bytes))
@@ -182,6 +194,8 @@ impl AddAssign for Usage {
         self.lazy_free += other.lazy_free;
         self.anonymous += other.anonymous;
         self.anon_huge += other.anon_huge;
+        self.swap += other.swap;
+        self.swap_pss += other.swap_pss;
         self.locked += other.locked;
     }
 }

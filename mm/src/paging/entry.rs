@@ -157,10 +157,8 @@ impl Entry {
     /// The same page with another permission; accessed and dirty bits stay.
     #[must_use]
     pub fn with_access(self, access: Access) -> Self {
-        let marks = LARGE | OWN | AHEAD | REFERENCED | LOCKED | PROMOTED;
+        let marks = LARGE | PROMOTED | OWN | AHEAD | REFERENCED | AGED | LOCKED;
         let kept = self.0 & (FRAME | ACCESSED | DIRTY | marks);
-        let bits = ACCESSED | AGED | DIRTY | LARGE | OWN | AHEAD | REFERENCED | LOCKED;
-        let kept = self.0 & (FRAME | bits);
         if !access.contains(Access::READ) {
             return Entry(kept | HELD);
         }

@@ -130,6 +130,8 @@ pub struct FlushBatch {
     quarantine: Vec<FrameRun>,
     /// Whether entries of other spaces were changed than of the one that is asked about its vCPUs.
     elsewhere: bool,
+    /// Frames whose last entry may be gone while the swap area holds them.
+    swap_cached: Vec<Frame>,
     /// The first miscount, told at the end: until then the operation goes on as if all were well.
     miscounted: Option<Broken>,
 }
@@ -164,10 +166,18 @@ impl FlushBatch {
             marks.set(Marks::REFERENCED, entry.is_referenced());
             frames.mark(frame, marks);
         }
-        if let Err(broken) = frames.unmap(frame) {
+        if frames.marks(frame).contains(Marks::SWAP_CACHED) {
+            self.swap_cached.push(frame);
+        }
+        self.note(frames.unmap(frame));
+        self.put_later(frame);
+    }
+
+    /// Remembers a failure, the first one, to be told at the end.
+    pub(crate) fn note(&mut self, result: Result<(), Broken>) {
+        if let Err(broken) = result {
             self.miscounted.get_or_insert(broken);
         }
-        self.put_later(frame);
     }
 
     /// A large entry was emptied: [`emptied`](Self::emptied) for all its frames, and what the hosts of vCPUs may
@@ -175,9 +185,7 @@ impl FlushBatch {
     pub fn emptied_large(&mut self, entry: Entry, frames: &Frames) {
         let Some(run) = entry.large_run() else { return };
         self.table_unlinked();
-        if let Err(broken) = frames.unmap_run(run) {
-            self.miscounted.get_or_insert(broken);
-        }
+        self.note(frames.unmap_run(run));
         self.quarantine.push(run);
     }
 
@@ -259,7 +267,13 @@ impl FlushBatch {
             self.request.tables = TableChange::Unlinked;
         }
         self.quarantine.extend(other.quarantine);
+        self.swap_cached.extend(other.swap_cached);
         self.miscounted = self.miscounted.take().or(other.miscounted);
+    }
+
+    /// Takes the frames that may be in the swap area's cache alone once the batch is finished.
+    pub(crate) fn take_swap_cached(&mut self) -> Vec<Frame> {
+        std::mem::take(&mut self.swap_cached)
     }
 
     /// How many references wait for the flush.

@@ -265,12 +265,16 @@ impl Space {
     fn empty(&self, leaf: &Leaf<'_>, copies: Copies, system: &System, batch: &mut FlushBatch) {
         use std::sync::atomic::Ordering::{AcqRel, Acquire};
         let goes = |entry: Entry| {
-            entry.frame().is_some() && (copies == Copies::Go || entry.owner() == Owner::Backing)
+            let page = entry.frame().is_some() || entry.swap_slot().is_some();
+            page && (copies == Copies::Go || entry.owner() == Owner::Backing)
         };
         let gone =
             leaf.slot.fetch_update(AcqRel, Acquire, |raw| goes(Entry::new(raw)).then_some(0));
         if let Ok(raw) = gone {
             let entry = Entry::new(raw);
+            if entry.swap_slot().is_some() {
+                return batch.note(system.drop_swapped(entry, &self.mapper.counters));
+            }
             batch.emptied(entry, system.frames());
             self.mapper.counters.resident.remove(PageClass::of(entry, system.frames()));
         }

@@ -1,12 +1,12 @@
 //! The advice about how soon pages are needed again (Linux's `madvise_free_pte_range` and
-//! `madvise_cold_or_pageout_pte_range`), on a machine without swap.
+//! `madvise_cold_or_pageout_pte_range`).
 //!
 //! ```text
 //!                   its own page                          a backing's page
 //!   MADV_FREE       as if never written: may be dropped   (EINVAL)
 //!   MADV_COLD       as if never accessed                  the same
-//!   MADV_PAGEOUT    dropped if it may be                  leaves the table; stays in the object, but for
-//!                                                         shared memory that is still zeros
+//!   MADV_PAGEOUT    dropped if it may be, else swapped    leaves the table; stays in the object, but for
+//!                   out where there is swap               shared memory that is still zeros
 //! ```
 //!
 //! What several entries name is left alone by the last two. What `MADV_FREE` allowed to drop is dropped by
@@ -45,7 +45,18 @@ impl AddressSpace {
             let _still = space.table.hold_still();
             for leaf in space.table.cursor(part) {
                 let own = leaf.entry.owner() == Owner::Process;
+                if leaf.entry.swap_slot().is_some() {
+                    space.drop_entry(leaf.slot, batch);
+                    continue;
+                }
                 let Some(frame) = leaf.entry.frame().filter(|_| own) else { continue };
+                if frames.marks(frame).contains(Marks::SWAP_CACHED) && frames.maps(frame) == 1 {
+                    batch.note(space.release_place(frame));
+                }
+                if frames.marks(frame).contains(Marks::SWAP_CACHED) {
+                    // It may have others that only the swap area knows of.
+                    continue;
+                }
                 if frames.marks(frame).contains(Marks::DIRTY) {
                     // Others still need what was written.
                     if frames.maps(frame) != 1 {
@@ -86,7 +97,7 @@ impl AddressSpace {
         self.split_folios(part)?;
         self.page_out_large(part)?;
         let frames = self.system.frames();
-        let mut left = Vec::new();
+        let (mut left, mut out) = (Vec::new(), Vec::new());
         self.invalidate(part, Invalidation::Clear, |space| {
             let _still = space.table.hold_still();
             for (leaf, frame) in space.only_here(part) {
@@ -98,6 +109,11 @@ impl AddressSpace {
                 }
                 frames.unmark(frame, Marks::REFERENCED);
                 match Fate::of(leaf.entry, frames.marks(frame)) {
+                    // The entry holds it while it is held still.
+                    Fate::Stays if space.system.swap().is_some() => {
+                        frames.get(frame);
+                        out.push(frame);
+                    }
                     Fate::Stays => {}
                     Fate::IsKept => {
                         frames.mark(frame, Marks::DIRTY);
@@ -107,6 +123,7 @@ impl AddressSpace {
                 }
             }
         });
+        self.system.swap_out_all(&out)?;
         let Some(backing) = &vma.backing else { return Ok(()) };
         left.into_iter().try_for_each(|page| backing.reclaim(vma.page_index(page), &self.system))
     }
@@ -136,9 +153,10 @@ impl AddressSpace {
 /// flushed: it would not set them again.
 fn change(leaf: &Leaf<'_>, frame: Frame, to: impl Fn(Entry) -> Entry, batch: &mut FlushBatch) {
     let changed = leaf.slot.fetch_update(Ordering::AcqRel, Ordering::Acquire, |raw| {
-        // Others may take an object's pages away meanwhile.
-        let new = to(Entry::new(raw)).raw();
-        (raw != 0 && new != raw).then_some(new)
+        // Others may take pages away meanwhile.
+        let entry = Entry::new(raw);
+        let new = to(entry).raw();
+        (entry.frame().is_some() && new != raw).then_some(new)
     });
     if changed.is_ok_and(|old| Entry::new(old).is_accessed()) {
         batch.lowered(frame);

@@ -6,6 +6,7 @@
 //!                    empty entries that a userfaultfd is to fill ─> EBUSY
 //!                    no 2 MiB of memory ────────> ENOMEM
 //!                    a guard ───────────────────> EINVAL
+//!                    swapped pages ─────────────> brought in; EAGAIN if they do not stay
 //!                    else   table unlinked ── flush ── bytes copied ── large entry ── old pages free
 //! ```
 
@@ -14,8 +15,8 @@ use std::sync::atomic::Ordering;
 use super::AddressSpace;
 use super::counters::PageClass;
 use crate::addr::{FrameRun, PAGE_SHIFT, PageRange, TABLE_SPAN, VirtAddr};
-use crate::error::{Broken, CallResult, Errno};
-use crate::paging::{Below, Entry, FlushBatch};
+use crate::error::{AccessError, Broken, CallResult, Errno};
+use crate::paging::{AccessKind, Below, Entry, FlushBatch};
 use crate::phys::{BLOCK_FRAMES, Contents, FrameKind, Order, Words};
 use crate::vma::{VmFlags, Vma};
 
@@ -58,6 +59,9 @@ impl AddressSpace {
         if vma.flags.intersects(VmFlags::UFFD) && !entries().all(|entry| self.is_filled(entry)) {
             return Err(Errno::EBUSY.into());
         }
+        if !self.bring_in_swapped(span)? {
+            return Err(Errno::EAGAIN.into());
+        }
         let frames = self.system.frames();
         let taken = || frames.alloc_order(FrameKind::Anonymous, Contents::Any, Order::HUGE);
         let run = self.system.or_reclaim(taken)?;
@@ -65,7 +69,26 @@ impl AddressSpace {
             frames.put_run(run)?;
             return Err(Errno::EINVAL.into());
         }
+        // Who comes by the reverse map finds the old pages or the new ones.
+        let still = self.table.hold_still();
+        if entries().any(|entry| entry.swap_slot().is_some()) {
+            drop(still);
+            frames.put_run(run)?;
+            return Err(Errno::EAGAIN.into());
+        }
         Ok(self.bring_together(vma, addr, words, run)?)
+    }
+
+    /// Brings in what is in the swap area (`__collapse_huge_page_swapin`); says whether all of it could be had.
+    fn bring_in_swapped(&self, span: PageRange) -> Result<bool, Broken> {
+        for leaf in self.table.cursor(span).filter(|leaf| leaf.entry.swap_slot().is_some()) {
+            match self.fault(leaf.addr, AccessKind::Read) {
+                Ok(_) => {}
+                Err(AccessError::Fault(_)) => return Ok(false),
+                Err(AccessError::Broken(broken)) => return Err(broken),
+            }
+        }
+        Ok(true)
     }
 
     /// Whether there is a page, and not only zeros.
@@ -74,7 +97,7 @@ impl AddressSpace {
         entry.is_guard() || kind.is_some_and(|kind| kind != Some(FrameKind::Zero))
     }
 
-    /// Copies the pages of a table into the frames, and maps these instead.
+    /// Copies the pages of a table into the frames, and maps these instead. The caller holds it still.
     fn bring_together(
         &self,
         vma: &Vma,
@@ -83,8 +106,6 @@ impl AddressSpace {
         run: FrameRun,
     ) -> Result<(), Broken> {
         let frames = self.system.frames();
-        // Who comes by the reverse map finds the old pages or the new ones.
-        let _still = self.table.hold_still();
         let mut unlinked = FlushBatch::new();
         let table = self.table.unlink_table(addr, &mut unlinked);
         let table = table.ok_or_else(|| Broken::Invariant(format!("no table for {addr:?}")))?;

@@ -11,6 +11,8 @@ use crate::vma::merge::Merge;
 pub struct Counters {
     /// Pages that entries name.
     pub resident: Resident,
+    /// Pages that are in the swap area (`MM_SWAPENTS`).
+    pub swapped: AtomicU64,
     /// Faults resolved, by what they needed.
     pub faults: FaultCount,
     /// VMAs merged.
@@ -78,6 +80,7 @@ pub(super) struct Counted {
     own: u64,
     file: u64,
     shared: u64,
+    pub(super) swapped: u64,
 }
 
 impl Counted {
@@ -96,14 +99,14 @@ impl Counted {
 }
 
 impl Resident {
-    pub(super) fn add_all(&self, Counted { own, file, shared }: Counted) {
+    pub(super) fn add_all(&self, Counted { own, file, shared, .. }: Counted) {
         self.own.fetch_add(own, Ordering::Relaxed);
         self.file.fetch_add(file, Ordering::Relaxed);
         self.shared.fetch_add(shared, Ordering::Relaxed);
         self.peak.fetch_max(self.total(), Ordering::Relaxed);
     }
 
-    pub(super) fn add(&self, class: Option<PageClass>) {
+    pub(crate) fn add(&self, class: Option<PageClass>) {
         if let Some(class) = class {
             self.counter(class).fetch_add(1, Ordering::Relaxed);
             self.peak.fetch_max(self.total(), Ordering::Relaxed);
@@ -179,6 +182,8 @@ pub struct FaultCount {
     pub copied: AtomicU64,
     /// A copy for the other one who named the page, so that it could be written in place.
     pub handed_off: AtomicU64,
+    /// A page of the swap area.
+    pub swapped: AtomicU64,
     /// Nothing: the entry already allowed the access.
     pub spurious: AtomicU64,
     /// The stack grew.
@@ -191,7 +196,7 @@ impl FaultCount {
     /// All faults that were resolved.
     #[must_use]
     pub fn total(&self) -> u64 {
-        [&self.zero, &self.backed, &self.copied, &self.handed_off, &self.spurious]
+        [&self.zero, &self.backed, &self.copied, &self.handed_off, &self.swapped, &self.spurious]
             .iter()
             .map(|count| count.load(Ordering::Relaxed))
             .sum()

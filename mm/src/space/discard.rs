@@ -49,7 +49,7 @@ impl AddressSpace {
                 unfit(VmFlags::LOCKED | VmFlags::PFNMAP | VmFlags::HUGETLB)?;
                 self.page_out(vma, part, batch)?;
             }
-            Advice::WillNeed => {}
+            Advice::WillNeed => self.swap_in_ahead(vma, part)?,
             Advice::Collapse => self.collapse(vma, part)?,
             Advice::GuardInstall => {
                 unfit(VmFlags::SPECIAL | VmFlags::HUGETLB | VmFlags::LOCKED)?;

@@ -37,7 +37,7 @@ impl AddressSpace {
         if let Some(all) = PageRange::new(VirtAddr::ZERO, VirtAddr::TASK_END) {
             self.zap(all, &mut batch);
         }
-        batch.put_all(system.frames())?;
+        system.put_all(batch)?;
         let mut tables = FlushBatch::new();
         self.table.free_user_half(&mut tables);
         self.chains.clear(system.anon());

@@ -95,6 +95,9 @@ impl AddressSpace {
                 let mut batch = FlushBatch::new();
                 let copied = self.copy_pages(&self.table, child, &mut batch);
                 drop(still);
+                // Also of what is being swapped out: the parent must not write by an old translation what is the
+                // child's, too.
+                self.system.reclaim.wait_for_flush();
                 self.flush(batch)?;
                 copied
             }
@@ -167,6 +170,7 @@ impl AddressSpace {
     ) -> CallResult<()> {
         let mut counted = Counted::default();
         let copied = self.copy_entries(table, child, vma, &mut counted, batch);
+        child.counters.swapped.fetch_add(counted.swapped, Ordering::Relaxed);
         child.counters.resident.add_all(counted);
         copied
     }
@@ -203,6 +207,7 @@ impl AddressSpace {
             let shared = vma.flags.contains(VmFlags::SHARED);
             let copy = if shared { copy.clean() } else { copy };
             counted.add(PageClass::of(copy, self.system.frames()));
+            counted.swapped += u64::from(copy.swap_slot().is_some());
             words[index((leaf.addr.get() / PAGE_SIZE) & 511)].store(copy.raw(), Ordering::Release);
         }
         Ok(())
@@ -254,7 +259,10 @@ impl AddressSpace {
     /// nobody has touched yet.
     fn share_page(&self, leaf: &Leaf<'_>, batch: &mut FlushBatch) -> Entry {
         let mut entry = leaf.entry;
-        let Some(frame) = entry.frame() else { return entry };
+        let Some(frame) = entry.frame() else {
+            self.dup_swapped(entry);
+            return entry;
+        };
         self.system.frames().dup(frame);
         if entry.owner() == Owner::Process && entry.is_writable() {
             let lowered = leaf.slot.fetch_update(Ordering::AcqRel, Ordering::Acquire, |raw| {

@@ -151,13 +151,16 @@ impl AddressSpace {
         // The entries of a huge page have the note when it is split, before which none of it goes.
         self.table.large_in(part).for_each(|large| _ = large.update(noted));
         for leaf in self.table.cursor(part) {
-            let could_go = leaf.entry.owner() == Owner::Process && self.is_lazy(leaf.entry);
+            let swaps = self.system.swap().is_some();
+            let could_go =
+                leaf.entry.owner() == Owner::Process && (swaps || self.is_lazy(leaf.entry));
             if !could_go && !leaf.entry.is_locked() {
                 continue;
             }
             // The hardware sets bits meanwhile, and the page may be given up.
             let _ = leaf.slot.fetch_update(Ordering::AcqRel, Ordering::Relaxed, |raw| {
-                (raw != 0).then(|| noted(Entry::new(raw)).raw())
+                let entry = Entry::new(raw);
+                entry.frame().map(|_| noted(entry).raw())
             });
         }
     }

@@ -43,6 +43,7 @@ mod residency;
 mod seal;
 mod shared;
 mod stack;
+mod swapped;
 mod sync;
 mod unmap;
 mod userfault;
@@ -268,6 +269,9 @@ impl AddressSpace {
     /// Empties a leaf entry; its page goes with the batch.
     fn drop_entry(&self, slot: &AtomicU64, batch: &mut FlushBatch) {
         let entry = Entry::new(slot.swap(0, Ordering::AcqRel));
+        if entry.swap_slot().is_some() {
+            return batch.note(self.system.drop_swapped(entry, &self.counters));
+        }
         batch.emptied(entry, self.system.frames());
         self.counters.resident.remove(PageClass::of(entry, self.system.frames()));
     }
@@ -278,6 +282,8 @@ impl AddressSpace {
         if self.table.table_frames() > self.tables_worth_keeping() {
             self.table.reap(&mut batch);
         }
+        // An entry that was found swapped out may have a translation still, until then.
+        self.system.reclaim.wait_for_flush();
         self.flush(batch)
     }
 

@@ -51,7 +51,8 @@ impl AddressSpace {
             Some(backing) if backing.is_resident(vma.page_index(page)) => VmFlags::UFFD_MINOR,
             _ => VmFlags::UFFD_MISSING,
         };
-        vma.flags.contains(asked_for) && self.entry_at(page).frame().is_none()
+        let entry = self.entry_at(page);
+        vma.flags.contains(asked_for) && entry.frame().is_none() && entry.swap_slot().is_none()
     }
 
     /// The entry of a page, also where a large one maps it.

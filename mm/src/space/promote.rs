@@ -39,6 +39,10 @@ impl AddressSpace {
                 && vma.backing.is_none()
                 && !vma.flags.intersects(unfit | VmFlags::DROPPABLE)
         };
+        if self.system.swap().is_some() {
+            // They could not go there.
+            return Vec::new();
+        }
         let vmas = child.vmas.iter().filter(fit);
         vmas.flat_map(|vma| self.table.promotable(vma.range())).collect()
     }

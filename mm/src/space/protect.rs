@@ -202,12 +202,14 @@ impl AddressSpace {
             self.change_large(range, flags, batch);
         }
         self.settle_files(range, batch);
-        let leaves = self.table.cursor(range).filter(|leaf| !leaf.entry.is_guard());
+        // What is in the swap area has its permission when it comes back.
+        let leaves = self.table.cursor(range).filter(|leaf| leaf.entry.frame().is_some());
         for leaf in leaves {
             let access = self.access_now(flags, leaf.entry);
             let changed = leaf.slot.fetch_update(Ordering::AcqRel, Ordering::Acquire, |raw| {
-                // Others may take an object's pages away meanwhile.
-                (raw != 0).then(|| Entry::new(raw).with_access(access).raw())
+                // Others may take pages away meanwhile.
+                let entry = Entry::new(raw);
+                entry.frame().map(|_| entry.with_access(access).raw())
             });
             let (Ok(old) | Err(old)) = changed;
             let old = Entry::new(old);

@@ -4,6 +4,7 @@ use super::AddressSpace;
 use super::range::Coverage;
 use crate::addr::{PAGE_SHIFT, PageRange, TASK_SIZE, VirtAddr, index};
 use crate::error::{CallResult, Errno};
+use crate::paging::Entry;
 use crate::rules::Rule;
 use crate::vma::Vma;
 
@@ -47,7 +48,8 @@ impl AddressSpace {
             }
             _ => resident.resize(first + index(part.pages()), 0),
         }
-        for leaf in self.table.look(part).filter(|leaf| leaf.entry.is_resident()) {
+        let is_there = |entry: Entry| entry.is_resident() || self.is_swap_cached(entry);
+        for leaf in self.table.look(part).filter(|leaf| is_there(leaf.entry)) {
             let at = leaf.addr.bytes_from(part.start()) >> PAGE_SHIFT;
             let slot = usize::try_from(at).ok().and_then(|at| resident.get_mut(first + at));
             if let Some(slot) = slot {

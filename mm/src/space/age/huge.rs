@@ -98,6 +98,7 @@ impl AddressSpace {
             frames_of(run).for_each(|frame| frames.unmark(frame, Marks::REFERENCED));
             let all = frames_of(run).fold(Marks::empty(), |all, frame| all | frames.marks(frame));
             match Fate::of(large.entry, all) {
+                Fate::Stays if self.system.swap().is_some() => going.extend(large.range()),
                 Fate::Stays => {}
                 Fate::IsKept => frames_of(run).for_each(|frame| {
                     frames.mark(frame, Marks::DIRTY);

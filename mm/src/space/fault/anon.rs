@@ -112,6 +112,8 @@ impl AddressSpace {
             Way::Down => &at.words[place - index(i)],
         };
         let touch = if i == 0 { at.kind.touch() } else { Touch::Ahead };
-        self.install(slot, Entry::leaf(frame, owner, access, touch))
+        let entry = Entry::leaf(frame, owner, access, touch);
+        let own = owner == Owner::Process;
+        self.install(slot, if own { self.own_entry(at.vma, entry) } else { entry })
     }
 }

@@ -49,7 +49,7 @@ impl AddressSpace {
             self.system.frames().put(frame)?;
             let access = entry_access(at.vma.flags, Owner::Process);
             let entry = Entry::leaf(copied?, Owner::Process, access, at.kind.touch());
-            self.install(at.slot(), entry)?;
+            self.install(at.slot(), self.own_entry(at.vma, entry))?;
             faults.copied.fetch_add(1, Ordering::Relaxed);
             return Ok(());
         }

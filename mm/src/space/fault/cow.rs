@@ -15,7 +15,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{At, no_frame, page_in_table};
-use crate::addr::{PAGE_SIZE, PageRange, VirtAddr, index};
+use crate::addr::{Frame, PAGE_SIZE, PageRange, VirtAddr, index};
 use crate::error::{AccessError, Broken};
 use crate::hooks::Invalidation;
 use crate::paging::{Access, AccessKind, Entry, FlushBatch, Others, Owner};
@@ -59,6 +59,9 @@ impl AddressSpace {
             return Ok(());
         }
         self.prepare_anon(at.vma).map_err(|error| no_frame(error, at.addr))?;
+        if own {
+            self.release_place_of(entry)?;
+        }
         if own && self.is_only_owner(entry) {
             self.reuse(at, entry, wanted);
             return Ok(());
@@ -163,13 +166,14 @@ impl AddressSpace {
             if !fits {
                 break;
             }
-            let copy =
-                match self.copy_one(at, at.page.offset(i * PAGE_SIZE), slot, old, frame_place) {
-                    Ok(copy) => copy,
-                    // Memory for the page that was asked for: the others can wait.
-                    Err(error) if copied == 0 => return Err(error),
-                    Err(_) => break,
-                };
+            let page = at.page.offset(i * PAGE_SIZE);
+            let copy = match self.copy_one(at, page, slot, old, frame_place) {
+                Ok(Some(copy)) => copy,
+                Ok(None) => break,
+                // Memory for the page that was asked for: the others can wait.
+                Err(error) if copied == 0 => return Err(error),
+                Err(_) => break,
+            };
             copied += 1;
             if let Some(frame) = copy.new.frame() {
                 frame_place = Place::Frame(frame.offset(1));
@@ -187,7 +191,8 @@ impl AddressSpace {
         Ok(copied)
     }
 
-    /// Makes the copy of one page.
+    /// Makes the copy of one page; none if its entry has changed. It has a reference to the page until it is in its
+    /// place, or given up: else the entry could be gone and back meanwhile, and the frame have been another page's.
     fn copy_one<'a>(
         &self,
         at: &At<'_>,
@@ -195,11 +200,26 @@ impl AddressSpace {
         slot: &'a AtomicU64,
         old: Entry,
         place: Place,
-    ) -> Result<Copied<'a>, AccessError> {
+    ) -> Result<Option<Copied<'a>>, AccessError> {
         let frames = self.system.frames();
         let shared = old.frame().filter(|&frame| frames.kind(frame) != Some(FrameKind::Zero));
+        if let Some(frame) = shared {
+            if !frames.try_get(frame) {
+                return Ok(None);
+            }
+            if slot.load(Ordering::Acquire) != old.raw() {
+                frames.put(frame)?;
+                return Ok(None);
+            }
+        }
         let copy = if let Some(frame) = shared {
-            self.copy_of(at, page, frame, place)?
+            match self.copy_of(at, page, frame, place) {
+                Ok(copy) => copy,
+                Err(error) => {
+                    frames.put(frame)?;
+                    return Err(error);
+                }
+            }
         } else {
             let fresh = frames.alloc(FrameKind::Anonymous, Contents::Zeroed);
             let fresh = fresh.map_err(|error| no_frame(error, at.addr))?;
@@ -213,21 +233,21 @@ impl AddressSpace {
         let asked = std::ptr::eq(slot, at.slot());
         if let Some(shared) = shared.filter(|_| !asked) {
             // To all who look it is still the page that it was.
-            frames.mark(copy, frames.marks(shared));
+            frames.mark(copy, frames.marks(shared) - Marks::SWAP_CACHED);
         }
         // A page that was accessed will be again: then the hardware need not find out.
         let touched = if asked { old.asked_for().touched(at.kind.touch()) } else { old.recalled() };
         let new = touched.renamed(copy, Owner::Process).with_access(access);
+        let new = self.own_entry(at.vma, new);
         // A map of the copy before it is there: from then on somebody may take it away again.
         frames.map(copy);
-        Ok(Copied { slot, old, new })
+        Ok(Some(Copied { slot, old, new, held: shared }))
     }
 
     /// Puts a copy in the place of its page. If another vCPU was faster, the fault comes again.
     fn exchange(&self, copy: &Copied<'_>, batch: &mut FlushBatch) -> Result<(), Broken> {
         if exchange_entry(copy.slot, copy.old, copy.new) {
-            self.copy_is_in(copy, batch);
-            return Ok(());
+            return self.copy_is_in(copy, batch);
         }
         self.forget_copy(copy)
     }
@@ -254,7 +274,7 @@ impl AddressSpace {
         }
         for copy in out {
             match flushed {
-                Ok(()) => self.copy_is_in(&Copied { old: copy.old.uncached(), ..*copy }, batch),
+                Ok(()) => self.copy_is_in(&Copied { old: copy.old.uncached(), ..*copy }, batch)?,
                 Err(_) => self.forget_copy(copy)?,
             }
         }
@@ -262,11 +282,12 @@ impl AddressSpace {
     }
 
     /// Counts a copy that is in the place of its page.
-    fn copy_is_in(&self, copy: &Copied<'_>, batch: &mut FlushBatch) {
+    fn copy_is_in(&self, copy: &Copied<'_>, batch: &mut FlushBatch) -> Result<(), Broken> {
         let frames = self.system.frames();
         self.counters.resident.remove(PageClass::of(copy.old, frames));
         self.counters.resident.add(PageClass::of(copy.new, frames));
         batch.emptied(copy.old, frames);
+        copy.held.map_or(Ok(()), |frame| frames.put(frame))
     }
 
     /// Gives up a copy that never got into the table.
@@ -274,7 +295,8 @@ impl AddressSpace {
         let frames = self.system.frames();
         let Some(frame) = copy.new.frame() else { return Ok(()) };
         frames.unmap(frame)?;
-        frames.put(frame)
+        frames.put(frame)?;
+        copy.held.map_or(Ok(()), |frame| frames.put(frame))
     }
 }
 
@@ -284,6 +306,8 @@ struct Copied<'a> {
     slot: &'a AtomicU64,
     old: Entry,
     new: Entry,
+    /// The page that was copied, to which there is a reference.
+    held: Option<Frame>,
 }
 
 /// Says whether the entry was still the old one, and so is the new one now.

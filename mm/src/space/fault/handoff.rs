@@ -67,7 +67,7 @@ impl AddressSpace {
             // The copy has all that is remembered of the page: this one is as good as new, unless the other has
             // forked meanwhile.
             if frames.maps(frame) == 1 {
-                frames.unmark(frame, Marks::all());
+                frames.unmark(frame, Marks::all() - Marks::SWAP_CACHED);
             }
             self.counters.faults.handed_off.fetch_add(1, Ordering::Relaxed);
             self.ahead.expect(at.page.offset(PAGE_SIZE));
@@ -104,7 +104,7 @@ impl AddressSpace {
         };
         frames.memory().copy(frame, copy);
         frames.set_owner(copy, other.owner);
-        frames.mark(copy, marks);
+        frames.mark(copy, marks - Marks::SWAP_CACHED);
         // A map of the copy before it is there: from then on its space may take it away again.
         frames.map(copy);
         let new = old.renamed(copy, Owner::Process);

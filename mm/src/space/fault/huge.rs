@@ -108,7 +108,9 @@ impl AddressSpace {
             (0..run.count).for_each(droppable);
         }
         frames.map_run(run);
-        Entry::leaf(run.start, Owner::Process, vma.flags.page_access(), Touch::Written).large()
+        let access = vma.flags.page_access();
+        let entry = Entry::leaf(run.start, Owner::Process, access, Touch::Written);
+        self.own_entry(vma, entry.large())
     }
 
     /// Gives up frames that never got into the table.

@@ -9,6 +9,7 @@
 //!                         anonymous, written:      zeroed frames
 //!                         backing, read or shared: the backing's frame    (fault/backed)
 //!                         backing, private write:  a copy of the backing's frame
+//!   page in swap ───────> its frame, read again if need be                (fault/swapped)
 //!   entry there ────────> allows the access: spurious                     (fault/cow)
 //!                         own page, its only owner: raise its permission
 //!                         own page, of two: a copy for the other (fault/handoff)
@@ -24,6 +25,7 @@ mod backed;
 mod cow;
 mod handoff;
 mod huge;
+mod swapped;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -104,6 +106,7 @@ impl AddressSpace {
         }
         match &vma.backing {
             _ if entry.frame().is_some() => self.raise(&at, entry)?,
+            _ if entry.swap_slot().is_some() => self.swapped_fault(&at, entry)?,
             None => self.anonymous_fault(&at)?,
             Some(backing) if !backing.is_ready(vma.page_index(page)) => {
                 return Ok(Resolved::NeedsPage);
@@ -120,6 +123,11 @@ impl AddressSpace {
     fn is_there(&self, addr: VirtAddr) -> bool {
         let entry = self.entry_at(addr.page_floor());
         entry.is_present() && !entry.is_unseen()
+    }
+
+    /// A new entry for a page of the process's own, as the VMA has it.
+    fn own_entry(&self, vma: &Vma, entry: Entry) -> Entry {
+        if self.keeps_in_memory(vma) { entry.locked() } else { entry }
     }
 
     /// Installs an entry where nothing is; if something came first, gives the frame back.

@@ -1,0 +1,220 @@
+//! Pages of processes' own are swapped out (Linux's `shrink_folio_list`, `try_to_unmap_one`, `pageout`), while their
+//! spaces go on.
+//!
+//! ```text
+//!   frame F           entries, in all spaces            vCPUs
+//!   a place, cached   F ──exchange──> the place ─┐      use F by old translations, or fault, and find F
+//!                     F ──exchange──> the place ─┴─ flush: one for all pages of a batch
+//!   written                                             fault, and find F: read-only, as long as it is written
+//!   nobody has come   free
+//! ```
+//!
+//! - Whoever faults meanwhile gets F itself back, from the cache: so nothing is lost of what a vCPU still writes by
+//!   an old translation, and the bytes are read when the flush has ended that.
+//! - Whoever finds the place in an entry and ends his call before the flush waits for it ([`Reclaim::wait_for_flush`]).
+//! - A page that one entry keeps stays in the cache, and so does one that could not be written: who comes for it finds
+//!   it there.
+//!
+//! [`Reclaim::wait_for_flush`]: super::Reclaim::wait_for_flush
+
+use std::ops::ControlFlow;
+use std::sync::atomic::Ordering;
+use std::sync::{MutexGuard, PoisonError};
+
+use super::age::{Age, exchange, may_go};
+use super::{BATCH, Reclaim};
+use crate::addr::{Frame, PAGE_BYTES, SwapSlot};
+use crate::error::Broken;
+use crate::paging::{Entry, FlushBatch};
+use crate::phys::{FrameKind, Marks};
+use crate::rmap::Found;
+use crate::space::PageClass;
+use crate::swap::Swap;
+use crate::system::System;
+
+/// How often the hand goes round before there is nothing to be had: an active page becomes inactive, then not
+/// referenced, then it goes; and once more for what is used again meanwhile.
+const ROUNDS: u32 = 4;
+
+/// How many pages are written together at most: 128 KiB.
+const CLUSTER: usize = 32;
+
+/// Of how many frames one is swapped out together with the others, at most.
+const SHARE: u64 = 16;
+
+/// From the first entry that is exchanged to the flush.
+struct Unflushed<'a> {
+    reclaim: &'a Reclaim,
+    _lock: MutexGuard<'a, ()>,
+}
+
+impl Drop for Unflushed<'_> {
+    fn drop(&mut self) {
+        self.reclaim.is_unflushed.store(false, Ordering::Release);
+    }
+}
+
+impl Reclaim {
+    fn unflushed(&self) -> Unflushed<'_> {
+        let lock = self.unflushed.lock().unwrap_or_else(PoisonError::into_inner);
+        self.is_unflushed.store(true, Ordering::Release);
+        Unflushed { reclaim: self, _lock: lock }
+    }
+}
+
+impl System {
+    /// Swaps out these pages, whatever they were used for (`reclaim_pages`); each comes with a reference. With no
+    /// lock that comes after [`Reclaim`]'s.
+    pub(crate) fn swap_out_all(&self, pages: &[Frame]) -> Result<(), Broken> {
+        let Some(swap) = self.swap().filter(|_| !pages.is_empty()) else { return Ok(()) };
+        let _one_at_a_time = self.reclaim.begin();
+        let batch = usize::try_from(BATCH).unwrap_or(usize::MAX);
+        let mut parts = pages.chunks(batch);
+        parts.try_for_each(|part| self.swap_out(swap, part, FlushBatch::new()).map(drop))
+    }
+
+    /// Swaps out some of the pages that have not been used for longest. Says how many frames are free for it.
+    pub(crate) fn swap_out_some(&self, hand: &mut u64) -> Result<u64, Broken> {
+        let Some(swap) = self.swap() else { return Ok(0) };
+        let want = (self.memory().frames() / SHARE).clamp(1, BATCH);
+        let mut freed = 0;
+        for _ in 0..ROUNDS {
+            let mut batch = FlushBatch::new();
+            let old = self.old_pages(hand, want, &mut batch)?;
+            freed += self.swap_out(swap, &old, batch)?;
+            if freed >= want / 2 {
+                break;
+            }
+        }
+        Ok(freed)
+    }
+
+    /// Goes round once, for at most so many pages that may go; each comes with a reference.
+    fn old_pages(
+        &self,
+        hand: &mut u64,
+        want: u64,
+        batch: &mut FlushBatch,
+    ) -> Result<Vec<Frame>, Broken> {
+        let frames = self.frames();
+        let mut old = Vec::new();
+        let next = |part| frames.next_of(part, FrameKind::Anonymous);
+        self.go_round(
+            next,
+            |_| true,
+            hand,
+            |frame| {
+                if self.age(frame, batch) == Age::Old {
+                    frames.get(frame);
+                    old.push(frame);
+                }
+                (old.len() as u64) < want
+            },
+        )?;
+        Ok(old)
+    }
+
+    /// Swaps out pages, with one flush, that of the batch; gives up the caller's references. Says how many frames are
+    /// free for it.
+    fn swap_out(&self, swap: &Swap, pages: &[Frame], mut batch: FlushBatch) -> Result<u64, Broken> {
+        let frames = self.frames();
+        batch.reaches_elsewhere();
+        let mut out = Vec::new();
+        let unflushed = self.reclaim.unflushed();
+        for &frame in pages {
+            match swap.add(frames, frame) {
+                Some(slot) => {
+                    self.unmap(swap, frame, slot, &mut batch);
+                    out.push((slot, frame));
+                }
+                None => frames.put(frame)?,
+            }
+        }
+        self.flush_now(batch)?;
+        drop(unflushed);
+        out.sort_unstable();
+        self.write_out(swap, &out);
+        let mut freed = 0;
+        for (slot, frame) in out {
+            // With a reference of our own nothing is dropped by that.
+            swap.put(frames, slot)?;
+            // If an entry has kept it, it may be written.
+            swap.release(frames, frame)?;
+            frames.put(frame)?;
+            freed += swap.drop_unneeded(frames, &[frame])?;
+        }
+        Ok(freed)
+    }
+
+    /// Has the entries of a page name its place, up to the first that keeps it.
+    fn unmap(&self, swap: &Swap, frame: Frame, slot: SwapSlot, batch: &mut FlushBatch) {
+        let _ = self.anon().entries_of(self.frames(), frame, |found| {
+            let mut entry = self.counted(&found);
+            while entry.frame() == Some(frame) {
+                if !may_go(entry) {
+                    return ControlFlow::Break(());
+                }
+                swap.dup(slot);
+                let to = Entry::swapped(slot);
+                match self.tell_dropped(found.addr, || exchange(&found, entry, to)) {
+                    Ok(()) => {
+                        self.is_out(swap, &found, entry, slot, batch);
+                        return ControlFlow::Continue(());
+                    }
+                    Err(now) => {
+                        batch.note(swap.put(self.frames(), slot));
+                        entry = now;
+                    }
+                }
+            }
+            ControlFlow::Continue(())
+        });
+    }
+
+    /// An entry names the place of its page now.
+    fn is_out(
+        &self,
+        swap: &Swap,
+        found: &Found<'_>,
+        was: Entry,
+        slot: SwapSlot,
+        batch: &mut FlushBatch,
+    ) {
+        let frames = self.frames();
+        if was.is_dirty() {
+            swap.dirtied(slot);
+        }
+        // Also with A clear: who cleared it may not have flushed yet.
+        was.frame().into_iter().for_each(|frame| batch.lowered(frame));
+        let class = PageClass::of(was, frames);
+        batch.emptied(was, frames);
+        found.counters.resident.remove(class);
+        found.counters.swapped.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Writes the pages that the store lacks, of those which no entry names any more. What cannot be written stays in
+    /// its frame.
+    fn write_out(&self, swap: &Swap, out: &[(SwapSlot, Frame)]) {
+        let frames = self.frames();
+        let lacking: Vec<_> = out
+            .iter()
+            .filter(|&&(slot, frame)| frames.maps(frame) == 0 && swap.lacks(slot))
+            .collect();
+        for run in lacking.chunk_by(|one, next| one.0.offset(1) == next.0) {
+            for cluster in run.chunks(CLUSTER) {
+                let mut bytes = vec![0; cluster.len() * PAGE_BYTES];
+                for (&&(_, frame), page) in cluster.iter().zip(bytes.chunks_mut(PAGE_BYTES)) {
+                    frames.memory().read(frame.addr(), page);
+                }
+                if let Some(&&(first, _)) = cluster.first()
+                    && let Err(error) = swap.write(first, &bytes)
+                {
+                    log::error!("pages cannot be swapped out: {error}");
+                }
+            }
+        }
+        for &(_, frame) in out {
+            frames.unmark(frame, Marks::ACTIVE | Marks::REFERENCED);
+        }
+    }
+}
