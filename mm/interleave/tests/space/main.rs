@@ -7,6 +7,7 @@
 mod handoff;
 mod pager;
 mod reclaim;
+mod swap;
 mod vcpu;
 
 use mm::addr::{PAGE_SIZE, VirtAddr};
@@ -73,11 +74,17 @@ impl Machine {
     }
 
     fn observed(observer: Option<Box<dyn Observer>>) -> Machine {
-        let frames = Arc::new(Frames::new(Arc::new(SoftwareMemory::new(1024))));
+        Machine::prepared(1024, |system| {
+            observer.into_iter().for_each(|observer| system.set_observer(observer));
+        })
+    }
+
+    fn prepared(frames: u64, prepare: impl FnOnce(&mut System)) -> Machine {
+        let frames = Arc::new(Frames::new(Arc::new(SoftwareMemory::new(frames))));
         let tlbs = Arc::new(Tlbs::default());
         let sink = Box::new(Arc::clone(&tlbs));
         let mut system = System::new(Arc::clone(&frames), sink, KernelHalf::default());
-        observer.into_iter().for_each(|observer| system.set_observer(observer));
+        prepare(&mut system);
         let system = Arc::new(system);
         // One page a fault: what is brought in beside it has tests of its own.
         system.sysctl.set_fault_ahead(1);
@@ -115,6 +122,8 @@ impl Machine {
         drop(self.tlbs);
         let left = self.frames.stats();
         assert_eq!(left.pages + left.tables, 0, "frames are left");
+        let places = self.system.swap().map_or(0, |swap| swap.stats().used);
+        assert_eq!(places, 0, "places of the swap area are left");
     }
 }
 

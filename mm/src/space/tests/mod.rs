@@ -19,6 +19,7 @@ mod objects;
 mod pager;
 mod promote;
 mod reclaim;
+mod swap;
 mod thp;
 mod touch;
 mod vcpus;

@@ -6,6 +6,7 @@ mod plain;
 use proptest::prelude::*;
 
 use super::*;
+use crate::swap::MemoryStore;
 use crate::vma::MapType;
 use plain::{HEAP, KEPT, Plain, Sharing};
 
@@ -287,23 +288,57 @@ fn check_bytes(m: &SoftwareMachine, model: &Plain) {
     }
 }
 
+/// Makes the calls, with `between` before each, and compares.
+fn follow(m: SoftwareMachine, steps: &[Step], mut between: impl FnMut(&SoftwareMachine)) {
+    let system = Arc::clone(m.space.look().system());
+    m.space.change().set_start_brk(page(HEAP));
+    let mut model = Plain::new();
+    for step in steps {
+        between(&m);
+        apply(&m, &mut model, step);
+        audit_all(&[&m.space.look()]).unwrap();
+        check_pages(&m, &model);
+    }
+    between(&m);
+    check_bytes(&m, &model);
+    m.space.exit().unwrap();
+    assert_eq!(system.swap().map_or(0, |swap| swap.stats().used), 0);
+    drop(system);
+    let stats = m.frames.stats();
+    assert_eq!((stats.pages, stats.tables), (0, 0));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 2 } else { 1000 }))]
     #[test]
     fn random_calls_leave_every_page_as_the_model_has_it(
         steps in proptest::collection::vec(step(), 1..if cfg!(miri) { 16 } else { 120 }),
     ) {
-        let m = SoftwareMachine::new(2048, Limits::default()).unwrap();
-        m.space.change().set_start_brk(page(HEAP));
-        let mut model = Plain::new();
-        for step in &steps {
-            apply(&m, &mut model, step);
-            audit_all(&[&m.space.look()]).unwrap();
-            check_pages(&m, &model);
-        }
-        check_bytes(&m, &model);
-        m.space.exit().unwrap();
-        let stats = m.frames.stats();
-        prop_assert_eq!((stats.pages, stats.tables), (0, 0));
+        follow(SoftwareMachine::new(2048, Limits::default()).unwrap(), &steps, |_| ());
+    }
+
+    /// Again and again something is swapped out, whatever it is. Of what is out `MADV_FREE` leaves nothing.
+    #[test]
+    fn nor_does_it_matter_to_them_what_is_swapped_out_meanwhile(
+        steps in proptest::collection::vec(step(), 1..if cfg!(miri) { 16 } else { 120 }),
+        places in 0..40_u64,
+        rests in 1..8_u32,
+    ) {
+        let prepare = |system: &mut System| {
+            system.sysctl.set_fault_ahead(8);
+            system.set_swap(Box::new(MemoryStore::new(places)));
+        };
+        let m = SoftwareMachine::prepared(2048, Limits::default(), prepare).unwrap();
+        let (mut hand, mut count) = (0, 0);
+        let kept = |step: &&Step| !matches!(step, Step::Advise(_, Advice::Free));
+        let steps: Vec<Step> = steps.iter().filter(kept).cloned().collect();
+        follow(m, &steps, |m| {
+            count += 1;
+            if count % rests == 0 {
+                let system = Arc::clone(m.space.look().system());
+                system.swap_out_some(&mut hand).unwrap();
+                audit_all(&[&m.space.look()]).unwrap();
+            }
+        });
     }
 }
