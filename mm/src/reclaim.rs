@@ -327,9 +327,14 @@ impl Reclaim {
     /// With no lock that comes after `unflushed`.
     #[inline]
     pub(crate) fn wait_for_flush(&self) {
-        if self.is_unflushed.load(Ordering::Acquire) {
+        if self.is_unflushed() {
             drop(self.unflushed.lock().unwrap_or_else(PoisonError::into_inner));
         }
+    }
+
+    /// Whether there may be translations of what a place of the swap area was found named for by now.
+    pub(crate) fn is_unflushed(&self) -> bool {
+        self.is_unflushed.load(Ordering::Acquire)
     }
 
     fn rounds(&self) -> u64 {

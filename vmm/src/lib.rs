@@ -13,4 +13,5 @@ pub mod load;
 pub mod machine;
 pub mod nested;
 pub mod replay;
+pub mod swap_file;
 pub mod task;

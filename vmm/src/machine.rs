@@ -7,6 +7,7 @@ use mm::addr::Frame;
 use mm::error::Broken;
 use mm::paging;
 use mm::phys::{AllocError, Contents, FrameKind, Frames, PhysMemory};
+use mm::swap::SwapStore;
 use mm::system::System;
 
 use crate::boot;
@@ -36,7 +37,18 @@ impl Machine {
     /// # Errors
     /// [`KvmError`]: KVM cannot be used here, or the host refuses memory.
     pub fn new(config: MachineConfig) -> Result<Self, KvmError> {
-        Machine::with_half(config, |_, _| Ok(()))
+        Machine::with_swap(config, None)
+    }
+
+    /// The same, with a swap area if there is a store for one.
+    ///
+    /// # Errors
+    /// As of [`Machine::new`].
+    pub fn with_swap(
+        config: MachineConfig,
+        swap: Option<Box<dyn SwapStore>>,
+    ) -> Result<Self, KvmError> {
+        Machine::with_half(config, swap, |_, _| Ok(()))
     }
 
     /// The same, whose kernel half has the page of accesses: it replays traces, and runs no program.
@@ -44,7 +56,7 @@ impl Machine {
     /// # Errors
     /// As of [`Machine::new`].
     pub fn for_replay(config: MachineConfig) -> Result<Self, KvmError> {
-        Machine::with_half(config, |half, frames| {
+        Machine::with_half(config, None, |half, frames| {
             half.add_accesses(frames.memory(), &mut || frame(frames))
         })
     }
@@ -52,6 +64,7 @@ impl Machine {
     /// A machine whose kernel half has what `complete` adds.
     fn with_half(
         config: MachineConfig,
+        swap: Option<Box<dyn SwapStore>>,
         complete: impl FnOnce(&boot::KernelHalf, &Frames) -> Result<(), Broken>,
     ) -> Result<Self, KvmError> {
         let kvm = Kvm::open()?;
@@ -63,7 +76,8 @@ impl Machine {
         complete(&half, &frames)?;
         let kernel = paging::KernelHalf { top_entry: half.entry() };
         let total_pages = vm.memory().limit() / mm::addr::PAGE_SIZE;
-        let system = System::new(frames, Box::new(Arc::clone(&sink)), kernel);
+        let mut system = System::new(frames, Box::new(Arc::clone(&sink)), kernel);
+        swap.into_iter().for_each(|store| system.set_swap(store));
         system.sysctl.set_total_pages(total_pages);
         Ok(Machine {
             kind: kvm.kind(),

@@ -114,13 +114,17 @@ fn audit_entries(space: &AddressSpace) -> Result<(), String> {
         check(!entry.is_locked() || vma.flags.contains(VmFlags::LOCKED), || {
             format!("{addr} has {entry:?} of locked memory, {vma:?} is not locked")
         })?;
+        let anon = vma.backing.is_none();
+        let frame = entry.frame().ok_or_else(|| format!("{addr} names no frame: {entry:?}"))?;
+        let frames = space.system().frames();
+        let stored = || swaps.is_some_and(|swap| swap.has_stored(frame));
+        check(!entry.is_dirty() || !stored(), || {
+            format!("{addr} has written {frame:?}, which is in the swap area as it was")
+        })?;
         let locked = vma.flags.contains(VmFlags::LOCKED) && swaps.is_some();
         check(!locked || entry.owner() == Owner::Backing || entry.is_locked(), || {
             format!("{addr} has {entry:?}, which does not tell that {vma:?} is locked")
         })?;
-        let anon = vma.backing.is_none();
-        let frame = entry.frame().ok_or_else(|| format!("{addr} names no frame: {entry:?}"))?;
-        let frames = space.system().frames();
         check(frames.references(frame) > 0, || format!("{addr} names the free {frame:?}"))?;
         let kind = frames.kind(frame);
         check(entry.owner() == Owner::Backing || kind == Some(FrameKind::Anonymous), || {

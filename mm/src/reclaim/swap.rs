@@ -158,7 +158,7 @@ impl System {
                 let to = Entry::swapped(slot);
                 match self.tell_dropped(found.addr, || exchange(&found, entry, to)) {
                     Ok(()) => {
-                        self.is_out(swap, &found, entry, slot, batch);
+                        self.is_out(&found, entry, batch);
                         return ControlFlow::Continue(());
                     }
                     Err(now) => {
@@ -172,18 +172,8 @@ impl System {
     }
 
     /// An entry names the place of its page now.
-    fn is_out(
-        &self,
-        swap: &Swap,
-        found: &Found<'_>,
-        was: Entry,
-        slot: SwapSlot,
-        batch: &mut FlushBatch,
-    ) {
+    fn is_out(&self, found: &Found<'_>, was: Entry, batch: &mut FlushBatch) {
         let frames = self.frames();
-        if was.is_dirty() {
-            swap.dirtied(slot);
-        }
         // Also with A clear: who cleared it may not have flushed yet.
         was.frame().into_iter().for_each(|frame| batch.lowered(frame));
         let class = PageClass::of(was, frames);

@@ -96,10 +96,10 @@ impl Area {
         self.slots.get(&frame).copied()
     }
 
-    /// Notes whether the store has the page that a frame holds.
-    pub(super) fn set_stored(&mut self, slot: SwapSlot, stored: bool) {
+    /// Notes that the store has the page, too, that a frame holds.
+    pub(super) fn set_stored(&mut self, slot: SwapSlot) {
         if let Some(cached) = self.cached.get_mut(&slot) {
-            cached.stored = stored;
+            cached.stored = true;
         }
     }
 

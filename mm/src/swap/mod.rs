@@ -20,6 +20,8 @@
 
 mod area;
 mod store;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -58,6 +60,12 @@ pub(crate) enum Unswappable {
     Unreadable,
     /// There is no frame for it.
     NoFrame(AllocError),
+}
+
+impl From<Broken> for Unswappable {
+    fn from(broken: Broken) -> Self {
+        Unswappable::NoFrame(broken.into())
+    }
 }
 
 /// Who has a page whose entry is about to name its frame.
@@ -107,6 +115,14 @@ impl Swap {
     #[must_use]
     pub fn is_cached(&self, slot: SwapSlot) -> bool {
         self.area().cached(slot).is_some()
+    }
+
+    /// Whether the store has the page that a frame holds.
+    #[must_use]
+    pub fn has_stored(&self, frame: Frame) -> bool {
+        let area = self.area();
+        let cached = area.slot_of(frame).and_then(|slot| area.cached(slot));
+        cached.is_some_and(|cached| cached.stored)
     }
 
     /// The place whose page a frame holds.
@@ -190,9 +206,7 @@ impl Swap {
         let found = match (area.cached(slot), read) {
             (Some(Cached { frame, .. }), read) => {
                 frames.get(frame);
-                read.map_or(Ok(()), |fresh| frames.put(fresh))
-                    .map(|()| frame)
-                    .map_err(|broken| Unswappable::NoFrame(broken.into()))
+                read.map_or(Ok(()), |fresh| frames.put(fresh)).map(|()| frame).map_err(Into::into)
             }
             (None, Ok(frame)) => {
                 if let Some(owner) = area.owner(slot) {
@@ -217,10 +231,7 @@ impl Swap {
         if let Err(error) = self.store.read(slot, &mut bytes) {
             log::error!("a swapped page cannot be read: {error}");
             let put = frames.put(frame);
-            return Err(put.map_or_else(
-                |broken| Unswappable::NoFrame(broken.into()),
-                |()| Unswappable::Unreadable,
-            ));
+            return Err(put.map_or_else(Into::into, |()| Unswappable::Unreadable));
         }
         self.read.fetch_add(1, Ordering::Relaxed);
         frames.memory().write(frame.addr(), &bytes);
@@ -299,11 +310,6 @@ impl Swap {
         Ok(dropped)
     }
 
-    /// Notes that a frame of the cache was written through an entry.
-    pub(crate) fn dirtied(&self, slot: SwapSlot) {
-        self.area().set_stored(slot, false);
-    }
-
     /// Whether the store lacks the page of a place that others than the caller use, who is a user himself.
     pub(crate) fn lacks(&self, slot: SwapSlot) -> bool {
         let area = self.area();
@@ -316,7 +322,7 @@ impl Swap {
         let count = (pages.len() / PAGE_BYTES) as u64;
         self.written.fetch_add(count, Ordering::Relaxed);
         let mut area = self.area();
-        (0..count).for_each(|i| area.set_stored(first.offset(i), true));
+        (0..count).for_each(|i| area.set_stored(first.offset(i)));
         Ok(())
     }
 

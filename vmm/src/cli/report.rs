@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use mm::reclaim::Reclaimed;
 use mm::space::{PageClass, SpaceUser};
+use mm::swap::SwapStats;
 use serde::Serialize;
 
 use crate::hypercall::name;
@@ -31,6 +32,8 @@ pub(super) struct Report {
     faults: Faults,
     pages: Pages,
     given_up: GivenUp,
+    /// None without a swap area.
+    swap: Option<Swap>,
     flushes: FlushCounts,
     /// None where no page was brought in.
     per_mib: Option<PerMebibyte>,
@@ -47,7 +50,7 @@ struct PerMebibyte {
 impl PerMebibyte {
     fn of(exits: &Exits, faults: &Faults, flushes: &FlushCounts) -> Option<Self> {
         let made = faults.copied + faults.handed_off;
-        let pages = faults.zero + faults.backed + made + faults.around;
+        let pages = faults.zero + faults.backed + made + faults.swapped + faults.around;
         #[expect(clippy::cast_precision_loss, reason = "far fewer than 2^53")]
         let per_mib = |count: u64| count as f64 * (PAGES_OF_MEBIBYTE / pages as f64);
         (pages > 0).then(|| PerMebibyte {
@@ -82,6 +85,7 @@ struct Faults {
     backed: u64,
     copied: u64,
     handed_off: u64,
+    swapped: u64,
     spurious: u64,
     stack_growth: u64,
     around: u64,
@@ -108,12 +112,30 @@ struct GivenUp {
     lazy: u64,
     /// Of windows on files of the host.
     windows: u64,
+    /// Pages swapped out.
+    swapped: u64,
+}
+
+/// The swap area, in pages.
+#[derive(Debug, Serialize)]
+struct Swap {
+    total: u64,
+    used: u64,
+    written: u64,
+    read: u64,
+}
+
+impl From<SwapStats> for Swap {
+    fn from(SwapStats { total, used, cached: _, written, read }: SwapStats) -> Self {
+        Swap { total, used, written, read }
+    }
 }
 
 impl From<Reclaimed> for GivenUp {
-    fn from(Reclaimed { ahead, tables, lazy, windows, paged: _ }: Reclaimed) -> Self {
+    fn from(given_up: Reclaimed) -> Self {
         // Pagers are for those who use the library.
-        GivenUp { ahead, tables, lazy, windows }
+        let Reclaimed { ahead, tables, lazy, windows, swapped, paged: _ } = given_up;
+        GivenUp { ahead, tables, lazy, windows, swapped }
     }
 }
 
@@ -161,6 +183,7 @@ impl Report {
             backed: totals.backed,
             copied: totals.copied,
             handed_off: totals.handed_off,
+            swapped: totals.swapped,
             spurious: totals.spurious,
             stack_growth: totals.stack_growth,
             around: totals.around,
@@ -185,6 +208,7 @@ impl Report {
                 released_to_host: frames.released,
             },
             given_up: machine.system().reclaimed().into(),
+            swap: machine.system().swap().map(|swap| swap.stats().into()),
             flushes,
             time_us: Times {
                 guest: micros(stats.guest_time),
@@ -220,12 +244,13 @@ impl Report {
         row(
             "faults",
             format!(
-                "{} zero, {} backed, {} copied, {} handed off, {} spurious, {} stack growth; \
+                "{} zero, {} backed, {} copied, {} handed off, {} from swap, {} spurious, {} stack growth; \
                  {} pages around",
                 faults.zero,
                 faults.backed,
                 faults.copied,
                 faults.handed_off,
+                faults.swapped,
                 faults.spurious,
                 faults.stack_growth,
                 faults.around
@@ -247,15 +272,18 @@ impl Report {
                 pages.released_to_host
             ),
         );
-        let GivenUp { ahead, tables, lazy, windows } = given_up;
-        if ahead + tables + lazy + windows > 0 {
+        let GivenUp { ahead, tables, lazy, windows, swapped } = given_up;
+        if ahead + tables + lazy + windows + swapped > 0 {
             row(
                 "given up",
                 format!(
                     "for want of memory: {ahead} pages ahead of a touch, {tables} tables, {lazy} lazily \
-                     freed pages, {windows} of files"
+                     freed pages, {windows} of files, {swapped} swapped out"
                 ),
             );
+        }
+        if let Some(Swap { total, used, written, read }) = &self.swap {
+            row("swap", format!("{used} of {total} pages in use; {written} written, {read} read"));
         }
         row(
             "flushes",

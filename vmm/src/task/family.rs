@@ -78,6 +78,7 @@ pub struct FaultTotals {
     pub backed: u64,
     pub copied: u64,
     pub handed_off: u64,
+    pub swapped: u64,
     pub spurious: u64,
     pub stack_growth: u64,
     pub around: u64,
@@ -94,6 +95,7 @@ impl FaultTotals {
         self.backed += get(&counters.faults.backed);
         self.copied += get(&counters.faults.copied);
         self.handed_off += get(&counters.faults.handed_off);
+        self.swapped += get(&counters.faults.swapped);
         self.spurious += get(&counters.faults.spurious);
         self.stack_growth += get(&counters.faults.stack_growth);
         self.around += get(&counters.faults.around);

@@ -13,7 +13,6 @@ fn swapping(pages: u64) -> Machine {
     for n in 0..pages {
         m.user.write(page(n), &(100 + n).to_le_bytes()).unwrap();
     }
-    m.tlbs.hurry();
     m
 }
 

@@ -95,9 +95,10 @@ impl AddressSpace {
     }
 
     /// The entry first: if it is another by now, the page is its former only other owner's, who has given this
-    /// one a copy (`fault/handoff`).
+    /// one a copy (`fault/handoff`). The caller holds the table still, so that the page is not swapped out and back
+    /// after it has been found to be nobody else's: it would keep its place then.
     fn reuse_one(&self, at: &At<'_>, slot: &AtomicU64, old: Entry, new: Entry) {
-        if exchange_entry(slot, old, new) {
+        if self.is_only_owner(old) && exchange_entry(slot, old, new) {
             self.take_over(at.vma, old);
         }
     }
@@ -112,7 +113,7 @@ impl AddressSpace {
         let room = index(at.room(super::Way::Up));
         for slot in &at.words[place + 1..place + room] {
             let old = Entry::new(slot.load(Ordering::Acquire));
-            if is_shared_own(old) && self.is_only_owner(old) {
+            if is_shared_own(old) {
                 self.reuse_one(at, slot, old, old.with_access(access));
             }
         }

@@ -12,16 +12,31 @@
 //!
 //! An entry is never given a copy at once: an old translation to the page may be left in some vCPU until it is
 //! flushed, as the one of any page that is copied is.
+//!
+//! Where a program goes on page by page, the next ones come along: an exit costs more than a page. Their accessed bits
+//! are clear, so they are the first to go if nobody wants them. They count as resident; Linux, which reads as many
+//! ahead, has them in memory without entries.
+
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::cow::exchange_entry;
-use super::{At, no_frame};
-use crate::error::{AccessError, Fault};
-use crate::paging::Touch;
-use crate::paging::{Access, AccessKind, Entry, Owner};
+use super::{At, Way, no_frame, page_in_table};
+use crate::addr::{PAGE_SIZE, SwapSlot, index};
+use crate::error::{AccessError, Broken, Fault};
+use crate::paging::{Access, AccessKind, Entry, Owner, Touch};
+use crate::phys::AllocError;
 use crate::space::protect::entry_access;
 use crate::space::{AddressSpace, PageClass};
-use crate::swap::{Keep, Sharing, Unswappable};
-use std::sync::atomic::Ordering;
+use crate::swap::{Keep, Sharing, Swap, Unswappable};
+
+/// Why a page comes back.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Reason {
+    /// It was touched.
+    Touched,
+    /// One before it was, in the same way.
+    Ahead,
+}
 
 impl AddressSpace {
     /// Brings in the page of an entry that is in the swap area. A lost race is a fault that comes again.
@@ -29,35 +44,80 @@ impl AddressSpace {
         let (Some(swap), Some(slot)) = (self.system.swap(), entry.swap_slot()) else {
             return Ok(());
         };
-        let frames = self.system.frames();
-        let frame = match swap.page(frames, slot) {
-            Ok(frame) => frame,
+        let came = match self.bring_back(swap, slot, at, (at.slot(), entry), Reason::Touched) {
+            Ok(came) => came,
             Err(Unswappable::Lost) => return Ok(()),
             Err(Unswappable::Unreadable) => return Err(Fault::NoBacking(at.addr).into()),
             Err(Unswappable::NoFrame(error)) => return Err(no_frame(error, at.addr)),
         };
+        let faults = &self.counters.faults;
+        faults.swapped.fetch_add(1, Ordering::Relaxed);
+        let window = self.ahead.window(at.addr).min(self.system.sysctl.fault_ahead());
+        let next = self.bring_next(swap, at, index(window.min(at.room(Way::Up))))?;
+        faults.around.fetch_add(next, Ordering::Relaxed);
+        if at.kind == AccessKind::Write && !came.is_writable() {
+            return self.raise(at, came);
+        }
+        self.ahead.expect(at.page.offset((next + 1) * PAGE_SIZE));
+        Ok(())
+    }
+
+    /// The pages after the one that was touched, `window` with it, as long as they are in the swap area and there is
+    /// memory. Says how many.
+    fn bring_next(&self, swap: &Swap, at: &At<'_>, window: usize) -> Result<u64, Broken> {
+        let place = page_in_table(at.page);
+        let mut came = 0;
+        for slot in at.words[place..].iter().take(window).skip(1) {
+            let entry = Entry::new(slot.load(Ordering::Acquire));
+            let Some(of) = entry.swap_slot() else { break };
+            match self.bring_back(swap, of, at, (slot, entry), Reason::Ahead) {
+                Ok(_) => came += 1,
+                Err(Unswappable::NoFrame(AllocError::Broken(broken))) => return Err(broken),
+                Err(_) => break,
+            }
+        }
+        Ok(came)
+    }
+
+    /// Has an entry name its page again, if it still names the place. Returns it as it is then.
+    fn bring_back(
+        &self,
+        swap: &Swap,
+        slot: SwapSlot,
+        at: &At<'_>,
+        (place, entry): (&AtomicU64, Entry),
+        reason: Reason,
+    ) -> Result<Entry, Unswappable> {
+        let frames = self.system.frames();
+        let frame = swap.page(frames, slot)?;
         let written = at.kind == AccessKind::Write;
         let keep = if written || self.keeps_in_memory(at.vma) { Keep::No } else { Keep::IfRoom };
         let wanted = entry_access(at.vma.flags, Owner::Process);
         let mut came = Entry::EMPTY;
         frames.map(frame);
         let taken = swap.take(frames, slot, frame, keep, |sharing| {
-            let (access, touch) = match sharing {
-                Sharing::Alone => (wanted, at.kind.touch()),
-                Sharing::Shared => (wanted - Access::WRITE, Touch::Read),
+            let access = if sharing == Sharing::Alone { wanted } else { wanted - Access::WRITE };
+            let touch = if sharing == Sharing::Alone { at.kind.touch() } else { Touch::Read };
+            let touched = Entry::leaf(frame, Owner::Process, access, touch);
+            // What is about to be copied is not touched here.
+            let copied = sharing == Sharing::Shared && written;
+            came = match reason {
+                Reason::Touched if !copied => touched,
+                // The translation that it had before may be there still.
+                _ if self.system.reclaim.is_unflushed() => touched.clean().aged(),
+                _ => touched.clean().old(),
             };
-            came = self.own_entry(at.vma, Entry::leaf(frame, Owner::Process, access, touch));
-            exchange_entry(at.slot(), entry, came)
+            came = self.own_entry(at.vma, came);
+            exchange_entry(place, entry, came)
         });
-        if !taken? {
-            frames.unmap(frame)?;
-            frames.put(frame)?;
-            swap.drop_unneeded(frames, &[frame])?;
-            return Ok(());
+        if taken? {
+            self.counters.swapped.fetch_sub(1, Ordering::Relaxed);
+            self.counters.resident.add(PageClass::of(came, frames));
+            return Ok(came);
         }
-        self.counters.swapped.fetch_sub(1, Ordering::Relaxed);
-        self.counters.resident.add(PageClass::of(came, frames));
-        self.counters.faults.swapped.fetch_add(1, Ordering::Relaxed);
-        if written && !came.is_writable() { self.raise(at, came) } else { Ok(()) }
+        frames.unmap(frame)?;
+        frames.put(frame)?;
+        swap.drop_unneeded(frames, &[frame])?;
+        Err(Unswappable::Lost)
     }
 }

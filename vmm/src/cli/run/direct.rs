@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use mm::inspect::{audit, maps_text};
 use mm::space::ADDR_COMPAT_LAYOUT;
+use mm::swap::SwapStore;
 use mm::vma::Aslr;
 
 use super::super::complain;
@@ -15,13 +16,28 @@ use super::{Args, Program, RunError};
 use crate::hypercall::{TraceTarget, Tracer};
 use crate::kvm::{FlushPolicy, KvmError};
 use crate::machine::{Machine, MachineConfig};
+use crate::swap_file::SwapFile;
 use crate::task::{End, Family, Identity, Launch, Task, Timing, exec};
 
+/// The file for the swap area that was asked for.
+pub(super) fn swap(args: &Args) -> Result<Option<Box<dyn SwapStore>>, RunError> {
+    let Some(size) = args.swap else { return Ok(None) };
+    let directory = std::env::temp_dir();
+    match SwapFile::new(&directory, size.bytes()) {
+        Ok(file) => Ok(Some(Box::new(file))),
+        Err(source) => Err(RunError::Swap { directory, source }),
+    }
+}
+
 /// A machine of the size that was asked for, or else of half the host's memory, `has` bytes.
-pub(super) fn machine(args: &Args, has: u64) -> Result<Arc<Machine>, KvmError> {
+pub(super) fn machine(
+    args: &Args,
+    has: u64,
+    swap: Option<Box<dyn SwapStore>>,
+) -> Result<Arc<Machine>, KvmError> {
     let memory = args.mem.map_or(has / 2, Size::bytes);
     let flush = FlushPolicy::of_environment();
-    let machine = Machine::new(MachineConfig { memory, flush })?;
+    let machine = Machine::with_swap(MachineConfig { memory, flush }, swap)?;
     machine.system().sysctl.set_thp(args.thp.into());
     log::info!("running under {} KVM", machine.kind());
     Ok(Arc::new(machine))
@@ -72,9 +88,11 @@ fn take_apart(machine: &Machine, task: Task) -> Result<(), RunError> {
     if let Some(process) = Arc::into_inner(process) {
         process.space.put().map_err(|broken| RunError::Exit(broken.to_string()))?;
     }
-    match machine.system().frames().stats().pages {
-        0 => Ok(()),
-        left => Err(RunError::Exit(format!("{left} pages are in use by nobody"))),
+    let places = machine.system().swap().map_or(0, |swap| swap.stats().used);
+    match (machine.system().frames().stats().pages, places) {
+        (0, 0) => Ok(()),
+        (0, left) => Err(RunError::Exit(format!("{left} swapped pages are nobody's"))),
+        (left, _) => Err(RunError::Exit(format!("{left} pages are in use by nobody"))),
     }
 }
 

@@ -73,6 +73,10 @@ pub(super) struct Args {
     /// Linux.
     #[arg(long, value_enum, default_value_t = HugePages::Madvise)]
     thp: HugePages,
+    /// Memory that is not in use goes to an unlinked file of at most this size in the host's temporary directory when
+    /// there is none left.
+    #[arg(long, value_name = "SIZE")]
+    swap: Option<Size>,
     /// Where to run: under the host's KVM, or in a machine emulated with one.
     #[arg(long, value_enum, default_value_t = Where::Auto)]
     machine: Where,
@@ -133,6 +137,8 @@ enum RunError {
     ZeroByte(OsString),
     #[error("--file {}: {why}", .path.display())]
     File { path: PathBuf, why: String },
+    #[error("--swap: no file in {}: {source}", .directory.display())]
+    Swap { directory: PathBuf, source: std::io::Error },
     #[error("cannot get a random seed from the host: {0}")]
     Seed(std::io::Error),
     #[error("cannot read the host's memory size: {0}")]
@@ -175,8 +181,8 @@ fn try_run(args: &Args) -> Result<u8, RunError> {
     }
     match args.machine {
         Where::Nested => nested::run(args, &program, has, "as asked"),
-        Where::Kvm => direct::run(args, program, &direct::machine(args, has)?),
-        Where::Auto => match direct::machine(args, has) {
+        Where::Kvm => direct::run(args, program, &direct::machine(args, has, direct::swap(args)?)?),
+        Where::Auto => match direct::machine(args, has, direct::swap(args)?) {
             Ok(machine) => direct::run(args, program, &machine),
             Err(error) if error.means_unusable() => {
                 nested::run(args, &program, has, &error.cause())

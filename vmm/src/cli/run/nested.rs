@@ -24,8 +24,10 @@ const DEFAULT_MEMORY: u64 = 1 << 30;
 /// `has` is the host's memory, in bytes.
 pub(super) fn run(args: &Args, program: &Program, has: u64, why: &str) -> Result<u8, RunError> {
     let memory = args.mem.map_or(DEFAULT_MEMORY.min(has / 2), Size::bytes);
+    // Its file is in the machine's memory.
+    let swap = args.swap.map_or(0, Size::bytes);
     let mut machine =
-        Machine::new(Kind::Npt).room_for_guest(memory).file(&program.file, &program.path);
+        Machine::new(Kind::Npt).room_for_guest(memory + swap).file(&program.file, &program.path);
     for (asked, given) in args.file.iter().zip(&program.files) {
         if asked.access == FileAccess::ReadWrite {
             let why = "the nested machine has a copy of it, which can only be read: add :ro";
@@ -82,6 +84,7 @@ fn command(args: &Args, inside: &Inside<'_>, memory: u64) -> Vec<OsString> {
         aslr,
         compat_layout,
         thp,
+        swap,
         machine: _,
         invoked_as: _,
         command: typed,
@@ -109,6 +112,7 @@ fn command(args: &Args, inside: &Inside<'_>, memory: u64) -> Vec<OsString> {
     }));
     command.extend(compat_layout.then(|| "--compat-layout".into()));
     command.extend(named("--thp", thp));
+    command.extend(swap.map(|size| option("--swap", size.bytes().to_string())));
     command.push(option("--invoked-as", inside.name));
     command.push("--".into());
     command.push(inside.path.into());
@@ -166,6 +170,7 @@ mod tests {
             "--aslr=7",
             "--compat-layout",
             "--thp=never",
+            "--swap=64M",
             "./program",
             "--stats",
             "--",
@@ -178,6 +183,7 @@ mod tests {
         assert_eq!(args.trace, Some(None));
         assert!(args.maps && args.compat_layout);
         assert_eq!(args.thp, super::super::HugePages::Never);
+        assert_eq!(args.swap.map(Size::bytes), Some(64 << 20));
         assert_eq!(args.aslr, Some(Some(7)));
         assert_eq!(args.stats, Some(report::Format::Json));
         assert_eq!(args.invoked_as.as_deref(), Some("./program".as_ref()));

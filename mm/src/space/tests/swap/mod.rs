@@ -1,5 +1,7 @@
 //! Pages that are swapped out, and come back: what calls do with them, and when memory is short who goes.
 
+mod pressure;
+
 use std::io;
 use std::num::NonZeroU64;
 use std::sync::Mutex;
