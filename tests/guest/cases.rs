@@ -34,6 +34,7 @@ pub fn all() -> Vec<Case> {
     cases.extend(ends());
     cases.extend(processes());
     cases.extend(races());
+    cases.extend(swapped());
     cases.extend(bad_input());
     cases.extend(others_programs());
     cases.extend(c_programs());
@@ -128,6 +129,33 @@ fn races() -> Vec<Case> {
         write_protected(race("private-500", &["500", "5", "private"]).only(Where::Direct)),
         race("private-30", &["30", "3", "private"]).only(Where::Nested),
         race("shared-30", &["30", "4", "shared"]).only(Where::Nested),
+    ]
+}
+
+/// Twice as much live data as memory, four processes forked over it; each finds what is its own.
+fn swapped() -> Vec<Case> {
+    let swap = |name: &str, memory: &str, data: &'static str| {
+        Case::new(format!("swap-{name}"), payload("swap"), &[data, "4"])
+            .option(memory)
+            .option("--swap=256M")
+            .option("--stats")
+            .says(" swapped out\n")
+    };
+    let direct = swap("32m", "--mem=32M", "64").only(Where::Direct);
+    vec![
+        write_protected(direct.clone()),
+        direct.prints("4 processes over 64 MiB: e9a4a0179dcf5e47\n"),
+        swap("6m", "--mem=6M", "12").only(Where::Nested).prints("4 processes over 12 MiB: "),
+        // What is not in use goes there also if nothing is forked.
+        swap("alone", "--mem=8M", "16").prints("over 16 MiB: "),
+        // Without it the program is killed.
+        Case::new("swap-none", payload("swap"), &["16", "1"])
+            .option("--mem=8M")
+            .expect(Expect::Status(137)),
+        Case::new("swap-too-small", payload("swap"), &["32", "1"])
+            .option("--mem=8M")
+            .option("--swap=8M")
+            .expect(Expect::Status(137)),
     ]
 }
 

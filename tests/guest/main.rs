@@ -16,6 +16,7 @@ mod direct;
 mod full;
 mod interrupted;
 mod nested;
+mod swapped;
 
 use libtest_mimic::{Arguments, Trial};
 
@@ -26,6 +27,7 @@ fn main() {
     trials.extend(interrupted::trials());
     trials.extend(cut::trials());
     trials.extend(full::trials());
+    trials.extend(swapped::trials());
     trials.extend(nested::trials(&cases, arguments.filter.as_deref()));
     libtest_mimic::run(&arguments, trials).exit();
 }

@@ -72,7 +72,7 @@ mod tests {
         std::fs::create_dir_all(&directory).unwrap();
         let file = SwapFile::new(&directory, 10 * PAGE_SIZE + 1).unwrap();
         assert_eq!(file.slots(), 10);
-        let pages: Vec<u8> = (0..2 * PAGE_BYTES).map(|i| (i / PAGE_BYTES + 1) as u8).collect();
+        let pages = [[1; PAGE_BYTES], [2; PAGE_BYTES]].concat();
         file.write(SwapSlot::new(8), &pages).unwrap();
         let mut page = [0; PAGE_BYTES];
         file.read(SwapSlot::new(9), &mut page).unwrap();

@@ -24,7 +24,8 @@ const FIRST: u64 = 0;
 fn main(args: Args) {
     let pages = args.number(1).unwrap_or(64) << 8;
     let processes = args.number(2).unwrap_or(4);
-    let area = must!(memory::map(Place::Anywhere, pages * PAGE, Prot::RW, Flags::OWN));
+    let area =
+        must!(memory::map(Place::Anywhere, pages * PAGE, Prot::RW, Flags::OWN | Flags::NORESERVE));
     let data = Data { area, pages };
     for page in 0..pages {
         data.write(page, FIRST);

@@ -38,12 +38,21 @@ fn orders() -> usize {
 
 /// Runs a scenario in random orders: half of them with few switches, at the worst places.
 fn in_any_order(scenario: fn()) {
+    in_orders(orders(), scenario);
+}
+
+/// The same of a scenario with so many steps that each order takes far longer.
+fn in_some_orders(scenario: fn()) {
+    in_orders(orders() / 5, scenario);
+}
+
+fn in_orders(orders: usize, scenario: fn()) {
     let mut config = Config::new();
     // Weaker orders than sequential consistency are for loom, in the models of single steps.
     config.silence_warnings = true;
     config.stack_size = 1 << 20;
-    Runner::new(RandomScheduler::new(orders() / 2), config.clone()).run(scenario);
-    Runner::new(PctScheduler::new(4, orders() / 2), config).run(scenario);
+    Runner::new(RandomScheduler::new(orders / 2), config.clone()).run(scenario);
+    Runner::new(PctScheduler::new(4, orders / 2), config).run(scenario);
 }
 
 fn page(n: u64) -> VirtAddr {

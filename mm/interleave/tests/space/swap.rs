@@ -2,18 +2,51 @@
 //! that is free, and the counts are right.
 
 use mm::swap::MemoryStore;
+use shuttle::sync::mpsc::channel;
 
+use super::reclaim::Tells;
 use super::*;
 
 /// A small machine with swap, and `pages` that hold 100 and their number.
 fn swapping(pages: u64) -> Machine {
-    let store = |system: &mut System| system.set_swap(Box::new(MemoryStore::new(8)));
-    let m = Machine::prepared(512, store);
+    telling(pages).0
+}
+
+/// The same, and who tells when the first entry is about to go.
+fn telling(pages: u64) -> (Machine, Tells) {
+    let tells = Tells::default();
+    let m = Machine::prepared(512, |system| {
+        system.set_swap(Box::new(MemoryStore::new(8)));
+        system.set_observer(Box::new(tells.clone()));
+    });
     m.map(pages);
     for n in 0..pages {
         m.user.write(page(n), &(100 + n).to_le_bytes()).unwrap();
     }
-    m
+    (m, tells)
+}
+
+/// A vCPU that goes on when page 0 is about to be swapped out: then it has it cached as it was, and what the call
+/// does that `then` makes meanwhile must hold for it as well.
+fn as_it_goes<T: Send + 'static>(
+    m: &Machine,
+    tells: &Tells,
+    other: &SpaceUser,
+    what: impl FnOnce(&Vcpu) -> T + Send + 'static,
+    then: impl FnOnce(),
+) -> T {
+    let ((tell, told), (send, go)) = (channel(), channel());
+    *tells.0.lock().unwrap() = Some(tell);
+    let running = run(m.vcpu(), move |vcpu| {
+        go.recv().unwrap();
+        what(vcpu)
+    });
+    let swapper = swap_out(m, other);
+    told.recv().unwrap();
+    send.send(()).unwrap();
+    then();
+    swapper.join().unwrap();
+    running.end()
 }
 
 /// Another process, which writes all over what has become free.
@@ -81,12 +114,12 @@ fn writes_beside(vcpu: &Vcpu) {
 
 #[test]
 fn a_vcpu_reads_what_is_swapped_out() {
-    in_any_order(|| beside(&[reads], |user| assert_eq!(word(user, page(0)), 100)));
+    in_some_orders(|| beside(&[reads], |user| assert_eq!(word(user, page(0)), 100)));
 }
 
 #[test]
 fn two_vcpus_write_what_is_swapped_out() {
-    in_any_order(|| {
+    in_some_orders(|| {
         beside(&[writes, writes_beside], |user| {
             user.write(page(0).offset(16), &9_u64.to_le_bytes()).unwrap();
             assert_eq!(word(user, page(0).offset(16)), 9);
@@ -96,7 +129,7 @@ fn two_vcpus_write_what_is_swapped_out() {
 
 #[test]
 fn what_one_vcpu_has_written_the_other_does_not_find_older() {
-    in_any_order(|| {
+    in_some_orders(|| {
         let m = swapping(1);
         let other = taker(&m);
         let writer = run(m.vcpu(), |vcpu| (101..104).for_each(|n| vcpu.store(page(0), n).unwrap()));
@@ -120,7 +153,7 @@ fn what_one_vcpu_has_written_the_other_does_not_find_older() {
 
 #[test]
 fn it_is_unmapped_meanwhile_and_what_is_mapped_after_is_new() {
-    in_any_order(|| {
+    in_some_orders(|| {
         let while_there = |vcpu: &Vcpu| {
             for n in [101, 102] {
                 let gone = |fault: &Fault| matches!(fault, Fault::NotMapped(_));
@@ -143,21 +176,21 @@ fn it_is_unmapped_meanwhile_and_what_is_mapped_after_is_new() {
 
 #[test]
 fn nothing_is_written_after_mprotect_has_returned_also_if_it_was_just_swapped_out() {
-    in_any_order(|| {
-        let m = swapping(1);
+    in_some_orders(|| {
+        let (m, tells) = telling(1);
         let other = taker(&m);
-        let vcpu = m.vcpu();
-        vcpu.store(page(0), 100).unwrap();
-        let writer = run(vcpu, |vcpu| {
+        let writes = |vcpu: &Vcpu| {
             let denied = |fault: &Fault| matches!(fault, Fault::Denied(_));
             (101..105).find(|&n| made(vcpu.store(page(0), n), denied).is_none()).unwrap_or(105)
+        };
+        let user = m.user.share();
+        let found = std::cell::Cell::new(0);
+        let refused = as_it_goes(&m, &tells, &other, writes, || {
+            user.change().mprotect(page(0), PAGE_SIZE, Prot::READ).unwrap();
+            found.set(word(&user, page(0)));
         });
-        let swapper = swap_out(&m, &other);
-        m.user.change().mprotect(page(0), PAGE_SIZE, Prot::READ).unwrap();
-        let found = word(&m.user, page(0));
-        let refused = writer.end();
-        assert_eq!((word(&m.user, page(0)), refused), (found, found + 1));
-        swapper.join().unwrap();
+        assert_eq!((word(&user, page(0)), refused), (found.get(), found.get() + 1));
+        user.put().unwrap();
         audit_all(&[&m.user.look(), &other.look()]).unwrap();
         other.put().unwrap();
         m.end(vec![]);
@@ -166,26 +199,29 @@ fn nothing_is_written_after_mprotect_has_returned_also_if_it_was_just_swapped_ou
 
 #[test]
 fn what_a_fork_has_shared_the_parent_writes_for_himself() {
-    in_any_order(|| {
-        let m = swapping(1);
+    in_some_orders(|| {
+        let (m, tells) = telling(1);
         let other = taker(&m);
-        let vcpu = m.vcpu();
-        vcpu.store(page(0), 100).unwrap();
-        let writer = run(vcpu, |vcpu| (101..105).for_each(|n| vcpu.store(page(0), n).unwrap()));
-        let swapper = swap_out(&m, &other);
-        let child = SpaceUser::new(m.user.change().fork(Vcpus::Running).unwrap());
-        let found = word(&child, page(0));
-        let of_child = run(Vcpu::new(&m.tlbs, child.share()), move |vcpu| {
-            assert_eq!(vcpu.load(page(0)).unwrap(), found);
-            vcpu.store(page(0).offset(8), 5).unwrap();
-            assert_eq!(vcpu.load(page(0)).unwrap(), found);
+        let writes = |vcpu: &Vcpu| (101..105).for_each(|n| vcpu.store(page(0), n).unwrap());
+        let (user, tlbs) = (m.user.share(), Arc::clone(&m.tlbs));
+        let mut child = None;
+        as_it_goes(&m, &tells, &other, writes, || {
+            let forked = SpaceUser::new(user.change().fork(Vcpus::Running).unwrap());
+            let found = word(&forked, page(0));
+            let of_child = run(Vcpu::new(&tlbs, forked.share()), move |vcpu| {
+                assert_eq!(vcpu.load(page(0)).unwrap(), found);
+                vcpu.store(page(0).offset(8), 5).unwrap();
+                assert_eq!(vcpu.load(page(0)).unwrap(), found);
+            });
+            of_child.end();
+            child = Some((forked, found));
         });
-        writer.end();
-        of_child.end();
-        swapper.join().unwrap();
-        assert_eq!((word(&m.user, page(0)), word(&child, page(0))), (104, found));
-        assert_eq!([&m.user, &child].map(|user| word(user, page(0).offset(8))), [0, 5]);
+        let (child, found) = child.unwrap();
+        assert_eq!((word(&user, page(0)), word(&child, page(0))), (104, found));
+        assert_eq!([&user, &child].map(|user| word(user, page(0).offset(8))), [0, 5]);
         audit_all(&[&m.user.look(), &child.look(), &other.look()]).unwrap();
+        drop(tlbs);
+        user.put().unwrap();
         child.put().unwrap();
         other.put().unwrap();
         m.end(vec![]);
@@ -193,8 +229,41 @@ fn what_a_fork_has_shared_the_parent_writes_for_himself() {
 }
 
 #[test]
+fn what_is_mapped_after_munmap_is_not_written_through_what_was_there() {
+    in_some_orders(|| {
+        let (m, tells) = telling(1);
+        let other = taker(&m);
+        let user = m.user.share();
+        let (written, mapped) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+        let (wrote, was_mapped) = (Arc::clone(&written), Arc::clone(&mapped));
+        let writes = move |vcpu: &Vcpu| {
+            let gone = |fault: &Fault| matches!(fault, Fault::NotMapped(_));
+            for n in 101..105 {
+                let after = was_mapped.load(Ordering::SeqCst) == 1;
+                if made(vcpu.store(page(0), n), gone).is_some() && after {
+                    wrote.store(n, Ordering::SeqCst);
+                }
+            }
+        };
+        as_it_goes(&m, &tells, &other, writes, || {
+            user.change().munmap(page(0), PAGE_SIZE).unwrap();
+            let request = MapRequest::anonymous(page(0), PAGE_SIZE, RW, MapFlags::FIXED);
+            user.change().mmap(&request).unwrap();
+            mapped.store(1, Ordering::SeqCst);
+        });
+        let written = written.load(Ordering::SeqCst);
+        let found = word(&user, page(0));
+        assert!(written == 0 || found == 104, "{written} was written, {found} is there");
+        user.put().unwrap();
+        audit_all(&[&m.user.look(), &other.look()]).unwrap();
+        other.put().unwrap();
+        m.end(vec![]);
+    });
+}
+
+#[test]
 fn two_processes_write_a_page_that_is_swapped_out_and_each_has_his_own() {
-    in_any_order(|| {
+    in_some_orders(|| {
         let m = swapping(1);
         let other = taker(&m);
         let child = SpaceUser::new(m.user.change().fork(Vcpus::Running).unwrap());
@@ -220,7 +289,7 @@ fn two_processes_write_a_page_that_is_swapped_out_and_each_has_his_own() {
 
 #[test]
 fn those_who_come_for_a_page_at_once_get_the_same() {
-    in_any_order(|| {
+    in_some_orders(|| {
         let m = swapping(2);
         let child = SpaceUser::new(m.user.change().fork(Vcpus::Running).unwrap());
         m.system.reclaim().unwrap();
@@ -243,7 +312,7 @@ fn those_who_come_for_a_page_at_once_get_the_same() {
 
 #[test]
 fn it_moves_and_is_locked_and_given_up_meanwhile() {
-    in_any_order(|| {
+    in_some_orders(|| {
         let m = swapping(2);
         let other = taker(&m);
         let swapper = swap_out(&m, &other);
@@ -266,7 +335,7 @@ fn it_moves_and_is_locked_and_given_up_meanwhile() {
 
 #[test]
 fn advice_to_page_out_beside_a_swap_out_and_a_vcpu() {
-    in_any_order(|| {
+    in_some_orders(|| {
         beside(&[writes], |user| {
             let mut space = user.change();
             space.madvise(page(0), PAGE_SIZE, Advice::PageOut as i32).unwrap();
@@ -277,7 +346,7 @@ fn advice_to_page_out_beside_a_swap_out_and_a_vcpu() {
 
 #[test]
 fn a_process_ends_while_its_pages_are_swapped_out() {
-    in_any_order(|| {
+    in_some_orders(|| {
         let m = swapping(1);
         let other = taker(&m);
         let child = SpaceUser::new(m.user.change().fork(Vcpus::Running).unwrap());
