@@ -1,7 +1,7 @@
 //! fork(2): Linux's `dup_mm` and `dup_mmap`.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::AddressSpace;
 use super::ahead::Ahead;
@@ -57,6 +57,7 @@ impl AddressSpace {
             ahead: Ahead::default(),
             replacements: Replacements::default(),
             demotions: Demotions::default(),
+            ahead_of_killing: AtomicBool::new(false),
             chains: SpaceChains::default(),
             users: Arc::default(),
         };

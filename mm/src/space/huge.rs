@@ -6,6 +6,8 @@
 //!
 //! What is here runs under the space's lock held exclusively, see `paging/large`.
 
+use std::sync::atomic::Ordering;
+
 use super::AddressSpace;
 use super::counters::PageClass;
 use crate::addr::{PageRange, TABLE_SPAN, VirtAddr};
@@ -38,6 +40,9 @@ impl AddressSpace {
 
     /// The same in a VMA.
     pub(super) fn make_way_for_page(&self, vma: &Vma, addr: VirtAddr) -> Result<(), Broken> {
+        if self.ahead_of_killing.swap(false, Ordering::Relaxed) {
+            return self.take_apart();
+        }
         let mut batch = FlushBatch::new();
         match self.table.large(addr) {
             // A huge page of zeros that is written becomes a huge page.
@@ -54,6 +59,12 @@ impl AddressSpace {
             }
         }
         self.flush(batch)
+    }
+
+    /// Splits all huge pages of the space, so that they can be swapped out.
+    fn take_apart(&self) -> Result<(), Broken> {
+        let all = PageRange::new(VirtAddr::ZERO, VirtAddr::TASK_END);
+        all.map_or(Ok(()), |all| self.split_large(all))
     }
 
     /// Whether a fault at `addr` may bring in a huge page (`thp_vma_allowable_order`), if nothing is there.

@@ -68,7 +68,7 @@ pub use stack::Exec;
 pub use users::{Left, SpaceHolder, SpaceUser};
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::addr::{PAGE_SHIFT, PageRange, VirtAddr};
 use crate::error::Errno;
@@ -108,6 +108,8 @@ pub struct AddressSpace {
     replacements: Replacements,
     /// How often promoted entries became tables again.
     demotions: Demotions,
+    /// Whether there is no memory for a fault, and huge pages are to be split that could then be swapped out.
+    ahead_of_killing: AtomicBool,
     /// What it has of anonymous memory, for the reverse map.
     chains: SpaceChains,
     /// How many tasks use it ([`SpaceUser`]); 0 before there is any.
@@ -136,6 +138,7 @@ impl AddressSpace {
             ahead: Ahead::default(),
             replacements: Replacements::default(),
             demotions: Demotions::default(),
+            ahead_of_killing: AtomicBool::new(false),
             chains: SpaceChains::default(),
             users: Arc::default(),
         })

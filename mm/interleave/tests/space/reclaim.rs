@@ -185,7 +185,7 @@ fn the_last_owner_takes_it_over_meanwhile() {
 
 /// Sends word, once it is armed, when the first entry is about to go.
 #[derive(Clone, Debug, Default)]
-pub struct Tells(pub Arc<Mutex<Option<Sender<()>>>>);
+struct Tells(Arc<Mutex<Option<Sender<()>>>>);
 
 impl Observer for Tells {
     fn invalidating(&self, _: PageRange, _: Invalidation) {

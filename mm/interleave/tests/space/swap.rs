@@ -1,11 +1,31 @@
 //! Pages are swapped out, from outside, while their spaces go on: no byte is lost or another's, nothing is used
 //! that is free, and the counts are right.
 
+use mm::addr::PageRange;
+use mm::hooks::Invalidation;
 use mm::swap::MemoryStore;
-use shuttle::sync::mpsc::channel;
+use shuttle::sync::Mutex;
+use shuttle::sync::mpsc::{Sender, channel};
 
-use super::reclaim::Tells;
 use super::*;
+
+/// Sends word, once it is armed, when the first entry is about to go, and lets others go on a while.
+#[derive(Clone, Debug, Default)]
+struct Tells {
+    waiting: Arc<Mutex<Option<Sender<()>>>>,
+    tlbs: Arc<Mutex<Option<Arc<Tlbs>>>>,
+}
+
+impl Observer for Tells {
+    fn invalidating(&self, _: PageRange, _: Invalidation) {
+        let Some(waiting) = self.waiting.lock().unwrap().take() else { return };
+        waiting.send(()).unwrap();
+        (0..100).for_each(|_| thread::yield_now());
+        if let Some(tlbs) = &*self.tlbs.lock().unwrap() {
+            tlbs.linger();
+        }
+    }
+}
 
 /// A small machine with swap, and `pages` that hold 100 and their number.
 fn swapping(pages: u64) -> Machine {
@@ -36,7 +56,8 @@ fn as_it_goes<T: Send + 'static>(
     then: impl FnOnce(),
 ) -> T {
     let ((tell, told), (send, go)) = (channel(), channel());
-    *tells.0.lock().unwrap() = Some(tell);
+    *tells.waiting.lock().unwrap() = Some(tell);
+    *tells.tlbs.lock().unwrap() = Some(Arc::clone(&m.tlbs));
     let running = run(m.vcpu(), move |vcpu| {
         go.recv().unwrap();
         what(vcpu)
@@ -46,6 +67,7 @@ fn as_it_goes<T: Send + 'static>(
     send.send(()).unwrap();
     then();
     swapper.join().unwrap();
+    *tells.tlbs.lock().unwrap() = None;
     running.end()
 }
 

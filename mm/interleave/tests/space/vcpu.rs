@@ -21,6 +21,8 @@ use shuttle::thread;
 
 /// How long a flush takes to begin.
 const FLUSH_STEPS: u32 = 20;
+/// How long it takes if that is so long that whole calls can be made meanwhile.
+const LONG_FLUSH_STEPS: u32 = 2000;
 
 /// A cached translation.
 #[derive(Clone, Copy, Debug)]
@@ -38,6 +40,8 @@ pub struct Tlbs {
     all: Mutex<Vec<Arc<Tlb>>>,
     /// Whether flushes begin at once. Not a place where another thread may go on.
     quick: std::sync::atomic::AtomicBool,
+    /// Whether they take long.
+    slow: std::sync::atomic::AtomicBool,
 }
 
 impl Tlbs {
@@ -45,13 +49,20 @@ impl Tlbs {
     pub fn hurry(&self) {
         self.quick.store(true, std::sync::atomic::Ordering::Relaxed);
     }
+
+    /// From now on flushes take long to begin: others make whole calls meanwhile.
+    pub fn linger(&self) {
+        self.slow.store(true, std::sync::atomic::Ordering::Relaxed);
+    }
 }
 
 impl FlushSink for Tlbs {
     fn flush(&self, request: &FlushRequest) -> Result<(), Broken> {
         // It takes its time, in which whoever need not wait goes on.
         if !self.quick.load(std::sync::atomic::Ordering::Relaxed) {
-            (0..FLUSH_STEPS).for_each(|_| thread::yield_now());
+            let slow = self.slow.load(std::sync::atomic::Ordering::Relaxed);
+            let steps = if slow { LONG_FLUSH_STEPS } else { FLUSH_STEPS };
+            (0..steps).for_each(|_| thread::yield_now());
         }
         let all = self.all.lock().unwrap().clone();
         let named = |runs: &[FrameRun], frame: Frame| {

@@ -64,7 +64,16 @@ impl AddressSpace {
     ///
     /// [`System::or_reclaim`]: crate::system::System::or_reclaim
     pub fn fault(&self, addr: VirtAddr, kind: AccessKind) -> Result<Resolved, AccessError> {
-        self.system.or_reclaim(|| self.try_fault(addr, kind))
+        let resolved = self.system.or_reclaim(|| self.try_fault(addr, kind));
+        if let Err(AccessError::Fault(Fault::OutOfMemory(_))) = resolved
+            && self.table.has_large()
+            && self.system.swap().is_some()
+        {
+            // Huge pages can be swapped out when they are split.
+            self.ahead_of_killing.store(true, Ordering::Relaxed);
+            return Ok(Resolved::NeedsExclusive);
+        }
+        resolved
     }
 
     fn try_fault(&self, addr: VirtAddr, kind: AccessKind) -> Result<Resolved, AccessError> {
