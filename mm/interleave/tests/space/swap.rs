@@ -46,6 +46,9 @@ fn telling(pages: u64) -> (Machine, Tells) {
     (m, tells)
 }
 
+/// Up to where it counts meanwhile: so far that calls are made while it does.
+const LAST: u64 = 300;
+
 /// A vCPU that goes on when page 0 is about to be swapped out: then it has it cached as it was, and what the call
 /// does that `then` makes meanwhile must hold for it as well.
 fn as_it_goes<T: Send + 'static>(
@@ -203,7 +206,7 @@ fn nothing_is_written_after_mprotect_has_returned_also_if_it_was_just_swapped_ou
         let other = taker(&m);
         let writes = |vcpu: &Vcpu| {
             let denied = |fault: &Fault| matches!(fault, Fault::Denied(_));
-            (101..105).find(|&n| made(vcpu.store(page(0), n), denied).is_none()).unwrap_or(105)
+            (101..LAST).find(|&n| made(vcpu.store(page(0), n), denied).is_none()).unwrap_or(LAST)
         };
         let user = m.user.share();
         let found = std::cell::Cell::new(0);
@@ -224,7 +227,7 @@ fn what_a_fork_has_shared_the_parent_writes_for_himself() {
     in_some_orders(|| {
         let (m, tells) = telling(1);
         let other = taker(&m);
-        let writes = |vcpu: &Vcpu| (101..105).for_each(|n| vcpu.store(page(0), n).unwrap());
+        let writes = |vcpu: &Vcpu| (101..=LAST).for_each(|n| vcpu.store(page(0), n).unwrap());
         let (user, tlbs) = (m.user.share(), Arc::clone(&m.tlbs));
         let mut child = None;
         as_it_goes(&m, &tells, &other, writes, || {
@@ -239,7 +242,7 @@ fn what_a_fork_has_shared_the_parent_writes_for_himself() {
             child = Some((forked, found));
         });
         let (child, found) = child.unwrap();
-        assert_eq!((word(&user, page(0)), word(&child, page(0))), (104, found));
+        assert_eq!((word(&user, page(0)), word(&child, page(0))), (LAST, found));
         assert_eq!([&user, &child].map(|user| word(user, page(0).offset(8))), [0, 5]);
         audit_all(&[&m.user.look(), &child.look(), &other.look()]).unwrap();
         drop(tlbs);
@@ -260,7 +263,7 @@ fn what_is_mapped_after_munmap_is_not_written_through_what_was_there() {
         let (wrote, was_mapped) = (Arc::clone(&written), Arc::clone(&mapped));
         let writes = move |vcpu: &Vcpu| {
             let gone = |fault: &Fault| matches!(fault, Fault::NotMapped(_));
-            for n in 101..105 {
+            for n in 101..=LAST {
                 let after = was_mapped.load(Ordering::SeqCst) == 1;
                 if made(vcpu.store(page(0), n), gone).is_some() && after {
                     wrote.store(n, Ordering::SeqCst);
@@ -275,7 +278,7 @@ fn what_is_mapped_after_munmap_is_not_written_through_what_was_there() {
         });
         let written = written.load(Ordering::SeqCst);
         let found = word(&user, page(0));
-        assert!(written == 0 || found == 104, "{written} was written, {found} is there");
+        assert!(written == 0 || found == LAST, "{written} was written, {found} is there");
         user.put().unwrap();
         audit_all(&[&m.user.look(), &other.look()]).unwrap();
         other.put().unwrap();
