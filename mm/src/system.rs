@@ -196,7 +196,8 @@ impl System {
         self.sink.forked_root(pages)
     }
 
-    /// Flushes a batch and frees its frames; with it the retired tables, if it flushes those anyway.
+    /// Flushes a batch and frees its frames; with it the retired tables, if it flushes those anyway. It waits until what
+    /// is being swapped out is flushed, too.
     ///
     /// # Errors
     /// [`Broken`] when the sink cannot flush.
@@ -205,7 +206,7 @@ impl System {
         self.flush_now(batch)
     }
 
-    /// The same by who swaps out, for whose flush the others wait.
+    /// The same without a wait for what is being swapped out, which calls have at their end.
     pub(crate) fn flush_now(&self, mut batch: FlushBatch) -> Result<(), Broken> {
         if batch.request().tables == TableChange::Unlinked {
             batch.absorb(std::mem::take(&mut *self.retired()));

@@ -300,7 +300,8 @@ impl AddressSpace {
     /// The same with a batch that is not empty.
     fn flush_changes(&self, mut batch: FlushBatch) -> Result<(), crate::error::Broken> {
         batch.set_others(self.others());
-        self.system.finish(batch)
+        // Without a wait: also under locks that a swap-out needs.
+        self.system.flush_now(batch)
     }
 
     /// Whether vCPUs may run in the space while somebody changes it, who is one of its users and stopped

@@ -13,6 +13,8 @@ use super::*;
 #[derive(Clone, Debug, Default)]
 struct Tells {
     waiting: Arc<Mutex<Option<Sender<()>>>>,
+    /// And when it is gone, or has changed and is tried again.
+    after: Arc<Mutex<Option<Sender<()>>>>,
     tlbs: Arc<Mutex<Option<Arc<Tlbs>>>>,
 }
 
@@ -23,6 +25,12 @@ impl Observer for Tells {
         (0..100).for_each(|_| thread::yield_now());
         if let Some(tlbs) = &*self.tlbs.lock().unwrap() {
             tlbs.linger();
+        }
+    }
+
+    fn invalidated(&self, _: PageRange, _: Invalidation) {
+        if let Some(after) = self.after.lock().unwrap().take() {
+            after.send(()).unwrap();
         }
     }
 }
@@ -58,7 +66,8 @@ fn as_it_goes<T: Send + 'static>(
     what: impl FnOnce(&Vcpu) -> T + Send + 'static,
     then: impl FnOnce(),
 ) -> T {
-    let ((tell, told), (send, go)) = (channel(), channel());
+    let ((tell, told), (send, go), (tell_gone, gone)) = (channel(), channel(), channel());
+    *tells.after.lock().unwrap() = Some(tell_gone);
     *tells.waiting.lock().unwrap() = Some(tell);
     *tells.tlbs.lock().unwrap() = Some(Arc::clone(&m.tlbs));
     let running = run(m.vcpu(), move |vcpu| {
@@ -68,6 +77,7 @@ fn as_it_goes<T: Send + 'static>(
     let swapper = swap_out(m, other);
     told.recv().unwrap();
     send.send(()).unwrap();
+    gone.recv().unwrap();
     then();
     swapper.join().unwrap();
     *tells.tlbs.lock().unwrap() = None;
@@ -281,6 +291,35 @@ fn what_is_mapped_after_munmap_is_not_written_through_what_was_there() {
         assert!(written == 0 || found == LAST, "{written} was written, {found} is there");
         user.put().unwrap();
         audit_all(&[&m.user.look(), &other.look()]).unwrap();
+        other.put().unwrap();
+        m.end(vec![]);
+    });
+}
+
+#[test]
+fn what_is_copied_as_it_comes_back_nobody_reads_as_it_was() {
+    in_some_orders(|| {
+        let (m, tells) = telling(1);
+        let other = taker(&m);
+        let child = SpaceUser::new(m.user.change().fork(Vcpus::Running).unwrap());
+        let written = Arc::new(AtomicU64::new(0));
+        let was_written = Arc::clone(&written);
+        let reads = move |vcpu: &Vcpu| {
+            for _ in 100..LAST {
+                let after = was_written.load(Ordering::SeqCst) == 1;
+                let found = vcpu.load(page(0)).unwrap();
+                assert!(found == 7 || found == 100 && !after, "{found}");
+            }
+        };
+        let writer = m.vcpu();
+        as_it_goes(&m, &tells, &other, reads, || {
+            writer.store(page(0), 7).unwrap();
+            written.store(1, Ordering::SeqCst);
+        });
+        writer.end();
+        assert_eq!((word(&m.user, page(0)), word(&child, page(0))), (7, 100));
+        audit_all(&[&m.user.look(), &child.look(), &other.look()]).unwrap();
+        child.put().unwrap();
         other.put().unwrap();
         m.end(vec![]);
     });
