@@ -111,6 +111,20 @@ fn what_is_no_file() {
 }
 
 #[test]
+fn a_swap_area_for_which_there_is_no_file() {
+    let mut command = Command::new(MMVISOR);
+    command.args(["run", "--machine=kvm", "--swap=1M"]).arg(payload("hello"));
+    command.env("TMPDIR", "/no/such/directory");
+    refused(
+        &run(&mut command, b"", LIMIT),
+        &["--swap: no file in /no/such/directory: No such file"],
+    );
+    let too_much =
+        mmvisor(&["run", "--machine=kvm", "--swap=8E", payload("hello").to_str().unwrap()]);
+    refused(&too_much, &["--swap: no file in "]);
+}
+
+#[test]
 fn a_file_that_may_not_be_executed() {
     let path = patched("not-executable", &[]);
     fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();

@@ -22,7 +22,7 @@ use shuttle::thread;
 /// How long a flush takes to begin.
 const FLUSH_STEPS: u32 = 20;
 /// How long it takes if that is so long that whole calls can be made meanwhile.
-const LONG_FLUSH_STEPS: u32 = 2000;
+const LONG_FLUSH_STEPS: u32 = 6000;
 
 /// A cached translation.
 #[derive(Clone, Copy, Debug)]
