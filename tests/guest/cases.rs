@@ -139,7 +139,7 @@ fn swapped() -> Vec<Case> {
             .option(memory)
             .option("--swap=256M")
             .option("--stats")
-            .says(" swapped out\n")
+            .says(" swapped out, ")
     };
     let direct = swap("32m", "--mem=32M", "64").only(Where::Direct);
     vec![

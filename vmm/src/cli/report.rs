@@ -273,17 +273,22 @@ impl Report {
             ),
         );
         let GivenUp { ahead, tables, lazy, windows, swapped } = given_up;
-        if ahead + tables + lazy + windows + swapped > 0 {
+        if ahead + tables + lazy + windows > 0 {
             row(
                 "given up",
                 format!(
                     "for want of memory: {ahead} pages ahead of a touch, {tables} tables, {lazy} lazily \
-                     freed pages, {windows} of files, {swapped} swapped out"
+                     freed pages, {windows} of files"
                 ),
             );
         }
         if let Some(Swap { total, used, written, read }) = &self.swap {
-            row("swap", format!("{used} of {total} pages in use; {written} written, {read} read"));
+            row(
+                "swap",
+                format!(
+                    "{used} of {total} pages in use; {swapped} swapped out, {written} written, {read} read"
+                ),
+            );
         }
         row(
             "flushes",
