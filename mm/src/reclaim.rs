@@ -154,8 +154,7 @@ impl System {
     pub fn reclaimed(&self) -> Reclaimed {
         let Reclaim { ahead, tables, lazy, paged, windows, swapped, .. } = &self.reclaim;
         let all = [ahead, tables, lazy, paged, windows, swapped];
-        let [ahead, tables, lazy, paged, windows, swapped] =
-            all.map(|n| n.load(Ordering::Relaxed));
+        let [ahead, tables, lazy, paged, windows, swapped] = all.map(|n| n.load(Ordering::Relaxed));
         Reclaimed { ahead, tables, lazy, paged, windows, swapped }
     }
 
