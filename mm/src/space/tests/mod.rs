@@ -25,6 +25,7 @@ mod touch;
 mod vcpus;
 
 use super::*;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use crate::addr::{PAGE_SIZE, VirtAddr};
@@ -124,4 +125,22 @@ fn audited(ms: &[&SoftwareMachine]) {
     let guards: Vec<_> = ms.iter().map(|m| m.space.look()).collect();
     let spaces: Vec<&AddressSpace> = guards.iter().map(|guard| &**guard).collect();
     audit_all(&spaces).unwrap();
+}
+
+/// Forks with each frame refused that it asks for, and looks at what each failure leaves; then without.
+fn refuse_forks(m: &SoftwareMachine, left: impl Fn()) {
+    for nth in (1..).filter_map(NonZeroU64::new) {
+        m.frames.failures().refuse(nth);
+        let forked = m.space.change().fork(Vcpus::Stopped);
+        m.frames.failures().stop();
+        match forked {
+            Ok(child) => {
+                assert!(nth > NonZeroU64::MIN, "a fork asks for frames");
+                return child.exit().unwrap();
+            }
+            Err(error) => assert_eq!(errno_of::<()>(Err(error)), Errno::ENOMEM),
+        }
+        left();
+        audited(&[m]);
+    }
 }

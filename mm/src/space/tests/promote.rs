@@ -1,7 +1,5 @@
 //! Promoted entries: they are seen in the table, and in nothing that a program can see.
 
-use std::num::NonZeroU64;
-
 use super::*;
 use crate::inspect::{Usage, smaps};
 use crate::paging::{ForkedRoot, TableChange};
@@ -200,23 +198,9 @@ fn it_is_protected_and_unmapped_as_one_and_cut_where_a_range_ends() {
 fn a_fork_that_fails_for_want_of_a_frame_leaves_the_tables_as_they_were() {
     let m = written();
     let before = m.frames.stats();
-    let mut refused = 0;
-    for nth in (1..).filter_map(NonZeroU64::new) {
-        m.frames.failures().refuse(nth);
-        let forked = m.space.change().fork(Vcpus::Stopped);
-        m.frames.failures().stop();
-        match forked {
-            Ok(child) => {
-                child.exit().unwrap();
-                break;
-            }
-            Err(error) => assert_eq!(errno_of::<()>(Err(error)), Errno::ENOMEM),
-        }
-        refused += 1;
+    refuse_forks(&m, || {
         assert_eq!((promoted(&m), m.frames.stats().pages), (vec![], before.pages));
-        audited(&[&m]);
-    }
-    assert!(refused > 0);
+    });
     assert_eq!(promoted(&m), [1, 2, 3, 4]);
     assert_written(&m);
     audited(&[&m]);

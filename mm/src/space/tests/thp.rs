@@ -1,7 +1,5 @@
 //! Huge pages: what is seen of them is compared with Linux in the differential test; here is what is not seen.
 
-use std::num::NonZeroU64;
-
 use super::*;
 use crate::addr::{FrameRun, PAGE_SHIFT};
 use crate::paging::{Entry, TableChange};
@@ -157,20 +155,7 @@ fn a_fork_that_fails_for_want_of_a_table_leaves_the_huge_page_alone() {
     m.store(page(7), 7).unwrap();
     m.store(page(HUGE), 8).unwrap();
     let before = m.frames.stats();
-    for nth in (1..).filter_map(NonZeroU64::new) {
-        m.frames.failures().refuse(nth);
-        let forked = m.space.change().fork(Vcpus::Stopped);
-        m.frames.failures().stop();
-        match forked {
-            Ok(child) => {
-                child.exit().unwrap();
-                break;
-            }
-            Err(error) => assert_eq!(errno_of::<()>(Err(error)), Errno::ENOMEM),
-        }
-        assert_eq!(m.frames.stats().pages, before.pages);
-        audited(&[&m]);
-    }
+    refuse_forks(&m, || assert_eq!(m.frames.stats().pages, before.pages));
     m.store(page(7), 9).unwrap();
     assert!(is_huge(&m, 0));
 }

@@ -8,7 +8,7 @@ use std::io;
 use std::num::NonZeroU64;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 use super::*;
@@ -439,4 +439,16 @@ fn a_closure_that_touches_its_own_page_is_refused_it() {
         assert_eq!(*found.lock().unwrap(), [Fault::NoBacking(page(0)); 2]);
         end(Arc::into_inner(m).unwrap(), memory);
     });
+}
+
+/// A pager of one page that takes it only when it is told to: says when it has begun, and waits.
+fn slow_pager() -> (Pager, Receiver<()>, Sender<()>) {
+    let (may_go_on, goes_on) = channel::<()>();
+    let (begun, beginning) = channel();
+    let goes_on = Mutex::new(goes_on);
+    let pager = Pager::new("slow", PAGE_SIZE, |_, _| Ok(())).taking(move |_, _| {
+        begun.send(()).unwrap();
+        goes_on.lock().unwrap().recv().map_err(io::Error::other)
+    });
+    (pager, beginning, may_go_on)
 }

@@ -108,14 +108,8 @@ fn who_has_locks_gets_no_page_that_is_watched() {
 #[test]
 fn who_finds_no_page_waits_for_those_that_another_has_taken() {
     let m = small();
-    let (may_go_on, goes_on) = channel::<()>();
-    let (begun, beginning) = channel();
-    let goes_on = Mutex::new(goes_on);
-    let memory = Pager::new("slow", PAGE_SIZE, |_, _| Ok(())).taking(move |_, _| {
-        begun.send(()).unwrap();
-        goes_on.lock().unwrap().recv().map_err(io::Error::other)
-    });
-    let memory = memory.open(&system(&m));
+    let (slow, beginning, may_go_on) = slow_pager();
+    let memory = slow.open(&system(&m));
     map(&m, 0, &memory);
     m.store(page(0), 1).unwrap();
     map_at(&m, 1024, 1, RW).unwrap();

@@ -16,14 +16,8 @@ fn what_was_brought_stays_until_it_is_used() {
 #[test]
 fn who_asks_for_pages_to_be_taken_waits_for_those_that_another_takes() {
     let m = machine();
-    let (may_go_on, goes_on) = channel::<()>();
-    let (begun, beginning) = channel();
-    let goes_on = Mutex::new(goes_on);
-    let memory = Pager::new("slow", PAGE_SIZE, |_, _| Ok(())).taking(move |_, _| {
-        begun.send(()).unwrap();
-        goes_on.lock().unwrap().recv().map_err(io::Error::other)
-    });
-    let memory = memory.open(&system(&m));
+    let (slow, beginning, may_go_on) = slow_pager();
+    let memory = slow.open(&system(&m));
     map(&m, 0, &memory);
     m.store(page(0), 1).unwrap();
     std::thread::scope(|scope| {

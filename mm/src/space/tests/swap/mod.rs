@@ -54,12 +54,6 @@ fn child_of(m: &SoftwareMachine) -> SoftwareMachine {
     SoftwareMachine { space: SharedSpace::new(child), sink, frames }
 }
 
-fn audited(ms: &[&SoftwareMachine]) {
-    let guards: Vec<_> = ms.iter().map(|m| m.space.look()).collect();
-    let spaces: Vec<&AddressSpace> = guards.iter().map(|guard| &**guard).collect();
-    audit_all(&spaces).unwrap();
-}
-
 fn stats(m: &SoftwareMachine) -> SwapStats {
     m.space.look().system().swap().unwrap().stats()
 }
