@@ -2,14 +2,14 @@
 //!
 //! ```text
 //!                   ┌──map_large──> a large entry ──split──> a table of 512 entries that say the same
-//!   nothing linked ─┤                   │
+//!   nothing linked ─┤                   │    <──link_large─        (the table's frame is its spare one)
 //!                   └─────────────<── take_large
 //! ```
 //!
 //! Each comes with a spare frame, so that to split it needs no memory (Linux's `pgtable_trans_huge_deposit`).
 //!
-//! Protocol: a large entry is mapped, and its permission raised, under the space's lock held shared. It is
-//! taken away or split under the lock held exclusively, and a flush of everything comes before anything else
+//! Protocol: a large entry is mapped, and its permission raised, under the space's lock held shared. It is linked in
+//! the place of a table, taken away or split under the lock held exclusively, and a flush of everything comes before anything else
 //! changes at its addresses. Its frames' flush alone would not do: where the host has no large page for it, KVM
 //! keeps a table of its own below, which goes by the first frame; it would put there what a table of the
 //! guest's says afterwards.
@@ -217,13 +217,10 @@ impl PageTable {
     /// Unlinks the table for `addr` if it holds nothing, under the exclusive lock.
     pub fn unlink_empty(&self, addr: VirtAddr, batch: &mut FlushBatch) {
         let _still = self.hold_still();
-        let Some(slot) = self.link(addr) else { return };
-        let entry = Entry::new(slot.load(Ordering::Acquire));
-        let Some(frame) = entry.frame().filter(|_| !entry.is_large()) else { return };
+        let Some((slot, frame)) = self.last_table(addr) else { return };
         if holds_nothing(self.memory().words(frame)) {
-            slot.store(0, Ordering::Release);
+            unlink(slot, batch);
             self.remove_table();
-            batch.table_unlinked();
             batch.put_later(frame);
         }
     }
@@ -232,11 +229,8 @@ impl PageTable {
     /// Under the exclusive lock and [`hold_still`](Self::hold_still), until [`link_large`](Self::link_large), before
     /// which comes the flush.
     pub(crate) fn unlink_table(&self, addr: VirtAddr, batch: &mut FlushBatch) -> Option<Frame> {
-        let slot = self.link(addr)?;
-        let table = Entry::new(slot.load(Ordering::Acquire));
-        let frame = table.frame().filter(|_| !table.is_large())?;
-        slot.store(0, Ordering::Release);
-        batch.table_unlinked();
+        let (slot, frame) = self.last_table(addr)?;
+        unlink(slot, batch);
         Some(frame)
     }
 
@@ -251,7 +245,7 @@ impl PageTable {
     pub(crate) fn link_large(&self, addr: VirtAddr, entry: Entry, spare: Frame) {
         let Some(slot) = self.link(addr) else { return };
         self.spares().push(spare);
-        self.large_for_table();
+        self.note_large();
         slot.store(entry.raw(), Ordering::Release);
     }
 
@@ -277,6 +271,14 @@ impl PageTable {
         Some(&self.memory().words(frame)[index(addr, 2)])
     }
 
+    /// The last-level table for `addr`, and the entry that points to it, if there is one.
+    fn last_table(&self, addr: VirtAddr) -> Option<(&AtomicU64, Frame)> {
+        let slot = self.link(addr)?;
+        let entry = Entry::new(slot.load(Ordering::Acquire));
+        let frame = entry.frame().filter(|_| !entry.is_large())?;
+        Some((slot, frame))
+    }
+
     /// The same large entries in a table that nobody uses yet, as ones that nobody has cached.
     pub(super) fn copy_large_to(&self, fresh: &PageTable) -> Result<(), AllocError> {
         let all = PageRange::new(VirtAddr::ZERO, VirtAddr::TASK_END);
@@ -289,4 +291,10 @@ impl PageTable {
     pub(super) fn spares(&self) -> MutexGuard<'_, Vec<Frame>> {
         self.spares.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Empties an entry that points to a table.
+fn unlink(slot: &AtomicU64, batch: &mut FlushBatch) {
+    slot.store(0, Ordering::Release);
+    batch.table_unlinked();
 }

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::entry::Entry;
 use super::table::{Below, PageTable};
 use crate::addr::{PageRange, TABLE_SPAN, VirtAddr};
-use crate::phys::BLOCK_FRAMES;
+use crate::phys::{AllocError, BLOCK_FRAMES};
 
 impl PageTable {
     /// The tables wholly in the range that a large entry could stand for: their first addresses, ascending.
@@ -28,6 +28,19 @@ impl PageTable {
             Below::Table(words) => promoted(words).is_some(),
             _ => false,
         })
+    }
+
+    /// Fills a table in which nothing is with what a promoted entry stands for; says whether there could be one: not
+    /// where a large entry is. `addr` is a multiple of 2 MiB.
+    ///
+    /// # Errors
+    /// [`AllocError`] when there is no frame for a table.
+    pub fn map_small(&self, addr: VirtAddr, promoted: Entry) -> Result<bool, AllocError> {
+        let Some(words) = self.ensure(addr)? else { return Ok(false) };
+        for (i, word) in (0..).zip(words) {
+            word.store(promoted.small(i).raw(), Ordering::Release);
+        }
+        Ok(true)
     }
 }
 

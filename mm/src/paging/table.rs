@@ -357,22 +357,23 @@ impl PageTable {
     /// Whether there is any large entry.
     #[inline]
     pub(crate) fn has_large(&self) -> bool {
-        self.large.load(Ordering::Acquire) != 0
+        self.large_entries() != 0
     }
 
     /// How many large entries there are.
+    #[inline]
     pub(crate) fn large_entries(&self) -> u64 {
         self.large.load(Ordering::Acquire)
     }
 
     /// One large entry more, with its spare frame.
     pub(super) fn add_large(&self) {
-        self.large.fetch_add(1, Ordering::AcqRel);
+        self.note_large();
         self.tables.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// One large entry more in the place of a table.
-    pub(super) fn large_for_table(&self) {
+    /// One large entry more, whose spare frame counts already: it was a table.
+    pub(super) fn note_large(&self) {
         self.large.fetch_add(1, Ordering::AcqRel);
     }
 

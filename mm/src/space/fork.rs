@@ -79,17 +79,9 @@ impl AddressSpace {
         let table = Arc::clone(&self.table);
         // Who takes an object's pages away comes to the parent before or after, and then to the child.
         let still = table.hold_still();
-        let promotable = match vcpus {
-            Vcpus::Running => Vec::new(),
-            Vcpus::Stopped => self.promotable(child),
-        };
-        let root = match vcpus {
-            Vcpus::Running => ForkedRoot::Kept,
-            Vcpus::Stopped => self.system.forked_root(ForkedPages {
-                pages: self.counters.resident.total(),
-                large: self.table.large_entries() * BLOCK_FRAMES,
-                promotable: promotable.len() as u64 * BLOCK_FRAMES,
-            }),
+        let (root, promotable) = match vcpus {
+            Vcpus::Running => (ForkedRoot::Kept, Vec::new()),
+            Vcpus::Stopped => self.forked_root(child),
         };
         match root {
             ForkedRoot::Kept => {
@@ -115,6 +107,17 @@ impl AddressSpace {
                 Ok(self.system.retire(tables)?)
             }
         }
+    }
+
+    /// What becomes of the root, and the tables that large entries stand for in a fresh one.
+    fn forked_root(&self, child: &AddressSpace) -> (ForkedRoot, Vec<VirtAddr>) {
+        let promotable = self.promotable(child);
+        let root = self.system.forked_root(ForkedPages {
+            pages: self.counters.resident.total(),
+            large: self.table.large_entries() * BLOCK_FRAMES,
+            promotable: promotable.len() as u64 * BLOCK_FRAMES,
+        });
+        (root, promotable)
     }
 
     fn copy_vmas(&self, child: &mut AddressSpace) -> CallResult<()> {
@@ -226,25 +229,18 @@ impl AddressSpace {
         let frames = self.system.frames();
         for large in table.large_in(vma.range()) {
             let Some(run) = large.run() else { continue };
-            let words = match large.entry.is_promoted() {
-                true => child.table.ensure(large.addr)?,
-                false => None,
-            };
             let old = large.update(Entry::read_only);
             if old.is_writable() && old.is_accessed() {
                 batch.write_protected_run(run);
             }
             frames.dup_run(run);
             let copy = old.read_only().old().unlocked();
-            if let Some(words) = words {
+            let copied = match copy.is_promoted() {
                 // The child will access one page or another: it needs an entry for each.
-                for (i, word) in (0..).zip(words) {
-                    word.store(copy.small(i).raw(), Ordering::Release);
-                }
-                counted.add_pages(PageClass::of(copy, frames), run.count);
-                continue;
-            }
-            match child.table.map_large(large.addr, copy) {
+                true => child.table.map_small(large.addr, copy),
+                false => child.table.map_large(large.addr, copy),
+            };
+            match copied {
                 Ok(true) => counted.add_pages(PageClass::of(copy, frames), run.count),
                 Ok(false) | Err(_) => {
                     frames.unmap_run(run)?;

@@ -12,7 +12,7 @@ use super::AddressSpace;
 use super::counters::PageClass;
 use crate::addr::{PageRange, TABLE_SPAN, VirtAddr};
 use crate::error::{AccessError, Broken};
-use crate::paging::{FlushBatch, Large, Owner};
+use crate::paging::{Entry, FlushBatch, Large, Owner};
 use crate::phys::BLOCK_FRAMES;
 use crate::sysctl::Thp;
 use crate::vma::{VmFlags, Vma};
@@ -96,8 +96,20 @@ impl AddressSpace {
     /// # Errors
     /// [`Broken`] when the flush fails.
     pub(super) fn split_large(&self, range: PageRange) -> Result<(), Broken> {
+        self.split_those(range, |_| true)
+    }
+
+    /// Splits some of them, and flushes.
+    ///
+    /// # Errors
+    /// [`Broken`] when the flush fails.
+    pub(super) fn split_those(
+        &self,
+        range: PageRange,
+        which: impl Fn(Entry) -> bool,
+    ) -> Result<(), Broken> {
         let mut batch = FlushBatch::new();
-        for large in self.table.large_in(range) {
+        for large in self.table.large_in(range).filter(|large| which(large.entry)) {
             self.table.split(&large, &mut batch)?;
         }
         self.flush(batch)

@@ -11,9 +11,9 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::AddressSpace;
-use crate::addr::{PageRange, VirtAddr};
+use crate::addr::{PageRange, VirtAddr, index};
 use crate::error::Broken;
-use crate::paging::FlushBatch;
+use crate::paging::{Entry, FlushBatch};
 use crate::phys::BLOCK_FRAMES;
 use crate::vma::{VmFlags, Vma};
 
@@ -32,6 +32,10 @@ impl Demotions {
 impl AddressSpace {
     /// The tables of a space that is forked which large entries could stand for from now on.
     pub(super) fn promotable(&self, child: &AddressSpace) -> Vec<VirtAddr> {
+        if self.system.swap().is_some() {
+            // They could not go there.
+            return Vec::new();
+        }
         let fit = |vma: &&Vma| {
             let unfit = VmFlags::SPECIAL | VmFlags::HUGETLB | VmFlags::UFFD | VmFlags::WIPEONFORK;
             vma.range().pages() >= BLOCK_FRAMES
@@ -39,10 +43,6 @@ impl AddressSpace {
                 && vma.backing.is_none()
                 && !vma.flags.intersects(unfit | VmFlags::DROPPABLE)
         };
-        if self.system.swap().is_some() {
-            // They could not go there.
-            return Vec::new();
-        }
         let vmas = child.vmas.iter().filter(fit);
         vmas.flat_map(|vma| self.table.promotable(vma.range())).collect()
     }
@@ -52,11 +52,7 @@ impl AddressSpace {
     /// # Errors
     /// [`Broken`] when the flush fails.
     pub(super) fn demote(&self, range: PageRange) -> Result<(), Broken> {
-        let mut batch = FlushBatch::new();
-        for large in self.table.large_in(range).filter(|large| large.entry.is_promoted()) {
-            self.table.split(&large, &mut batch)?;
-        }
-        self.flush(batch)
+        self.split_those(range, Entry::is_promoted)
     }
 
     /// Makes the promoted entry at `addr` a table again, and others like it, first those above: who writes pages of
@@ -68,7 +64,7 @@ impl AddressSpace {
         let all = above.into_iter().chain(below).flat_map(|range| self.table.large_in(range));
         let shared = all.filter(|large| large.entry.is_promoted() && !large.entry.is_writable());
         let mut count = 0;
-        for large in shared.take(crate::addr::index(so_far.max(1))) {
+        for large in shared.take(index(so_far.max(1))) {
             self.table.split_to_copy(&large, batch)?;
             count += 1;
         }

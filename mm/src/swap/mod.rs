@@ -239,8 +239,9 @@ impl Swap {
     }
 
     /// Has an entry that names the place name `frame` instead, which [`page`](Self::page) has given to the caller,
-    /// whose reference becomes the entry's, and which counts the map already. `exchange` does it, and says whether the entry was still the same; it is
-    /// told whether the entry would be the only one that has the page. Says whether that was done.
+    /// whose reference becomes the entry's, and which counts the map already. `exchange` does it, and says whether the
+    /// entry was still the same; it is told whether the entry would be the only one that has the page. Says whether
+    /// that was done.
     ///
     /// # Errors
     /// [`Broken`] if the counts do not fit.

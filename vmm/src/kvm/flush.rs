@@ -60,9 +60,10 @@ const PROTECT_FRAME_NS: u64 = 70;
 /// Nanoseconds for each frame of a fresh root, whose accessed bits are clear, when it is touched again
 /// (measured: 650 ms for 262,144).
 const RELEARN_NS: u64 = 2_500;
-/// Nanoseconds for a large entry there.
+/// Nanoseconds for a large entry there (measured: 4 to 10 us).
 const RELEARN_LARGE_NS: u64 = 4_000;
-/// Nanoseconds for each entry that a fork copies, and has not to copy where a large one says the same.
+/// Nanoseconds for each entry that a fork copies, and has not to where a large one says the same (measured:
+/// 8 to 24 ms for 262,144).
 const COPY_NS: u64 = 60;
 
 /// Nanoseconds of the wait for page faults that KVM is handling.

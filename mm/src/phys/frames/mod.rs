@@ -194,13 +194,10 @@ impl Frames {
         contents: Contents,
         most: u64,
     ) -> Result<FrameRun, AllocError> {
-        let want = Want::UpTo(index(most.clamp(1, BLOCK_FRAMES)));
-        self.alloc_where(kind, contents, |pool, reach| {
-            Some([pool.take(kind.into(), want, reach)?])
-        })
+        self.alloc_run_at(kind, contents, most, Place::Anywhere)
     }
 
-    /// The same for pages, at a place if they are free there.
+    /// The same, of pages at a place if they are free there.
     ///
     /// # Errors
     /// [`AllocError`] when not even one is left anywhere, or the host failed.

@@ -98,12 +98,12 @@ impl Pool {
             // A small program does not need a block.
             Place::BlockStart if self.stats.pages < PAGES_ONE_BY_ONE => return None,
             Place::BlockStart => (self.begin(purpose)?, 0),
-            Place::Frame(frame) => position(frame),
+            Place::Frame(frame) => {
+                let (block, slot) = position(frame);
+                self.blocks.get(block)?.as_ref().filter(|kept| kept.is_for_pages())?;
+                (block, slot)
+            }
         };
-        let kept_for = self.blocks.get(block)?.as_ref()?;
-        if place != Place::BlockStart && !kept_for.is_for_pages() {
-            return None;
-        }
         self.take_from(block, purpose, Want::From { slot, most }, Ahead::of(purpose))
     }
 
