@@ -30,6 +30,8 @@
 mod age;
 mod swap;
 
+pub(crate) use swap::Pick;
+
 use std::ops::{ControlFlow, Range};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -163,8 +165,25 @@ impl System {
         self.reclaim.paged.fetch_add(frames, Ordering::Relaxed);
     }
 
-    /// The first kind of which there is something.
+    /// Some of the first kind of which there is something. With swap it is not for a while of bad luck that anybody is
+    /// told there is nothing: what is swapped out may be wanted again before it is written, over and over (Linux's
+    /// `should_reclaim_retry`).
     fn give_up(&self, hands: &mut Hands) -> Result<u64, Broken> {
+        let picks: &[Pick] = match self.swap() {
+            Some(_) => &[Pick::Old, Pick::Any, Pick::Any, Pick::Any],
+            None => &[Pick::Old],
+        };
+        for &pick in picks {
+            let freed = self.give_up_first(hands, pick)?;
+            if freed > 0 {
+                self.reclaim.rounds.fetch_add(1, Ordering::Release);
+                return Ok(freed);
+            }
+        }
+        Ok(0)
+    }
+
+    fn give_up_first(&self, hands: &mut Hands, pick: Pick) -> Result<u64, Broken> {
         let count = |counter: &AtomicU64, frames| {
             counter.fetch_add(frames, Ordering::Relaxed);
             frames
@@ -184,10 +203,7 @@ impl System {
             freed = count(&reclaim.windows, self.close_windows()?);
         }
         if freed == 0 {
-            freed = count(&reclaim.swapped, self.swap_out_some(&mut hands.swap)?);
-        }
-        if freed > 0 {
-            reclaim.rounds.fetch_add(1, Ordering::Release);
+            freed = count(&reclaim.swapped, self.swap_out_some(&mut hands.swap, pick)?);
         }
         Ok(freed)
     }

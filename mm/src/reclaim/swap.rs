@@ -36,6 +36,15 @@ use crate::system::System;
 /// referenced, then it goes; and once more for what is used again meanwhile.
 const ROUNDS: u32 = 4;
 
+/// Which pages go.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Pick {
+    /// Those that have not been used for longest.
+    Old,
+    /// Whatever may go, also what is in use.
+    Any,
+}
+
 /// How many pages are written together at most: 128 KiB.
 const CLUSTER: usize = 32;
 
@@ -73,15 +82,15 @@ impl System {
         parts.try_for_each(|part| self.swap_out(swap, part, FlushBatch::new()).map(drop))
     }
 
-    /// Swaps out some of the pages that have not been used for longest. Says how many frames are free for it.
-    pub(crate) fn swap_out_some(&self, hand: &mut u64) -> Result<u64, Broken> {
+    /// Swaps out some pages. Says how many frames are free for it.
+    pub(crate) fn swap_out_some(&self, hand: &mut u64, pick: Pick) -> Result<u64, Broken> {
         let Some(swap) = self.swap() else { return Ok(0) };
         let want = (self.memory().frames() / SHARE).clamp(1, BATCH);
         let mut freed = 0;
         for _ in 0..ROUNDS {
             let mut batch = FlushBatch::new();
-            let old = self.old_pages(hand, want, &mut batch)?;
-            freed += self.swap_out(swap, &old, batch)?;
+            let pages = self.pick(hand, pick, want, &mut batch)?;
+            freed += self.swap_out(swap, &pages, batch)?;
             if freed >= want / 2 {
                 break;
             }
@@ -90,28 +99,34 @@ impl System {
     }
 
     /// Goes round once, for at most so many pages that may go; each comes with a reference.
-    fn old_pages(
+    fn pick(
         &self,
         hand: &mut u64,
+        pick: Pick,
         want: u64,
         batch: &mut FlushBatch,
     ) -> Result<Vec<Frame>, Broken> {
         let frames = self.frames();
-        let mut old = Vec::new();
+        let mut picked = Vec::new();
         let next = |part| frames.next_of(part, FrameKind::Anonymous);
         self.go_round(
             next,
             |_| true,
             hand,
             |frame| {
-                if self.age(frame, batch) == Age::Old {
+                let goes = match self.age(frame, batch) {
+                    Age::Old => true,
+                    Age::Young => pick == Pick::Any,
+                    Age::Stays => false,
+                };
+                if goes {
                     frames.get(frame);
-                    old.push(frame);
+                    picked.push(frame);
                 }
-                (old.len() as u64) < want
+                (picked.len() as u64) < want
             },
         )?;
-        Ok(old)
+        Ok(picked)
     }
 
     /// Swaps out pages, with one flush, that of the batch; gives up the caller's references. Says how many frames are

@@ -6,6 +6,7 @@ mod plain;
 use proptest::prelude::*;
 
 use super::*;
+use crate::reclaim::Pick;
 use crate::swap::MemoryStore;
 use crate::vma::MapType;
 use plain::{HEAP, KEPT, Plain, Sharing};
@@ -336,7 +337,7 @@ proptest! {
             count += 1;
             if count % rests == 0 {
                 let system = Arc::clone(m.space.look().system());
-                system.swap_out_some(&mut hand).unwrap();
+                system.swap_out_some(&mut hand, Pick::Old).unwrap();
                 audit_all(&[&m.space.look()]).unwrap();
             }
         });

@@ -1,5 +1,6 @@
 //! Pages that are swapped out, and come back: what calls do with them, and when memory is short who goes.
 
+mod busy;
 mod failure;
 mod pressure;
 
@@ -8,6 +9,7 @@ use crate::addr::Frame;
 use crate::backing::SharedMemory;
 use crate::inspect::{PagemapWord, Usage, pagemap, smaps_rollup, status};
 use crate::phys::{Contents, FrameKind};
+use crate::reclaim::Pick;
 use crate::swap::{MemoryStore, SwapStats, SwapStore};
 use crate::sysctl::Thp;
 
@@ -211,7 +213,7 @@ fn what_several_processes_name_is_taken_from_all_of_them_when_memory_is_short() 
 fn swap_out_all(m: &SoftwareMachine) {
     let system = Arc::clone(m.space.look().system());
     let mut hand = 0;
-    while system.swap_out_some(&mut hand).unwrap() > 0 {}
+    while system.swap_out_some(&mut hand, Pick::Old).unwrap() > 0 {}
 }
 
 #[test]
