@@ -19,6 +19,7 @@ pub mod error;
 pub mod failure;
 pub mod hooks;
 pub mod inspect;
+pub mod khugepaged;
 pub mod paging;
 pub mod phys;
 pub mod promise;

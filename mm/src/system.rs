@@ -11,6 +11,7 @@ use crate::backing::pager::Pagers;
 use crate::error::{Broken, Errno};
 use crate::failure::FailPoint;
 use crate::hooks::{Guardian, Invalidation, Observer};
+use crate::khugepaged::Khugepaged;
 use crate::paging::{
     Entry, FlushBatch, FlushSink, ForkedPages, ForkedRoot, KernelHalf, TableChange,
 };
@@ -47,6 +48,7 @@ pub struct System {
     committed: Committed,
     pub(crate) reclaim: Reclaim,
     pub(crate) pagers: Pagers,
+    pub(crate) khugepaged: Khugepaged,
     swap: Option<Swap>,
     anon: AnonVmas,
     /// Files of the host that are open. A leaf lock.
@@ -73,6 +75,7 @@ impl System {
             committed: Committed::default(),
             reclaim: Reclaim::default(),
             pagers: Pagers::default(),
+            khugepaged: Khugepaged::default(),
             swap: None,
             anon: AnonVmas::default(),
             files: Mutex::default(),

@@ -296,6 +296,16 @@ fn c_programs() -> Vec<Case> {
         cases.extend([often, always, small].map(|case| case.only(Where::Direct)));
         cases.extend([once, once_small].map(|case| case.only(Where::Nested)));
     }
+    for compiler in ["musl-gcc", "gcc"] {
+        let program = c_program("khugepaged", compiler, &["-static"]);
+        let case = |name: &str, rounds: &str| {
+            let case = Case::new(format!("{name}-{compiler}"), program.clone(), &[rounds]);
+            let case = case.prints(" rounds\n").option("--khugepaged=1");
+            case.option("--mem=64M").option("--stats").says("\nkhugepaged ")
+        };
+        cases.push(case("khugepaged", "20").only(Where::Direct));
+        cases.push(case("khugepaged-once", "2").only(Where::Nested));
+    }
     // Where its stack, its heap and itself are.
     let pie = || Case::new("", c_program("alloc", "gcc", &["-static-pie"]), &["40"]).natively();
     cases.push(

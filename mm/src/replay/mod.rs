@@ -10,5 +10,7 @@ mod start;
 pub mod text;
 pub mod trace;
 
+#[cfg(test)]
+pub(crate) use software::access;
 pub use software::{CountingSink, SoftwareMachine};
 pub use start::{all_vmas, starting_state};

@@ -135,7 +135,7 @@ impl SoftwareMachine {
 ///
 /// # Errors
 /// The fault that the program would get.
-pub(super) fn access(
+pub(crate) fn access(
     space: &SharedSpace,
     addr: VirtAddr,
     kind: AccessKind,

@@ -17,11 +17,11 @@ use super::counters::PageClass;
 use crate::addr::{FrameRun, PAGE_SHIFT, PageRange, TABLE_SPAN, VirtAddr};
 use crate::error::{AccessError, Broken, CallResult, Errno};
 use crate::paging::{AccessKind, Below, Entry, FlushBatch};
-use crate::phys::{BLOCK_FRAMES, Contents, FrameKind, Order, Words};
+use crate::phys::{AllocError, BLOCK_FRAMES, Contents, FrameKind, Order, Words};
 use crate::vma::{VmFlags, Vma};
 
 /// Nobody else changes a table that is unlinked, or its space held exclusively, but for accessed and dirty bits.
-const ORDER: Ordering = Ordering::Relaxed;
+pub(super) const ORDER: Ordering = Ordering::Relaxed;
 
 impl AddressSpace {
     /// Makes huge pages of all that lie whole in a part of a VMA.
@@ -43,10 +43,24 @@ impl AddressSpace {
         if vma.backing.is_some() && first < end {
             return Err(Errno::EAGAIN.into());
         }
-        (first..end).try_for_each(|span| self.collapse_one(vma, VirtAddr::new(span * TABLE_SPAN)))
+        let take = || self.system.or_reclaim(|| self.take_huge());
+        (first..end)
+            .try_for_each(|span| self.collapse_one(vma, VirtAddr::new(span * TABLE_SPAN), take))
     }
 
-    fn collapse_one(&self, vma: &Vma, addr: VirtAddr) -> CallResult<()> {
+    /// Memory for a huge page, all of whose bytes will be written.
+    pub(super) fn take_huge(&self) -> Result<FrameRun, AllocError> {
+        let frames = self.system.frames();
+        frames.alloc_order(FrameKind::Anonymous, Contents::Any, Order::HUGE)
+    }
+
+    /// Makes one huge page, whose memory comes from `take`.
+    pub(super) fn collapse_one(
+        &self,
+        vma: &Vma,
+        addr: VirtAddr,
+        take: impl FnOnce() -> Result<FrameRun, AllocError>,
+    ) -> CallResult<()> {
         let span = PageRange::from_len(addr, TABLE_SPAN).ok_or(Errno::EINVAL)?;
         self.settle(span)?;
         self.demote(span)?;
@@ -63,8 +77,7 @@ impl AddressSpace {
             return Err(Errno::EAGAIN.into());
         }
         let frames = self.system.frames();
-        let taken = || frames.alloc_order(FrameKind::Anonymous, Contents::Any, Order::HUGE);
-        let run = self.system.or_reclaim(taken)?;
+        let run = take()?;
         if entries().any(Entry::is_guard) {
             frames.put_run(run)?;
             return Err(Errno::EINVAL.into());
@@ -92,7 +105,7 @@ impl AddressSpace {
     }
 
     /// Whether there is a page, and not only zeros.
-    fn is_filled(&self, entry: Entry) -> bool {
+    pub(super) fn is_filled(&self, entry: Entry) -> bool {
         let kind = entry.frame().map(|frame| self.system.frames().kind(frame));
         entry.is_guard() || kind.is_some_and(|kind| kind != Some(FrameKind::Zero))
     }
@@ -134,7 +147,7 @@ impl AddressSpace {
 
 /// Whether huge pages may be in a VMA when it is asked for outright (`__thp_vma_allowable_orders` with
 /// `TVA_FORCED_COLLAPSE`).
-fn may_be_huge(vma: &Vma) -> bool {
+pub(super) fn may_be_huge(vma: &Vma) -> bool {
     let (start, end) = (vma.range().start(), vma.range().end());
     // Linux looks at the last one that could be there; below address 2 MiB that wraps, and fits.
     let last = end.get().wrapping_sub(TABLE_SPAN) & !(TABLE_SPAN - 1);

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::AddressSpace;
 use super::ahead::Ahead;
 use super::counters::{Counted, PageClass};
 use super::promote::Demotions;
+use super::{AddressSpace, By};
 use crate::addr::{PAGE_SIZE, PageRange, TABLE_SPAN, VirtAddr, index};
 use crate::error::{CallResult, Errno};
 use crate::hooks::Invalidation;
@@ -60,6 +60,7 @@ impl AddressSpace {
             ahead_of_killing: AtomicBool::new(false),
             chains: SpaceChains::default(),
             users: Arc::default(),
+            by: By::User,
         };
         if let Err(error) = self.copy_into(&mut child, vcpus) {
             child.abandon()?;

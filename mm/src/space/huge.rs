@@ -69,20 +69,22 @@ impl AddressSpace {
 
     /// Whether a fault at `addr` may bring in a huge page (`thp_vma_allowable_order`), if nothing is there.
     pub(super) fn wants_huge(&self, vma: &Vma, addr: VirtAddr) -> bool {
-        let advised = vma.flags.contains(VmFlags::HUGEPAGE);
-        let disabled = self.has_no_huge_pages() || self.modes.thp_disabled != 0 && !advised;
-        if vma.backing.is_some() || disabled {
-            return false;
-        }
-        let asked_for = match self.system.sysctl.thp() {
-            Thp::Never => false,
-            Thp::Madvise => advised,
-            Thp::Always => true,
-        };
         let unfit = VmFlags::SPECIAL | VmFlags::HUGETLB | VmFlags::NOHUGEPAGE;
-        asked_for
+        vma.backing.is_none()
+            && self.asks_for_huge(vma)
             && !vma.flags.intersects(unfit)
             && span_of(addr).is_some_and(|span| vma.range().covers(span))
+    }
+
+    /// Whether huge pages are wanted in a VMA by the machine, the process and the program.
+    pub(super) fn asks_for_huge(&self, vma: &Vma) -> bool {
+        let advised = vma.flags.contains(VmFlags::HUGEPAGE);
+        let disabled = self.has_no_huge_pages() || self.modes.thp_disabled != 0 && !advised;
+        match self.system.sysctl.thp() {
+            Thp::Never => false,
+            Thp::Madvise => advised && !disabled,
+            Thp::Always => !disabled,
+        }
     }
 
     /// Whether `PR_SET_THP_DISABLE` keeps huge pages away from all its memory.

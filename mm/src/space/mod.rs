@@ -27,6 +27,7 @@ mod fault;
 mod fields;
 mod fork;
 mod huge;
+mod khugepaged;
 mod layout;
 mod link;
 mod lock;
@@ -65,6 +66,7 @@ pub use map::MapRequest;
 pub use remap::RemapRequest;
 pub use shared::SharedSpace;
 pub use stack::Exec;
+pub(crate) use users::SpaceWatch;
 pub use users::{Left, SpaceHolder, SpaceUser};
 
 use std::sync::Arc;
@@ -114,6 +116,17 @@ pub struct AddressSpace {
     chains: SpaceChains,
     /// How many tasks use it ([`SpaceUser`]); 0 before there is any.
     users: Arc<AtomicU64>,
+    /// Whose change is under way.
+    by: By,
+}
+
+/// Who changes a space.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum By {
+    /// One of its users, who has stopped.
+    User,
+    /// Somebody else, beside all of them.
+    Visitor,
 }
 
 impl AddressSpace {
@@ -141,6 +154,7 @@ impl AddressSpace {
             ahead_of_killing: AtomicBool::new(false),
             chains: SpaceChains::default(),
             users: Arc::default(),
+            by: By::User,
         })
     }
 
@@ -304,11 +318,10 @@ impl AddressSpace {
         self.system.flush_now(batch)
     }
 
-    /// Whether vCPUs may run in the space while somebody changes it, who is one of its users and stopped
-    /// himself.
+    /// Whether vCPUs may run in the space while somebody changes it.
     fn others(&self) -> Others {
         // One that has left stopped before.
-        if self.users.load(Ordering::Acquire) <= 1 {
+        if self.by == By::User && self.users.load(Ordering::Acquire) <= 1 {
             Others::Stopped
         } else {
             Others::In(self.table.root())

@@ -16,17 +16,19 @@
 //! leaves its memory in use.
 
 use std::ops::Deref;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 
 use super::{AddressSpace, SharedSpace};
 use crate::error::Broken;
+use crate::khugepaged::Watched;
 
 #[derive(Debug)]
 struct Counted {
     space: SharedSpace,
     /// The space knows them as well: what is changed under several must be flushed with more care.
     users: Arc<AtomicU64>,
+    watched: Option<Watched>,
 }
 
 /// One use of an address space: a task's.
@@ -38,6 +40,17 @@ pub struct SpaceUser(Arc<Counted>);
 #[derive(Debug)]
 #[must_use = "a hold that is not put keeps the space's root"]
 pub struct SpaceHolder(Arc<Counted>);
+
+/// Knows an address space as long as anybody holds it.
+#[derive(Debug)]
+pub(crate) struct SpaceWatch(Weak<Counted>);
+
+impl SpaceWatch {
+    /// A hold on it, if it is still there.
+    pub(crate) fn holder(&self) -> Option<SpaceHolder> {
+        self.0.upgrade().map(SpaceHolder)
+    }
+}
 
 /// What came of giving up a use or a hold.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -53,7 +66,12 @@ impl SpaceUser {
     pub fn new(space: AddressSpace) -> Self {
         let users = Arc::clone(&space.users);
         users.store(1, Ordering::Relaxed);
-        SpaceUser(Arc::new(Counted { space: SharedSpace::new(space), users }))
+        let watched = Watched::new(&space.system, space.number);
+        let counted = Arc::new(Counted { space: SharedSpace::new(space), users, watched });
+        if let Some(watched) = &counted.watched {
+            watched.begin(SpaceWatch(Arc::downgrade(&counted)));
+        }
+        SpaceUser(counted)
     }
 
     /// One more use of the same space: `CLONE_VM` (`mmget`).
@@ -105,6 +123,11 @@ impl SpaceHolder {
         let one_more = |users: u64| (users > 0).then(|| users + 1);
         let got = self.0.users.fetch_update(Ordering::AcqRel, Ordering::Relaxed, one_more);
         got.is_ok().then(|| SpaceUser(Arc::clone(&self.0)))
+    }
+
+    /// The space itself, in which nothing is mapped once its last user is gone.
+    pub(crate) fn space(&self) -> &SharedSpace {
+        &self.0.space
     }
 
     /// How many users there are (`mm_users`).

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 use std::time::Duration;
 
+use mm::khugepaged::KhugepagedStats;
 use mm::reclaim::Reclaimed;
 use mm::space::{PageClass, SpaceUser};
 use mm::swap::SwapStats;
@@ -32,6 +33,7 @@ pub(super) struct Report {
     faults: Faults,
     pages: Pages,
     given_up: GivenUp,
+    khugepaged: KhugepagedRow,
     /// None without a swap area.
     swap: Option<Swap>,
     flushes: FlushCounts,
@@ -114,6 +116,19 @@ struct GivenUp {
     windows: u64,
     /// Pages swapped out.
     swapped: u64,
+}
+
+/// Huge pages made of small ones.
+#[derive(Debug, Serialize)]
+struct KhugepagedRow {
+    collapsed: u64,
+    full_scans: u64,
+}
+
+impl From<KhugepagedStats> for KhugepagedRow {
+    fn from(KhugepagedStats { collapsed, full_scans }: KhugepagedStats) -> Self {
+        KhugepagedRow { collapsed, full_scans }
+    }
 }
 
 /// The swap area, in pages.
@@ -208,6 +223,7 @@ impl Report {
                 released_to_host: frames.released,
             },
             given_up: machine.system().reclaimed().into(),
+            khugepaged: machine.system().khugepaged_stats().into(),
             swap: machine.system().swap().map(|swap| swap.stats().into()),
             flushes,
             time_us: Times {
@@ -289,6 +305,10 @@ impl Report {
                     "{used} of {total} pages in use; {swapped} swapped out, {written} written, {read} read"
                 ),
             );
+        }
+        let KhugepagedRow { collapsed, full_scans } = self.khugepaged;
+        if collapsed > 0 {
+            row("khugepaged", format!("{collapsed} huge pages made in {full_scans} full scans"));
         }
         row(
             "flushes",

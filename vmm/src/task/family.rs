@@ -380,7 +380,7 @@ impl Family {
     }
 
     /// The machine cannot go on: everybody is to die.
-    fn fail(&self, error: TaskError) {
+    pub(super) fn fail(&self, error: TaskError) {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
         kill_all(&mut self.lock());
     }
@@ -467,7 +467,7 @@ fn kill(member: &Member) {
     member.interrupt();
 }
 
-fn join(thread: std::thread::JoinHandle<()>) {
+pub(super) fn join(thread: std::thread::JoinHandle<()>) {
     // A thread that panics ends the whole of mmvisor.
     let _ = thread.join();
 }

@@ -4,6 +4,7 @@
 //! What must hold: a frame is used only while it is somebody's, nothing is written by a permission that was
 //! taken away, no byte is lost, and every fault is answered as by Linux.
 
+mod collapse;
 mod handoff;
 mod pager;
 mod reclaim;

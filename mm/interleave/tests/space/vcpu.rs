@@ -149,22 +149,34 @@ impl Vcpu {
         let words = |frame: Frame| self.frames.memory().words(frame);
         let place = |level: u64| index(page.get() >> (12 + 9 * (level - 1)) & 511);
         let mut table = self.root;
-        for level in [4, 3, 2] {
-            let entry = Entry::new(words(table)[place(level)].load(Ordering::SeqCst));
+        let mut level = 4;
+        let slot = loop {
+            let slot = &words(table)[place(level)];
+            let entry = Entry::new(slot.load(Ordering::SeqCst));
+            if level == 1 || entry.is_large() {
+                break slot;
+            }
             table = entry.frame().filter(|_| entry.is_present())?;
             assert!(self.frames.references(table) > 0, "{page} leads through a table that is free");
-        }
-        let slot = &words(table)[place(1)];
+            level -= 1;
+        };
         let written = word.is_some();
         let touch = if written { Touch::Written } else { Touch::Read };
         let mut raw = slot.load(Ordering::SeqCst);
         loop {
             let entry = Entry::new(raw);
-            if !entry.is_present() || written && !entry.is_writable() {
+            // Anything may be there by now.
+            if !entry.is_present()
+                || written && !entry.is_writable()
+                || entry.is_large() != (level == 2)
+            {
                 return None;
             }
             let touched = entry.touched(touch).raw();
             match slot.compare_exchange(raw, touched, Ordering::SeqCst, Ordering::SeqCst) {
+                Ok(_) if level == 2 => {
+                    return Some(Cached { frame: entry.page_at(page).frame()?, written });
+                }
                 Ok(_) => return Some(Cached { frame: entry.frame()?, written }),
                 Err(now) => raw = now,
             }

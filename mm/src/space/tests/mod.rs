@@ -14,6 +14,7 @@ mod grow;
 mod handoff;
 mod host_files;
 mod huge;
+mod khugepaged;
 mod model;
 mod objects;
 mod pager;

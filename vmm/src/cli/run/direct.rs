@@ -48,13 +48,15 @@ pub(super) fn machine(
 pub(super) fn run(args: &Args, program: Program, machine: &Arc<Machine>) -> Result<u8, RunError> {
     let tracer = tracer(args)?;
     let Program { image, file: _, name, path, argv, files } = program;
-    let loaded = exec(machine.system(), &image, &path, &argv, &args.env, &launch(args)?)
-        .map_err(|source| RunError::Exec { path: name.clone(), source })?;
     let timing = if args.stats.is_some() { Timing::On } else { Timing::Off };
     let family = Family::new(Arc::clone(machine), tracer, timing).map_err(RunError::Kick)?;
+    let khugepaged = args.khugepaged.start(args.thp, &family).map_err(RunError::Khugepaged)?;
+    let loaded = exec(machine.system(), &image, &path, &argv, &args.env, &launch(args)?)
+        .map_err(|source| RunError::Exec { path: name.clone(), source })?;
     let descriptors = descriptors(machine.system(), files)?;
     let mut task = family.first(loaded, descriptors, identity(&name, &path))?;
     let ended = task.run();
+    drop(khugepaged);
     family.close()?;
     let end = ended?;
 

@@ -8,6 +8,7 @@
 
 mod direct;
 mod files;
+mod khugepaged;
 mod nested;
 
 use std::ffi::{CString, OsString};
@@ -20,6 +21,7 @@ use mm::addr::VirtAddr;
 use mm::sysctl::Thp;
 
 use files::{FileArg, Given};
+use khugepaged::Khugepaged;
 
 use super::machine::Where;
 use super::report;
@@ -73,6 +75,10 @@ pub(super) struct Args {
     /// Linux.
     #[arg(long, value_enum, default_value_t = HugePages::Madvise)]
     thp: HugePages,
+    /// How often small pages are looked at, in milliseconds, and made huge ones where --thp has faults bring in
+    /// such; `off` for never.
+    #[arg(long, value_name = "MS|off", default_value_t = Khugepaged::default())]
+    khugepaged: Khugepaged,
     /// Memory that is not in use goes to an unlinked file of at most this size in the host's temporary directory when
     /// there is none left.
     #[arg(long, value_name = "SIZE")]
@@ -145,6 +151,8 @@ enum RunError {
     HostMemory(String),
     #[error("cannot handle the signal that stops a vCPU: {0}")]
     Kick(std::io::Error),
+    #[error("--khugepaged: no thread: {0}")]
+    Khugepaged(std::io::Error),
     #[error(transparent)]
     Start(#[from] StartError),
     #[error("the machine stopped: {0}")]

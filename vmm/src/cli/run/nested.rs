@@ -84,6 +84,7 @@ fn command(args: &Args, inside: &Inside<'_>, memory: u64) -> Vec<OsString> {
         aslr,
         compat_layout,
         thp,
+        khugepaged,
         swap,
         machine: _,
         invoked_as: _,
@@ -112,6 +113,7 @@ fn command(args: &Args, inside: &Inside<'_>, memory: u64) -> Vec<OsString> {
     }));
     command.extend(compat_layout.then(|| "--compat-layout".into()));
     command.extend(named("--thp", thp));
+    command.push(option("--khugepaged", khugepaged.to_string()));
     command.extend(swap.map(|size| option("--swap", size.bytes().to_string())));
     command.push(option("--invoked-as", inside.name));
     command.push("--".into());

@@ -1,0 +1,214 @@
+//! Small pages become huge ones in the background (Linux's `mm/khugepaged.c`): one thread of whoever has the machine
+//! calls [`System::khugepaged`] now and then.
+//!
+//! ```text
+//!   each space in turn ── lock shared ──> the next 2 MiB worth it (space/khugepaged)
+//!                      └─ lock, alone ──> the same looked at again, then as MADV_COLLAPSE (space/collapse)
+//! ```
+//!
+//! Spaces are known by number from [`SpaceUser::new`](crate::space::SpaceUser::new) on, if there is such a thread, and
+//! are held, not used, while they are looked at: a process ends without it.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::addr::VirtAddr;
+use crate::error::Broken;
+use crate::phys::BLOCK_FRAMES;
+use crate::space::{SpaceHolder, SpaceWatch};
+use crate::system::System;
+
+/// How often khugepaged looks, in milliseconds (`scan_sleep_millisecs`).
+pub const SCAN_SLEEP_MILLISECS: u64 = 10_000;
+/// How many pages it looks at then (`pages_to_scan`).
+pub const PAGES_TO_SCAN: u64 = 8 * BLOCK_FRAMES;
+/// How long it waits when there was no memory for a huge page, in milliseconds (`alloc_sleep_millisecs`).
+pub const ALLOC_SLEEP_MILLISECS: u64 = 60_000;
+
+/// Which small pages may be missing where a huge one is made, of 512
+/// (/sys/kernel/mm/transparent_hugepage/khugepaged).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct MaxPtes {
+    /// Not there, or zeros that were only read.
+    pub none: u64,
+    /// In the swap area.
+    pub swap: u64,
+    /// Also in other processes.
+    pub shared: u64,
+}
+
+impl Default for MaxPtes {
+    fn default() -> Self {
+        MaxPtes { none: BLOCK_FRAMES - 1, swap: BLOCK_FRAMES / 8, shared: BLOCK_FRAMES / 2 }
+    }
+}
+
+/// What came of a call.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Scanned {
+    /// It has looked at as many pages as it was to, or at all there are.
+    Enough,
+    /// There is no memory for a huge page.
+    NoMemory,
+}
+
+/// What came of 2 MiB.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Collapsed {
+    Made,
+    /// It is not what it was a moment ago.
+    Not,
+    NoMemory,
+}
+
+/// What it has done so far.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct KhugepagedStats {
+    /// Huge pages that it made (`pages_collapsed`).
+    pub collapsed: u64,
+    /// How often it was through with all spaces (`full_scans`).
+    pub full_scans: u64,
+}
+
+/// What a machine knows of it.
+#[derive(Debug, Default)]
+pub(crate) struct Khugepaged {
+    is_on: AtomicBool,
+    max_ptes: Mutex<MaxPtes>,
+    /// By number. A leaf lock.
+    spaces: Mutex<BTreeMap<u64, SpaceWatch>>,
+    /// Where it goes on. Over the locks of spaces.
+    next: Mutex<Place>,
+    collapsed: AtomicU64,
+    full_scans: AtomicU64,
+}
+
+/// A space by number, and an address in it.
+#[derive(Clone, Copy, Debug, Default)]
+struct Place {
+    space: u64,
+    addr: VirtAddr,
+}
+
+/// A space is known as long as this is there.
+#[derive(Debug)]
+pub(crate) struct Watched {
+    system: Arc<System>,
+    number: u64,
+}
+
+impl Watched {
+    /// For a new space, if anybody is to look at it.
+    pub(crate) fn new(system: &Arc<System>, number: u64) -> Option<Self> {
+        let is_on = system.khugepaged.is_on.load(Ordering::Relaxed);
+        is_on.then(|| Watched { system: Arc::clone(system), number })
+    }
+
+    /// It can be looked at from now on.
+    pub(crate) fn begin(&self, space: SpaceWatch) {
+        self.system.khugepaged.spaces().insert(self.number, space);
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        self.system.khugepaged.spaces().remove(&self.number);
+    }
+}
+
+impl System {
+    /// Has spaces from now on known to [`khugepaged`](Self::khugepaged), which somebody will call.
+    pub fn enable_khugepaged(&self) {
+        self.khugepaged.is_on.store(true, Ordering::Relaxed);
+    }
+
+    /// Looks at some pages, 2 MiB at a time, where the last call has stopped, and makes huge pages where that is worth
+    /// it: in memory that faults would get huge pages for, if enough small ones are there
+    /// ([`set_max_ptes`](Self::set_max_ptes)), one of them at least used of late.
+    ///
+    /// # Errors
+    /// [`Broken`] when a flush fails.
+    pub fn khugepaged(&self, pages: u64) -> Result<Scanned, Broken> {
+        let mut next = self.khugepaged.next();
+        let mut left = pages;
+        while let Some((number, space)) = self.khugepaged.space_from(next.space) {
+            if number > next.space {
+                *next = Place { space: number, addr: VirtAddr::ZERO };
+            }
+            let scanned = self.scan(&space, &mut next.addr, &mut left);
+            space.put()?;
+            match scanned? {
+                Some(scanned) => return Ok(scanned),
+                None => *next = Place { space: number + 1, addr: VirtAddr::ZERO },
+            }
+        }
+        *next = Place::default();
+        self.khugepaged.full_scans.fetch_add(1, Ordering::Relaxed);
+        Ok(Scanned::Enough)
+    }
+
+    /// Looks at a space from an address on, which is moved on; says what came of it if it did not reach the end.
+    fn scan(
+        &self,
+        space: &SpaceHolder,
+        addr: &mut VirtAddr,
+        left: &mut u64,
+    ) -> Result<Option<Scanned>, Broken> {
+        loop {
+            if *left == 0 {
+                return Ok(Some(Scanned::Enough));
+            }
+            let Some(span) = space.space().look().next_to_look_at(*addr) else { return Ok(None) };
+            *addr = span.end();
+            *left = left.saturating_sub(BLOCK_FRAMES);
+            if !space.space().look().is_worth_a_huge_page(span) {
+                continue;
+            }
+            match space.space().change().collapse_as_visitor(span)? {
+                Collapsed::Made => {
+                    self.khugepaged.collapsed.fetch_add(1, Ordering::Relaxed);
+                }
+                Collapsed::Not => {}
+                Collapsed::NoMemory => return Ok(Some(Scanned::NoMemory)),
+            }
+        }
+    }
+
+    /// What khugepaged has done so far.
+    #[must_use]
+    pub fn khugepaged_stats(&self) -> KhugepagedStats {
+        let get = |n: &AtomicU64| n.load(Ordering::Relaxed);
+        let Khugepaged { collapsed, full_scans, .. } = &self.khugepaged;
+        KhugepagedStats { collapsed: get(collapsed), full_scans: get(full_scans) }
+    }
+
+    /// How many small pages may be missing where a huge one is made.
+    #[must_use]
+    pub fn max_ptes(&self) -> MaxPtes {
+        *self.khugepaged.max_ptes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sets how many.
+    pub fn set_max_ptes(&self, max: MaxPtes) {
+        *self.khugepaged.max_ptes.lock().unwrap_or_else(PoisonError::into_inner) = max;
+    }
+}
+
+impl Khugepaged {
+    /// The first space of this number or a higher one that is still there.
+    fn space_from(&self, number: u64) -> Option<(u64, SpaceHolder)> {
+        let spaces = self.spaces();
+        let mut above = spaces.range((Bound::Included(number), Bound::Unbounded));
+        above.find_map(|(&number, space)| Some((number, space.holder()?)))
+    }
+
+    fn spaces(&self) -> MutexGuard<'_, BTreeMap<u64, SpaceWatch>> {
+        self.spaces.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn next(&self) -> MutexGuard<'_, Place> {
+        self.next.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
