@@ -28,9 +28,11 @@
 //! ```
 
 mod age;
+mod objects;
 mod swap;
 
-pub(crate) use swap::Pick;
+use objects::ObjectHand;
+use swap::Pick;
 
 use std::ops::{ControlFlow, Range};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -91,6 +93,7 @@ struct Hands {
     ahead: u64,
     lazy: u64,
     swap: u64,
+    objects: ObjectHand,
 }
 
 /// What becomes of an anonymous page that is to be given up.
@@ -151,6 +154,12 @@ impl System {
         self.give_up(&mut self.reclaim.begin())
     }
 
+    /// Swaps out pages that are not in use.
+    #[cfg(test)]
+    pub(crate) fn swap_out_old(&self) -> Result<u64, Broken> {
+        self.swap_out_some(&mut self.reclaim.begin(), Pick::Old)
+    }
+
     /// What has been given up so far.
     #[must_use]
     pub fn reclaimed(&self) -> Reclaimed {
@@ -203,7 +212,7 @@ impl System {
             freed = count(&reclaim.windows, self.close_windows()?);
         }
         if freed == 0 {
-            freed = count(&reclaim.swapped, self.swap_out_some(&mut hands.swap, pick)?);
+            freed = count(&reclaim.swapped, self.swap_out_some(hands, pick)?);
         }
         Ok(freed)
     }

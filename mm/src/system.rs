@@ -49,7 +49,7 @@ pub struct System {
     pub(crate) reclaim: Reclaim,
     pub(crate) pagers: Pagers,
     pub(crate) khugepaged: Khugepaged,
-    swap: Option<Swap>,
+    swap: Option<Arc<Swap>>,
     anon: AnonVmas,
     /// Files of the host that are open. A leaf lock.
     files: Mutex<Vec<Weak<HostFile>>>,
@@ -151,12 +151,16 @@ impl System {
     /// Gives the machine a swap area, before it has any address space.
     pub fn set_swap(&mut self, store: Box<dyn SwapStore>) {
         self.sysctl.set_swap_pages(store.slots());
-        self.swap = Some(Swap::new(store));
+        self.swap = Some(Arc::new(Swap::new(store)));
     }
 
     /// The swap area, if there is one.
     #[must_use]
     pub fn swap(&self) -> Option<&Swap> {
+        self.swap.as_deref()
+    }
+
+    pub(crate) fn swap_area(&self) -> Option<&Arc<Swap>> {
         self.swap.as_ref()
     }
 

@@ -82,6 +82,16 @@ impl PageCache {
         frames
     }
 
+    /// At most so many of the pages from `page` on that are there.
+    pub(super) fn held_from(&self, page: u64, most: usize) -> Vec<(u64, Frame)> {
+        self.lock().range(page..).take(most).map(|(&page, &frame)| (page, frame)).collect()
+    }
+
+    /// The page's frame is in the caller's hands from now on, with the reference to it.
+    pub(super) fn take(&self, page: u64) -> Option<Frame> {
+        self.lock().remove(&page)
+    }
+
     /// How many pages are there.
     pub(super) fn count(&self) -> u64 {
         self.lock().len() as u64

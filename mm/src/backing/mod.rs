@@ -271,13 +271,18 @@ pub trait Backing: Debug + Send + Sync {
         Ok(())
     }
 
-    /// Gives up page `index` if no entry names it and it holds nothing that was written: reclaim. No page of
-    /// the object may be held.
+    /// Gives up those of the pages that no entry names, if they hold nothing that was written or can be swapped out:
+    /// reclaim. No page of the object may be held; who had entries has flushed them.
     ///
     /// # Errors
-    /// [`Broken`] when the page's frame was not in use.
-    fn reclaim(&self, _index: u64, _: &System) -> Result<(), Broken> {
+    /// [`Broken`] when a page's frame was not in use, or a flush fails.
+    fn reclaim(&self, _pages: &[u64], _: &System) -> Result<(), Broken> {
         Ok(())
+    }
+
+    /// The pages of a range that are in the swap area.
+    fn swapped(&self, _pages: Range<u64>) -> Vec<u64> {
+        Vec::new()
     }
 
     /// Is told that nobody maps it any more, if it notes its [`maps`](Self::maps). The space that did is locked.

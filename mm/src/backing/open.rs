@@ -124,8 +124,12 @@ impl Backing for OpenFile {
         self.object.unmapped(system);
     }
 
-    fn reclaim(&self, index: u64, system: &System) -> Result<(), Broken> {
-        self.object.reclaim(index, system)
+    fn swapped(&self, pages: Range<u64>) -> Vec<u64> {
+        self.object.swapped(pages)
+    }
+
+    fn reclaim(&self, pages: &[u64], system: &System) -> Result<(), Broken> {
+        self.object.reclaim(pages, system)
     }
 
     fn maps(&self) -> Option<&ObjectMaps> {

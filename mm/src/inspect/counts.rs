@@ -59,11 +59,14 @@ fn audit_swap(spaces: &[&AddressSpace]) -> Result<(), String> {
             *named.entry(slot).or_default() += 1;
         }
     }
+    for slot in swap.objects.all().iter().flat_map(|object| object.places()) {
+        *named.entry(slot).or_default() += 1;
+    }
     let frames = system.frames();
     for (slot, users, frame) in swap.all() {
         let entries = named.remove(&slot).unwrap_or(0);
         if users != entries {
-            return Err(format!("{slot:?} counts {users} users, {entries} entries name it"));
+            return Err(format!("{slot:?} counts {users} users, {entries} name it"));
         }
         let Some(frame) = frame else {
             if users == 0 {
@@ -82,7 +85,7 @@ fn audit_swap(spaces: &[&AddressSpace]) -> Result<(), String> {
         }
     }
     match named.into_iter().next() {
-        Some((slot, entries)) => Err(format!("{entries} entries name {slot:?}, which is vacant")),
+        Some((slot, entries)) => Err(format!("{entries} name {slot:?}, which is vacant")),
         None => Ok(()),
     }
 }

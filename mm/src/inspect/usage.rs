@@ -5,7 +5,7 @@ use std::fmt;
 use std::ops::AddAssign;
 
 use super::shown::{Shown, ShownPage};
-use crate::addr::PAGE_SIZE;
+use crate::addr::{PAGE_SIZE, PageRange};
 use crate::space::{AddressSpace, PageClass};
 use crate::vma::{VmFlags, Vma};
 
@@ -99,6 +99,7 @@ impl Usage {
                 _ => {}
             }
         }
+        usage.swap += PAGE_SIZE * swapped_of_object(space, vma);
         usage
     }
 
@@ -168,6 +169,21 @@ impl Usage {
         ];
         lines.iter().try_for_each(|(name, bytes)| write_line(f, name, *bytes))
     }
+}
+
+/// How many pages of an object that a VMA shows are in the swap area; of a private map that may be written, those of
+/// which there is no copy (`smap_gather_stats`).
+fn swapped_of_object(space: &AddressSpace, vma: &Vma) -> u64 {
+    let Some(backing) = &vma.backing else { return 0 };
+    let first = vma.page_index(vma.range().start());
+    let swapped = backing.swapped(first..first.saturating_add(vma.range().pages()));
+    let all = vma.flags.contains(VmFlags::SHARED) || !vma.flags.contains(VmFlags::WRITE);
+    let shown = |page: &u64| {
+        let addr = vma.range().start().offset((page - first) * PAGE_SIZE);
+        let copy = || PageRange::from_len(addr, PAGE_SIZE).map(|at| space.table().look(at).count());
+        all || copy() == Some(0)
+    };
+    swapped.iter().filter(|&page| shown(page)).count() as u64
 }
 
 /// A name, a colon, and in 24 columns with these a size in kB.

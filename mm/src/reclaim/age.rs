@@ -17,12 +17,12 @@ use std::sync::atomic::Ordering;
 
 use crate::addr::Frame;
 use crate::paging::{Entry, FlushBatch};
-use crate::phys::Marks;
+use crate::phys::{Frames, Marks};
 use crate::rmap::Found;
 use crate::space::PageClass;
 use crate::system::System;
 
-/// How an anonymous page was used of late.
+/// How a page was used of late.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Age {
     /// It is in use, or was.
@@ -39,6 +39,27 @@ struct Accesses {
     stays: bool,
 }
 
+impl Frames {
+    /// Makes a page a look older of which so many entries were accessed since the last.
+    pub(super) fn step_age(&self, frame: Frame, accesses: u32) -> Age {
+        let marks = self.marks(frame);
+        let (active, referenced) =
+            (marks.contains(Marks::ACTIVE), marks.contains(Marks::REFERENCED));
+        match accesses {
+            0 if active => self.unmark(frame, Marks::ACTIVE),
+            0 if referenced => self.unmark(frame, Marks::REFERENCED),
+            0 => return Age::Old,
+            _ if active => {}
+            1 if !referenced => self.mark(frame, Marks::REFERENCED),
+            _ => {
+                self.mark(frame, Marks::ACTIVE);
+                self.unmark(frame, Marks::REFERENCED);
+            }
+        }
+        Age::Young
+    }
+}
+
 impl System {
     /// Looks how a page was used, and makes it a look older. The caller has a reference.
     pub(super) fn age(&self, frame: Frame, batch: &mut FlushBatch) -> Age {
@@ -50,21 +71,7 @@ impl System {
             return Age::Stays;
         }
         let Accesses { count, stays } = self.accesses(frame, batch);
-        let (active, referenced) =
-            (marks.contains(Marks::ACTIVE), marks.contains(Marks::REFERENCED));
-        match count {
-            _ if stays => return Age::Stays,
-            0 if active => frames.unmark(frame, Marks::ACTIVE),
-            0 if referenced => frames.unmark(frame, Marks::REFERENCED),
-            0 => return Age::Old,
-            _ if active => {}
-            1 if !referenced => frames.mark(frame, Marks::REFERENCED),
-            _ => {
-                frames.mark(frame, Marks::ACTIVE);
-                frames.unmark(frame, Marks::REFERENCED);
-            }
-        }
-        Age::Young
+        if stays { Age::Stays } else { frames.step_age(frame, count) }
     }
 
     fn accesses(&self, frame: Frame, batch: &mut FlushBatch) -> Accesses {

@@ -22,7 +22,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{MutexGuard, PoisonError};
 
 use super::age::{Age, exchange, may_go};
-use super::{BATCH, Reclaim};
+use super::{BATCH, Hands, Reclaim};
 use crate::addr::{Frame, PAGE_BYTES, SwapSlot};
 use crate::error::Broken;
 use crate::paging::{Entry, FlushBatch};
@@ -46,13 +46,13 @@ pub(crate) enum Pick {
 }
 
 /// How many pages are written together at most: 128 KiB.
-const CLUSTER: usize = 32;
+pub(super) const CLUSTER: usize = 32;
 
 /// Of how many frames one is swapped out together with the others, at most.
 const SHARE: u64 = 16;
 
 /// From the first entry that is exchanged to the flush.
-struct Unflushed<'a> {
+pub(super) struct Unflushed<'a> {
     reclaim: &'a Reclaim,
     _lock: MutexGuard<'a, ()>,
 }
@@ -64,7 +64,7 @@ impl Drop for Unflushed<'_> {
 }
 
 impl Reclaim {
-    fn unflushed(&self) -> Unflushed<'_> {
+    pub(super) fn unflushed(&self) -> Unflushed<'_> {
         let lock = self.unflushed.lock().unwrap_or_else(PoisonError::into_inner);
         self.is_unflushed.store(true, Ordering::Release);
         Unflushed { reclaim: self, _lock: lock }
@@ -83,14 +83,15 @@ impl System {
     }
 
     /// Swaps out some pages. Says how many frames are free for it.
-    pub(crate) fn swap_out_some(&self, hand: &mut u64, pick: Pick) -> Result<u64, Broken> {
+    pub(super) fn swap_out_some(&self, hands: &mut Hands, pick: Pick) -> Result<u64, Broken> {
         let Some(swap) = self.swap() else { return Ok(0) };
         let want = (self.memory().frames() / SHARE).clamp(1, BATCH);
         let mut freed = 0;
         for _ in 0..ROUNDS {
             let mut batch = FlushBatch::new();
-            let pages = self.pick(hand, pick, want, &mut batch)?;
+            let pages = self.pick(&mut hands.swap, pick, want, &mut batch)?;
             freed += self.swap_out(swap, &pages, batch)?;
+            freed += self.swap_out_objects(&mut hands.objects, pick, want)?;
             if freed >= want / 2 {
                 break;
             }

@@ -16,7 +16,7 @@ mod object;
 pub(crate) use anon::SpaceChains;
 pub use anon::{AnonVmas, Found};
 
-pub(crate) use object::Writes;
+pub(crate) use object::{Changing, Writes};
 pub use object::{Copies, Held, ObjectMaps};
 
 use std::sync::Arc;

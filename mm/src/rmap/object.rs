@@ -187,6 +187,23 @@ impl Changing<'_> {
         }
     }
 
+    /// Makes the entries of a page old, in all spaces. Says how many were accessed; `None`, and nothing has to be
+    /// changed, if one keeps it in memory.
+    pub(crate) fn age(&self, page: u64, batch: &mut FlushBatch) -> Option<u32> {
+        let mut accessed = 0;
+        for space in self.0.values() {
+            let table = &space.mapper.table;
+            batch.reaches_elsewhere();
+            let _still = table.hold_still();
+            for part in space.maps().filter_map(|map| map.part_of(&(page..page + 1))) {
+                for leaf in table.cursor(part) {
+                    accessed += u32::from(age(&leaf, batch)?);
+                }
+            }
+        }
+        Some(accessed)
+    }
+
     /// Empties the entries of these pages, in all spaces; the batch is to be flushed by the caller. The
     /// object must not find the pages any more.
     ///
@@ -293,6 +310,24 @@ fn clean(leaf: &Leaf<'_>, system: &System, batch: &mut FlushBatch) {
     if let Some(frame) = Entry::new(old).frame() {
         system.frames().mark(frame, Marks::DIRTY);
         batch.lowered(frame);
+    }
+}
+
+/// Makes an object's entry old; says whether it was accessed. `None` if its page must stay in memory.
+fn age(leaf: &Leaf<'_>, batch: &mut FlushBatch) -> Option<bool> {
+    use std::sync::atomic::Ordering::{AcqRel, Acquire};
+    let of_object = |entry: Entry| entry.frame().is_some() && entry.owner() == Owner::Backing;
+    let young = |raw| {
+        let entry = Entry::new(raw);
+        let is_young = of_object(entry) && entry.is_young() && !entry.is_locked();
+        is_young.then(|| entry.aged().raw())
+    };
+    match leaf.slot.fetch_update(AcqRel, Acquire, young) {
+        Ok(old) => {
+            Entry::new(old).frame().into_iter().for_each(|frame| batch.lowered(frame));
+            Some(true)
+        }
+        Err(raw) => (!Entry::new(raw).is_locked()).then_some(false),
     }
 }
 

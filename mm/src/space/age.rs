@@ -124,8 +124,12 @@ impl AddressSpace {
             }
         });
         self.system.swap_out_all(&out)?;
-        let Some(backing) = &vma.backing else { return Ok(()) };
-        left.into_iter().try_for_each(|page| backing.reclaim(vma.page_index(page), &self.system))
+        let Some(backing) = vma.backing.as_ref().filter(|_| !left.is_empty()) else {
+            return Ok(());
+        };
+        self.flush(std::mem::take(batch))?;
+        let pages: Vec<u64> = left.into_iter().map(|page| vma.page_index(page)).collect();
+        backing.reclaim(&pages, &self.system)
     }
 
     /// The pages of a range that no other entry names.

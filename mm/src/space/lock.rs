@@ -151,10 +151,7 @@ impl AddressSpace {
         // The entries of a huge page have the note when it is split, before which none of it goes.
         self.table.large_in(part).for_each(|large| _ = large.update(noted));
         for leaf in self.table.cursor(part) {
-            let swaps = self.system.swap().is_some();
-            let could_go =
-                leaf.entry.owner() == Owner::Process && (swaps || self.is_lazy(leaf.entry));
-            if !could_go && !leaf.entry.is_locked() {
+            if !self.could_go(leaf.entry) && !leaf.entry.is_locked() {
                 continue;
             }
             // The hardware sets bits meanwhile, and the page may be given up.
@@ -162,6 +159,15 @@ impl AddressSpace {
                 let entry = Entry::new(raw);
                 entry.frame().map(|_| noted(entry).raw())
             });
+        }
+    }
+
+    /// Whether a page could be given up but for a lock on it: with swap also shared memory's.
+    fn could_go(&self, entry: Entry) -> bool {
+        let swaps = self.system.swap().is_some();
+        match entry.owner() {
+            Owner::Process => swaps || self.is_lazy(entry),
+            Owner::Backing => swaps && self.is_of_shared_memory(entry),
         }
     }
 

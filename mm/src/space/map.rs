@@ -233,7 +233,7 @@ impl AddressSpace {
         }
         if let Some(object) = object {
             // What was there stays gone if there is none: Linux leaves a hole likewise.
-            vma.backing = Some(Arc::new(object?));
+            vma.backing = Some(object?.swappable(&self.system));
         } else if let Some(backing) = &vma.backing {
             // What was there stays gone if this fails: Linux leaves a hole likewise.
             let pages = vma.pgoff..vma.pgoff.saturating_add(range.pages());

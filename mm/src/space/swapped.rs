@@ -17,7 +17,9 @@ use super::AddressSpace;
 use crate::addr::{Frame, PageRange};
 use crate::error::Broken;
 use crate::paging::{Entry, Owner};
-use crate::phys::{AllocError, Marks};
+use crate::backing::BackingError;
+use crate::phys::{AllocError, FrameKind, Marks};
+use crate::rmap::ObjectMaps;
 use crate::swap::Unswappable;
 use crate::vma::{VmFlags, Vma};
 
@@ -32,6 +34,12 @@ impl AddressSpace {
     /// Whether pages of a VMA may not be swapped out, which each of their entries has to tell.
     pub(super) fn keeps_in_memory(&self, vma: &Vma) -> bool {
         vma.flags.contains(VmFlags::LOCKED) && self.system.swap().is_some()
+    }
+
+    /// Whether the page is an object's that can be swapped out.
+    pub(super) fn is_of_shared_memory(&self, entry: Entry) -> bool {
+        let kind = entry.frame().and_then(|frame| self.system.frames().kind(frame));
+        kind == Some(FrameKind::Shared)
     }
 
     /// Whether the page of an entry is in the swap area, but in memory as well (`mincore_swap`).
@@ -62,12 +70,24 @@ impl AddressSpace {
         }
     }
 
-    /// `MADV_WILLNEED` of pages of the process's own: as many as there is memory for (`swapin_walk_pmd_entry`).
+    /// `MADV_WILLNEED` of pages in the swap area: as many as there is memory for (`swapin_walk_pmd_entry`,
+    /// `shmem_swapin_range`).
     pub(super) fn swap_in_ahead(&self, vma: &Vma, part: PageRange) -> Result<(), Broken> {
-        let Some(swap) = self.system.swap().filter(|_| vma.backing.is_none()) else {
-            return Ok(());
-        };
+        let Some(swap) = self.system.swap() else { return Ok(()) };
         let frames = self.system.frames();
+        if let Some(backing) = &vma.backing {
+            let pages = vma.page_index(part.start())..vma.page_index(part.end());
+            let _held = backing.maps().map(ObjectMaps::hold);
+            for page in backing.swapped(pages) {
+                match backing.page(page, self) {
+                    Ok(frame) => frames.put(frame)?,
+                    Err(BackingError::OutOfMemory) => break,
+                    Err(BackingError::NoPage) => {}
+                    Err(BackingError::Broken(broken)) => return Err(broken),
+                }
+            }
+            return Ok(());
+        }
         for slot in self.table.cursor(part).filter_map(|leaf| leaf.entry.swap_slot()) {
             match swap.page(frames, slot) {
                 Ok(frame) => frames.put(frame)?,

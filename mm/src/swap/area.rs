@@ -15,9 +15,10 @@ use crate::phys::ReverseOwner;
 /// What is known of a place.
 #[derive(Clone, Copy, Debug)]
 struct Place {
-    /// Entries that name it, and those who are reading its page.
+    /// Entries and objects that name it, and those who are reading its page.
     users: u32,
-    owner: ReverseOwner,
+    /// Whose page it is, if it is no object's.
+    owner: Option<ReverseOwner>,
 }
 
 /// A frame that holds the page of a place.
@@ -67,6 +68,17 @@ impl Area {
 
     /// Takes a vacant place for the page of a frame, which holds it from now on.
     pub(super) fn take(&mut self, frame: Frame, owner: ReverseOwner) -> Option<SwapSlot> {
+        let slot = self.take_vacant(Place { users: 0, owner: Some(owner) })?;
+        self.cache(slot, Cached { frame, stored: false });
+        Some(slot)
+    }
+
+    /// Takes a vacant place for the page of an object, which is its only user.
+    pub(super) fn take_for_object(&mut self) -> Option<SwapSlot> {
+        self.take_vacant(Place { users: 1, owner: None })
+    }
+
+    fn take_vacant(&mut self, place: Place) -> Option<SwapSlot> {
         let slot = match self.vacant.pop_first() {
             Some(slot) => slot,
             None if self.used() < self.total => {
@@ -75,8 +87,7 @@ impl Area {
             }
             None => return None,
         };
-        self.places[index(slot.number())] = Some(Place { users: 0, owner });
-        self.cache(slot, Cached { frame, stored: false });
+        self.places[index(slot.number())] = Some(place);
         Some(slot)
     }
 
@@ -116,7 +127,7 @@ impl Area {
     }
 
     pub(super) fn owner(&self, slot: SwapSlot) -> Option<ReverseOwner> {
-        self.place(slot).map(|place| place.owner)
+        self.place(slot).and_then(|place| place.owner)
     }
 
     /// One user more; says whether the place is used at all.

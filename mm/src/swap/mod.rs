@@ -19,6 +19,7 @@
 //!   that of another page, if place and entry have come back meanwhile.
 
 mod area;
+mod objects;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -30,6 +31,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 pub use store::{MemoryStore, SwapStore};
 
 use area::{Area, Cached};
+use objects::Objects;
 
 use crate::addr::{Frame, PAGE_BYTES, SwapSlot};
 use crate::error::Broken;
@@ -85,6 +87,8 @@ pub struct Swap {
     area: Mutex<Area>,
     written: AtomicU64,
     read: AtomicU64,
+    /// The objects whose pages can go there. A leaf lock.
+    pub(crate) objects: Objects,
     /// Places taken: each counts.
     pub failures: FailPoint,
 }
@@ -93,7 +97,8 @@ impl Swap {
     pub(crate) fn new(store: Box<dyn SwapStore>) -> Self {
         let area = Mutex::new(Area::new(store.slots()));
         let (written, read) = (AtomicU64::new(0), AtomicU64::new(0));
-        Swap { store, area, written, read, failures: FailPoint::default() }
+        let (objects, failures) = (Objects::default(), FailPoint::default());
+        Swap { store, area, written, read, objects, failures }
     }
 
     /// What is in it now.
@@ -105,7 +110,7 @@ impl Swap {
         SwapStats { total, used, cached, written, read }
     }
 
-    /// How many entries name a place (`swp_swapcount`).
+    /// How many entries and objects name a place (`swp_swapcount`).
     #[must_use]
     pub fn users(&self, slot: SwapSlot) -> u32 {
         self.area().users(slot)
@@ -171,21 +176,31 @@ impl Swap {
         if self.failures.refuses() {
             return None;
         }
-        let slot = match (area.take(frame, owner), area.unneeded()) {
-            (Some(slot), _) => slot,
-            // One whose page is in memory, and is nowhere else needed.
-            (None, Some((kept, of))) => {
-                if let Err(broken) = uncache(&mut area, frames, kept, of) {
-                    log::error!("a place of the swap area cannot be given up: {broken}");
-                }
-                area.take(frame, owner)?
-            }
-            (None, None) => return None,
-        };
+        let slot = take_some(&mut area, frames, |area| area.take(frame, owner))?;
         area.use_more(slot);
         frames.get(frame);
         frames.mark(frame, Marks::SWAP_CACHED);
         Some(slot)
+    }
+
+    /// A vacant place for the page of an object, which is a user of it until it [gives it up](Self::put). `None` if all
+    /// are taken.
+    pub(crate) fn reserve(&self, frames: &Frames) -> Option<SwapSlot> {
+        if self.failures.refuses() {
+            return None;
+        }
+        take_some(&mut self.area(), frames, Area::take_for_object)
+    }
+
+    /// Reads the page of a place that the caller is a user of.
+    ///
+    /// # Errors
+    /// The store's.
+    pub(crate) fn read(&self, slot: SwapSlot) -> io::Result<[u8; PAGE_BYTES]> {
+        let mut bytes = [0; PAGE_BYTES];
+        self.store.read(slot, &mut bytes)?;
+        self.read.fetch_add(1, Ordering::Relaxed);
+        Ok(bytes)
     }
 
     /// The frame that holds the page of a place, which some entry has named; with a reference for the caller. If none
@@ -227,15 +242,17 @@ impl Swap {
     fn read_page(&self, frames: &Frames, slot: SwapSlot) -> Result<Frame, Unswappable> {
         let frame = frames.alloc(FrameKind::Anonymous, Contents::Any);
         let frame = frame.map_err(Unswappable::NoFrame)?;
-        let mut bytes = [0; PAGE_BYTES];
-        if let Err(error) = self.store.read(slot, &mut bytes) {
-            log::error!("a swapped page cannot be read: {error}");
-            let put = frames.put(frame);
-            return Err(put.map_or_else(Into::into, |()| Unswappable::Unreadable));
+        match self.read(slot) {
+            Ok(bytes) => {
+                frames.memory().write(frame.addr(), &bytes);
+                Ok(frame)
+            }
+            Err(error) => {
+                log::error!("a swapped page cannot be read: {error}");
+                let put = frames.put(frame);
+                Err(put.map_or_else(Into::into, |()| Unswappable::Unreadable))
+            }
         }
-        self.read.fetch_add(1, Ordering::Relaxed);
-        frames.memory().write(frame.addr(), &bytes);
-        Ok(frame)
     }
 
     /// Has an entry that names the place name `frame` instead, which [`page`](Self::page) has given to the caller,
@@ -339,6 +356,22 @@ pub(crate) enum Keep {
     IfRoom,
     /// It is about to be written, or will stay in memory.
     No,
+}
+
+/// Takes a place, if need be one whose page is in memory, and is nowhere else needed.
+fn take_some(
+    area: &mut Area,
+    frames: &Frames,
+    take: impl Fn(&mut Area) -> Option<SwapSlot>,
+) -> Option<SwapSlot> {
+    if let Some(slot) = take(area) {
+        return Some(slot);
+    }
+    let (kept, of) = area.unneeded()?;
+    if let Err(broken) = uncache(area, frames, kept, of) {
+        log::error!("a place of the swap area cannot be given up: {broken}");
+    }
+    take(area)
 }
 
 /// Whether a frame of the cache is held by nothing else.

@@ -111,7 +111,7 @@ impl Content for Memfd {
 
     fn read(&self, offset: u64, into: &mut [u8]) -> CallResult<usize> {
         Ok(match self.memory() {
-            Memory::Small(memory) => memory.read_at(offset, into),
+            Memory::Small(memory) => memory.read_at(offset, into)?,
             Memory::Huge(pool) => pool.read_at(offset, into),
         })
     }

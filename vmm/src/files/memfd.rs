@@ -58,7 +58,7 @@ impl Memfd {
     /// `ENODEV` no huge pages of that size. Source: memfd_create(2), `hugetlb_file_setup`.
     pub fn new(system: &System, name: &str, flags: u32) -> Result<Self, Errno> {
         let memory = if flags & MFD_HUGETLB == 0 {
-            Memory::Small(Arc::new(SharedMemory::memfd(system, name)))
+            Memory::Small(SharedMemory::memfd(system, name).swappable(system))
         } else {
             let log2 = u64::from(flags >> MFD_HUGE_SHIFT & MFD_HUGE_MASK);
             let size = huge_page_size(log2).ok_or(Errno::ENODEV)?;

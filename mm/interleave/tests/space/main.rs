@@ -9,6 +9,7 @@ mod handoff;
 mod pager;
 mod reclaim;
 mod swap;
+mod swap_shared;
 mod vcpu;
 
 use mm::addr::{PAGE_SIZE, VirtAddr};

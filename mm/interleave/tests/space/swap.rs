@@ -11,7 +11,7 @@ use super::*;
 
 /// Sends word, once it is armed, when the first entry is about to go, and lets others go on a while.
 #[derive(Clone, Debug, Default)]
-struct Tells {
+pub(super) struct Tells {
     waiting: Arc<Mutex<Option<Sender<()>>>>,
     /// And when it is gone, or has changed and is tried again.
     after: Arc<Mutex<Option<Sender<()>>>>,
@@ -42,24 +42,31 @@ fn swapping(pages: u64) -> Machine {
 
 /// The same, and who tells when the first entry is about to go.
 fn telling(pages: u64) -> (Machine, Tells) {
+    telling_by(|m| {
+        m.map(pages);
+        for n in 0..pages {
+            m.user.write(page(n), &(100 + n).to_le_bytes()).unwrap();
+        }
+    })
+}
+
+/// The same with what `prepare` maps.
+pub(super) fn telling_by(prepare: impl FnOnce(&Machine)) -> (Machine, Tells) {
     let tells = Tells::default();
     let m = Machine::prepared(512, |system| {
         system.set_swap(Box::new(MemoryStore::new(8)));
         system.set_observer(Box::new(tells.clone()));
     });
-    m.map(pages);
-    for n in 0..pages {
-        m.user.write(page(n), &(100 + n).to_le_bytes()).unwrap();
-    }
+    prepare(&m);
     (m, tells)
 }
 
 /// Up to where it counts meanwhile: so far that calls are made while it does.
-const LAST: u64 = 300;
+pub(super) const LAST: u64 = 300;
 
 /// A vCPU that goes on when page 0 is about to be swapped out: then it has it cached as it was, and what the call
 /// does that `then` makes meanwhile must hold for it as well.
-fn as_it_goes<T: Send + 'static>(
+pub(super) fn as_it_goes<T: Send + 'static>(
     m: &Machine,
     tells: &Tells,
     other: &SpaceUser,
@@ -85,7 +92,7 @@ fn as_it_goes<T: Send + 'static>(
 }
 
 /// Another process, which writes all over what has become free.
-fn taker(m: &Machine) -> SpaceUser {
+pub(super) fn taker(m: &Machine) -> SpaceUser {
     let other =
         SpaceUser::new(AddressSpace::new(Arc::clone(&m.system), Limits::default()).unwrap());
     let request = MapRequest::anonymous(page(0), PAGE_SIZE, RW, MapFlags::FIXED);
@@ -96,7 +103,7 @@ fn taker(m: &Machine) -> SpaceUser {
 }
 
 /// Swaps out what there is, and has the frame used by another.
-fn swap_out(m: &Machine, other: &SpaceUser) -> thread::JoinHandle<()> {
+pub(super) fn swap_out(m: &Machine, other: &SpaceUser) -> thread::JoinHandle<()> {
     let (system, other) = (Arc::clone(&m.system), other.share());
     thread::spawn(move || {
         system.reclaim().unwrap();

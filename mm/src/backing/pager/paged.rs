@@ -157,9 +157,9 @@ impl Backing for Paged {
         self.take_written(&pages, system)
     }
 
-    fn reclaim(&self, index: u64, system: &System) -> Result<(), Broken> {
-        // The closures may have to see it, which they cannot here.
-        self.pages.lock().unwanted.push(index);
+    fn reclaim(&self, pages: &[u64], system: &System) -> Result<(), Broken> {
+        // The closures may have to see them, which they cannot here.
+        self.pages.lock().unwanted.extend(pages);
         system.pagers.note();
         Ok(())
     }

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 
 use super::{Payment, SharedMemory};
 use crate::addr::{Frame, GuestPhysAddr, PAGE_BYTES, PAGE_SIZE, index};
-use crate::backing::{Backing, BackingError, BackingName};
+use crate::backing::{BackingError, BackingName};
 use crate::error::{CallError, CallResult, Errno};
 use crate::paging::FlushBatch;
 use crate::phys::{Contents, Marks};
@@ -65,23 +65,56 @@ impl SharedMemory {
     /// How many of its pages are there.
     #[must_use]
     pub fn present_pages(&self) -> u64 {
-        self.cache.count()
+        self.cache.count() + self.swapped_pages()
     }
 
     /// Reads from `offset`, in bytes; says how many there were before the end. A page that is not there
     /// reads as zeros, and does not come into being.
-    pub fn read_at(&self, offset: u64, into: &mut [u8]) -> usize {
+    ///
+    /// # Errors
+    /// `EIO` where the first page is in the swap area, and cannot be read.
+    pub fn read_at(&self, offset: u64, into: &mut [u8]) -> Result<usize, Errno> {
         let _held = self.maps.hold();
         let len = index(self.len().saturating_sub(offset).min(into.len() as u64));
         let frames = self.cache.frames();
         for part in parts(offset, len) {
-            let bytes = &mut into[part.bytes];
-            match self.cache.get(part.page) {
-                Some(frame) => frames.memory().read(inside(frame, part.from), bytes),
+            let bytes = &mut into[part.bytes.clone()];
+            if let Some(frame) = self.cache.get(part.page) {
+                frames.memory().read(inside(frame, part.from), bytes);
+                continue;
+            }
+            match self.swapped.as_ref().and_then(|swapped| swapped.read(part.page)) {
                 None => bytes.fill(0),
+                Some(Ok(page)) => {
+                    let from = index(part.from);
+                    bytes.copy_from_slice(&page[from..from + bytes.len()]);
+                }
+                Some(Err(error)) => {
+                    log::error!("a swapped page cannot be read: {error}");
+                    return Some(part.bytes.start).filter(|&done| done > 0).ok_or(Errno::EIO);
+                }
             }
         }
-        len
+        Ok(len)
+    }
+
+    /// Clears a range of bytes, which lies in one page, if that is there.
+    ///
+    /// # Errors
+    /// `EIO` where it is in the swap area, and cannot be read or written.
+    pub(super) fn clear(&self, bytes: Range<u64>) -> Result<(), Errno> {
+        let Some(swapped) = self.swapped.as_ref().filter(|_| !bytes.is_empty()) else {
+            self.cache.clear(bytes);
+            return Ok(());
+        };
+        let from = index(bytes.start % PAGE_SIZE);
+        let inside = from..from + index(bytes.end - bytes.start);
+        let cleared = swapped.rewrite(bytes.start / PAGE_SIZE, |page| page[inside].fill(0));
+        self.cache.clear(bytes);
+        cleared.map_err(|error| {
+            log::error!("a swapped page cannot be changed: {error}");
+            Errno::EIO
+        })
     }
 
     /// Writes at `offset`, in bytes, and makes the object longer where that is past its end. Says how many
@@ -160,7 +193,7 @@ impl SharedMemory {
                 Ok(Made::Now) => made.push(page),
                 Ok(Made::Before) => (),
                 Err(error) => {
-                    made.into_iter().try_for_each(|page| self.reclaim(page, system))?;
+                    self.drop_unneeded(&made, system)?;
                     return Err(error);
                 }
             }
@@ -174,7 +207,8 @@ impl SharedMemory {
 
     fn make_page(&self, page: u64, payer: &dyn Payer) -> CallResult<Made> {
         let _held = self.maps.hold();
-        let made = if self.cache.holds(page) { Made::Before } else { Made::Now };
+        let is_there = self.cache.holds(page) || self.is_swapped(page);
+        let made = if is_there { Made::Before } else { Made::Now };
         let frame = self.bring(page, payer).map_err(no_page)?;
         self.cache.frames().put(frame)?;
         Ok(made)
@@ -184,7 +218,8 @@ impl SharedMemory {
     /// they are mapped; of others the bytes are cleared.
     ///
     /// # Errors
-    /// `EPERM` sealed against writing.
+    /// `EPERM` sealed against writing; `EIO` where the first or last page is in the swap area, and cannot be read or
+    /// written.
     pub fn punch_bytes(&self, bytes: Range<u64>, system: &System) -> CallResult<()> {
         let _alone = self.alone();
         let mut batch = FlushBatch::new();
@@ -193,8 +228,8 @@ impl SharedMemory {
             self.seals.allow_write()?;
             let whole = bytes.start.div_ceil(PAGE_SIZE)..bytes.end / PAGE_SIZE;
             let head_end = (whole.start * PAGE_SIZE).min(bytes.end);
-            self.cache.clear(bytes.start..head_end);
-            self.cache.clear((whole.end * PAGE_SIZE).max(head_end)..bytes.end);
+            self.clear(bytes.start..head_end)?;
+            self.clear((whole.end * PAGE_SIZE).max(head_end)..bytes.end)?;
             if whole.start < whole.end {
                 self.forget(whole.clone())?;
                 maps.zap(&whole, Copies::Stay, system, &mut batch);
@@ -213,8 +248,8 @@ impl SharedMemory {
             return None;
         }
         let page = match sought {
-            Sought::Data => self.cache.next_held(offset / PAGE_SIZE)?,
-            Sought::Hole => self.cache.next_missing(offset / PAGE_SIZE),
+            Sought::Data => self.next_held(offset / PAGE_SIZE)?,
+            Sought::Hole => self.next_missing(offset / PAGE_SIZE),
         };
         let found = page.saturating_mul(PAGE_SIZE).max(offset);
         match sought {
@@ -223,9 +258,29 @@ impl SharedMemory {
         }
     }
 
+    /// The first page from `page` on that is there.
+    fn next_held(&self, page: u64) -> Option<u64> {
+        let swapped = self.swapped.as_ref().and_then(|swapped| swapped.next_held(page));
+        self.cache.next_held(page).into_iter().chain(swapped).min()
+    }
+
+    /// The first page from `page` on that is not there.
+    fn next_missing(&self, page: u64) -> u64 {
+        let mut at = self.cache.next_missing(page);
+        while self.is_swapped(at) {
+            at = self.cache.next_missing(at + 1);
+        }
+        at
+    }
+
     /// The frame of a page, with a reference for the caller; promised and made if it is not there.
     pub(super) fn bring(&self, page: u64, payer: &dyn Payer) -> Result<Frame, BackingError> {
-        self.cache.page(page, Contents::Zeroed, |_, _| {
+        // Nobody takes it away meanwhile.
+        let contents = if self.is_swapped(page) { Contents::Any } else { Contents::Zeroed };
+        self.cache.page(page, contents, |_, frame| {
+            if self.swap_in(page, frame)? {
+                return Ok(());
+            }
             if let Payment::EachPage(promise) = &self.payment {
                 // Linux says `ENOSPC` here, so that an access gets a `SIGBUS` and nobody is killed.
                 promise.join(&payer.promise(1).map_err(|_| BackingError::NoPage)?);

@@ -2,12 +2,15 @@
 //! file, memfd_create(2), shmget(2)).
 
 mod bytes;
+mod swapped;
 
 pub use bytes::{LONGEST, Length, Sought};
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use swapped::Swapped;
 
 use super::cache::PageCache;
 use super::seals::{Sealing, Seals};
@@ -51,6 +54,8 @@ pub struct SharedMemory {
     /// Over whatever changes it as a file, memory that is given up for it included (Linux's `i_rwsem`).
     changing: Mutex<()>,
     cache: PageCache,
+    /// The pages that are in no frame, if there is swap.
+    swapped: Option<Swapped>,
     maps: ObjectMaps,
 }
 
@@ -74,6 +79,7 @@ impl SharedMemory {
             name,
             changing: Mutex::default(),
             cache: PageCache::new(frames, FrameKind::Shared),
+            swapped: None,
             maps: ObjectMaps::default(),
         }
     }
@@ -110,7 +116,8 @@ impl SharedMemory {
     /// mapped, private copies too: a touch is a `SIGBUS` from then on.
     ///
     /// # Errors
-    /// `EPERM` where a seal forbids it. Source: `shmem_setattr` in Linux's `mm/shmem.c`.
+    /// `EPERM` where a seal forbids it; `EIO` where the last page is in the swap area, and cannot be read or written.
+    /// Source: `shmem_setattr` in Linux's `mm/shmem.c`.
     pub fn truncate(&self, len: u64, system: &System) -> CallResult<()> {
         let _alone = self.alone();
         let mut batch = FlushBatch::new();
@@ -120,7 +127,7 @@ impl SharedMemory {
             self.seals.allow_length(old, len)?;
             self.len.store(len, Ordering::Relaxed);
             if len < old {
-                self.cache.clear_from(len);
+                self.clear(len..len.next_multiple_of(PAGE_SIZE))?;
                 let gone = self.pages()..u64::MAX;
                 self.forget(gone.clone())?;
                 maps.zap(&gone, Copies::Go, system, &mut batch);
@@ -150,9 +157,22 @@ impl SharedMemory {
         self.changing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Gives up those of the pages that no entry names, and nobody has written.
+    fn drop_unneeded(&self, pages: &[u64], system: &System) -> Result<(), Broken> {
+        let _changing = self.maps.change();
+        let frames = system.frames();
+        let unneeded = |frame| {
+            frames.maps(frame) == 0 && !frames.marks(frame).contains(Marks::DIRTY)
+        };
+        let gone = pages.iter().filter(|&&page| self.cache.get(page).is_some_and(unneeded));
+        gone.copied().try_for_each(|page| self.forget(page..page + 1))
+    }
+
     /// Gives up pages; who has them mapped still has them.
     fn forget(&self, pages: Range<u64>) -> Result<(), Broken> {
-        let gone = self.cache.forget(pages)?;
+        let swapped = self.swapped.as_ref();
+        let gone = self.cache.forget(pages.clone())?
+            + swapped.map_or(Ok(0), |swapped| swapped.forget(pages))?;
         if let Payment::EachPage(promise) = &self.payment {
             promise.give_back(gone);
         }
@@ -197,13 +217,13 @@ impl Backing for SharedMemory {
         Ok(())
     }
 
-    fn reclaim(&self, index: u64, system: &System) -> Result<(), Broken> {
-        let _changing = self.maps.change();
-        let frames = system.frames();
-        let unneeded = self.cache.get(index).is_some_and(|frame| {
-            frames.maps(frame) == 0 && !frames.marks(frame).contains(Marks::DIRTY)
-        });
-        if unneeded { self.forget(index..index + 1) } else { Ok(()) }
+    fn reclaim(&self, pages: &[u64], system: &System) -> Result<(), Broken> {
+        self.drop_unneeded(pages, system)?;
+        system.swap_out_of(self, pages)
+    }
+
+    fn swapped(&self, pages: Range<u64>) -> Vec<u64> {
+        self.swapped.as_ref().map_or_else(Vec::new, |swapped| swapped.held(pages))
     }
 
     fn maps(&self) -> Option<&ObjectMaps> {

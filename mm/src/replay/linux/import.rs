@@ -150,7 +150,7 @@ impl Linux {
         }
         let file = known.files.entry((line.device, line.inode)).or_insert_with(|| {
             let object = if is_shared_memory(&name.path) {
-                Arc::new(self.shared_memory(LONG_ENOUGH, name))
+                self.shared_memory(LONG_ENOUGH, name)
             } else {
                 self.regular_file(LONG_ENOUGH, name)
             };

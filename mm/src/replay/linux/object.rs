@@ -97,9 +97,10 @@ impl Backing for RegularFile {
 
 impl Linux {
     /// A memfd or another object of shared memory, of so many pages.
-    pub(super) fn shared_memory(&self, pages: u64, name: BackingName) -> SharedMemory {
+    pub(super) fn shared_memory(&self, pages: u64, name: BackingName) -> Arc<SharedMemory> {
         SharedMemory::file(Arc::clone(self.system.frames()), pages, name)
             .promised_by_page(self.system.no_promise())
+            .swappable(&self.system)
     }
 
     /// A regular file of so many pages.
@@ -129,7 +130,7 @@ impl Linux {
         let descriptor = match kind {
             ObjectKind::Memfd => {
                 let name = name("/memfd:trace (deleted)".to_owned());
-                let memory = Arc::new(self.shared_memory(pages, name));
+                let memory = self.shared_memory(pages, name);
                 // Nothing seals it against seals yet.
                 let _ = memory.add_seals(seals);
                 Descriptor { file: open(Arc::clone(&memory) as _), length: Length::Memory(memory) }

@@ -13,6 +13,7 @@ use crate::space::AddressSpace;
 use crate::space::ahead::{FILE_AROUND, around};
 use crate::space::anon::run_of;
 use crate::space::protect::entry_access;
+use crate::vma::Vma;
 
 impl AddressSpace {
     pub(super) fn backed_fault(
@@ -53,7 +54,7 @@ impl AddressSpace {
             faults.copied.fetch_add(1, Ordering::Relaxed);
             return Ok(());
         }
-        self.install(at.slot(), Entry::leaf(frame, Owner::Backing, access, at.kind.touch()))?;
+        self.install(at.slot(), self.backing_entry(at.vma, frame, access, at.kind.touch()))?;
         faults.backed.fetch_add(1, Ordering::Relaxed);
         if at.kind == AccessKind::Write {
             // Linux's `do_shared_fault` looks at nothing else, and notes at the page that it is written.
@@ -87,7 +88,7 @@ impl AddressSpace {
             }
             let Ok(frame) = self.backing_page(at, backing, page) else { break };
             // Accessed, as Linux's `set_pte_range` has it.
-            let entry = Entry::leaf(frame, Owner::Backing, access, Touch::Read);
+            let entry = self.backing_entry(at.vma, frame, access, Touch::Read);
             self.install(slot, entry)?;
             self.counters.faults.around.fetch_add(1, Ordering::Relaxed);
         }
@@ -133,7 +134,7 @@ impl AddressSpace {
             }
             for (slot, frame) in words.iter().zip(pages.iter().flatten()) {
                 self.system.frames().get(*frame);
-                self.install(slot, Entry::leaf(*frame, Owner::Backing, access, Touch::Ahead))?;
+                self.install(slot, self.backing_entry(at.vma, *frame, access, Touch::Ahead))?;
                 brought += 1;
             }
         }
@@ -142,6 +143,12 @@ impl AddressSpace {
             self.brought_files_ahead(table);
         }
         Ok(())
+    }
+
+    fn backing_entry(&self, vma: &Vma, frame: Frame, access: Access, touch: Touch) -> Entry {
+        let entry = Entry::leaf(frame, Owner::Backing, access, touch);
+        let stays = self.keeps_in_memory(vma) && self.is_of_shared_memory(entry);
+        if stays { entry.locked() } else { entry }
     }
 
     /// Makes sure that the page that was asked for can be accessed so in place; a copy of it needs no more than

@@ -41,7 +41,7 @@ fn allocate(
 fn read(file: &SharedMemory, at: u64, len: usize) -> Vec<u8> {
     let mut bytes = vec![0xee; len];
     let count = file.read_at(at, &mut bytes);
-    bytes.truncate(count);
+    bytes.truncate(count.unwrap());
     bytes
 }
 

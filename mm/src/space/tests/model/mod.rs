@@ -6,7 +6,6 @@ mod plain;
 use proptest::prelude::*;
 
 use super::*;
-use crate::reclaim::Pick;
 use crate::swap::MemoryStore;
 use crate::vma::MapType;
 use plain::{HEAP, KEPT, Plain, Sharing};
@@ -330,14 +329,14 @@ proptest! {
             system.set_swap(Box::new(MemoryStore::new(places)));
         };
         let m = SoftwareMachine::prepared(2048, Limits::default(), prepare).unwrap();
-        let (mut hand, mut count) = (0, 0);
+        let mut count = 0;
         let kept = |step: &&Step| !matches!(step, Step::Advise(_, Advice::Free));
         let steps: Vec<Step> = steps.iter().filter(kept).cloned().collect();
         follow(m, &steps, |m| {
             count += 1;
             if count % rests == 0 {
                 let system = Arc::clone(m.space.look().system());
-                system.swap_out_some(&mut hand, Pick::Old).unwrap();
+                system.swap_out_old().unwrap();
                 audit_all(&[&m.space.look()]).unwrap();
             }
         });

@@ -10,10 +10,10 @@ use crate::addr::{PAGE_BYTES, SwapSlot};
 
 /// A store that fails when it is told to.
 #[derive(Debug)]
-struct Faulty {
+pub(super) struct Faulty {
     store: MemoryStore,
-    reads: AtomicBool,
-    writes: AtomicBool,
+    pub(super) reads: AtomicBool,
+    pub(super) writes: AtomicBool,
     /// How many pages were written at a time.
     runs: Mutex<Vec<usize>>,
 }
@@ -39,13 +39,19 @@ impl SwapStore for Arc<Faulty> {
     }
 }
 
+impl Faulty {
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Faulty {
+            store: MemoryStore::new(100),
+            reads: AtomicBool::new(false),
+            writes: AtomicBool::new(false),
+            runs: Mutex::default(),
+        })
+    }
+}
+
 fn faulty(frames: u64) -> (SoftwareMachine, Arc<Faulty>) {
-    let store = Arc::new(Faulty {
-        store: MemoryStore::new(100),
-        reads: AtomicBool::new(false),
-        writes: AtomicBool::new(false),
-        runs: Mutex::default(),
-    });
+    let store = Faulty::new();
     let m = stored(frames, Box::new(Arc::clone(&store)));
     map_at(&m, 0, 40, RW).unwrap();
     fill(&m, 0..40);

@@ -3,13 +3,13 @@
 mod busy;
 mod failure;
 mod pressure;
+mod shared;
 
 use super::*;
 use crate::addr::Frame;
 use crate::backing::SharedMemory;
 use crate::inspect::{PagemapWord, Usage, pagemap, smaps_rollup, status};
 use crate::phys::{Contents, FrameKind};
-use crate::reclaim::Pick;
 use crate::swap::{MemoryStore, SwapStats, SwapStore};
 use crate::sysctl::Thp;
 
@@ -212,8 +212,7 @@ fn what_several_processes_name_is_taken_from_all_of_them_when_memory_is_short() 
 /// Until there is nothing left to be swapped out.
 fn swap_out_all(m: &SoftwareMachine) {
     let system = Arc::clone(m.space.look().system());
-    let mut hand = 0;
-    while system.swap_out_some(&mut hand, Pick::Old).unwrap() > 0 {}
+    while system.swap_out_old().unwrap() > 0 {}
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 
+use super::shared::map_shared;
 use super::*;
 
 /// Pages of each process's memory.
@@ -70,7 +71,8 @@ struct World {
 
 impl World {
     fn new(m: SoftwareMachine, taken: Vec<Frame>) -> Self {
-        map_at(&m, 0, PAGES, RW).unwrap();
+        map_at(&m, 0, PAGES / 2, RW).unwrap();
+        map_shared(&m, PAGES / 2, PAGES / 2);
         fill(&m, 0..PAGES);
         World { processes: vec![m], taken }
     }
