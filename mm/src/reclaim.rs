@@ -8,7 +8,8 @@
 //!      MAP_DROPPABLE memory
 //!   4  pages of pagers that nobody has written, the oldest          one flush a batch; come again when touched
 //!   5  windows on files of the host, the oldest                    likewise
-//!   6  pages of processes' own, those least recently used           swapped out, where there is swap (`swap`)
+//!   6  pages of processes' own and of shared memory, those          swapped out, where there is swap (`swap`,
+//!      least recently used                                          `objects`)
 //! ```
 //!
 //! Who finds no frame gives up what he was doing, with every lock but his space's own and that of an object he

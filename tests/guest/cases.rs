@@ -134,18 +134,22 @@ fn races() -> Vec<Case> {
 
 /// Twice as much live data as memory, four processes forked over it; each finds what is its own.
 fn swapped() -> Vec<Case> {
-    let swap = |name: &str, memory: &str, data: &'static str| {
-        Case::new(format!("swap-{name}"), payload("swap"), &[data, "4"])
+    let swap_of = |name: &str, memory: &str, arguments: &[&str]| {
+        Case::new(format!("swap-{name}"), payload("swap"), arguments)
             .option(memory)
             .option("--swap=256M")
             .option("--stats")
             .says(" swapped out, ")
     };
+    let swap = |name, memory, data| swap_of(name, memory, &[data, "4"]);
+    let shared = |name, memory, data| swap_of(name, memory, &[data, "4", "shared"]);
     let direct = swap("32m", "--mem=32M", "64").only(Where::Direct);
     vec![
         write_protected(direct.clone()),
         direct.prints("4 processes over 64 MiB: e9a4a0179dcf5e47\n"),
         swap("6m", "--mem=6M", "12").only(Where::Nested).prints("4 processes over 12 MiB: "),
+        write_protected(shared("shared-32m", "--mem=32M", "64").only(Where::Direct)),
+        shared("shared", "--mem=8M", "16").prints("over 16 MiB: "),
         // What is not in use goes there also if nothing is forked.
         swap("alone", "--mem=8M", "16").prints("over 16 MiB: "),
         // Without it the program is killed.

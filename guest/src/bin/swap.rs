@@ -1,8 +1,9 @@
 //! More live data than there is memory, and processes forked over it.
 //!
-//! Usage: swap \[MEBIBYTES\] (64) \[PROCESSES\] (4). All pages are written, so that each tells which it is and whose.
+//! Usage: swap \[MEBIBYTES\] (64) \[PROCESSES\] (4) \[shared\]. All pages are written, so that each tells which it is and whose.
 //! Each process looks at all of them, writes every fourth one for itself and looks again, both at once with the
 //! others; in the end the first one finds all as they were. What was found is summed up, in the order of the pages.
+//! With `shared` the memory is everybody's: in the end the first one finds what each, of at most four, has written.
 
 #![no_std]
 #![no_main]
@@ -24,8 +25,9 @@ const FIRST: u64 = 0;
 fn main(args: Args) {
     let pages = args.number(1).unwrap_or(64) << 8;
     let processes = args.number(2).unwrap_or(4);
-    let area =
-        must!(memory::map(Place::Anywhere, pages * PAGE, Prot::RW, Flags::OWN | Flags::NORESERVE));
+    let shared = args.get(3) == Some("shared");
+    let kind = if shared { Flags::SHARED | Flags::ANONYMOUS } else { Flags::OWN };
+    let area = must!(memory::map(Place::Anywhere, pages * PAGE, Prot::RW, kind | Flags::NORESERVE));
     let data = Data { area, pages };
     for page in 0..pages {
         data.write(page, FIRST);
@@ -33,18 +35,30 @@ fn main(args: Args) {
     let sum = data.check(FIRST, 0);
     for number in 1..=processes {
         if let Forked::Child = must!(family::fork()) {
-            check_eq!(data.check(FIRST, number), sum, "what process {number} has found");
-            for page in (0..pages).filter(|page| page % 4 == number % 4) {
-                data.write(page, number);
+            if !shared {
+                check_eq!(data.check(FIRST, number), sum, "what process {number} has found");
             }
-            data.check(number, number);
+            let own = || (0..pages).filter(|page| page % 4 == number % 4);
+            own().for_each(|page| data.write(page, number));
+            if shared {
+                own().for_each(|page| data.check_page(page, number));
+            } else {
+                data.check(number, number);
+            }
             process::exit(0);
         }
     }
     for _ in 0..processes {
         check_eq!(must!(family::wait(-1, 0)).1, End::Exited(0), "a process");
     }
-    check_eq!(data.check(FIRST, 0), sum, "what the first has found in the end");
+    if shared {
+        for page in 0..pages {
+            let writer = (1..=processes).find(|number| number % 4 == page % 4);
+            data.check_page(page, writer.unwrap_or(FIRST));
+        }
+    } else {
+        check_eq!(data.check(FIRST, 0), sum, "what the first has found in the end");
+    }
     println!("{processes} processes over {} MiB: {sum:016x}", pages >> 8);
 }
 
@@ -63,6 +77,14 @@ impl Data {
     fn write(&self, page: u64, owner: u64) {
         for at in WORDS {
             memory::store(self.area + page * PAGE + at, Self::word(page, at, owner));
+        }
+    }
+
+    /// Looks at a page that `owner` has written last.
+    fn check_page(&self, page: u64, owner: u64) {
+        for at in WORDS {
+            let found = memory::load(self.area + page * PAGE + at);
+            check_eq!(found, Self::word(page, at, owner), "page {page}, of process {owner}");
         }
     }
 

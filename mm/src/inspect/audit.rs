@@ -122,7 +122,8 @@ fn audit_entries(space: &AddressSpace) -> Result<(), String> {
             format!("{addr} has written {frame:?}, which is in the swap area as it was")
         })?;
         let locked = vma.flags.contains(VmFlags::LOCKED) && swaps.is_some();
-        let stays = entry.owner() == Owner::Backing && frames.kind(frame) != Some(FrameKind::Shared);
+        let stays =
+            entry.owner() == Owner::Backing && frames.kind(frame) != Some(FrameKind::Shared);
         check(!locked || stays || entry.is_locked(), || {
             format!("{addr} has {entry:?}, which does not tell that {vma:?} is locked")
         })?;

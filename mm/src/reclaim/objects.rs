@@ -8,9 +8,9 @@
 //!
 //! So a page is in one place only, and whoever comes meanwhile waits.
 
+use super::BATCH;
 use super::age::Age;
 use super::swap::{CLUSTER, Pick};
-use super::BATCH;
 use crate::addr::{Frame, PAGE_BYTES, SwapSlot, index};
 use crate::backing::SharedMemory;
 use crate::error::Broken;
@@ -24,7 +24,7 @@ use crate::system::System;
 pub(crate) type Held = (u64, Frame);
 
 /// How many pages of an object are looked at before the next one's turn.
-const LOOK: usize = 4 * BATCH as usize;
+const LOOK: usize = 2048;
 
 /// Which page of which object is looked at next.
 #[derive(Clone, Copy, Debug, Default)]
@@ -55,7 +55,8 @@ impl System {
             if number > hand.object {
                 *hand = ObjectHand { object: number, page: 0 };
             }
-            let (gone, next) = self.swap_out_some_of(swap, &object, hand.page, pick, want - freed)?;
+            let (gone, next) =
+                self.swap_out_some_of(swap, &object, hand.page, pick, want - freed)?;
             freed += gone;
             *hand = match next {
                 Some(page) => ObjectHand { object: number, page },

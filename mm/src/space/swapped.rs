@@ -15,9 +15,9 @@
 
 use super::AddressSpace;
 use crate::addr::{Frame, PageRange};
+use crate::backing::BackingError;
 use crate::error::Broken;
 use crate::paging::{Entry, Owner};
-use crate::backing::BackingError;
 use crate::phys::{AllocError, FrameKind, Marks};
 use crate::rmap::ObjectMaps;
 use crate::swap::Unswappable;

@@ -161,9 +161,8 @@ impl SharedMemory {
     fn drop_unneeded(&self, pages: &[u64], system: &System) -> Result<(), Broken> {
         let _changing = self.maps.change();
         let frames = system.frames();
-        let unneeded = |frame| {
-            frames.maps(frame) == 0 && !frames.marks(frame).contains(Marks::DIRTY)
-        };
+        let unneeded =
+            |frame| frames.maps(frame) == 0 && !frames.marks(frame).contains(Marks::DIRTY);
         let gone = pages.iter().filter(|&&page| self.cache.get(page).is_some_and(unneeded));
         gone.copied().try_for_each(|page| self.forget(page..page + 1))
     }
