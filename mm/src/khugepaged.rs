@@ -6,18 +6,15 @@
 //!                      └─ lock, alone ──> the same looked at again, then as MADV_COLLAPSE (space/collapse)
 //! ```
 //!
-//! Spaces are known by number from [`SpaceUser::new`](crate::space::SpaceUser::new) on, if there is such a thread, and
-//! are held, not used, while they are looked at: a process ends without it.
+//! Spaces are held, not used, while they are looked at: a process ends without it.
 
-use std::collections::BTreeMap;
-use std::ops::Bound;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::addr::VirtAddr;
 use crate::error::Broken;
 use crate::phys::BLOCK_FRAMES;
-use crate::space::{SpaceHolder, SpaceWatch};
+use crate::space::{Place, SpaceHolder};
 use crate::system::System;
 
 /// How often khugepaged looks, in milliseconds (`scan_sleep_millisecs`).
@@ -75,53 +72,17 @@ pub struct KhugepagedStats {
 /// What a machine knows of it.
 #[derive(Debug, Default)]
 pub(crate) struct Khugepaged {
-    is_on: AtomicBool,
     max_ptes: Mutex<MaxPtes>,
-    /// By number. A leaf lock.
-    spaces: Mutex<BTreeMap<u64, SpaceWatch>>,
     /// Where it goes on. Over the locks of spaces.
     next: Mutex<Place>,
     collapsed: AtomicU64,
     full_scans: AtomicU64,
 }
 
-/// A space by number, and an address in it.
-#[derive(Clone, Copy, Debug, Default)]
-struct Place {
-    space: u64,
-    addr: VirtAddr,
-}
-
-/// A space is known as long as this is there.
-#[derive(Debug)]
-pub(crate) struct Watched {
-    system: Arc<System>,
-    number: u64,
-}
-
-impl Watched {
-    /// For a new space, if anybody is to look at it.
-    pub(crate) fn new(system: &Arc<System>, number: u64) -> Option<Self> {
-        let is_on = system.khugepaged.is_on.load(Ordering::Relaxed);
-        is_on.then(|| Watched { system: Arc::clone(system), number })
-    }
-
-    /// It can be looked at from now on.
-    pub(crate) fn begin(&self, space: SpaceWatch) {
-        self.system.khugepaged.spaces().insert(self.number, space);
-    }
-}
-
-impl Drop for Watched {
-    fn drop(&mut self) {
-        self.system.khugepaged.spaces().remove(&self.number);
-    }
-}
-
 impl System {
     /// Has spaces from now on known to [`khugepaged`](Self::khugepaged), which somebody will call.
     pub fn enable_khugepaged(&self) {
-        self.khugepaged.is_on.store(true, Ordering::Relaxed);
+        self.spaces.watch();
     }
 
     /// Looks at some pages, 2 MiB at a time, where the last call has stopped, and makes huge pages where that is worth
@@ -133,15 +94,12 @@ impl System {
     pub fn khugepaged(&self, pages: u64) -> Result<Scanned, Broken> {
         let mut next = self.khugepaged.next();
         let mut left = pages;
-        while let Some((number, space)) = self.khugepaged.space_from(next.space) {
-            if number > next.space {
-                *next = Place { space: number, addr: VirtAddr::ZERO };
-            }
+        while let Some(space) = self.spaces.first_from(&mut next) {
             let scanned = self.scan(&space, &mut next.addr, &mut left);
             space.put()?;
             match scanned? {
                 Some(scanned) => return Ok(scanned),
-                None => *next = Place { space: number + 1, addr: VirtAddr::ZERO },
+                None => *next = next.next(),
             }
         }
         *next = Place::default();
@@ -197,17 +155,6 @@ impl System {
 }
 
 impl Khugepaged {
-    /// The first space of this number or a higher one that is still there.
-    fn space_from(&self, number: u64) -> Option<(u64, SpaceHolder)> {
-        let spaces = self.spaces();
-        let mut above = spaces.range((Bound::Included(number), Bound::Unbounded));
-        above.find_map(|(&number, space)| Some((number, space.holder()?)))
-    }
-
-    fn spaces(&self) -> MutexGuard<'_, BTreeMap<u64, SpaceWatch>> {
-        self.spaces.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn next(&self) -> MutexGuard<'_, Place> {
         self.next.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -20,6 +20,7 @@ pub mod failure;
 pub mod hooks;
 pub mod inspect;
 pub mod khugepaged;
+pub mod ksm;
 pub mod paging;
 pub mod phys;
 pub mod promise;

@@ -12,6 +12,7 @@ use crate::error::{Broken, Errno};
 use crate::failure::FailPoint;
 use crate::hooks::{Guardian, Invalidation, Observer};
 use crate::khugepaged::Khugepaged;
+use crate::ksm::Ksm;
 use crate::paging::{
     Entry, FlushBatch, FlushSink, ForkedPages, ForkedRoot, KernelHalf, TableChange,
 };
@@ -20,7 +21,7 @@ use crate::promise::{Committed, Promise};
 use crate::reclaim::Reclaim;
 use crate::rmap::AnonVmas;
 use crate::rules::Rules;
-use crate::space::Counters;
+use crate::space::{Counters, Spaces};
 use crate::swap::{Swap, SwapStore};
 use crate::sysctl::{Claimant, Sysctl};
 
@@ -48,7 +49,9 @@ pub struct System {
     committed: Committed,
     pub(crate) reclaim: Reclaim,
     pub(crate) pagers: Pagers,
+    pub(crate) spaces: Spaces,
     pub(crate) khugepaged: Khugepaged,
+    pub(crate) ksm: Ksm,
     swap: Option<Arc<Swap>>,
     anon: AnonVmas,
     /// Files of the host that are open. A leaf lock.
@@ -75,7 +78,9 @@ impl System {
             committed: Committed::default(),
             reclaim: Reclaim::default(),
             pagers: Pagers::default(),
+            spaces: Spaces::default(),
             khugepaged: Khugepaged::default(),
+            ksm: Ksm::default(),
             swap: None,
             anon: AnonVmas::default(),
             files: Mutex::default(),

@@ -310,6 +310,12 @@ fn c_programs() -> Vec<Case> {
         cases.push(case("khugepaged", "20").only(Where::Direct));
         cases.push(case("khugepaged-once", "2").only(Where::Nested));
     }
+    for compiler in ["musl-gcc", "gcc"] {
+        let program = c_program("equal", compiler, &["-static"]);
+        let equal = Case::new(format!("equal-{compiler}"), program, &["4", "64", "40"]);
+        let equal = equal.option("--ksm=1").option("--mem=64M").option("--stats");
+        cases.push(equal.prints("4 processes\n").says("\nksm "));
+    }
     // Where its stack, its heap and itself are.
     let pie = || Case::new("", c_program("alloc", "gcc", &["-static-pie"]), &["40"]).natively();
     cases.push(

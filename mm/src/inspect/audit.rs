@@ -129,7 +129,8 @@ fn audit_entries(space: &AddressSpace) -> Result<(), String> {
         })?;
         check(frames.references(frame) > 0, || format!("{addr} names the free {frame:?}"))?;
         let kind = frames.kind(frame);
-        check(entry.owner() == Owner::Backing || kind == Some(FrameKind::Anonymous), || {
+        let is_own = matches!(kind, Some(FrameKind::Anonymous | FrameKind::Merged));
+        check(entry.owner() == Owner::Backing || is_own, || {
             format!("{addr} names {frame:?} as a page of the process's own, it is {kind:?}")
         })?;
         check(!anon || entry.owner() == Owner::Process || kind == Some(FrameKind::Zero), || {

@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 
 use crate::addr::{Frame, PageRange, VirtAddr};
 use crate::paging::Owner;
+use crate::phys::FrameKind;
 use crate::space::AddressSpace;
 use crate::system::System;
 
@@ -24,7 +25,10 @@ pub(super) fn audit_reverse(spaces: &[&AddressSpace]) -> Result<(), String> {
     let Some(all) = PageRange::new(VirtAddr::ZERO, VirtAddr::TASK_END) else { return Ok(()) };
     for space in spaces {
         let own = space.table().look(all).filter(|leaf| leaf.entry.owner() == Owner::Process);
-        for (addr, frame) in own.filter_map(|leaf| Some((leaf.addr, leaf.entry.frame()?))) {
+        let own = own.filter_map(|leaf| Some((leaf.addr, leaf.entry.frame()?)));
+        // Merged pages belong to nobody.
+        let is_merged = |frame| system.frames().kind(frame) == Some(FrameKind::Merged);
+        for (addr, frame) in own.filter(|&(_, frame)| !is_merged(frame)) {
             named.entry(frame).or_default().push((space.number(), addr));
         }
     }

@@ -6,6 +6,7 @@ use std::ops::AddAssign;
 
 use super::shown::{Shown, ShownPage};
 use crate::addr::{PAGE_SIZE, PageRange};
+use crate::phys::FrameKind;
 use crate::space::{AddressSpace, PageClass};
 use crate::vma::{VmFlags, Vma};
 
@@ -68,6 +69,8 @@ pub struct Usage {
     pub anonymous: u64,
     /// Given up by `MADV_FREE`, and not written since.
     pub lazy_free: u64,
+    /// Merged with others (`KSM`).
+    pub ksm: u64,
     /// In huge pages (`AnonHugePages`).
     pub anon_huge: u64,
     /// In the swap area.
@@ -83,10 +86,14 @@ impl Usage {
     pub(super) fn of(space: &AddressSpace, vma: &Vma) -> Self {
         let mut usage = Usage::default();
         space.notice_files(vma.range());
+        let (frames, merged) = (space.system().frames(), Some(FrameKind::Merged));
         for leaf in space.table().look(vma.range()) {
             match Shown::of(space, leaf.entry) {
                 Shown::Page(page) => {
                     usage.count(page, vma.flags);
+                    if leaf.entry.frame().and_then(|frame| frames.kind(frame)) == merged {
+                        usage.ksm += PAGE_SIZE;
+                    }
                     if leaf.entry.is_huge() {
                         usage.anon_huge += PAGE_SIZE;
                     }
@@ -156,7 +163,7 @@ impl Usage {
             ("Private_Dirty", self.private_dirty),
             ("Referenced", self.referenced),
             ("Anonymous", self.anonymous),
-            ("KSM", 0),
+            ("KSM", self.ksm),
             ("LazyFree", self.lazy_free),
             ("AnonHugePages", self.anon_huge),
             ("ShmemPmdMapped", 0),
@@ -210,6 +217,7 @@ impl AddAssign for Usage {
         self.lazy_free += other.lazy_free;
         self.anonymous += other.anonymous;
         self.anon_huge += other.anon_huge;
+        self.ksm += other.ksm;
         self.swap += other.swap;
         self.swap_pss += other.swap_pss;
         self.locked += other.locked;

@@ -150,6 +150,9 @@ impl AddressSpace {
         if flags == vma.flags || !self.rule(Rule::Advice) {
             return Ok(part.end());
         }
+        if advice == Advice::Unmergeable {
+            self.unmerge(vma, part).map_err(later)?;
+        }
         self.modify_flags(part, flags).map_err(later)
     }
 }

@@ -50,6 +50,9 @@ impl AddressSpace {
                     continue;
                 }
                 let Some(frame) = leaf.entry.frame().filter(|_| own) else { continue };
+                if frames.kind(frame) == Some(FrameKind::Merged) {
+                    continue;
+                }
                 if frames.marks(frame).contains(Marks::SWAP_CACHED) && frames.maps(frame) == 1 {
                     batch.note(space.release_place(frame));
                 }
@@ -137,8 +140,9 @@ impl AddressSpace {
         let frames = self.system.frames();
         self.table.cursor(part).filter_map(move |leaf| {
             let frame = leaf.entry.frame()?;
-            let is_zeros = frames.kind(frame) == Some(FrameKind::Zero);
-            (!is_zeros && frames.maps(frame) == 1).then_some((leaf, frame))
+            let kind = frames.kind(frame);
+            let is_nobodys = matches!(kind, Some(FrameKind::Zero | FrameKind::Merged));
+            (!is_nobodys && frames.maps(frame) == 1).then_some((leaf, frame))
         })
     }
 

@@ -28,6 +28,7 @@ mod fields;
 mod fork;
 mod huge;
 mod khugepaged;
+mod ksm;
 mod layout;
 mod link;
 mod lock;
@@ -49,6 +50,7 @@ mod sync;
 mod unmap;
 mod userfault;
 mod users;
+mod watched;
 
 #[cfg(test)]
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "small numbers")]
@@ -60,14 +62,15 @@ pub use counters::{Counters, FaultCount, PageClass, Resident};
 pub use fault::Resolved;
 pub use fields::{AUXV_WORDS, LayoutField, NewLayout};
 pub use fork::Vcpus;
+pub(crate) use ksm::{Target, ToMerge};
 pub use layout::Layout;
 pub(crate) use link::maps_of;
 pub use map::MapRequest;
 pub use remap::RemapRequest;
 pub use shared::SharedSpace;
 pub use stack::Exec;
-pub(crate) use users::SpaceWatch;
 pub use users::{Left, SpaceHolder, SpaceUser};
+pub(crate) use watched::{Place, Spaces};
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

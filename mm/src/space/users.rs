@@ -19,9 +19,9 @@ use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
+use super::watched::Watched;
 use super::{AddressSpace, SharedSpace};
 use crate::error::Broken;
-use crate::khugepaged::Watched;
 
 #[derive(Debug)]
 struct Counted {
@@ -43,11 +43,11 @@ pub struct SpaceHolder(Arc<Counted>);
 
 /// Knows an address space as long as anybody holds it.
 #[derive(Debug)]
-pub(crate) struct SpaceWatch(Weak<Counted>);
+pub(super) struct SpaceWatch(Weak<Counted>);
 
 impl SpaceWatch {
     /// A hold on it, if it is still there.
-    pub(crate) fn holder(&self) -> Option<SpaceHolder> {
+    pub(super) fn holder(&self) -> Option<SpaceHolder> {
         self.0.upgrade().map(SpaceHolder)
     }
 }

@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use mm::khugepaged::KhugepagedStats;
+use mm::ksm::KsmStats;
 use mm::reclaim::Reclaimed;
 use mm::space::{PageClass, SpaceUser};
 use mm::swap::SwapStats;
@@ -34,6 +35,7 @@ pub(super) struct Report {
     pages: Pages,
     given_up: GivenUp,
     khugepaged: KhugepagedRow,
+    ksm: KsmRow,
     /// None without a swap area.
     swap: Option<Swap>,
     flushes: FlushCounts,
@@ -131,6 +133,31 @@ impl From<KhugepagedStats> for KhugepagedRow {
     }
 }
 
+/// Pages merged with equal ones, as /sys/kernel/mm/ksm tells it.
+#[derive(Debug, Serialize)]
+struct KsmRow {
+    pages_shared: u64,
+    pages_sharing: u64,
+    pages_unshared: u64,
+    pages_volatile: u64,
+    pages_scanned: u64,
+    full_scans: u64,
+}
+
+impl From<KsmStats> for KsmRow {
+    fn from(stats: KsmStats) -> Self {
+        let KsmStats { shared, sharing, unshared, volatile, scanned, full_scans } = stats;
+        KsmRow {
+            pages_shared: shared,
+            pages_sharing: sharing,
+            pages_unshared: unshared,
+            pages_volatile: volatile,
+            pages_scanned: scanned,
+            full_scans,
+        }
+    }
+}
+
 /// The swap area, in pages.
 #[derive(Debug, Serialize)]
 struct Swap {
@@ -224,6 +251,7 @@ impl Report {
             },
             given_up: machine.system().reclaimed().into(),
             khugepaged: machine.system().khugepaged_stats().into(),
+            ksm: machine.system().ksm_stats().into(),
             swap: machine.system().swap().map(|swap| swap.stats().into()),
             flushes,
             time_us: Times {
@@ -309,6 +337,17 @@ impl Report {
         let KhugepagedRow { collapsed, full_scans } = self.khugepaged;
         if collapsed > 0 {
             row("khugepaged", format!("{collapsed} huge pages made in {full_scans} full scans"));
+        }
+        let KsmRow { pages_shared, pages_sharing, pages_scanned, full_scans, .. } = self.ksm;
+        if pages_scanned > 0 {
+            row(
+                "ksm",
+                format!(
+                    "{pages_shared} pages stand for {} in the end; {pages_scanned} looked at in {full_scans} full \
+                     scans",
+                    pages_shared + pages_sharing
+                ),
+            );
         }
         row(
             "flushes",

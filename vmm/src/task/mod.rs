@@ -7,11 +7,11 @@
 //!       Process ── address space, descriptors, signals; birth: how one makes another
 //! ```
 
+mod background;
 mod birth;
 mod disposition;
 mod exec;
 mod family;
-mod khugepaged;
 mod out_of_memory;
 mod process;
 mod rest;
@@ -21,12 +21,12 @@ mod stats;
 mod status;
 mod table;
 
+pub use background::Background;
 pub use birth::{ChildOf, Newborn, Parent, Request, Sharing, spawn};
 pub use disposition::{Sent, SignalAction, Signals};
 pub use exec::{ExecError, Launch, Loaded, exec};
 pub(crate) use exec::{clear_tails, map_image};
 pub use family::{Family, FaultTotals, StartError, Target, Totals, usage};
-pub use khugepaged::Khugepaged;
 pub use process::{Identity, Process};
 pub use rest::rest;
 pub use run::{End, Task, TaskError, Timing};

@@ -6,6 +6,7 @@
 
 mod collapse;
 mod handoff;
+mod ksm;
 mod pager;
 mod reclaim;
 mod swap;

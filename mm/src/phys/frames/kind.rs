@@ -12,6 +12,8 @@ pub enum FrameKind {
     Cached,
     /// The same, of shared memory: it is counted apart (Linux's `folio_test_swapbacked`).
     Shared,
+    /// An anonymous page that was merged out of equal ones (Linux's `PageKsm`): everybody copies it before writing.
+    Merged,
     /// A page table, or another frame that no program may map.
     Table,
     /// The one page of zeros that stands for all that was only read (Linux's `ZERO_PAGE`). Never
@@ -22,7 +24,7 @@ pub enum FrameKind {
 impl FrameKind {
     /// The kind that was stored as this byte.
     pub(super) fn from_byte(byte: u8) -> Self {
-        let all = [Self::Anonymous, Self::Cached, Self::Shared, Self::Zero];
+        let all = [Self::Anonymous, Self::Cached, Self::Shared, Self::Merged, Self::Zero];
         all.into_iter().find(|&kind| kind as u8 == byte).unwrap_or(Self::Table)
     }
 }
@@ -37,7 +39,9 @@ pub(super) enum Purpose {
 impl From<FrameKind> for Purpose {
     fn from(kind: FrameKind) -> Self {
         match kind {
-            FrameKind::Anonymous | FrameKind::Cached | FrameKind::Shared => Purpose::Pages,
+            FrameKind::Anonymous | FrameKind::Cached | FrameKind::Shared | FrameKind::Merged => {
+                Purpose::Pages
+            }
             FrameKind::Table | FrameKind::Zero => Purpose::Tables,
         }
     }

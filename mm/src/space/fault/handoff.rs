@@ -117,7 +117,11 @@ impl AddressSpace {
     }
 
     /// Tells that a page is replaced by another, whosever it is.
-    pub(super) fn tell_replaced<T>(&self, page: VirtAddr, change: impl FnOnce() -> T) -> T {
+    pub(in crate::space) fn tell_replaced<T>(
+        &self,
+        page: VirtAddr,
+        change: impl FnOnce() -> T,
+    ) -> T {
         match PageRange::from_len(page, PAGE_SIZE) {
             Some(page) => self.system.invalidate(page, Invalidation::Clear, change),
             None => change(),

@@ -15,6 +15,7 @@ mod handoff;
 mod host_files;
 mod huge;
 mod khugepaged;
+mod ksm;
 mod model;
 mod objects;
 mod pager;
@@ -24,6 +25,7 @@ mod swap;
 mod thp;
 mod touch;
 mod vcpus;
+mod watched;
 
 use super::*;
 use std::num::NonZeroU64;

@@ -1,5 +1,6 @@
 //! A program under the KVM of the host that this process is on.
 
+use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
@@ -12,12 +13,12 @@ use super::super::complain;
 use super::super::report::Report;
 use super::super::size::Size;
 use super::files::descriptors;
-use super::{Args, Program, RunError};
+use super::{Args, HugePages, Program, RunError};
 use crate::hypercall::{TraceTarget, Tracer};
 use crate::kvm::{FlushPolicy, KvmError};
 use crate::machine::{Machine, MachineConfig};
 use crate::swap_file::SwapFile;
-use crate::task::{End, Family, Identity, Launch, Task, Timing, exec};
+use crate::task::{Background, End, Family, Identity, Launch, Task, Timing, exec};
 
 /// The file for the swap area that was asked for.
 pub(super) fn swap(args: &Args) -> Result<Option<Box<dyn SwapStore>>, RunError> {
@@ -50,13 +51,13 @@ pub(super) fn run(args: &Args, program: Program, machine: &Arc<Machine>) -> Resu
     let Program { image, file: _, name, path, argv, files } = program;
     let timing = if args.stats.is_some() { Timing::On } else { Timing::Off };
     let family = Family::new(Arc::clone(machine), tracer, timing).map_err(RunError::Kick)?;
-    let khugepaged = args.khugepaged.start(args.thp, &family).map_err(RunError::Khugepaged)?;
+    let background = background(args, &family).map_err(RunError::Background)?;
     let loaded = exec(machine.system(), &image, &path, &argv, &args.env, &launch(args)?)
         .map_err(|source| RunError::Exec { path: name.clone(), source })?;
     let descriptors = descriptors(machine.system(), files)?;
     let mut task = family.first(loaded, descriptors, identity(&name, &path))?;
     let ended = task.run();
-    drop(khugepaged);
+    drop(background);
     family.close()?;
     let end = ended?;
 
@@ -80,6 +81,14 @@ pub(super) fn run(args: &Args, program: Program, machine: &Arc<Machine>) -> Resu
             death.status()
         }
     })
+}
+
+/// The threads that go through all memory.
+fn background(args: &Args, family: &Arc<Family>) -> io::Result<Vec<Background>> {
+    let khugepaged = args.khugepaged.duration().filter(|_| args.thp != HugePages::Never);
+    let khugepaged = khugepaged.map(|every| Background::khugepaged(family, every));
+    let ksmd = args.ksm.duration().map(|every| Background::ksmd(family, every));
+    khugepaged.into_iter().chain(ksmd).collect()
 }
 
 /// Ends everything as in a machine that goes on to another program, and looks whether it was in order.

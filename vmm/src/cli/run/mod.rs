@@ -8,8 +8,8 @@
 
 mod direct;
 mod files;
-mod khugepaged;
 mod nested;
+mod pause;
 
 use std::ffi::{CString, OsString};
 use std::fs;
@@ -18,10 +18,11 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use mm::addr::VirtAddr;
+use mm::khugepaged;
 use mm::sysctl::Thp;
 
 use files::{FileArg, Given};
-use khugepaged::Khugepaged;
+use pause::Pause;
 
 use super::machine::Where;
 use super::report;
@@ -77,8 +78,12 @@ pub(super) struct Args {
     thp: HugePages,
     /// How often small pages are looked at, in milliseconds, and made huge ones where --thp has faults bring in
     /// such; `off` for never.
-    #[arg(long, value_name = "MS|off", default_value_t = Khugepaged::default())]
-    khugepaged: Khugepaged,
+    #[arg(long, value_name = "MS|off", default_value_t = Pause::of_millis(khugepaged::SCAN_SLEEP_MILLISECS))]
+    khugepaged: Pause,
+    /// How often 100 pages of memory with MADV_MERGEABLE are looked at, in milliseconds, and made one with equal ones
+    /// (Linux's ksmd, which has 20); `off` for never.
+    #[arg(long, value_name = "MS|off", default_value_t = Pause::OFF)]
+    ksm: Pause,
     /// Memory that is not in use goes to an unlinked file of at most this size in the host's temporary directory when
     /// there is none left.
     #[arg(long, value_name = "SIZE")]
@@ -151,8 +156,8 @@ enum RunError {
     HostMemory(String),
     #[error("cannot handle the signal that stops a vCPU: {0}")]
     Kick(std::io::Error),
-    #[error("--khugepaged: no thread: {0}")]
-    Khugepaged(std::io::Error),
+    #[error("cannot have a thread for --khugepaged or --ksm: {0}")]
+    Background(std::io::Error),
     #[error(transparent)]
     Start(#[from] StartError),
     #[error("the machine stopped: {0}")]

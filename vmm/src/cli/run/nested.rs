@@ -85,6 +85,7 @@ fn command(args: &Args, inside: &Inside<'_>, memory: u64) -> Vec<OsString> {
         compat_layout,
         thp,
         khugepaged,
+        ksm,
         swap,
         machine: _,
         invoked_as: _,
@@ -114,6 +115,7 @@ fn command(args: &Args, inside: &Inside<'_>, memory: u64) -> Vec<OsString> {
     command.extend(compat_layout.then(|| "--compat-layout".into()));
     command.extend(named("--thp", thp));
     command.push(option("--khugepaged", khugepaged.to_string()));
+    command.push(option("--ksm", ksm.to_string()));
     command.extend(swap.map(|size| option("--swap", size.bytes().to_string())));
     command.push(option("--invoked-as", inside.name));
     command.push("--".into());
