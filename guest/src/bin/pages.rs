@@ -1,12 +1,15 @@
 //! What memory costs, measured by the program that uses it: the same natively and in a guest.
 //!
-//! Usage: pages \[MEBIBYTES\] (256). Each line is a name and nanoseconds, by the clock and of the processor:
+//! Usage: pages \[MEBIBYTES\] (256) \[huge | swap\]. Each line is a name and nanoseconds, by the clock and of the
+//! processor; with `huge` in huge pages, with `swap` others:
 //!
 //! ```text
 //!   touch   a write to each page of fresh memory      again   the same once more
 //!   fork    the call, with all of it resident         copy    a write to each page while a child holds it
 //!   read    a read of each page after another fork    reap    fork, exit of the child, wait
 //!   unmap   munmap of all of it
+//!
+//!   out     MADV_PAGEOUT of all of it                 in      a read of each page
 //! ```
 
 #![no_std]
@@ -24,8 +27,12 @@ guest::payload!(main);
 const MONOTONIC: u64 = 1;
 /// `CLOCK_THREAD_CPUTIME_ID`.
 const PROCESSOR: u64 = 3;
+/// `MADV_HUGEPAGE`.
+const HUGE_PAGES: u64 = 14;
 /// `MADV_NOHUGEPAGE`: pages of 4 KiB, natively too.
 const NO_HUGE_PAGES: u64 = 15;
+/// `MADV_PAGEOUT`.
+const PAGE_OUT: u64 = 21;
 /// How long a child sleeps between two looks at whether it may go, in nanoseconds.
 const NAP: u64 = 1_000_000;
 
@@ -34,12 +41,20 @@ fn main(args: Args) {
     let len = mebibytes << 20;
     let area = must!(memory::map(Place::Anywhere, len, Prot::RW, Flags::OWN));
     // SAFETY: advice without an effect on what memory holds.
-    must!(unsafe { syscall(number::MADVISE, [area, len, NO_HUGE_PAGES]) });
+    let advise = |advice| must!(unsafe { syscall(number::MADVISE, [area, len, advice]) });
+    let mode = args.get(2);
+    advise(if mode == Some("huge") { HUGE_PAGES } else { NO_HUGE_PAGES });
     let gate =
         must!(memory::map(Place::Anywhere, PAGE, Prot::RW, Flags::SHARED | Flags::ANONYMOUS));
     let all = || (area..area + len).step_by(4096);
     let write = |value: u64| all().for_each(|page| memory::store(page, value));
 
+    if mode == Some("swap") {
+        write(1);
+        measure("out", || advise(PAGE_OUT));
+        measure("in", || all().for_each(|page| _ = memory::load(page)));
+        return;
+    }
     measure("touch", || write(1));
     measure("again", || write(2));
     measure("fork", || held_child(gate));

@@ -10,6 +10,7 @@
 //!   flush               no other vCPU inside KVM      one inside, which is waited for
 //!   awk, hello          the host's kernel             mmvisor run
 //!   memory              the host's kernel             mmvisor run
+//!   swap                a file, written and read      mmvisor run
 //!   mapped files        the host's kernel             mmvisor run
 //!   a pager's pages     a file's, by mmvisor          SharedSpace::fault, a closure
 //! ```
@@ -26,6 +27,7 @@ mod paged;
 mod program;
 mod rounds;
 mod subject;
+mod swapped;
 mod whole;
 
 use std::path::Path;
@@ -90,6 +92,7 @@ impl Figures {
         let hello = Hello::new(Path::new(env!("CARGO_TARGET_TMPDIR")), &program::hello())?;
         row("hello, all of it (floor: native)", &self.whole(&hello.program())?, 1, "-");
         self.memory()?;
+        self.swapped()?;
         self.mapped()?;
         self.paged()
     }
@@ -113,8 +116,21 @@ impl Figures {
     fn memory(&self) -> Outcome<()> {
         let (rounds, mebibytes) = if self.effort > 1 { (5, 1024) } else { (1, 16) };
         println!("{mebibytes} MiB (floor: native)");
-        let figures = memory::measure(rounds, mebibytes)?;
-        for ((_, name, aim), pair) in memory::FIGURES.iter().zip(&figures) {
+        for (figures, mode) in [(&memory::SMALL, "small"), (&memory::HUGE, "huge")] {
+            let pairs = memory::measure(figures, mode, rounds, mebibytes)?;
+            for ((_, name, aim), pair) in figures.iter().zip(&pairs) {
+                row(name, pair, 1, aim);
+            }
+        }
+        Ok(())
+    }
+
+    /// What a way to the swap area and back costs, against the same of a file.
+    fn swapped(&self) -> Outcome<()> {
+        let (rounds, mebibytes) = if self.effort > 1 { (5, 256) } else { (1, 16) };
+        println!("{mebibytes} MiB to the swap area and back (floor: a file written and read)");
+        let figures = swapped::measure(rounds, mebibytes)?;
+        for ((_, name, aim), pair) in swapped::FIGURES.iter().zip(&figures) {
             row(name, pair, 1, aim);
         }
         Ok(())

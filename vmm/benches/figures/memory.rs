@@ -10,7 +10,10 @@ use crate::lines;
 use crate::rounds::{Outcome, Pair};
 
 /// Each figure as the payload names it, as it is printed, and the most that it shall be of the native one.
-pub(crate) const FIGURES: [(&str, &str, &str); 7] = [
+pub(crate) type Figures = [(&'static str, &'static str, &'static str); 7];
+
+/// In pages of 4 KiB.
+pub(crate) const SMALL: Figures = [
     ("touch", "touch, fresh pages of 4 KiB", "3"),
     ("again", "touch them once more", "-"),
     ("fork", "fork", "0.25"),
@@ -20,20 +23,36 @@ pub(crate) const FIGURES: [(&str, &str, &str); 7] = [
     ("unmap", "munmap", "1"),
 ];
 
-/// Measures all figures with so much memory, natively and in a guest in turn.
-pub(crate) fn measure(rounds: u32, mebibytes: u64) -> Outcome<Vec<Pair>> {
+/// In pages of 2 MiB.
+pub(crate) const HUGE: Figures = [
+    ("touch", "touch, fresh pages of 2 MiB", "1.2"),
+    ("again", "touch them once more", "-"),
+    ("fork", "fork", "-"),
+    ("copy", "write them while a child has them", "-"),
+    ("read", "read them after a fork", "-"),
+    ("reap", "fork, exit, wait", "-"),
+    ("unmap", "munmap", "-"),
+];
+
+/// Measures all figures with so much memory, natively and in a guest in turn; `mode` is the payload's.
+pub(crate) fn measure(
+    figures: &Figures,
+    mode: &str,
+    rounds: u32,
+    mebibytes: u64,
+) -> Outcome<Vec<Pair>> {
     let (mmvisor, payload) = lines::payload("pages")?;
     // Twice for the copies, and some.
     let memory = format!("--mem={}M", 2 * mebibytes + 64);
-    let native =
-        || second(|| lines::run(Command::new(&payload).arg(mebibytes.to_string()), &FIGURES));
+    let size = mebibytes.to_string();
+    let native = || second(|| lines::run(Command::new(&payload).args([&size, mode]), figures));
     let hosted = || {
         let mut command = Command::new(mmvisor);
         command.args(["run", "--machine", "kvm", &memory]).arg(&payload);
-        command.arg(mebibytes.to_string());
-        second(|| lines::run(&mut command, &FIGURES))
+        command.args([&size, mode]);
+        second(|| lines::run(&mut command, figures))
     };
-    lines::alternate(rounds, FIGURES.len(), native, hosted)
+    lines::alternate(rounds, figures.len(), native, hosted)
 }
 
 /// Does something twice.
