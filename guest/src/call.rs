@@ -107,6 +107,8 @@ pub mod number {
     pub const SET_MEMPOLICY: u64 = 238;
     /// get_mempolicy(2)
     pub const GET_MEMPOLICY: u64 = 239;
+    /// move_pages(2)
+    pub const MOVE_PAGES: u64 = 279;
     /// waitid(2)
     pub const WAITID: u64 = 247;
     /// prlimit(2)

@@ -21,6 +21,7 @@ pub mod hooks;
 pub mod inspect;
 pub mod khugepaged;
 pub mod ksm;
+pub mod numa;
 pub mod paging;
 pub mod phys;
 pub mod promise;

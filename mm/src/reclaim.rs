@@ -161,6 +161,11 @@ impl System {
         self.swap_out_some(&mut self.reclaim.begin(), Pick::Old)
     }
 
+    /// Keeps everybody from giving up memory as long as it is held. With the lock of a space at most.
+    pub(crate) fn keep_reclaim_out(&self) -> impl Drop + '_ {
+        self.reclaim.begin()
+    }
+
     /// What has been given up so far.
     #[must_use]
     pub fn reclaimed(&self) -> Reclaimed {

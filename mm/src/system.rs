@@ -325,10 +325,10 @@ impl System {
         self.held(0)
     }
 
-    /// The machine's NUMA nodes, a bit each. There is one so far.
+    /// The machine's NUMA nodes, a bit each.
     #[must_use]
     pub fn nodes(&self) -> u64 {
-        1
+        self.frames.nodes().mask()
     }
 
     /// Pages promised to all address spaces and objects (`Committed_AS` of /proc/meminfo).

@@ -123,12 +123,20 @@ fn races() -> Vec<Case> {
         let case = Case::new(format!("race-{name}"), payload("race"), args).natively();
         Case { limit: Duration::from_secs(600), ..case }
     };
+    // The page goes from node to node.
+    let moves = |name: &str, args: &[&str]| {
+        Case::new(format!("race-moves-{name}"), payload("race"), args).option("--nodes=2")
+    };
     vec![
         race("private", &["2000", "1", "private"]).only(Where::Direct),
         race("shared", &["1000", "2", "shared"]).only(Where::Direct),
         write_protected(race("private-500", &["500", "5", "private"]).only(Where::Direct)),
         race("private-30", &["30", "3", "private"]).only(Where::Nested),
         race("shared-30", &["30", "4", "shared"]).only(Where::Nested),
+        moves("private", &["2000", "6", "private", "moves"]).only(Where::Direct),
+        moves("shared", &["1000", "7", "shared", "moves"]).only(Where::Direct),
+        moves("private-30", &["30", "8", "private", "moves"]).only(Where::Nested),
+        moves("shared-30", &["30", "9", "shared", "moves"]).only(Where::Nested),
     ]
 }
 
@@ -350,6 +358,9 @@ fn without_flush() -> Vec<Case> {
         Case::new("calls-without-flush", payload("calls"), &[]).without_flush(),
         Case::new("stress-without-flush", payload("stress"), &["1", "400"]).without_flush(),
         Case::new("race-without-flush", payload("race"), &["10", "1"]).without_flush(),
+        Case::new("race-moves-without-flush", payload("race"), &["100", "1", "private", "moves"])
+            .option("--nodes=2")
+            .without_flush(),
         Case::command("doctor-without-flush", &["doctor", "--json"])
             .without_flush()
             .expect(Expect::FailsProbes(&PROBES_OF_FLUSHING)),

@@ -3,10 +3,10 @@
 
 use std::sync::Arc;
 
-use mm::addr::Frame;
+use mm::addr::{Frame, PAGE_SIZE};
 use mm::error::Broken;
 use mm::paging;
-use mm::phys::{AllocError, Contents, FrameKind, Frames, PhysMemory};
+use mm::phys::{AllocError, Contents, FrameKind, Frames, Nodes, PhysMemory};
 use mm::swap::SwapStore;
 use mm::system::System;
 
@@ -20,6 +20,8 @@ pub struct MachineConfig {
     pub memory: u64,
     /// How changed page tables are made visible.
     pub flush: FlushPolicy,
+    /// Among how many NUMA nodes its memory is divided, from 1 to [`NODES_MOST`](mm::phys::NODES_MOST).
+    pub nodes: u8,
 }
 
 /// A virtual machine without a kernel.
@@ -70,12 +72,13 @@ impl Machine {
         let kvm = Kvm::open()?;
         let vm = Arc::new(Vm::new(&kvm, config.memory)?);
         let memory: Arc<dyn PhysMemory> = Arc::clone(vm.memory()) as Arc<dyn PhysMemory>;
-        let frames = Arc::new(Frames::new(memory));
+        let nodes = Nodes::new(config.nodes, vm.memory().limit() / PAGE_SIZE);
+        let frames = Arc::new(Frames::with_nodes(memory, nodes));
         let sink = Arc::new(KvmSink::new(&vm, config.flush, frames.pages_in_use())?);
         let half = boot::install(frames.memory(), vm.kind().call_port(), &mut || frame(&frames))?;
         complete(&half, &frames)?;
         let kernel = paging::KernelHalf { top_entry: half.entry() };
-        let total_pages = vm.memory().limit() / mm::addr::PAGE_SIZE;
+        let total_pages = vm.memory().limit() / PAGE_SIZE;
         let mut system = System::new(frames, Box::new(Arc::clone(&sink)), kernel);
         swap.into_iter().for_each(|store| system.set_swap(store));
         system.sysctl.set_total_pages(total_pages);
@@ -129,6 +132,13 @@ impl Machine {
             (Err(KvmError::Broken(broken)), None) => Err(broken.into()),
             (Err(refused), None) => Err(VcpuError::Refused(refused)),
         }
+    }
+
+    /// The node that a vCPU belongs to: they are dealt out in turn.
+    #[must_use]
+    pub fn node_of(&self, vcpu: &Vcpu) -> u8 {
+        let nodes = u32::from(self.system.frames().nodes().count());
+        u8::try_from(vcpu.index() % nodes).unwrap_or(0)
     }
 
     /// Takes a vCPU back for the next task.
@@ -207,8 +217,11 @@ impl KeptMachine {
     /// # Errors
     /// [`KeptError`]: as of [`Machine::new`] and [`Machine::take_vcpu`].
     pub fn new() -> Result<Self, KeptError> {
-        let machine =
-            Machine::new(MachineConfig { memory: KEPT_MEMORY, flush: FlushPolicy::Chosen })?;
+        let machine = Machine::new(MachineConfig {
+            memory: KEPT_MEMORY,
+            flush: FlushPolicy::Chosen,
+            nodes: 1,
+        })?;
         let vcpu = machine.take_vcpu()?;
         Ok(KeptMachine { _machine: machine, _vcpu: vcpu })
     }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::BackingError;
 use crate::addr::{Frame, GuestPhysAddr, PAGE_BYTES, PAGE_SIZE, index};
 use crate::error::Broken;
-use crate::phys::{Contents, FrameKind, Frames, Marks};
+use crate::phys::{Contents, FrameKind, Frames, Marks, Wish};
 
 /// Frames by page index; the cache holds one reference to each until it is dropped.
 #[derive(Debug)]
@@ -28,11 +28,12 @@ impl PageCache {
     }
 
     /// The frame of the page, with a reference for the caller; made and filled if it is not there.
-    /// `fill` runs under the cache's lock, so that nobody sees a frame half filled.
+    /// A new one comes from where `wish` says. `fill` runs under the cache's lock, so that nobody sees a frame half filled.
     pub(super) fn page(
         &self,
         index: u64,
         contents: Contents,
+        wish: impl FnOnce() -> Wish,
         fill: impl FnOnce(&Frames, Frame) -> Result<(), BackingError>,
     ) -> Result<Frame, BackingError> {
         let frames = &*self.frames;
@@ -40,7 +41,7 @@ impl PageCache {
         let frame = match pages.get(&index) {
             Some(&frame) => frame,
             None => {
-                let frame = frames.alloc(self.kind, contents)?;
+                let frame = frames.alloc_on(self.kind, contents, wish())?;
                 if let Err(error) = fill(frames, frame) {
                     frames.put(frame)?;
                     return Err(error);
@@ -125,6 +126,16 @@ impl PageCache {
         let at = GuestPhysAddr::new(frame.addr().get() + bytes.start % PAGE_SIZE);
         self.frames.memory().write(at, &zeros[..index(bytes.end - bytes.start)]);
         self.frames.mark(frame, Marks::DIRTY);
+    }
+
+    /// Puts another frame in the place of a page's, if that is the one given, with the reference to it.
+    pub(super) fn exchange(&self, index: u64, old: Frame, new: Frame) -> bool {
+        let mut pages = self.lock();
+        let Some(frame) = pages.get_mut(&index).filter(|frame| **frame == old) else {
+            return false;
+        };
+        *frame = new;
+        true
     }
 
     /// Gives up the pages of a range, and says how many there were. Whoever has mapped them keeps them.

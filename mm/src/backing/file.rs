@@ -9,6 +9,7 @@ use super::cache::PageCache;
 use super::{Backing, BackingError, BackingName, Placement};
 use crate::addr::{Frame, PAGE_BYTES, PAGE_SIZE};
 use crate::error::Errno;
+use crate::numa;
 use crate::phys::{Contents, FrameKind, Frames};
 use crate::promise::Payer;
 use crate::vma::{MapFlags, VmFlags};
@@ -46,7 +47,8 @@ pub(crate) fn no_sync(flags: VmFlags) -> Result<VmFlags, Errno> {
 
 impl<S: FileSource> Backing for FileBacking<S> {
     fn page(&self, index: u64, _: &dyn Payer) -> Result<Frame, BackingError> {
-        self.cache.page(index, Contents::Any, |frames, frame| {
+        let wish = || numa::wish_of_file(self.cache.frames().nodes());
+        self.cache.page(index, Contents::Any, wish, |frames, frame| {
             let mut bytes = [0; PAGE_BYTES];
             let offset = index.checked_mul(PAGE_SIZE).ok_or(BackingError::NoPage)?;
             match self.source.read_at(offset, &mut bytes) {

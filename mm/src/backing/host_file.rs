@@ -36,6 +36,7 @@ use super::cache::PageCache;
 use super::{Backing, BackingError, BackingName, Placement, no_sync};
 use crate::addr::{Frame, FrameRun, PAGE_BYTES, PAGE_SIZE, index};
 use crate::error::{Broken, CallError, CallResult, Errno};
+use crate::numa;
 use crate::paging::{AccessKind, FlushBatch};
 use crate::phys::{
     BLOCK_FRAMES, Contents, FileAccess, FilePart, FrameKind, Frames, Gone, Marks, Order,
@@ -300,7 +301,8 @@ impl HostFile {
 
     /// A copy of a page, read if it is not there.
     fn copy(&self, page: u64) -> Result<Frame, BackingError> {
-        self.copies.page(page, Contents::Any, |frames, frame| {
+        let wish = || numa::wish_of_file(self.frames.nodes());
+        self.copies.page(page, Contents::Any, wish, |frames, frame| {
             let mut bytes = [0; PAGE_BYTES];
             let mut done = 0;
             while done < PAGE_BYTES {

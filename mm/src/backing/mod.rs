@@ -17,7 +17,7 @@ pub use huge::{HugePool, huge_page_size};
 pub use open::OpenFile;
 pub use pager::{PageBytes, PagedMemory, Pager};
 pub use seals::Seals;
-pub use shared::{LONGEST, Length, SharedMemory, Sought};
+pub use shared::{LONGEST, Length, SharedMemory, SharedPolicies, Sought};
 
 use std::fmt::Debug;
 use std::ops::Range;
@@ -297,6 +297,24 @@ pub trait Backing: Debug + Send + Sync {
     /// how to fill.
     fn is_shared_memory(&self) -> bool {
         false
+    }
+
+    /// Whether page `index` is in this frame.
+    fn has_frame(&self, _index: u64, _frame: Frame) -> bool {
+        false
+    }
+
+    /// Puts another frame in the place of page `index`'s, with the same bytes, and says whether that was done: not if it
+    /// has another one by now, nor in a thing whose pages do not move. The reference to it goes with it. No page of the
+    /// object may be held.
+    fn exchange_frame(&self, _index: u64, _old: Frame, _new: Frame) -> bool {
+        false
+    }
+
+    /// The memory policies of its pages, if it is a thing that has them (Linux's `vm_ops->set_policy`), and whose pages
+    /// move from node to node.
+    fn policies(&self) -> Option<&SharedPolicies> {
+        None
     }
 
     /// Whether it is the memory behind `MAP_SHARED|MAP_ANONYMOUS`, which can be named.

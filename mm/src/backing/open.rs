@@ -4,7 +4,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::{Backing, BackingError, BackingName, Brought, FileMode, Placement};
+use super::{Backing, BackingError, BackingName, Brought, FileMode, Placement, SharedPolicies};
 use crate::addr::{Frame, VirtAddr};
 use crate::error::{Broken, CallResult, Errno};
 use crate::paging::{AccessKind, FlushBatch};
@@ -138,6 +138,18 @@ impl Backing for OpenFile {
 
     fn is_shared_memory(&self) -> bool {
         self.object.is_shared_memory()
+    }
+
+    fn has_frame(&self, index: u64, frame: Frame) -> bool {
+        self.object.has_frame(index, frame)
+    }
+
+    fn exchange_frame(&self, index: u64, old: Frame, new: Frame) -> bool {
+        self.object.exchange_frame(index, old, new)
+    }
+
+    fn policies(&self) -> Option<&SharedPolicies> {
+        self.object.policies()
     }
 
     fn is_shared_anonymous(&self) -> bool {

@@ -14,6 +14,7 @@ mod advice;
 mod limit;
 mod lock;
 mod map;
+mod migrate;
 mod numa;
 mod prctl;
 mod userfault;
@@ -113,6 +114,9 @@ fn handler(number: u64) -> Option<Handler> {
         libc::SYS_mbind => numa::mbind,
         libc::SYS_set_mempolicy => numa::set_mempolicy,
         libc::SYS_get_mempolicy => numa::get_mempolicy,
+        libc::SYS_set_mempolicy_home_node => numa::set_mempolicy_home_node,
+        libc::SYS_move_pages => migrate::move_pages,
+        libc::SYS_migrate_pages => migrate::migrate_pages,
         libc::SYS_prctl => prctl::prctl,
         libc::SYS_personality => prctl::personality,
         libc::SYS_prlimit64 => limit::prlimit64,

@@ -1,9 +1,10 @@
-//! mbind(2), set_mempolicy(2), get_mempolicy(2): node masks in and out (Linux's `mm/mempolicy.c`,
+//! mbind(2), set_mempolicy(2), set_mempolicy_home_node(2), get_mempolicy(2): node masks in and out (Linux's `mm/mempolicy.c`,
 //! `kernel_mbind` and its siblings).
 
 use super::{Call, done};
 use crate::addr::{PAGE_SIZE, VirtAddr};
 use crate::error::{CallResult, Errno};
+use crate::numa;
 use crate::paging::AccessKind;
 use crate::vma::policy::{Mode, Policy};
 
@@ -32,8 +33,17 @@ pub(super) fn set_mempolicy(c: &Call<'_>) -> CallResult<u64> {
     Policy::check_mode(c.word(0))?;
     let nodes = nodes(c, c.address(1), c.args[2])?;
     let machine = c.caller.space().look().system().nodes();
-    c.caller.set_policy(Policy::new(c.word(0), nodes, machine)?);
+    let policy = Policy::new(c.word(0), nodes, machine)?;
+    c.caller.space().change().policy_changes()?;
+    c.caller.set_policy(policy);
+    numa::set_policy(policy);
     Ok(0)
+}
+
+/// set_mempolicy_home_node(2).
+pub(super) fn set_mempolicy_home_node(c: &Call<'_>) -> CallResult<u64> {
+    let [_, len, node, flags, ..] = c.args;
+    done(c.caller.space().change().set_home_node(c.address(0), len, node, flags))
 }
 
 /// get_mempolicy(2).
@@ -68,30 +78,30 @@ fn policy_asked_for(c: &Call<'_>, machine: u64) -> CallResult<(u64, u64)> {
     }
     let own = c.caller.policy();
     let policy = if flags & ADDR != 0 {
-        c.caller.space().look().policy_at(addr)?.or(own)
+        c.caller.space().look().policy_at(addr)?
     } else if addr != VirtAddr::ZERO {
         return Err(Errno::EINVAL.into());
     } else {
         own
     };
-    let nodes = policy.map_or(0, |policy| policy.nodes);
+    let nodes = policy.map_or(0, |policy| policy.told());
     if flags & NODE == 0 {
         return Ok((policy.map_or(0, |policy| policy.mode.number() | policy.flags), nodes));
     }
     if flags & ADDR != 0 {
         // The page's node: it is brought in to be asked.
         c.caller.space().fault(addr, AccessKind::Read).map_err(super::bad_address)?;
-    } else if !matches!(own.map(|own| own.mode), Some(Mode::Interleave | Mode::WeightedInterleave))
-    {
-        return Err(Errno::EINVAL.into());
+        return Ok((c.caller.space().look().node_behind(addr).into(), nodes));
     }
-    // The page's node, or the next one in turn: every page is on the first node.
-    Ok((u64::from(machine.trailing_zeros()), nodes))
+    match own.filter(|own| matches!(own.mode, Mode::Interleave | Mode::WeightedInterleave)) {
+        Some(own) => Ok((numa::next_in_turn(&own).into(), nodes)),
+        None => Err(Errno::EINVAL.into()),
+    }
 }
 
 /// A mask of `maxnode - 1` bits (`get_nodes`). Nodes past the 64th, which no machine here has, count as
 /// one more node that is not there.
-fn nodes(c: &Call<'_>, at: VirtAddr, maxnode: u64) -> CallResult<u64> {
+pub(super) fn nodes(c: &Call<'_>, at: VirtAddr, maxnode: u64) -> CallResult<u64> {
     let bits = maxnode.wrapping_sub(1);
     if bits == 0 || at == VirtAddr::ZERO {
         return Ok(0);

@@ -223,6 +223,20 @@ fn get_mempolicy_writes_an_int_and_a_whole_mask() {
 }
 
 #[test]
+fn get_mempolicy_tells_the_memorys_own_policy_and_the_nodes_that_were_asked_for() {
+    let p = Process::new();
+    let mask = p.put(SCRATCH, &[3]);
+    assert_eq!(p.call(libc::SYS_set_mempolicy, [2 | 1 << 15, mask, 64]), Ok(0));
+    let get = |addr, flags| {
+        let got = p.call(libc::SYS_get_mempolicy, [SCRATCH + 8, SCRATCH + 16, 64, addr, flags]);
+        (got, p.words::<3>(SCRATCH)[1] & 0xffff_ffff, p.words::<3>(SCRATCH)[2])
+    };
+    p.put(SCRATCH, &[3, 0, 0]);
+    assert_eq!(get(0, 0), (Ok(0), 0x8002, 3), "also those that are not there");
+    assert_eq!(get(SCRATCH, 2), (Ok(0), 0, 0), "the task's is not the memory's");
+}
+
+#[test]
 fn a_name_is_read_before_anything_else_of_prctl_is_looked_at() {
     let p = Process::new();
     p.map(BASE, 1);

@@ -93,7 +93,7 @@ pub(super) fn line(space: &AddressSpace, vma: &Vma) -> MapsLine {
 
 /// `[heap]` where the VMA meets the heap, `[stack]` where the first stack pointer lies in it
 /// (`get_vma_name`).
-fn special(space: &AddressSpace, range: PageRange) -> &'static str {
+pub(super) fn special(space: &AddressSpace, range: PageRange) -> &'static str {
     let layout = space.layout();
     if range.start() < layout.brk && range.end() > layout.start_brk {
         "[heap]"

@@ -17,7 +17,7 @@ use crate::space::{AddressSpace, PageClass};
 
 /// What the program can know of an entry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Shown {
+pub(crate) enum Shown {
     /// Nothing there.
     Nothing,
     /// A guard region's page.
@@ -32,23 +32,23 @@ pub(super) enum Shown {
 
 /// A page that counts as resident.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct ShownPage {
-    pub(super) frame: Frame,
-    pub(super) class: PageClass,
+pub(crate) struct ShownPage {
+    pub(crate) frame: Frame,
+    pub(crate) class: PageClass,
     /// How many entries name it, of all processes; at least this one.
-    pub(super) maps: u32,
-    pub(super) dirty: bool,
+    pub(crate) maps: u32,
+    pub(crate) dirty: bool,
     /// Accessed through this entry.
-    pub(super) accessed: bool,
+    pub(crate) accessed: bool,
     /// The same, or used otherwise.
-    pub(super) referenced: bool,
+    pub(crate) referenced: bool,
     /// `MADV_FREE` gave it up, and it was not written since.
-    pub(super) lazy: bool,
+    pub(crate) lazy: bool,
 }
 
 impl Shown {
     /// What an entry of the space shows.
-    pub(super) fn of(space: &AddressSpace, entry: Entry) -> Self {
+    pub(crate) fn of(space: &AddressSpace, entry: Entry) -> Self {
         let frames = space.system().frames();
         if entry.is_guard() {
             return Shown::Guard;

@@ -5,11 +5,13 @@
 //! never a reference to its bytes: words are atomics, bytes are copied.
 
 mod frames;
+mod nodes;
 mod software;
 
 pub use frames::{
     AllocError, Contents, FrameKind, FrameStats, Frames, Marks, Order, Place, ReverseOwner,
 };
+pub use nodes::{Beyond, NODES_MOST, Nodes, Wish};
 pub use software::SoftwareMemory;
 
 use std::fmt::Debug;

@@ -52,7 +52,7 @@ pub(super) const CLUSTER: usize = 32;
 const SHARE: u64 = 16;
 
 /// From the first entry that is exchanged to the flush.
-pub(super) struct Unflushed<'a> {
+pub(crate) struct Unflushed<'a> {
     reclaim: &'a Reclaim,
     _lock: MutexGuard<'a, ()>,
 }
@@ -64,7 +64,9 @@ impl Drop for Unflushed<'_> {
 }
 
 impl Reclaim {
-    pub(super) fn unflushed(&self) -> Unflushed<'_> {
+    /// Begins a time in which entries are exchanged that are flushed at its end: who finds one waits for that
+    /// ([`wait_for_flush`](Self::wait_for_flush)).
+    pub(crate) fn unflushed(&self) -> Unflushed<'_> {
         let lock = self.unflushed.lock().unwrap_or_else(PoisonError::into_inner);
         self.is_unflushed.store(true, Ordering::Release);
         Unflushed { reclaim: self, _lock: lock }

@@ -9,7 +9,7 @@ use crate::error::{AccessError, Broken};
 use crate::paging::{
     AccessKind, FlushRequest, FlushSink, ForkedPages, ForkedRoot, KernelHalf, TableChange,
 };
-use crate::phys::{AllocError, Frames, SoftwareMemory};
+use crate::phys::{AllocError, Frames, Nodes, SoftwareMemory};
 use crate::space::{AddressSpace, SharedSpace};
 use crate::system::System;
 use crate::vma::limits::Limits;
@@ -92,7 +92,25 @@ impl SoftwareMachine {
         limits: Limits,
         prepare: impl FnOnce(&mut System),
     ) -> Result<Self, AllocError> {
-        let frames = Arc::new(Frames::new(Arc::new(SoftwareMemory::new(frames))));
+        SoftwareMachine::on(Frames::new(Arc::new(SoftwareMemory::new(frames))), limits, prepare)
+    }
+
+    /// The same, whose memory is divided among so many NUMA nodes.
+    ///
+    /// # Errors
+    /// [`AllocError`] when the frames are not enough for a root table.
+    pub fn with_nodes(frames: u64, nodes: u8, limits: Limits) -> Result<Self, AllocError> {
+        let nodes = Nodes::new(nodes, frames);
+        let memory = Arc::new(SoftwareMemory::new(frames));
+        SoftwareMachine::on(Frames::with_nodes(memory, nodes), limits, |_| {})
+    }
+
+    fn on(
+        frames: Frames,
+        limits: Limits,
+        prepare: impl FnOnce(&mut System),
+    ) -> Result<Self, AllocError> {
+        let frames = Arc::new(frames);
         let sink = Arc::new(CountingSink::default());
         let mut system =
             System::new(Arc::clone(&frames), Box::new(Arc::clone(&sink)), KernelHalf::default());

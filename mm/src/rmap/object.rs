@@ -38,6 +38,14 @@ pub enum Copies {
     Go,
 }
 
+impl Copies {
+    /// Whether an entry that shows a page of the object, or a copy of one, goes with it.
+    fn take(self, entry: Entry) -> bool {
+        let page = entry.frame().is_some() || entry.swap_slot().is_some();
+        page && (self == Copies::Go || entry.owner() == Owner::Backing)
+    }
+}
+
 /// Whether memory that shows an object may ever write it: what a seal against writing has to know (Linux's
 /// `i_mmap_writable`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -228,7 +236,37 @@ impl Changing<'_> {
             for part in parts {
                 system.invalidate(part, Invalidation::Clear, || {
                     for leaf in table.cursor(part) {
-                        space.empty(&leaf, copies, system, batch);
+                        space.empty(&leaf, |entry| copies.take(entry), system, batch);
+                    }
+                });
+            }
+        }
+    }
+}
+
+impl Changing<'_> {
+    /// Empties the entries that name a frame as this page of the object, in all spaces, and tells of each: the space's
+    /// number, the address, the entry as it was. The batch is to be flushed by the caller.
+    pub(crate) fn take_out(
+        &self,
+        page: u64,
+        frame: Frame,
+        system: &System,
+        batch: &mut FlushBatch,
+        mut tell: impl FnMut(u64, VirtAddr, Entry),
+    ) {
+        let goes = |entry: Entry| entry.frame() == Some(frame) && entry.owner() == Owner::Backing;
+        batch.reaches_elsewhere();
+        for (&number, space) in &*self.0 {
+            let table = &space.mapper.table;
+            // One space's at a time.
+            let _still = table.hold_still();
+            for part in space.maps().filter_map(|map| map.part_of(&(page..page + 1))) {
+                system.invalidate(part, Invalidation::Clear, || {
+                    for leaf in table.cursor(part) {
+                        if let Some(entry) = space.empty(&leaf, goes, system, batch) {
+                            tell(number, leaf.addr, entry);
+                        }
                     }
                 });
             }
@@ -278,23 +316,25 @@ impl Space {
         }
     }
 
-    /// Empties an entry, whatever becomes of it meanwhile: its space's faults and calls go on.
-    fn empty(&self, leaf: &Leaf<'_>, copies: Copies, system: &System, batch: &mut FlushBatch) {
+    /// Empties an entry that `goes`, whatever becomes of it meanwhile: its space's faults and calls go on. Returns it if
+    /// it did.
+    fn empty(
+        &self,
+        leaf: &Leaf<'_>,
+        goes: impl Fn(Entry) -> bool,
+        system: &System,
+        batch: &mut FlushBatch,
+    ) -> Option<Entry> {
         use std::sync::atomic::Ordering::{AcqRel, Acquire};
-        let goes = |entry: Entry| {
-            let page = entry.frame().is_some() || entry.swap_slot().is_some();
-            page && (copies == Copies::Go || entry.owner() == Owner::Backing)
-        };
-        let gone =
-            leaf.slot.fetch_update(AcqRel, Acquire, |raw| goes(Entry::new(raw)).then_some(0));
-        if let Ok(raw) = gone {
-            let entry = Entry::new(raw);
-            if entry.swap_slot().is_some() {
-                return batch.note(system.drop_swapped(entry, &self.mapper.counters));
-            }
+        let goes = |raw| goes(Entry::new(raw)).then_some(0);
+        let entry = leaf.slot.fetch_update(AcqRel, Acquire, goes).ok().map(Entry::new)?;
+        if entry.swap_slot().is_some() {
+            batch.note(system.drop_swapped(entry, &self.mapper.counters));
+        } else {
             batch.emptied(entry, system.frames());
             self.mapper.counters.resident.remove(PageClass::of(entry, system.frames()));
         }
+        Some(entry)
     }
 }
 

@@ -17,7 +17,7 @@ use super::counters::PageClass;
 use crate::addr::{FrameRun, PAGE_SHIFT, PageRange, TABLE_SPAN, VirtAddr};
 use crate::error::{AccessError, Broken, CallResult, Errno};
 use crate::paging::{AccessKind, Below, Entry, FlushBatch};
-use crate::phys::{AllocError, BLOCK_FRAMES, Contents, FrameKind, Order, Words};
+use crate::phys::{AllocError, BLOCK_FRAMES, Contents, FrameKind, NODES_MOST, Order, Wish, Words};
 use crate::vma::{VmFlags, Vma};
 
 /// Nobody else changes a table that is unlinked, or its space held exclusively, but for accessed and dirty bits.
@@ -43,15 +43,15 @@ impl AddressSpace {
         if vma.backing.is_some() && first < end {
             return Err(Errno::EAGAIN.into());
         }
-        let take = || self.system.or_reclaim(|| self.take_huge());
+        let take = |wish| self.system.or_reclaim(|| self.take_huge(wish));
         (first..end)
             .try_for_each(|span| self.collapse_one(vma, VirtAddr::new(span * TABLE_SPAN), take))
     }
 
     /// Memory for a huge page, all of whose bytes will be written.
-    pub(super) fn take_huge(&self) -> Result<FrameRun, AllocError> {
+    pub(super) fn take_huge(&self, wish: Wish) -> Result<FrameRun, AllocError> {
         let frames = self.system.frames();
-        frames.alloc_order(FrameKind::Anonymous, Contents::Any, Order::HUGE)
+        frames.alloc_order_on(FrameKind::Anonymous, Contents::Any, Order::HUGE, wish)
     }
 
     /// Makes one huge page, whose memory comes from `take`.
@@ -59,7 +59,7 @@ impl AddressSpace {
         &self,
         vma: &Vma,
         addr: VirtAddr,
-        take: impl FnOnce() -> Result<FrameRun, AllocError>,
+        take: impl FnOnce(Wish) -> Result<FrameRun, AllocError>,
     ) -> CallResult<()> {
         let span = PageRange::from_len(addr, TABLE_SPAN).ok_or(Errno::EINVAL)?;
         self.settle(span)?;
@@ -77,7 +77,7 @@ impl AddressSpace {
             return Err(Errno::EAGAIN.into());
         }
         let frames = self.system.frames();
-        let run = take()?;
+        let run = take(self.wish_to_collapse(words))?;
         if entries().any(Entry::is_guard) {
             frames.put_run(run)?;
             return Err(Errno::EINVAL.into());
@@ -90,6 +90,20 @@ impl AddressSpace {
             return Err(Errno::EAGAIN.into());
         }
         Ok(self.bring_together(vma, addr, words, run)?)
+    }
+
+    /// The node that has most of the pages, or the next with room (`hpage_collapse_find_target_node`).
+    fn wish_to_collapse(&self, words: &Words) -> Wish {
+        let nodes = self.system.frames().nodes();
+        if nodes.is_one() {
+            return Wish::ANY;
+        }
+        let frames = words.iter().filter_map(|word| Entry::new(word.load(ORDER)).frame());
+        let mut pages = [0; NODES_MOST as usize];
+        frames.for_each(|frame| pages[usize::from(nodes.of(frame))] += 1);
+        // Of several with as many the first.
+        let most = (0..NODES_MOST).rev().max_by_key(|&node| pages[usize::from(node)]);
+        Wish { first: most.unwrap_or(0), ..Wish::ANY }
     }
 
     /// Brings in what is in the swap area (`__collapse_huge_page_swapin`); says whether all of it could be had.

@@ -109,7 +109,7 @@ impl AddressSpace {
         let Some(vma) = vma.filter(|_| self.is_worth_a_huge_page(span)) else {
             return Ok(Collapsed::Not);
         };
-        match self.collapse_one(vma, span.start(), || self.take_huge()) {
+        match self.collapse_one(vma, span.start(), |wish| self.take_huge(wish)) {
             Ok(()) => Ok(Collapsed::Made),
             Err(CallError::Errno(Errno::ENOMEM)) => Ok(Collapsed::NoMemory),
             Err(CallError::Errno(_)) => Ok(Collapsed::Not),

@@ -88,8 +88,9 @@ impl AddressSpace {
             }
             return Ok(());
         }
-        for slot in self.table.cursor(part).filter_map(|leaf| leaf.entry.swap_slot()) {
-            match swap.page(frames, slot) {
+        for leaf in self.table.cursor(part) {
+            let Some(slot) = leaf.entry.swap_slot() else { continue };
+            match swap.page(frames, slot, || self.wish_for(vma, leaf.addr)) {
                 Ok(frame) => frames.put(frame)?,
                 Err(Unswappable::NoFrame(AllocError::Broken(broken))) => return Err(broken),
                 Err(Unswappable::NoFrame(AllocError::OutOfMemory)) => break,

@@ -36,7 +36,7 @@ use objects::Objects;
 use crate::addr::{Frame, PAGE_BYTES, SwapSlot};
 use crate::error::Broken;
 use crate::failure::FailPoint;
-use crate::phys::{AllocError, Contents, FrameKind, Frames, Marks};
+use crate::phys::{AllocError, Contents, FrameKind, Frames, Marks, Wish};
 
 /// What is in the swap area, in pages.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -205,7 +205,12 @@ impl Swap {
 
     /// The frame that holds the page of a place, which some entry has named; with a reference for the caller. If none
     /// does, it is read, and in the cache from then on.
-    pub(crate) fn page(&self, frames: &Frames, slot: SwapSlot) -> Result<Frame, Unswappable> {
+    pub(crate) fn page(
+        &self,
+        frames: &Frames,
+        slot: SwapSlot,
+        wish: impl FnOnce() -> Wish,
+    ) -> Result<Frame, Unswappable> {
         {
             let mut area = self.area();
             if let Some(Cached { frame, .. }) = area.cached(slot) {
@@ -216,7 +221,7 @@ impl Swap {
                 return Err(Unswappable::Lost);
             }
         }
-        let read = self.read_page(frames, slot);
+        let read = self.read_page(frames, slot, wish());
         let mut area = self.area();
         let found = match (area.cached(slot), read) {
             (Some(Cached { frame, .. }), read) => {
@@ -239,8 +244,8 @@ impl Swap {
         found
     }
 
-    fn read_page(&self, frames: &Frames, slot: SwapSlot) -> Result<Frame, Unswappable> {
-        let frame = frames.alloc(FrameKind::Anonymous, Contents::Any);
+    fn read_page(&self, frames: &Frames, slot: SwapSlot, wish: Wish) -> Result<Frame, Unswappable> {
+        let frame = frames.alloc_on(FrameKind::Anonymous, Contents::Any, wish);
         let frame = frame.map_err(Unswappable::NoFrame)?;
         match self.read(slot) {
             Ok(bytes) => {

@@ -47,7 +47,10 @@ fn who_comes_second_gets_the_same_frame_and_the_last_alone() {
     let (frames, swap) = made(4);
     let slot = out(&frames, &swap, 7);
     swap.dup(slot);
-    let (one, two) = (swap.page(&frames, slot).unwrap(), swap.page(&frames, slot).unwrap());
+    let (one, two) = (
+        swap.page(&frames, slot, || Wish::ANY).unwrap(),
+        swap.page(&frames, slot, || Wish::ANY).unwrap(),
+    );
     assert_eq!((one, byte(&frames, one), frames.owner(one)), (two, 7, Some(OWNER)));
     assert_eq!(take(&frames, &swap, slot, one, Keep::No), Some(Sharing::Shared));
     assert_eq!(take(&frames, &swap, slot, two, Keep::No), Some(Sharing::Shared), "two name it now");
@@ -62,16 +65,16 @@ fn who_comes_second_gets_the_same_frame_and_the_last_alone() {
 fn a_frame_that_is_the_places_no_longer_is_not_taken_for_its_page() {
     let (frames, swap) = made(1);
     let slot = out(&frames, &swap, 7);
-    let old = swap.page(&frames, slot).unwrap();
+    let old = swap.page(&frames, slot, || Wish::ANY).unwrap();
     // Meanwhile another one takes it, writes it, and the place is another page's.
-    let other = swap.page(&frames, slot).unwrap();
+    let other = swap.page(&frames, slot, || Wish::ANY).unwrap();
     assert_eq!(take(&frames, &swap, slot, other, Keep::No), Some(Sharing::Shared));
     frames.unmap(other).unwrap();
     frames.put(other).unwrap();
     swap.release(&frames, old).unwrap();
     assert_eq!(out(&frames, &swap, 9), slot);
     assert_eq!(take(&frames, &swap, slot, old, Keep::No), None);
-    let now = swap.page(&frames, slot).unwrap();
+    let now = swap.page(&frames, slot, || Wish::ANY).unwrap();
     assert_eq!((byte(&frames, old), byte(&frames, now)), (7, 9));
     assert_eq!(take(&frames, &swap, slot, old, Keep::No), None);
     assert_eq!(take(&frames, &swap, slot, now, Keep::No), Some(Sharing::Alone));
@@ -81,7 +84,7 @@ fn a_frame_that_is_the_places_no_longer_is_not_taken_for_its_page() {
 fn what_is_only_read_keeps_its_place_while_half_of_them_are_vacant() {
     let (frames, swap) = made(4);
     let slots = [1, 2, 3].map(|byte| out(&frames, &swap, byte));
-    let page = |slot| swap.page(&frames, slot).unwrap();
+    let page = |slot| swap.page(&frames, slot, || Wish::ANY).unwrap();
     assert_eq!(take(&frames, &swap, slots[0], page(slots[0]), Keep::IfRoom), Some(Sharing::Alone));
     assert_eq!(take(&frames, &swap, slots[1], page(slots[1]), Keep::IfRoom), Some(Sharing::Shared));
     assert_eq!((swap.stats().used, swap.stats().cached), (2, 1));
@@ -93,5 +96,5 @@ fn a_place_that_is_given_up_twice_is_an_error_and_not_a_panic() {
     let slot = out(&frames, &swap, 1);
     swap.put(&frames, slot).unwrap();
     assert!(matches!(swap.put(&frames, slot), Err(Broken::Invariant(_))));
-    assert!(matches!(swap.page(&frames, slot), Err(Unswappable::Lost)));
+    assert!(matches!(swap.page(&frames, slot, || Wish::ANY), Err(Unswappable::Lost)));
 }

@@ -37,6 +37,19 @@ impl Mode {
         }
     }
 
+    /// What `/proc/PID/numa_maps` calls it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Mode::Preferred => "prefer",
+            Mode::Bind => "bind",
+            Mode::Interleave => "interleave",
+            Mode::Local => "local",
+            Mode::PreferredMany => "prefer (many)",
+            Mode::WeightedInterleave => "weighted interleave",
+        }
+    }
+
     fn from_number(number: u64) -> Option<Self> {
         [
             Mode::Preferred,
@@ -70,6 +83,8 @@ pub struct Policy {
     pub nodes: u64,
     /// As the program gave them; kept with `STATIC_NODES` and `RELATIVE_NODES`.
     pub asked: u64,
+    /// The node to begin with instead of the task's own (set_mempolicy_home_node(2)).
+    pub home: Option<u8>,
 }
 
 impl Policy {
@@ -106,13 +121,19 @@ impl Policy {
                 if flags & (STATIC_NODES | RELATIVE_NODES) != 0 {
                     return Err(Errno::EINVAL);
                 }
-                return Ok(Some(Policy { mode: Mode::Local, flags, nodes: 0, asked: 0 }));
+                return Ok(Some(Policy {
+                    mode: Mode::Local,
+                    flags,
+                    nodes: 0,
+                    asked: 0,
+                    home: None,
+                }));
             }
             Mode::Local => {
                 if nodes != 0 || flags & (STATIC_NODES | RELATIVE_NODES) != 0 {
                     return Err(Errno::EINVAL);
                 }
-                return Ok(Some(Policy { mode, flags, nodes: 0, asked: 0 }));
+                return Ok(Some(Policy { mode, flags, nodes: 0, asked: 0, home: None }));
             }
             _ if nodes == 0 => return Err(Errno::EINVAL),
             _ => {}
@@ -129,7 +150,21 @@ impl Policy {
             return Err(Errno::EINVAL);
         }
         let asked = if flags & (STATIC_NODES | RELATIVE_NODES) == 0 { machine } else { nodes };
-        Ok(Some(Policy { mode, flags, nodes: chosen, asked }))
+        Ok(Some(Policy { mode, flags, nodes: chosen, asked, home: None }))
+    }
+
+    /// What `/proc/PID/numa_maps` calls its flags.
+    pub fn flag_names(&self) -> impl Iterator<Item = &'static str> {
+        let names =
+            [(STATIC_NODES, "static"), (RELATIVE_NODES, "relative"), (NUMA_BALANCING, "balancing")];
+        let flags = self.flags;
+        names.into_iter().filter(move |(flag, _)| flags & flag != 0).map(|(_, name)| name)
+    }
+
+    /// The nodes that get_mempolicy(2) tells of: the program's own where they are kept (`mpol_store_user_nodemask`).
+    #[must_use]
+    pub fn told(&self) -> u64 {
+        if self.flags & (STATIC_NODES | RELATIVE_NODES) == 0 { self.nodes } else { self.asked }
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::area::{Userfault, Vma};
 use super::policy::Policy;
+use crate::addr::VirtAddr;
 
 /// What a VMA has beside what all have. Never changed: VMAs that were cut from one another share it.
 #[derive(Clone, Debug, Default)]
@@ -36,6 +37,15 @@ impl Vma {
     #[must_use]
     pub fn policy(&self) -> Option<&Policy> {
         self.rare.as_ref()?.policy.as_ref()
+    }
+
+    /// The policy of the memory at an address in the VMA; `None` for the running task's (Linux's `__get_vma_policy`).
+    #[must_use]
+    pub fn policy_of(&self, addr: VirtAddr) -> Option<Policy> {
+        match self.backing.as_ref().and_then(|backing| backing.policies()) {
+            Some(shared) => shared.of(self.page_index(addr)),
+            None => self.policy().copied(),
+        }
     }
 
     /// The name of anonymous memory, if the program gave one (`PR_SET_VMA_ANON_NAME`).

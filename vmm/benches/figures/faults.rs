@@ -33,7 +33,8 @@ pub(crate) enum Need {
 
 /// Measures such faults.
 pub(crate) fn measure(rounds: u32, need: Need) -> Outcome<Pair> {
-    let machine = Machine::new(MachineConfig { memory: 64 << 20, flush: FlushPolicy::Chosen })?;
+    let machine =
+        Machine::new(MachineConfig { memory: 64 << 20, flush: FlushPolicy::Chosen, nodes: 1 })?;
     machine.system().sysctl.set_fault_ahead(1);
     alternate(rounds, || native(need), || ours(&machine, need))
 }

@@ -32,7 +32,8 @@ pub(crate) struct Subject {
 impl Subject {
     /// From nothing to a program at its first instruction.
     pub(crate) fn start(program: &Arc<File>) -> Outcome<Subject> {
-        let machine = Machine::new(MachineConfig { memory: MEMORY, flush: FlushPolicy::Chosen })?;
+        let machine =
+            Machine::new(MachineConfig { memory: MEMORY, flush: FlushPolicy::Chosen, nodes: 1 })?;
         let image = Image::from_file(Arc::clone(program))?;
         let argv = [CString::from(c"figures")];
         let loaded =

@@ -29,7 +29,7 @@ impl Program {
     pub fn load(arguments: &[String], memory: u64) -> Outcome<Program> {
         let path = Path::new(arguments.first().ok_or("there is no program")?);
         let flush = FlushPolicy::of_environment();
-        let machine = Arc::new(Machine::new(MachineConfig { memory, flush })?);
+        let machine = Arc::new(Machine::new(MachineConfig { memory, flush, nodes: 1 })?);
         let image = Image::open(path)?;
         let argv: Vec<CString> =
             arguments.iter().map(|word| CString::new(word.as_str())).collect::<Result<_, _>>()?;

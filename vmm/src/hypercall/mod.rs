@@ -197,6 +197,7 @@ fn handler(number: u64) -> Option<Handler> {
         libc::SYS_set_robust_list => process::set_robust_list,
         libc::SYS_prctl => process::prctl,
         libc::SYS_sched_yield => process::sched_yield,
+        libc::SYS_getcpu => process::getcpu,
         libc::SYS_getrusage => process::getrusage,
 
         libc::SYS_kill => signals::kill,

@@ -1,5 +1,6 @@
 //! Calls about the process and its task.
 
+use mm::addr::VirtAddr;
 use mm::error::Errno;
 use nix::libc;
 
@@ -72,6 +73,17 @@ pub(super) fn prctl(c: &mut Context<'_>) -> Served {
 /// sched_yield(2).
 pub(super) fn sched_yield(_: &mut Context<'_>) -> Served {
     std::thread::yield_now();
+    Ok(0)
+}
+
+/// getcpu(2): the vCPU's number and its NUMA node.
+pub(super) fn getcpu(c: &mut Context<'_>) -> Served {
+    let (cpu, node) = (c.vcpu.index(), u32::from(mm::numa::node()));
+    for (at, number) in [(c.args[0], cpu), (c.args[1], node)] {
+        if at != 0 {
+            c.process.space.write(VirtAddr::new(at), &number.to_le_bytes())?;
+        }
+    }
     Ok(0)
 }
 

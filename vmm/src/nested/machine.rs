@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::initramfs::Initramfs;
-use super::qemu::memory_file;
+use super::qemu::{Hardware, memory_file};
 use super::session::Session;
 use super::wire::{DESCRIPTION_PATH, Description, JobDescription, MODULES_PATH};
 use super::{Assets, Input, Job, JobResult, Kind, NestedError, Outcome, Streams};
@@ -46,6 +46,7 @@ enum Memory {
 pub struct Machine {
     kind: Kind,
     memory: Memory,
+    nodes: u8,
     limit: Option<Duration>,
     executable: Option<PathBuf>,
     assets: Option<Assets>,
@@ -61,6 +62,7 @@ impl Machine {
         Machine {
             kind,
             memory: Memory::Mib(DEFAULT_MEMORY_MIB),
+            nodes: 1,
             limit: None,
             executable: None,
             assets: None,
@@ -81,6 +83,13 @@ impl Machine {
     #[must_use]
     pub fn room_for_guest(mut self, bytes: u64) -> Self {
         self.memory = Memory::Guest(bytes);
+        self
+    }
+
+    /// Divides the machine's memory among so many NUMA nodes; its processor is on the first.
+    #[must_use]
+    pub fn nodes(mut self, nodes: u8) -> Self {
+        self.nodes = nodes;
         self
     }
 
@@ -180,7 +189,8 @@ impl Machine {
         // The archive and what is unpacked from it are there at the same time, and then there is KVM.
         let needed_mib = (size >> 20).saturating_mul(2) + OWN_MIB;
         let memory_mib = self.memory.mib(needed_mib, host_mib())?;
-        Session::start(&assets, memory_mib, &executable, &archive, self.limit)
+        let hardware = Hardware { memory_mib, nodes: self.nodes };
+        Session::start(&assets, hardware, &executable, &archive, self.limit)
     }
 
     fn initramfs(

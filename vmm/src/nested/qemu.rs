@@ -57,6 +57,37 @@ pub(super) struct Qemu {
     console: File,
 }
 
+/// What the machine has.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Hardware {
+    /// Memory, in MiB.
+    pub(super) memory_mib: u32,
+    /// NUMA nodes, among which it is divided. The processors are on the first.
+    pub(super) nodes: u8,
+}
+
+impl Hardware {
+    /// QEMU's options for the nodes.
+    fn numa(self) -> Vec<String> {
+        let nodes = u32::from(self.nodes.max(1));
+        if nodes == 1 {
+            return Vec::new();
+        }
+        let each = self.memory_mib / nodes;
+        let options = |node: u32| {
+            let mib = if node == 0 { self.memory_mib - each * (nodes - 1) } else { each };
+            let cpus = if node == 0 { ",cpus=0-1" } else { "" };
+            [
+                "-object".to_owned(),
+                format!("memory-backend-ram,id=node{node},size={mib}M"),
+                "-numa".to_owned(),
+                format!("node,nodeid={node},memdev=node{node}{cpus}"),
+            ]
+        };
+        (0..nodes).flat_map(options).collect()
+    }
+}
+
 impl Qemu {
     /// Starts it and connects the ports, in the order of [`PORT_NAMES`].
     ///
@@ -67,7 +98,7 @@ impl Qemu {
     /// connected by `limit` from now, [`NestedError::Host`].
     pub(super) fn start(
         assets: &Assets,
-        memory_mib: u32,
+        hardware: Hardware,
         launcher: &Path,
         initramfs: &File,
         limit: Duration,
@@ -90,11 +121,12 @@ impl Qemu {
         ]);
         command.args([
             "-m",
-            &memory_mib.to_string(),
+            &hardware.memory_mib.to_string(),
             "-nodefaults",
             "-no-user-config",
             "-no-reboot",
         ]);
+        command.args(hardware.numa());
         command.args(["-display", "none", "-monitor", "none", "-net", "none"]);
         command.arg("-kernel").arg(assets.kernel.join(KERNEL)).args(["-initrd", &own(initramfs)]);
         command.args(["-append", KERNEL_PARAMETERS]);

@@ -11,7 +11,7 @@ use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
-use super::qemu::Qemu;
+use super::qemu::{Hardware, Qemu};
 use super::streams::Pump;
 use super::wire::{CHUNK, Command, Output, Report};
 use super::{Assets, Input, NestedError, Outcome, Streams};
@@ -62,7 +62,7 @@ impl Session {
     /// Whatever keeps it from coming up; see [`NestedError`].
     pub(super) fn start(
         assets: &Assets,
-        memory_mib: u32,
+        hardware: Hardware,
         launcher: &Path,
         initramfs: &File,
         limit: Option<Duration>,
@@ -70,7 +70,7 @@ impl Session {
         let deadline = Deadline { limit, start: Instant::now() };
         let boot_limit = limit.unwrap_or(BOOT_LIMIT).min(BOOT_LIMIT);
         let (qemu, [control, stdin, outputs @ ..]) =
-            Qemu::start(assets, memory_mib, launcher, initramfs, boot_limit)?;
+            Qemu::start(assets, hardware, launcher, initramfs, boot_limit)?;
         let (sender, events) = sync_channel(QUEUE);
         let reports = control.try_clone().map_err(NestedError::host("duplicating a socket"))?;
         spawn("nested control", sender.clone(), move |sender| {

@@ -18,7 +18,7 @@ fn machine(flush: FlushPolicy) -> Option<Arc<Machine>> {
         eprintln!("skipped: MMVISOR_NO_KVM=1");
         return None;
     }
-    Some(Arc::new(Machine::for_replay(MachineConfig { memory: MEMORY, flush }).unwrap()))
+    Some(Arc::new(Machine::for_replay(MachineConfig { memory: MEMORY, flush, nodes: 1 }).unwrap()))
 }
 
 /// What differs from the trace.
@@ -154,7 +154,7 @@ fn a_machine_that_runs_programs_has_no_accesses_in_its_kernel_half() {
     if machine(FlushPolicy::Chosen).is_none() {
         return;
     }
-    let config = MachineConfig { memory: MEMORY, flush: FlushPolicy::Chosen };
+    let config = MachineConfig { memory: MEMORY, flush: FlushPolicy::Chosen, nodes: 1 };
     let machine = Arc::new(Machine::new(config).unwrap());
     let mut linux = in_guest(&machine).unwrap();
     linux.start(Task(0)).unwrap();

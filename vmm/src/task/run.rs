@@ -11,12 +11,13 @@
 //!                                                └─ no: Death
 //! ```
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use mm::addr::VirtAddr;
 use mm::error::{AccessError, Broken};
 use mm::inspect::maps;
+use mm::numa;
 
 use super::out_of_memory::OutOfMemory;
 use super::process::Process;
@@ -133,6 +134,8 @@ impl Task {
     /// [`TaskError`] when mmvisor itself cannot go on.
     pub fn run(&mut self) -> Result<End, TaskError> {
         self.process.family.enter(self.process.pid);
+        let policy = *self.process.policy.lock().unwrap_or_else(PoisonError::into_inner);
+        numa::enter(policy, self.process.family.machine().node_of(&self.vcpu));
         loop {
             if let Some(end) = self.step()? {
                 return Ok(end);

@@ -49,6 +49,14 @@ const CHANGES: [fn(&mut Race); 8] = [
     Race::free_tables,
 ];
 
+/// What is done where there are two NUMA nodes, and only that is asked for.
+const MOVES: [fn(&mut Race); 1] = [Race::migrate];
+
+/// `MPOL_MF_MOVE_ALL` of move_pages(2).
+const MOVE_ALL: u64 = 4;
+/// How often the page goes to each node in a round.
+const GOES: i32 = 4;
+
 struct Race {
     board: &'static Board,
     random: Random,
@@ -60,6 +68,15 @@ struct Race {
 
 /// Does each change `rounds` times, on pages of this kind. How many numbers the writer wrote.
 pub(crate) fn all(rounds: u64, seed: u64, flags: Flags) -> u64 {
+    race(rounds, seed, flags, &CHANGES)
+}
+
+/// Moves the page from node to node `rounds` times, back and forth.
+pub(crate) fn moves(rounds: u64, seed: u64, flags: Flags) -> u64 {
+    race(rounds, seed, flags, &MOVES)
+}
+
+fn race(rounds: u64, seed: u64, flags: Flags, changes: &[fn(&mut Race)]) -> u64 {
     // Asked before there are two: natively the answer installs signal handlers.
     let _ = in_mmvisor();
     let board = Board::map();
@@ -67,7 +84,7 @@ pub(crate) fn all(rounds: u64, seed: u64, flags: Flags) -> u64 {
     let mut race = Race { board, random: Random::new(seed), flags, round: 0, new_at: 0 };
     race.map();
     for _ in 0..rounds {
-        for change in CHANGES {
+        for change in changes {
             race.round += 1;
             race.fill_bait();
             change(&mut race);
@@ -200,6 +217,24 @@ impl Race {
         check_eq!(own, self.round, "round {}: the child's other word", self.round);
         check!(before <= found, "round {}: the child lost {before}: {found}", self.round);
         0
+    }
+
+    /// On its new node the page has what the writer wrote, also while it moved.
+    fn migrate(&mut self) {
+        self.release(Word::Stays);
+        // There must be a page.
+        memory::store(PAGE_AT + OWN, self.round);
+        let before = self.last();
+        for go in 0..2 * GOES {
+            let node = (go + 1) % 2;
+            check_eq!(move_to(PAGE_AT, node), Ok(node), "round {}: go {go}", self.round);
+            self.fill_bait();
+        }
+        let limit = self.board.start();
+        let found = number_at(PAGE_AT);
+        check!(before <= found, "round {}: {before} was left behind: {found}", self.round);
+        check_eq!(memory::load(PAGE_AT + OWN), self.round, "the own word after moves");
+        self.stop_and_compare(limit);
     }
 
     fn drop_page(&mut self) {
@@ -365,6 +400,17 @@ impl Race {
 
 fn number_at(page: u64) -> u64 {
     memory::load(page + NUMBER)
+}
+
+/// Moves a page to a node, and says what became of it: where it is, or an errno, negated.
+#[allow(unsafe_code)]
+fn move_to(page: u64, node: i32) -> Result<i32, guest::errno::Errno> {
+    let mut status = i32::MIN;
+    let (pages, nodes, to) = (&raw const page, &raw const node, &raw mut status);
+    let [pages, nodes, to] = [pages as u64, nodes as u64, to as u64];
+    // SAFETY: the page is no memory of Rust's, and the call writes nothing but the status.
+    unsafe { syscall(number::MOVE_PAGES, [0, 1, pages, nodes, to, MOVE_ALL]) }?;
+    Ok(status)
 }
 
 #[allow(unsafe_code)]

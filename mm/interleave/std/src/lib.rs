@@ -5,7 +5,7 @@ pub use std::*;
 
 /// `std::thread`: whom shuttle lets go on.
 pub mod thread {
-    pub use shuttle::thread::{ThreadId, current};
+    pub use shuttle::thread::{ThreadId, current, yield_now};
 }
 
 /// `std::sync`. What is in it as std has it is never waited for.

@@ -7,6 +7,7 @@
 mod collapse;
 mod handoff;
 mod ksm;
+mod migrate;
 mod pager;
 mod reclaim;
 mod swap;
@@ -92,7 +93,11 @@ impl Machine {
     }
 
     fn prepared(frames: u64, prepare: impl FnOnce(&mut System)) -> Machine {
-        let frames = Arc::new(Frames::new(Arc::new(SoftwareMemory::new(frames))));
+        Machine::on(Frames::new(Arc::new(SoftwareMemory::new(frames))), prepare)
+    }
+
+    fn on(frames: Frames, prepare: impl FnOnce(&mut System)) -> Machine {
+        let frames = Arc::new(frames);
         let tlbs = Arc::new(Tlbs::default());
         let sink = Box::new(Arc::clone(&tlbs));
         let mut system = System::new(Arc::clone(&frames), sink, KernelHalf::default());

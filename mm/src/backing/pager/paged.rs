@@ -9,6 +9,7 @@ use super::pages::{Look, Outcome, Pages};
 use crate::addr::{Frame, PAGE_SIZE, VirtAddr, index};
 use crate::backing::{Backing, BackingError, BackingName, Brought, FileMode};
 use crate::error::{Broken, CallResult, Errno};
+use crate::numa;
 use crate::phys::{AllocError, Contents, FrameKind, Frames};
 use crate::promise::Payer;
 use crate::rmap::ObjectMaps;
@@ -69,7 +70,8 @@ impl Paged {
     }
 
     fn alloc(&self) -> Result<Frame, AllocError> {
-        self.frames.alloc(FrameKind::Cached, Contents::Any)
+        let wish = numa::wish_of_file(self.frames.nodes());
+        self.frames.alloc_on(FrameKind::Cached, Contents::Any, wish)
     }
 
     /// Fills the pages after one that was touched, if its program goes on page by page, as far as there is memory.

@@ -277,7 +277,8 @@ impl SharedMemory {
     pub(super) fn bring(&self, page: u64, payer: &dyn Payer) -> Result<Frame, BackingError> {
         // Nobody takes it away meanwhile.
         let contents = if self.is_swapped(page) { Contents::Any } else { Contents::Zeroed };
-        self.cache.page(page, contents, |_, frame| {
+        let wish = || self.wish(page);
+        self.cache.page(page, contents, wish, |_, frame| {
             if self.swap_in(page, frame)? {
                 return Ok(());
             }

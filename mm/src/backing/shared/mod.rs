@@ -2,9 +2,11 @@
 //! file, memfd_create(2), shmget(2)).
 
 mod bytes;
+mod policy;
 mod swapped;
 
 pub use bytes::{LONGEST, Length, Sought};
+pub use policy::SharedPolicies;
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,8 +19,9 @@ use super::seals::{Sealing, Seals};
 use super::{Backing, BackingError, BackingName, Placement};
 use crate::addr::{Frame, PAGE_SIZE};
 use crate::error::{Broken, CallResult, Errno};
+use crate::numa::{self, Which};
 use crate::paging::FlushBatch;
-use crate::phys::{FrameKind, Frames, Marks};
+use crate::phys::{FrameKind, Frames, Marks, Wish};
 use crate::promise::{Payer, Promise};
 use crate::rmap::{Copies, ObjectMaps};
 use crate::system::System;
@@ -57,6 +60,7 @@ pub struct SharedMemory {
     /// The pages that are in no frame, if there is swap.
     swapped: Option<Swapped>,
     maps: ObjectMaps,
+    policies: SharedPolicies,
 }
 
 impl SharedMemory {
@@ -76,6 +80,7 @@ impl SharedMemory {
             payment: Payment::Free,
             len: AtomicU64::new(pages.saturating_mul(PAGE_SIZE)),
             seals: Sealing::default(),
+            policies: SharedPolicies::new(name.inode),
             name,
             changing: Mutex::default(),
             cache: PageCache::new(frames, FrameKind::Shared),
@@ -167,6 +172,16 @@ impl SharedMemory {
         gone.copied().try_for_each(|page| self.forget(page..page + 1))
     }
 
+    /// From where a page is to come (`shmem_get_pgoff_policy`).
+    fn wish(&self, page: u64) -> Wish {
+        let nodes = self.cache.frames().nodes();
+        if nodes.is_one() {
+            return Wish::ANY;
+        }
+        let which = Which::Index(page.wrapping_add(self.policies.base()));
+        numa::wish(nodes, self.policies.of(page).as_ref(), which)
+    }
+
     /// Gives up pages; who has them mapped still has them.
     fn forget(&self, pages: Range<u64>) -> Result<(), Broken> {
         let swapped = self.swapped.as_ref();
@@ -231,6 +246,18 @@ impl Backing for SharedMemory {
 
     fn is_shared_memory(&self) -> bool {
         true
+    }
+
+    fn has_frame(&self, index: u64, frame: Frame) -> bool {
+        self.cache.get(index) == Some(frame)
+    }
+
+    fn exchange_frame(&self, index: u64, old: Frame, new: Frame) -> bool {
+        self.cache.exchange(index, old, new)
+    }
+
+    fn policies(&self) -> Option<&SharedPolicies> {
+        Some(&self.policies)
     }
 
     fn is_shared_anonymous(&self) -> bool {

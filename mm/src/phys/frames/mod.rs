@@ -41,8 +41,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use block::Want;
 use count::Counts;
 use directory::Directory;
-use pool::{Pool, Reach, Taken};
+use pool::{Pool, Reach, Taken, Within};
 
+use super::nodes::{Nodes, Wish};
 use super::{BLOCK_FRAMES, PhysMemory};
 use crate::addr::{Frame, FrameRun, index};
 use crate::error::Broken;
@@ -97,6 +98,7 @@ pub struct FrameStats {
 #[derive(Debug)]
 pub struct Frames {
     memory: Arc<dyn PhysMemory>,
+    nodes: Nodes,
     records: Directory,
     /// Innermost lock of the crate: nothing else is taken under it.
     pool: Mutex<Pool>,
@@ -115,10 +117,17 @@ impl Frames {
     /// Manages all frames of `memory`. Frame 0 is never handed out.
     #[must_use]
     pub fn new(memory: Arc<dyn PhysMemory>) -> Self {
+        Frames::with_nodes(memory, Nodes::ONE)
+    }
+
+    /// The same, of a machine with several NUMA nodes.
+    #[must_use]
+    pub fn with_nodes(memory: Arc<dyn PhysMemory>, nodes: Nodes) -> Self {
         let mut pool = Pool::default();
         pool.grow_to(memory.frames());
         Frames {
             memory,
+            nodes,
             records: Directory::new(),
             pool: Mutex::new(pool),
             arrived: Condvar::new(),
@@ -134,6 +143,13 @@ impl Frames {
     #[must_use]
     pub fn memory(&self) -> &dyn PhysMemory {
         &*self.memory
+    }
+
+    /// How they are divided among the machine's NUMA nodes.
+    #[inline]
+    #[must_use]
+    pub fn nodes(&self) -> &Nodes {
+        &self.nodes
     }
 
     /// The number of pages in use, kept up to date: a flush sink weighs its methods by it.
@@ -194,24 +210,38 @@ impl Frames {
         contents: Contents,
         most: u64,
     ) -> Result<FrameRun, AllocError> {
-        self.alloc_run_at(kind, contents, most, Place::Anywhere)
+        self.alloc_run_at(kind, contents, most, Place::Anywhere, Wish::ANY)
     }
 
-    /// The same, of pages at a place if they are free there.
+    /// A frame with one reference, from where it is wished.
     ///
     /// # Errors
-    /// [`AllocError`] when not even one is left anywhere, or the host failed.
+    /// [`AllocError`] when none is left there, or the host failed.
+    pub fn alloc_on(
+        &self,
+        kind: FrameKind,
+        contents: Contents,
+        wish: Wish,
+    ) -> Result<Frame, AllocError> {
+        Ok(self.alloc_run_at(kind, contents, 1, Place::Anywhere, wish)?.start)
+    }
+
+    /// Between one and `most` contiguous frames of one node, as it is wished; pages at a place if they are free there.
+    ///
+    /// # Errors
+    /// [`AllocError`] when not even one is left on the nodes that will do, or the host failed.
     pub fn alloc_run_at(
         &self,
         kind: FrameKind,
         contents: Contents,
         most: u64,
         place: Place,
+        wish: Wish,
     ) -> Result<FrameRun, AllocError> {
         let most = index(most.clamp(1, BLOCK_FRAMES));
-        self.alloc_where(kind, contents, |pool, reach| {
-            let at = pool.take_at(place, most);
-            Some([at.or_else(|| pool.take(kind.into(), Want::UpTo(most), reach))?])
+        self.alloc_where(kind, contents, wish, |pool, within, reach| {
+            let at = pool.take_at(place, most, within);
+            Some([at.or_else(|| pool.take(kind.into(), Want::UpTo(most), within, reach))?])
         })
     }
 
@@ -225,14 +255,28 @@ impl Frames {
         contents: Contents,
         order: Order,
     ) -> Result<FrameRun, AllocError> {
+        self.alloc_order_on(kind, contents, order, Wish::ANY)
+    }
+
+    /// The same, from where it is wished.
+    ///
+    /// # Errors
+    /// As of [`alloc_order`](Self::alloc_order), of the nodes that will do.
+    pub fn alloc_order_on(
+        &self,
+        kind: FrameKind,
+        contents: Contents,
+        order: Order,
+        wish: Wish,
+    ) -> Result<FrameRun, AllocError> {
         let (purpose, frames) = (kind.into(), order.frames());
         if order >= Order::HUGE {
-            return self.alloc_where(kind, contents, |pool, _| {
-                pool.take_blocks(purpose, index(frames / BLOCK_FRAMES))
+            return self.alloc_where(kind, contents, wish, |pool, within, _| {
+                pool.take_blocks(purpose, index(frames / BLOCK_FRAMES), within)
             });
         }
-        self.alloc_where(kind, contents, |pool, reach| {
-            Some([pool.take(purpose, Want::Aligned(index(frames)), reach)?])
+        self.alloc_where(kind, contents, wish, |pool, within, reach| {
+            Some([pool.take(purpose, Want::Aligned(index(frames)), within, reach)?])
         })
     }
 
@@ -283,13 +327,14 @@ impl Frames {
         &self,
         kind: FrameKind,
         contents: Contents,
-        take: impl Fn(&mut Pool, Reach) -> Option<T>,
+        wish: Wish,
+        take: impl Fn(&mut Pool, Within, Reach) -> Option<T>,
     ) -> Result<FrameRun, AllocError> {
         if self.failures.refuses() {
             return Err(self.refuse());
         }
         let (all, surplus) = {
-            let (mut pool, all) = self.take(take)?;
+            let (mut pool, all) = self.take(wish, take)?;
             // A new block may be present as a whole, and most of it idle.
             let surplus = pool.surplus(self.memory.host_pages());
             (all, surplus)
@@ -322,22 +367,23 @@ impl Frames {
         AllocError::OutOfMemory
     }
 
-    /// Takes frames: where it is best, else of memory that is added, else anywhere.
+    /// Takes frames: from node after node as it is wished.
     fn take<T>(
         &self,
-        take: impl Fn(&mut Pool, Reach) -> Option<T>,
+        wish: Wish,
+        take: impl Fn(&mut Pool, Within, Reach) -> Option<T>,
     ) -> Result<(MutexGuard<'_, Pool>, T), AllocError> {
         let mut pool = self.lock();
         loop {
-            if let Some(all) = take(&mut pool, Reach::Preferred) {
-                self.publish(&pool);
-                return Ok((pool, all));
-            }
-            let frames = self.memory.grow()?;
-            if pool.grow_to(frames) {
-                continue;
-            }
-            if let Some(all) = take(&mut pool, Reach::Anywhere) {
+            let taken = if self.nodes.is_one() {
+                self.take_within(&mut pool, Within::ALL, &take)?
+            } else {
+                let mut nodes = self.nodes.order(wish).map(|node| self.nodes.blocks(node));
+                let found = nodes
+                    .find_map(|node| self.take_within(&mut pool, node.into(), &take).transpose());
+                found.transpose()?
+            };
+            if let Some(all) = taken {
                 self.publish(&pool);
                 return Ok((pool, all));
             }
@@ -346,6 +392,23 @@ impl Frames {
             }
             // Frames that the host is just taking can be had again in a moment.
             pool = self.arrived.wait(pool).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Takes frames of these blocks: where it is best, else of memory that is added, else anywhere among them.
+    fn take_within<T>(
+        &self,
+        pool: &mut Pool,
+        within: Within,
+        take: impl Fn(&mut Pool, Within, Reach) -> Option<T>,
+    ) -> Result<Option<T>, AllocError> {
+        loop {
+            if let Some(all) = take(pool, within, Reach::Preferred) {
+                return Ok(Some(all));
+            }
+            if pool.blocks.len() >= within.end || !pool.grow_to(self.memory.grow()?) {
+                return Ok(take(pool, within, Reach::Anywhere));
+            }
         }
     }
 }

@@ -58,6 +58,42 @@ pub(super) enum Reach {
     Anywhere,
 }
 
+/// Among which blocks frames are looked for: those of a node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Within {
+    pub(super) start: usize,
+    pub(super) end: usize,
+}
+
+impl Within {
+    /// All that there may ever be.
+    pub(super) const ALL: Within = Within { start: 0, end: usize::MAX };
+
+    fn has(self, block: usize) -> bool {
+        self.start <= block && block < self.end
+    }
+
+    /// The first of a set that lies in it.
+    fn first_of(self, blocks: &BTreeSet<usize>) -> Option<usize> {
+        // With one node it is the first of all, which is found at once.
+        let mut those =
+            if self == Within::ALL { None } else { Some(blocks.range(Range::from(self))) };
+        those.as_mut().map_or_else(|| blocks.first(), Iterator::next).copied()
+    }
+}
+
+impl From<Range<usize>> for Within {
+    fn from(blocks: Range<usize>) -> Self {
+        Within { start: blocks.start, end: blocks.end }
+    }
+}
+
+impl From<Within> for Range<usize> {
+    fn from(within: Within) -> Self {
+        within.start..within.end
+    }
+}
+
 impl Pool {
     /// Memory has grown to so many frames; says whether that is more than it was.
     pub(super) fn grow_to(&mut self, frames: u64) -> bool {
@@ -69,7 +105,13 @@ impl Pool {
     }
 
     /// Takes frames out of one block.
-    pub(super) fn take(&mut self, purpose: Purpose, want: Want, reach: Reach) -> Option<Taken> {
+    pub(super) fn take(
+        &mut self,
+        purpose: Purpose,
+        want: Want,
+        within: Within,
+        reach: Reach,
+    ) -> Option<Taken> {
         let few = self.stats.pages < PAGES_ONE_BY_ONE && matches!(want, Want::UpTo(_));
         let cheapest: &[Shelf] = match (purpose, few) {
             (Purpose::Tables, _) => &[Shelf::Tables],
@@ -83,23 +125,26 @@ impl Pool {
         };
         let most = if reach == Reach::Preferred { BLOCKS_SEARCHED } else { usize::MAX };
         let block = self
-            .search(cheapest, want, most)
-            .or_else(|| self.begin(purpose))
-            .or_else(|| self.search(rest, want, most))?;
+            .search(cheapest, want, within, most)
+            .or_else(|| self.begin(purpose, within))
+            .or_else(|| self.search(rest, want, within, most))?;
         let ahead = if few { Ahead::Nothing } else { Ahead::of(purpose) };
         self.take_from(block, purpose, want, ahead)
     }
 
     /// Takes pages at a place, if they are free there.
-    pub(super) fn take_at(&mut self, place: Place, most: usize) -> Option<Taken> {
+    pub(super) fn take_at(&mut self, place: Place, most: usize, within: Within) -> Option<Taken> {
         let purpose = Purpose::Pages;
         let (block, slot) = match place {
             Place::Anywhere => return None,
             // A small program does not need a block.
             Place::BlockStart if self.stats.pages < PAGES_ONE_BY_ONE => return None,
-            Place::BlockStart => (self.begin(purpose)?, 0),
+            Place::BlockStart => (self.begin(purpose, within)?, 0),
             Place::Frame(frame) => {
                 let (block, slot) = position(frame);
+                if !within.has(block) {
+                    return None;
+                }
                 self.blocks.get(block)?.as_ref().filter(|kept| kept.is_for_pages())?;
                 (block, slot)
             }
@@ -108,11 +153,18 @@ impl Pool {
     }
 
     /// Takes so many whole blocks that lie side by side, the first at a multiple of their number.
-    pub(super) fn take_blocks(&mut self, purpose: Purpose, count: usize) -> Option<Vec<Taken>> {
+    pub(super) fn take_blocks(
+        &mut self,
+        purpose: Purpose,
+        count: usize,
+        within: Within,
+    ) -> Option<Vec<Taken>> {
         let unused = |block: usize| self.untaken.contains(&block) || self.empty.contains(&block);
         // Not the first block: it has frame 0.
+        let (first, end) =
+            (within.start.next_multiple_of(count), within.end.min(self.blocks.len()));
         let mut starts =
-            (count..).step_by(count).take_while(|start| start + count <= self.blocks.len());
+            (first.max(count)..).step_by(count).take_while(|start| start + count <= end);
         let start = starts.find(|&start| (start..start + count).all(unused))?;
         let whole = Want::Aligned(ALL.len());
         let take = |block| {
@@ -134,22 +186,27 @@ impl Pool {
 
     /// The first block of these shelves, in their order, that has what is wanted. Looks into `most` of
     /// each shelf.
-    fn search(&self, shelves: &[Shelf], want: Want, most: usize) -> Option<usize> {
+    fn search(&self, shelves: &[Shelf], want: Want, within: Within, most: usize) -> Option<usize> {
+        if let Want::UpTo(_) = want {
+            let mut listed = shelves.iter().filter_map(|&shelf| self.shelf(shelf));
+            return listed.find_map(|blocks| within.first_of(blocks));
+        }
         let has = |block: &&usize| match (want, self.blocks.get(**block)) {
-            (Want::UpTo(_), _) => true,
             (Want::Aligned(count), Some(Some(block))) => block.free().aligned_run(count).is_some(),
-            (Want::Aligned(_) | Want::From { .. }, _) => false,
+            _ => false,
         };
         let listed = shelves.iter().filter_map(|&shelf| self.shelf(shelf));
-        listed.map(|blocks| blocks.iter().take(most).find(has)).find_map(Option::<&usize>::copied)
+        let mut found = listed.map(|blocks| blocks.range(Range::from(within)).take(most).find(has));
+        found.find_map(Option::<&usize>::copied)
     }
 
     /// A block with nothing in use: a kept one, or else a new one.
-    fn begin(&mut self, purpose: Purpose) -> Option<usize> {
-        if let Some(&block) = self.empty.first() {
+    fn begin(&mut self, purpose: Purpose, within: Within) -> Option<usize> {
+        if let Some(block) = within.first_of(&self.empty) {
             return Some(block);
         }
-        let block = self.untaken.pop_first()?;
+        let block = within.first_of(&self.untaken)?;
+        self.untaken.remove(&block);
         self.open(block, purpose);
         Some(block)
     }

@@ -88,6 +88,7 @@ impl Linux {
             return Ok(None);
         };
         let process = self.process(task)?;
+        self.enter(process);
         let caller = Recorded { process, policy: Cell::new(process.policy), memory };
         let Some(result) = calls::serve(&caller, number, args) else { return Ok(None) };
         let Recorded { policy, memory, .. } = caller;

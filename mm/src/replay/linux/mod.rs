@@ -35,8 +35,9 @@ use super::software::CountingSink;
 use crate::addr::VirtAddr;
 use crate::error::{AccessError, Broken, CallResult, Fault};
 use crate::inspect::audit_all;
+use crate::numa;
 use crate::paging::KernelHalf;
-use crate::phys::{AllocError, Frames, SoftwareMemory};
+use crate::phys::{AllocError, Frames, Nodes, SoftwareMemory};
 use crate::space::{AddressSpace, SharedSpace, SpaceUser, Vcpus};
 use crate::system::System;
 use crate::vma::Userfault;
@@ -70,7 +71,14 @@ impl Linux {
     /// A machine with `frames` frames of ordinary memory and no process.
     #[must_use]
     pub fn new(frames: u64) -> Self {
-        let frames = Arc::new(Frames::new(Arc::new(SoftwareMemory::new(frames))));
+        Linux::with_nodes(frames, 1)
+    }
+
+    /// The same, divided among so many NUMA nodes.
+    #[must_use]
+    pub fn with_nodes(frames: u64, nodes: u8) -> Self {
+        let nodes = Nodes::new(nodes, frames);
+        let frames = Arc::new(Frames::with_nodes(Arc::new(SoftwareMemory::new(frames)), nodes));
         // Nothing is remembered, so there is nothing to flush.
         let sink = Box::new(CountingSink::default());
         let system = System::new(frames, sink, KernelHalf::default());
@@ -159,6 +167,7 @@ impl Linux {
             return Err(Fault::NotMapped(addr).into());
         }
         let process = self.processes.get(&task).ok_or_else(|| no_task(task))?;
+        self.enter(process);
         self.processor.access(&process.space, addr, access)
     }
 
@@ -173,6 +182,13 @@ impl Linux {
         spaces.dedup_by_key(|space| std::ptr::from_ref(*space));
         let looked: Vec<_> = spaces.iter().map(|space| space.look()).collect();
         audit_all(&looked.iter().map(|space| &**space).collect::<Vec<_>>())
+    }
+
+    /// Pages come from where this process has them from now on. All tasks have one CPU.
+    fn enter(&self, process: &Process) {
+        if !self.system.frames().nodes().is_one() {
+            numa::enter(process.policy, 0);
+        }
     }
 
     fn process(&self, task: Task) -> Result<&Process, Broken> {

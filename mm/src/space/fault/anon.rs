@@ -21,7 +21,8 @@ impl AddressSpace {
         if written {
             self.prepare_anon(at.vma).map_err(|error| no_frame(error, at.addr))?;
         }
-        let wanted = self.empty_run(at);
+        // Pages of several nodes come one by one.
+        let wanted = if self.interleaves(at.vma, at.page) { 1 } else { self.empty_run(at) };
         let pages = if written { self.fresh_pages(at, wanted)? } else { self.zeros(at, wanted)? };
         let faults = &self.counters.faults;
         faults.zero.fetch_add(1, Ordering::Relaxed);
@@ -56,6 +57,7 @@ impl AddressSpace {
 
     /// Frames of zeros for the page and up to `wanted - 1` beside it. Says how many.
     fn fresh_pages(&self, at: &At<'_>, wanted: u64) -> Result<u64, AccessError> {
+        let wish = self.wish_for(at.vma, at.page);
         let place = match at.way() {
             Way::Up => at.frame_place(at.page, wanted),
             Way::Down => Place::Anywhere,
@@ -63,7 +65,7 @@ impl AddressSpace {
         let run = self
             .system
             .frames()
-            .alloc_run_at(FrameKind::Anonymous, Contents::Zeroed, wanted, place)
+            .alloc_run_at(FrameKind::Anonymous, Contents::Zeroed, wanted, place, wish)
             .map_err(|error| no_frame(error, at.addr))?;
         let lowest = match at.way() {
             Way::Up => at.page,

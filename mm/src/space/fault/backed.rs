@@ -179,7 +179,13 @@ impl AddressSpace {
     ) -> Result<Frame, AccessError> {
         let frames = self.system.frames();
         let frame = frames
-            .alloc_run_at(FrameKind::Anonymous, Contents::Any, 1, place)
+            .alloc_run_at(
+                FrameKind::Anonymous,
+                Contents::Any,
+                1,
+                place,
+                self.wish_for(at.vma, page),
+            )
             .map_err(|error| no_frame(error, at.addr))?
             .start;
         if let Err(Gone) = frames.memory().try_copy(from, frame) {

@@ -60,14 +60,19 @@ impl AddressSpace {
         }
         self.prepare_anon(at.vma).map_err(|error| no_frame(error, at.addr))?;
         if own {
+            // A page that moves to another node may be cached as the one that it was: nobody writes the copy before.
+            self.system.reclaim.wait_for_flush();
             self.release_place_of(entry)?;
         }
         if own && self.is_only_owner(entry) {
             self.reuse(at, entry, wanted);
             return Ok(());
         }
-        let window = self.ahead.window(at.addr).min(self.system.sysctl.fault_ahead());
-        if own && window == 1 && self.hand_off(at, entry)? {
+        // With several nodes it shows which pages have been copied, and for whom.
+        let one_node = self.system.frames().nodes().is_one();
+        let most = if one_node { self.system.sysctl.fault_ahead() } else { 1 };
+        let window = self.ahead.window(at.addr).min(most);
+        if own && window == 1 && one_node && self.hand_off(at, entry)? {
             // Told as a copy would be. Whoever else in this space copied it meanwhile has the fault come again.
             self.tell_replaced(at.page, || {
                 if self.is_only_owner(entry) {
@@ -222,7 +227,8 @@ impl AddressSpace {
                 }
             }
         } else {
-            let fresh = frames.alloc(FrameKind::Anonymous, Contents::Zeroed);
+            let wish = self.wish_for(at.vma, page);
+            let fresh = frames.alloc_on(FrameKind::Anonymous, Contents::Zeroed, wish);
             let fresh = fresh.map_err(|error| no_frame(error, at.addr))?;
             self.own_pages(at.vma, page, run_of(fresh));
             fresh

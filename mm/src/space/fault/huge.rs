@@ -65,7 +65,8 @@ impl AddressSpace {
         let written = kind == AccessKind::Write;
         let access = vma.flags.page_access();
         let run = if written {
-            frames.alloc_order(FrameKind::Anonymous, Contents::Zeroed, Order::HUGE)
+            let wish = self.wish_for_huge(vma, span.start());
+            frames.alloc_order_on(FrameKind::Anonymous, Contents::Zeroed, Order::HUGE, wish)
         } else {
             frames.huge_zeros()
         };

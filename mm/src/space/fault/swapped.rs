@@ -89,7 +89,7 @@ impl AddressSpace {
         reason: Reason,
     ) -> Result<Entry, Unswappable> {
         let frames = self.system.frames();
-        let frame = swap.page(frames, slot)?;
+        let frame = swap.page(frames, slot, || self.wish_for(at.vma, at.page))?;
         let written = at.kind == AccessKind::Write;
         let keep = if written || self.keeps_in_memory(at.vma) { Keep::No } else { Keep::IfRoom };
         let wanted = entry_access(at.vma.flags, Owner::Process);

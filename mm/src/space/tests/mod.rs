@@ -17,6 +17,7 @@ mod huge;
 mod khugepaged;
 mod ksm;
 mod model;
+mod numa;
 mod objects;
 mod pager;
 mod promote;

@@ -55,20 +55,20 @@ impl Generator {
                 let mode = self.pick(&[0, 1, 2, 3, 4, 5, 6, 2 | 1 << 15, 1 | 1 << 14, 7, 1 << 13]);
                 let mask = self.pick(&[0, 1, 1, 1, 2, 3]);
                 let nodes = Pointee::Shown(vec![mask]);
-                let flags = self.pick(&[0, 0, 0, 1, 2, 8]);
+                let flags = self.pick(&[0, 0, 0, 1, 2, 3, 4, 5, 8]);
                 // Pages that the host has swapped out are on no node.
                 let flags = if self.model.has_paged_out() { flags & !1 } else { flags };
                 Deed::Call(M::Mbind { addr, len, mode, nodes, maxnode: 64, flags })
             }
             12 => {
-                let mode = self.pick(&[0, 1, 2, 3, 4, 5, 6]);
+                let mode = self.pick(&[0, 1, 2, 3, 4, 5, 6, 2 | 1 << 15, 3 | 1 << 14]);
                 let nodes = Pointee::Shown(vec![self.pick(&[0, 1, 2])]);
                 Deed::Call(M::SetMempolicy { mode, nodes, maxnode: 64 })
             }
             13 => {
-                let flags = self.pick(&[0, 2, 2, 4, 8]);
+                let flags = self.pick(&[0, 1, 2, 2, 3, 3, 4, 6, 8]);
                 let mode = Pointee::Unread(VirtAddr::ZERO);
-                let addr = if flags == 2 { addr } else { VirtAddr::ZERO };
+                let addr = if flags & 2 != 0 { addr } else { VirtAddr::ZERO };
                 let nodes = Pointee::Null;
                 Deed::Call(M::GetMempolicy { mode, nodes, maxnode: 0, addr, flags })
             }

@@ -110,7 +110,7 @@ pub fn check(start: &Start, seed: u64, acts: Vec<Act>) -> Result<(), Failed> {
 
 /// Does the acts in software and in a new guest. Differences of the sweep are at the act past the last.
 fn compare(start: &Start, acts: &[Act], flush: FlushPolicy) -> Result<Option<Difference>, Failed> {
-    let machine = Machine::for_replay(MachineConfig { memory: MEMORY, flush })?;
+    let machine = Machine::for_replay(MachineConfig { memory: MEMORY, flush, nodes: 1 })?;
     let guest = replay::in_guest(&Arc::new(machine))?;
     let mut both = Both { software: Model::new(start)?, guest: Model::on(start, guest)? };
     for (at, act) in acts.iter().enumerate() {

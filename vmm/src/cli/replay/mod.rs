@@ -16,6 +16,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use mm::addr::PAGE_SIZE;
+use mm::phys::NODES_MOST;
 use mm::replay::engine::{AddressMode, Mismatch, replay};
 use mm::replay::linux::Linux;
 use mm::replay::trace::Reader;
@@ -54,6 +55,10 @@ pub(super) struct Args {
     /// Where the guest is: under the host's KVM, or in a machine emulated with one.
     #[arg(long, value_enum, default_value_t = Where::Auto, requires = "in_guest")]
     machine: Where,
+    /// Divides memory among so many NUMA nodes; all processes run on the first.
+    #[arg(long, value_name = "N", default_value_t = 1,
+          value_parser = clap::value_parser!(u8).range(1..=i64::from(NODES_MOST)))]
+    nodes: u8,
     /// What the trace is called in messages: how the nested machine is told.
     #[arg(long, value_name = "NAME", hide = true)]
     called: Option<String>,
@@ -95,12 +100,12 @@ fn try_run(args: &Args) -> Result<u8, ReplayFailed> {
     let (name, text) = read(&args.file)?;
     let name = args.called.clone().unwrap_or(name);
     if !args.in_guest {
-        return print(args, &name, &text, Linux::new(FRAMES));
+        return print(args, &name, &text, Linux::with_nodes(FRAMES, args.nodes));
     }
     if args.machine == Where::Nested {
         return nested::run(args, name, text, "as asked");
     }
-    match machine() {
+    match machine(args.nodes) {
         Err(error) if args.machine == Where::Auto && error.means_unusable() => {
             nested::run(args, name, text, &error.cause())
         }
@@ -109,9 +114,9 @@ fn try_run(args: &Args) -> Result<u8, ReplayFailed> {
 }
 
 /// The machine for a guest under the KVM of this host.
-fn machine() -> Result<Machine, KvmError> {
+fn machine(nodes: u8) -> Result<Machine, KvmError> {
     let flush = FlushPolicy::of_environment();
-    let machine = Machine::for_replay(MachineConfig { memory: FRAMES * PAGE_SIZE, flush })?;
+    let machine = Machine::for_replay(MachineConfig { memory: FRAMES * PAGE_SIZE, flush, nodes })?;
     log::info!("replaying in a guest under {} KVM", machine.kind());
     Ok(machine)
 }

@@ -30,11 +30,12 @@ pub(super) fn run(args: &Args, name: String, text: Vec<u8>, why: &str) -> Result
 /// The command in the machine: this one, told to use the KVM there.
 fn command(args: &Args, name: String) -> Vec<OsString> {
     // Each option is named, so that a new one cannot be forgotten here.
-    let Args { relocate, in_guest: _, machine: _, called: _, file: _ } = args;
+    let Args { relocate, in_guest: _, machine: _, nodes, called: _, file: _ } = args;
     let mut command: Vec<OsString> =
         vec![GUEST_EXECUTABLE.into(), "replay".into(), "--in-guest".into()];
     command.extend(named("--machine", &Where::Kvm));
     command.extend(relocate.then(|| "--relocate".into()));
+    command.push(option("--nodes", nodes.to_string()));
     command.push(option("--called", name));
     command.push("-".into());
     command
@@ -56,10 +57,19 @@ mod tests {
 
     #[test]
     fn the_mmvisor_in_the_machine_is_told_everything_and_to_use_its_own_kvm() {
-        let typed = ["mmvisor", "replay", "--in-guest", "--machine=nested", "--relocate", "a b"];
+        let typed = [
+            "mmvisor",
+            "replay",
+            "--in-guest",
+            "--machine=nested",
+            "--relocate",
+            "--nodes=2",
+            "a b",
+        ];
         let args = parse(typed.map(OsString::from));
         let inside = parse(command(&args, "--a b".to_owned()));
         assert_eq!((inside.machine, inside.in_guest, inside.relocate), (Where::Kvm, true, true));
+        assert_eq!(inside.nodes, 2);
         assert_eq!((inside.called.as_deref(), inside.file.to_str()), (Some("--a b"), Some("-")));
         let args = parse(typed[..4].iter().chain(&["file"]).map(OsString::from));
         assert!(!parse(command(&args, String::new())).relocate);

@@ -38,7 +38,7 @@ pub(super) fn machine(
 ) -> Result<Arc<Machine>, KvmError> {
     let memory = args.mem.map_or(has / 2, Size::bytes);
     let flush = FlushPolicy::of_environment();
-    let machine = Machine::with_swap(MachineConfig { memory, flush }, swap)?;
+    let machine = Machine::with_swap(MachineConfig { memory, flush, nodes: args.nodes }, swap)?;
     machine.system().sysctl.set_thp(args.thp.into());
     log::info!("running under {} KVM", machine.kind());
     Ok(Arc::new(machine))

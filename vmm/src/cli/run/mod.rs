@@ -19,6 +19,7 @@ use std::process::ExitCode;
 
 use mm::addr::VirtAddr;
 use mm::khugepaged;
+use mm::phys::NODES_MOST;
 use mm::sysctl::Thp;
 
 use files::{FileArg, Given};
@@ -88,6 +89,10 @@ pub(super) struct Args {
     /// there is none left.
     #[arg(long, value_name = "SIZE")]
     swap: Option<Size>,
+    /// Divides the guest's memory among so many NUMA nodes, to which its vCPUs belong in turn.
+    #[arg(long, value_name = "N", default_value_t = 1,
+          value_parser = clap::value_parser!(u8).range(1..=i64::from(NODES_MOST)))]
+    nodes: u8,
     /// Where to run: under the host's KVM, or in a machine emulated with one.
     #[arg(long, value_enum, default_value_t = Where::Auto)]
     machine: Where,

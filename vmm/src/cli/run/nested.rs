@@ -87,6 +87,7 @@ fn command(args: &Args, inside: &Inside<'_>, memory: u64) -> Vec<OsString> {
         khugepaged,
         ksm,
         swap,
+        nodes,
         machine: _,
         invoked_as: _,
         command: typed,
@@ -117,6 +118,7 @@ fn command(args: &Args, inside: &Inside<'_>, memory: u64) -> Vec<OsString> {
     command.push(option("--khugepaged", khugepaged.to_string()));
     command.push(option("--ksm", ksm.to_string()));
     command.extend(swap.map(|size| option("--swap", size.bytes().to_string())));
+    command.push(option("--nodes", nodes.to_string()));
     command.push(option("--invoked-as", inside.name));
     command.push("--".into());
     command.push(inside.path.into());
@@ -175,6 +177,7 @@ mod tests {
             "--compat-layout",
             "--thp=never",
             "--swap=64M",
+            "--nodes=3",
             "./program",
             "--stats",
             "--",
@@ -187,7 +190,7 @@ mod tests {
         assert_eq!(args.trace, Some(None));
         assert!(args.maps && args.compat_layout);
         assert_eq!(args.thp, super::super::HugePages::Never);
-        assert_eq!(args.swap.map(Size::bytes), Some(64 << 20));
+        assert_eq!((args.swap.map(Size::bytes), args.nodes), (Some(64 << 20), 3));
         assert_eq!(args.aslr, Some(Some(7)));
         assert_eq!(args.stats, Some(report::Format::Json));
         assert_eq!(args.invoked_as.as_deref(), Some("./program".as_ref()));
