@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use crate::addr::{Frame, PageRange};
-use crate::backing::HostFile;
 use crate::backing::pager::Pagers;
+use crate::backing::{HostFile, HugePool};
 use crate::error::{Broken, Errno};
 use crate::failure::FailPoint;
 use crate::hooks::{Guardian, Invalidation, Observer};
@@ -16,7 +16,7 @@ use crate::ksm::Ksm;
 use crate::paging::{
     Entry, FlushBatch, FlushSink, ForkedPages, ForkedRoot, KernelHalf, TableChange,
 };
-use crate::phys::{FileAccess, Frames, PhysMemory};
+use crate::phys::{FileAccess, Frames, Order, PhysMemory};
 use crate::promise::{Committed, Promise};
 use crate::reclaim::Reclaim;
 use crate::rmap::AnonVmas;
@@ -54,6 +54,8 @@ pub struct System {
     pub(crate) ksm: Ksm,
     swap: Option<Arc<Swap>>,
     anon: AnonVmas,
+    /// Huge pages of 2 MiB, and of 1 GiB.
+    huge: [Arc<HugePool>; 2],
     /// Files of the host that are open. A leaf lock.
     files: Mutex<Vec<Weak<HostFile>>>,
     next_inode: AtomicU64,
@@ -65,7 +67,9 @@ impl System {
     /// upper half.
     #[must_use]
     pub fn new(frames: Arc<Frames>, sink: Box<dyn FlushSink>, kernel: KernelHalf) -> Self {
+        let huge = [Order::HUGE, Order::GIANT].map(|order| Arc::new(HugePool::new(&frames, order)));
         System {
+            huge,
             frames,
             sink,
             kernel,
@@ -293,6 +297,18 @@ impl System {
     #[must_use]
     pub fn anon(&self) -> &AnonVmas {
         &self.anon
+    }
+
+    /// The pool of huge pages of so many bytes, if there is one of that size: it is empty at first.
+    #[must_use]
+    pub fn huge_pool(&self, page_size: u64) -> Option<&Arc<HugePool>> {
+        self.huge.iter().find(|pool| pool.page_size() == page_size)
+    }
+
+    /// The pools of huge pages, the smaller ones first.
+    #[must_use]
+    pub fn huge_pools(&self) -> &[Arc<HugePool>] {
+        &self.huge
     }
 
     /// Promises `pages` more to a process (Linux's `security_vm_enough_memory_mm` and

@@ -219,6 +219,9 @@ fn bad_input() -> Vec<Case> {
     ]
 }
 
+/// What `hugetlb.c` has printed on Linux 6.18 with a pool of eight pages.
+const POOLED: &str = include_str!("../programs/hugetlb.txt");
+
 /// Fills any memory.
 const ENDLESS_ARRAY: &str = "BEGIN { while (1) a[i++] = i }";
 
@@ -324,6 +327,18 @@ fn c_programs() -> Vec<Case> {
         let equal = equal.option("--ksm=1").option("--mem=64M").option("--stats");
         cases.push(equal.prints("4 processes\n").says("\nksm "));
     }
+    for compiler in ["musl-gcc", "gcc"] {
+        let program = c_program("hugetlb", compiler, &["-static"]);
+        let case = |rounds: &'static str, printed| {
+            Case::new(format!("hugetlb-{rounds}-{compiler}"), program.clone(), &[rounds])
+                .option("--hugetlb=2M:8")
+                .option("--mem=64M")
+                .prints(POOLED)
+                .prints(printed)
+        };
+        cases.push(case("20", "\n20 rounds\n").only(Where::Direct));
+        cases.push(case("2", "\n2 rounds\n").only(Where::Nested));
+    }
     // Where its stack, its heap and itself are.
     let pie = || Case::new("", c_program("alloc", "gcc", &["-static-pie"]), &["40"]).natively();
     cases.push(
@@ -357,6 +372,9 @@ fn without_flush() -> Vec<Case> {
         Case::new("faults-without-flush", payload("faults"), &[]).without_flush(),
         Case::new("calls-without-flush", payload("calls"), &[]).without_flush(),
         Case::new("stress-without-flush", payload("stress"), &["1", "400"]).without_flush(),
+        Case::new("hugetlb-without-flush", c_program("hugetlb", "gcc", &["-static"]), &["2"])
+            .option("--hugetlb=2M:8")
+            .without_flush(),
         Case::new("race-without-flush", payload("race"), &["10", "1"]).without_flush(),
         Case::new("race-moves-without-flush", payload("race"), &["100", "1", "private", "moves"])
             .option("--nodes=2")

@@ -13,7 +13,8 @@ mod shared;
 pub(crate) use file::no_sync;
 pub use file::{FileBacking, FileSource};
 pub use host_file::HostFile;
-pub use huge::{HugePool, huge_page_size};
+pub use huge::{HugeMemory, HugePool, HugePoolStats, HugePromise, huge_page_size};
+pub(crate) use huge::{Pages, Taker};
 pub use open::OpenFile;
 pub use pager::{PageBytes, PagedMemory, Pager};
 pub use seals::Seals;
@@ -320,6 +321,11 @@ pub trait Backing: Debug + Send + Sync {
     /// Whether it is the memory behind `MAP_SHARED|MAP_ANONYMOUS`, which can be named.
     fn is_shared_anonymous(&self) -> bool {
         false
+    }
+
+    /// The memory in huge pages of the pool that it is, or opens.
+    fn huge(&self) -> Option<&HugeMemory> {
+        None
     }
 
     /// Whether it counts its maps, so that none of them may vanish in another (Linux's

@@ -4,7 +4,9 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::{Backing, BackingError, BackingName, Brought, FileMode, Placement, SharedPolicies};
+use super::{
+    Backing, BackingError, BackingName, Brought, FileMode, HugeMemory, Placement, SharedPolicies,
+};
 use crate::addr::{Frame, VirtAddr};
 use crate::error::{Broken, CallResult, Errno};
 use crate::paging::{AccessKind, FlushBatch};
@@ -158,6 +160,10 @@ impl Backing for OpenFile {
 
     fn may_split(&self, addr: VirtAddr) -> Result<(), Errno> {
         self.object.may_split(addr)
+    }
+
+    fn huge(&self) -> Option<&HugeMemory> {
+        self.object.huge()
     }
 
     fn has_close_hook(&self) -> bool {

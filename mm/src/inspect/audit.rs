@@ -84,7 +84,7 @@ fn audit_entries(space: &AddressSpace) -> Result<(), String> {
     // What was brought in ahead and written since counts from here on.
     let _ = space.resident();
     let Some(all) = PageRange::new(VirtAddr::ZERO, VirtAddr::TASK_END) else { return Ok(()) };
-    let (mut own, mut file, mut shared, mut swapped) = (0, 0, 0, 0);
+    let (mut own, mut file, mut shared, mut huge, mut swapped) = (0, 0, 0, 0, 0);
     let swaps = space.system().swap();
     for leaf in space.table().look(all) {
         let (addr, entry) = (leaf.addr, leaf.entry);
@@ -129,8 +129,15 @@ fn audit_entries(space: &AddressSpace) -> Result<(), String> {
         })?;
         check(frames.references(frame) > 0, || format!("{addr} names the free {frame:?}"))?;
         let kind = frames.kind(frame);
-        let is_own = matches!(kind, Some(FrameKind::Anonymous | FrameKind::Merged));
-        check(entry.owner() == Owner::Backing || is_own, || {
+        let pooled = entry.is_pooled();
+        check(pooled == vma.flags.contains(VmFlags::HUGETLB), || {
+            format!("{addr} has {entry:?} in {vma:?}: of the pool, or not?")
+        })?;
+        check(pooled == (kind == Some(FrameKind::Huge)), || {
+            format!("{addr} has {entry:?}, but {frame:?} is {kind:?}")
+        })?;
+        let own_kind = pooled || matches!(kind, Some(FrameKind::Anonymous | FrameKind::Merged));
+        check(entry.owner() == Owner::Backing || own_kind, || {
             format!("{addr} names {frame:?} as a page of the process's own, it is {kind:?}")
         })?;
         check(!anon || entry.owner() == Owner::Process || kind == Some(FrameKind::Zero), || {
@@ -140,13 +147,17 @@ fn audit_entries(space: &AddressSpace) -> Result<(), String> {
             format!("{addr} has a page of the process's own, {vma:?} no anonymous identity")
         })?;
         check(
-            !entry.is_writable() || entry.owner() == Owner::Backing || frames.is_exclusive(frame),
+            !entry.is_writable()
+                || entry.owner() == Owner::Backing
+                || frames.is_exclusive(frame)
+                || pooled && frames.references(frame) == 2,
             || format!("{addr} may be written, but others have {frame:?} too"),
         )?;
         match PageClass::of(entry, frames) {
             Some(PageClass::Own) => own += 1,
             Some(PageClass::File) => file += 1,
             Some(PageClass::Shared) => shared += 1,
+            Some(PageClass::Huge) => huge += 1,
             None => {}
         }
     }
@@ -155,9 +166,10 @@ fn audit_entries(space: &AddressSpace) -> Result<(), String> {
     check(swap_counted == swapped, || {
         format!("{swap_counted} pages counted as swapped out, entries say {swapped}")
     })?;
-    let counted = [PageClass::Own, PageClass::File, PageClass::Shared].map(|c| resident.of(c));
-    check(counted == [own, file, shared], || {
-        format!("resident pages {counted:?}, entries say {:?}", [own, file, shared])
+    let counted = [PageClass::Own, PageClass::File, PageClass::Shared, PageClass::Huge];
+    let counted = counted.map(|class| resident.of(class));
+    check(counted == [own, file, shared, huge], || {
+        format!("resident pages {counted:?}, entries say {:?}", [own, file, shared, huge])
     })?;
     Ok(())
 }

@@ -19,6 +19,8 @@ use crate::space::AddressSpace;
 /// - each of these entries has a reference;
 /// - each place of the swap area has as many users as entries name it, or a frame holds its page; such a frame has
 ///   one reference more than maps;
+/// - each page of the pool of huge pages is free, or whole in an object or in entries; what VMAs and their objects are
+///   promised is free;
 /// - the reverse map finds these entries of an anonymous frame, each once, and no others; and what it notes
 ///   is of these spaces.
 pub fn audit_all(spaces: &[&AddressSpace]) -> Result<(), String> {
@@ -45,7 +47,48 @@ pub fn audit_all(spaces: &[&AddressSpace]) -> Result<(), String> {
         }
     }
     audit_swap(spaces)?;
+    audit_pools(spaces)?;
     audit_reverse(spaces)
+}
+
+/// Checks the pools of huge pages: each page is free, or somebody's as a whole; and what is promised is free.
+fn audit_pools(spaces: &[&AddressSpace]) -> Result<(), String> {
+    let Some(system) = spaces.first().map(|space| space.system()) else { return Ok(()) };
+    let frames = system.frames();
+    for pool in system.huge_pools() {
+        for run in pool.pages() {
+            let of = |frame| (frames.references(frame), frames.maps(frame));
+            let (references, maps) = of(run.start);
+            // The pool's reference, and an object's.
+            if !(maps + 1..=maps + 2).contains(&references) {
+                return Err(format!(
+                    "{run:?} of the pool has {references} references, {maps} maps"
+                ));
+            }
+            if let Some(frame) = (0..run.count).map(|i| run.start.offset(i)).find(|&frame| {
+                of(frame) != (references, maps) || frames.kind(frame) != Some(FrameKind::Huge)
+            }) {
+                return Err(format!("{frame:?} is not as the others of its huge page"));
+            }
+        }
+        let mut objects = HashMap::new();
+        let mut promised = 0;
+        for vma in spaces.iter().flat_map(|space| space.vmas().iter()) {
+            let memory = vma.backing.as_ref().and_then(|backing| backing.huge());
+            let Some(memory) = memory.filter(|memory| memory.size() == pool.page_size()) else {
+                continue;
+            };
+            promised += memory.promised_to(vma);
+            objects.insert(std::ptr::from_ref(memory), memory.promised());
+        }
+        promised += objects.values().sum::<u64>();
+        let stats = pool.stats();
+        // Objects that are not mapped may have been promised some, too.
+        if promised > stats.reserved || stats.reserved > stats.free {
+            return Err(format!("{promised} huge pages are promised in VMAs, {stats:?}"));
+        }
+    }
+    Ok(())
 }
 
 /// Checks the swap area against the entries of all spaces.

@@ -12,8 +12,8 @@ use bitflags::bitflags;
 
 use super::shown::{Shown, ShownPage};
 use crate::addr::{PAGE_SIZE, PageRange, VirtAddr};
-use crate::paging::{Entry, Look};
-use crate::space::{AddressSpace, PageClass};
+use crate::paging::{Entry, Look, Owner};
+use crate::space::AddressSpace;
 use crate::vma::{VmFlags, Vma};
 
 bitflags! {
@@ -100,9 +100,9 @@ fn word(shown: Shown, entry: Entry) -> PagemapWord {
             word.set(PagemapWord::BACKED, entry.is_large());
             word
         }
-        Shown::Page(ShownPage { frame: page, class, maps, .. }) => {
+        Shown::Page(ShownPage { frame: page, maps, .. }) => {
             let mut word = PagemapWord::PRESENT | frame(page.number());
-            word.set(PagemapWord::BACKED, class != PageClass::Own);
+            word.set(PagemapWord::BACKED, entry.owner() == Owner::Backing);
             word.set(PagemapWord::EXCLUSIVE, maps == 1);
             word
         }

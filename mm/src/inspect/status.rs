@@ -39,6 +39,8 @@ pub struct MemoryStatus {
     pub vm_pte: u64,
     /// Swapped out.
     pub vm_swap: u64,
+    /// In huge pages of the pool.
+    pub hugetlb_pages: u64,
 }
 
 /// What the lines say of an address space.
@@ -67,6 +69,7 @@ pub fn status(space: &AddressSpace) -> MemoryStatus {
         vm_exe,
         vm_lib: bytes(account.exec) - vm_exe,
         vm_pte: bytes(space.table().table_frames().saturating_sub(1)),
+        hugetlb_pages: bytes(resident.of(PageClass::Huge)),
         vm_swap: bytes(counters.swapped.load(Ordering::Relaxed)),
     }
 }
@@ -90,6 +93,7 @@ impl fmt::Display for MemoryStatus {
             ("VmLib", self.vm_lib),
             ("VmPTE", self.vm_pte),
             ("VmSwap", self.vm_swap),
+            ("HugetlbPages", self.hugetlb_pages),
         ];
         lines.iter().try_for_each(|(name, bytes)| writeln!(f, "{name}:\t{:8} kB", bytes >> 10))
     }
@@ -134,13 +138,13 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_space_has_fifteen_lines_of_zeros() {
+    fn an_empty_space_has_sixteen_lines_of_zeros() {
         let text = now(&machine()).to_string();
-        assert_eq!(text.lines().count(), 15);
+        assert_eq!(text.lines().count(), 16);
         assert!(
             text.starts_with("VmPeak:\t       0 kB\nVmSize:\t       0 kB\nVmLck:\t       0 kB\n")
         );
-        assert!(text.ends_with("VmPTE:\t       0 kB\nVmSwap:\t       0 kB\n"));
+        assert!(text.ends_with("VmSwap:\t       0 kB\nHugetlbPages:\t       0 kB\n"));
     }
 
     #[test]

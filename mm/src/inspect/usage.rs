@@ -73,6 +73,10 @@ pub struct Usage {
     pub ksm: u64,
     /// In huge pages (`AnonHugePages`).
     pub anon_huge: u64,
+    /// In huge pages of the pool that several entries name. They count nowhere else.
+    pub shared_hugetlb: u64,
+    /// In such that this entry alone names.
+    pub private_hugetlb: u64,
     /// In the swap area.
     pub swap: u64,
     /// The share of what is there: of a place that `n` entries name, each has one nth.
@@ -89,6 +93,12 @@ impl Usage {
         let (frames, merged) = (space.system().frames(), Some(FrameKind::Merged));
         for leaf in space.table().look(vma.range()) {
             match Shown::of(space, leaf.entry) {
+                Shown::Page(ShownPage { class: PageClass::Huge, maps: 0 | 1, .. }) => {
+                    usage.private_hugetlb += PAGE_SIZE;
+                }
+                Shown::Page(ShownPage { class: PageClass::Huge, .. }) => {
+                    usage.shared_hugetlb += PAGE_SIZE;
+                }
                 Shown::Page(page) => {
                     usage.count(page, vma.flags);
                     if leaf.entry.frame().and_then(|frame| frames.kind(frame)) == merged {
@@ -121,7 +131,7 @@ impl Usage {
                 self.pss_anon += share;
             }
             PageClass::File => self.pss_file += share,
-            PageClass::Shared => self.pss_shmem += share,
+            PageClass::Shared | PageClass::Huge => self.pss_shmem += share,
         }
         if page.referenced {
             self.referenced += PAGE_SIZE;
@@ -168,8 +178,8 @@ impl Usage {
             ("AnonHugePages", self.anon_huge),
             ("ShmemPmdMapped", 0),
             ("FilePmdMapped", 0),
-            ("Shared_Hugetlb", 0),
-            ("Private_Hugetlb", 0),
+            ("Shared_Hugetlb", self.shared_hugetlb),
+            ("Private_Hugetlb", self.private_hugetlb),
             ("Swap", self.swap),
             ("SwapPss", self.swap_pss.bytes()),
             ("Locked", self.locked.bytes()),
@@ -218,6 +228,8 @@ impl AddAssign for Usage {
         self.anonymous += other.anonymous;
         self.anon_huge += other.anon_huge;
         self.ksm += other.ksm;
+        self.shared_hugetlb += other.shared_hugetlb;
+        self.private_hugetlb += other.private_hugetlb;
         self.swap += other.swap;
         self.swap_pss += other.swap_pss;
         self.locked += other.locked;

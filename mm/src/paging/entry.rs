@@ -15,7 +15,8 @@
 //! until its old translations are gone: another takes its place then (`paging/replace`). `LOCKED` marks a page that
 //! may not be given up: it could go, but its memory is locked. `AGED` remembers that A was cleared to find out whether
 //! the page is used, and nothing more: a vCPU may have it cached as before. `PROMOTED` marks a large
-//! entry that stands for a table of 512 small ones: nobody can tell but by the time it takes (`paging/promote`).
+//! entry that stands for a table of 512 small ones: nobody can tell but by the time it takes (`paging/promote`). `POOL` marks a large
+//! entry whose page is one of the pool of huge pages, or a part of one: it stays whole.
 
 use bitflags::bitflags;
 
@@ -37,6 +38,7 @@ const LOCKED: u64 = 1 << 55;
 const VACATED: u64 = 1 << 56;
 const PROMOTED: u64 = 1 << 57;
 const AGED: u64 = 1 << 58;
+const POOL: u64 = 1 << 59;
 /// Of an entry whose P is clear: a bit that means another thing where it is set.
 const SWAPPED: u64 = 1 << 8;
 const NO_EXECUTE: u64 = 1 << 63;
@@ -133,6 +135,12 @@ impl Entry {
         Entry(self.0 | LARGE | PROMOTED)
     }
 
+    /// The large entry of a page of the pool.
+    #[must_use]
+    pub const fn pooled(self) -> Self {
+        Entry(self.0 | LARGE | POOL)
+    }
+
     /// What a large entry says of the page at an address, with the marks of a large one.
     #[must_use]
     pub const fn page_at(self, addr: VirtAddr) -> Self {
@@ -157,7 +165,7 @@ impl Entry {
     /// The same page with another permission; accessed and dirty bits stay.
     #[must_use]
     pub fn with_access(self, access: Access) -> Self {
-        let marks = LARGE | PROMOTED | OWN | AHEAD | REFERENCED | AGED | LOCKED;
+        let marks = LARGE | PROMOTED | POOL | OWN | AHEAD | REFERENCED | AGED | LOCKED;
         let kept = self.0 & (FRAME | ACCESSED | DIRTY | marks);
         if !access.contains(Access::READ) {
             return Entry(kept | HELD);
@@ -290,10 +298,16 @@ impl Entry {
         self.0 & PROMOTED != 0
     }
 
-    /// Whether it maps a huge page that the program can know of.
+    /// Whether it maps a page of the pool of huge pages.
+    #[must_use]
+    pub const fn is_pooled(self) -> bool {
+        self.0 & POOL != 0
+    }
+
+    /// Whether it maps a huge page of anonymous memory that the program can know of.
     #[must_use]
     pub const fn is_huge(self) -> bool {
-        self.0 & (LARGE | PROMOTED) == LARGE
+        self.0 & (LARGE | PROMOTED | POOL) == LARGE
     }
 
     /// Whether the hardware uses the entry.

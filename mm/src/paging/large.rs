@@ -9,7 +9,8 @@
 //! Each comes with a spare frame, so that to split it needs no memory (Linux's `pgtable_trans_huge_deposit`).
 //!
 //! Protocol: a large entry is mapped, and its permission raised, under the space's lock held shared. It is linked in
-//! the place of a table, taken away or split under the lock held exclusively, and a flush of everything comes before anything else
+//! the place of a table, taken away or split under the lock held exclusively (one of the pool's pages is never split, and
+//! may be taken away by who holds the table still, for its object), and a flush of everything comes before anything else
 //! changes at its addresses. Its frames' flush alone would not do: where the host has no large page for it, KVM
 //! keeps a table of its own below, which goes by the first frame; it would put there what a table of the
 //! guest's says afterwards.
@@ -48,9 +49,13 @@ impl Large<'_> {
         PageRange::from_len(self.addr, TABLE_SPAN)
     }
 
-    /// Changes the entry, whose accessed and dirty bits the hardware may set meanwhile. Says what it was before.
+    /// Changes the entry, whose accessed and dirty bits the hardware may set meanwhile. Says what it was before: one
+    /// of the pool may be gone, and nothing changes then.
     pub fn update(&self, to: impl Fn(Entry) -> Entry) -> Entry {
-        let change = |raw| Some(to(Entry::new(raw)).raw());
+        let change = |raw| {
+            let entry = Entry::new(raw);
+            entry.is_large().then(|| to(entry).raw())
+        };
         let changed = self.slot.fetch_update(Ordering::AcqRel, Ordering::Acquire, change);
         let (Ok(old) | Err(old)) = changed;
         Entry::new(old)
@@ -161,12 +166,15 @@ impl PageTable {
         Ok(())
     }
 
-    /// Empties a large entry, under the exclusive lock; its frames go with the batch. Returns it as it was.
+    /// Empties a large entry, under the exclusive lock, or one of the pool from another space; its frames go with the
+    /// batch. Returns it as it was, an empty one if somebody else was faster.
     pub fn take_large(&self, large: &Large<'_>, batch: &mut FlushBatch) -> Entry {
         let old = large.update(|_| Entry::EMPTY);
-        batch.emptied_large(old, self.frames());
-        self.remove_large();
-        self.drop_spare(batch);
+        if old.is_large() {
+            batch.emptied_large(old, self.frames());
+            self.remove_large();
+            self.drop_spare(batch);
+        }
         old
     }
 

@@ -16,15 +16,15 @@
 //! are looked for in all ranges, one after the other: it costs some 10 ns for each, against a flush; an
 //! interval tree is for the day when single pages are looked for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::Mapper;
-use crate::addr::{Frame, PAGE_SHIFT, PageRange, VirtAddr};
+use crate::addr::{Frame, FrameRun, PAGE_SHIFT, PageRange, VirtAddr};
 use crate::hooks::Invalidation;
-use crate::paging::{Entry, FlushBatch, Leaf, Owner};
-use crate::phys::Marks;
+use crate::paging::{Entry, FlushBatch, Large, Leaf, Owner};
+use crate::phys::{BLOCK_FRAMES, Marks};
 use crate::space::PageClass;
 use crate::system::System;
 use crate::vma::VmFlags;
@@ -77,6 +77,8 @@ struct Space {
     mapper: Mapper,
     /// By the first address. No two overlap.
     ranges: BTreeMap<VirtAddr, Shown>,
+    /// Where huge pages of the pool were taken from it, so that the process which was promised them could go on.
+    taken: BTreeSet<VirtAddr>,
 }
 
 /// What a range shows, in 16 bytes: there is one for most VMAs.
@@ -134,7 +136,8 @@ impl ObjectMaps {
     /// Notes that a space shows the pages from `first` on. Before there can be entries.
     pub(crate) fn add(&self, mapper: &Mapper, range: PageRange, first: u64, writes: Writes) {
         let maps = &mut self.change().0;
-        let fresh = || Space { mapper: mapper.clone(), ranges: BTreeMap::new() };
+        let fresh =
+            || Space { mapper: mapper.clone(), ranges: BTreeMap::new(), taken: BTreeSet::new() };
         maps.entry(mapper.number).or_insert_with(fresh).add(Map { range, first, writes });
     }
 
@@ -150,6 +153,18 @@ impl ObjectMaps {
         !maps.is_empty()
     }
 
+    /// What was taken from a space at these addresses was taken at others, which are as many: they have moved.
+    pub(crate) fn move_taken(&self, number: u64, old: PageRange, to: VirtAddr) {
+        let maps = &mut self.change().0;
+        if let Some(space) = maps.get_mut(&number) {
+            let moved: Vec<VirtAddr> = space.taken_in(old).collect();
+            for addr in moved {
+                space.taken.remove(&addr);
+                space.taken.insert(to.offset(addr.bytes_from(old.start())));
+            }
+        }
+    }
+
     /// The ranges of one space, with the page that each begins with: for the audit.
     pub(crate) fn of_space(&self, number: u64) -> Vec<(PageRange, u64)> {
         let maps = self.0.read().unwrap_or_else(PoisonError::into_inner);
@@ -159,6 +174,11 @@ impl ObjectMaps {
 }
 
 impl Held<'_> {
+    /// Whether a huge page was taken from a space at any of these addresses.
+    pub(crate) fn was_taken(&self, number: u64, range: PageRange) -> bool {
+        self.0.get(&number).is_some_and(|space| space.taken_in(range).next().is_some())
+    }
+
     /// How many entries name a frame as this page of the object, in all spaces.
     pub(crate) fn entries_of(&self, page: u64, frame: Frame) -> u32 {
         let mut count = 0;
@@ -238,6 +258,9 @@ impl Changing<'_> {
                     for leaf in table.cursor(part) {
                         space.empty(&leaf, |entry| copies.take(entry), system, batch);
                     }
+                    for large in table.large_in(part).filter(|large| large.entry.is_pooled()) {
+                        space.empty_large(&large, system, batch);
+                    }
                 });
             }
         }
@@ -269,6 +292,38 @@ impl Changing<'_> {
                         }
                     }
                 });
+            }
+        }
+    }
+
+    /// Empties all entries for a private huge page, which is at this page of the object, but for one space's
+    /// (`unmap_ref_private`): it is taken from the others, whose next touch is a `SIGBUS`. The batch is to be
+    /// flushed by the caller.
+    pub(crate) fn take_from_others(
+        &mut self,
+        run: FrameRun,
+        page: u64,
+        number: u64,
+        system: &System,
+        batch: &mut FlushBatch,
+    ) {
+        for (_, space) in self.0.iter_mut().filter(|(other, _)| **other != number) {
+            let parts: Vec<PageRange> =
+                space.maps().filter_map(|map| map.part_of(&(page..page + run.count))).collect();
+            let table = Arc::clone(&space.mapper.table);
+            batch.reaches_elsewhere();
+            let _still = table.hold_still();
+            for part in parts {
+                let named = table.large(part.start()).and_then(|large| large.run());
+                if named.map(|named| named.start) != Some(run.start) {
+                    continue;
+                }
+                system.invalidate(part, Invalidation::Clear, || {
+                    for large in table.large_in(part) {
+                        space.empty_large(&large, system, batch);
+                    }
+                });
+                space.taken.insert(part.start());
             }
         }
     }
@@ -305,6 +360,9 @@ impl Space {
     }
 
     fn remove(&mut self, range: PageRange) {
+        if !self.taken.is_empty() {
+            self.taken.retain(|&addr| !range.contains(addr));
+        }
         while let Some(map) = self.last_below(range.end()).filter(|map| map.meets(range)) {
             self.ranges.remove(&map.range.start());
             if let Some(right) = PageRange::new(range.end(), map.range.end()) {
@@ -314,6 +372,17 @@ impl Space {
                 self.insert(Map { range: left, ..map });
             }
         }
+    }
+
+    fn taken_in(&self, range: PageRange) -> impl Iterator<Item = VirtAddr> + '_ {
+        self.taken.range(range.start()..range.end()).copied()
+    }
+
+    /// Empties the entry of a huge page of the pool, or of a part of one.
+    fn empty_large(&self, large: &Large<'_>, system: &System, batch: &mut FlushBatch) {
+        let old = self.mapper.table.take_large(large, batch);
+        let class = PageClass::of(old, system.frames());
+        self.mapper.counters.resident.remove_pages(class, BLOCK_FRAMES);
     }
 
     /// Empties an entry that `goes`, whatever becomes of it meanwhile: its space's faults and calls go on. Returns it if

@@ -46,6 +46,7 @@ pub struct Resident {
     own: AtomicU64,
     file: AtomicU64,
     shared: AtomicU64,
+    huge: AtomicU64,
     peak: AtomicU64,
 }
 
@@ -58,6 +59,8 @@ pub enum PageClass {
     File,
     /// Shared memory's (`MM_SHMEMPAGES`).
     Shared,
+    /// In huge pages of the pool (`hugetlb_usage`): not resident to those who ask for that.
+    Huge,
 }
 
 impl PageClass {
@@ -65,6 +68,9 @@ impl PageClass {
     /// brought in ahead.
     pub(crate) fn of(entry: Entry, frames: &Frames) -> Option<Self> {
         let frame = entry.frame().filter(|_| !entry.is_ahead())?;
+        if entry.is_pooled() {
+            return Some(PageClass::Huge);
+        }
         match (entry.owner(), frames.kind(frame)) {
             (Owner::Process, _) => Some(PageClass::Own),
             (Owner::Backing, Some(FrameKind::Zero)) => None,
@@ -80,6 +86,7 @@ pub(super) struct Counted {
     own: u64,
     file: u64,
     shared: u64,
+    huge: u64,
     pub(super) swapped: u64,
 }
 
@@ -93,16 +100,18 @@ impl Counted {
             Some(PageClass::Own) => self.own += pages,
             Some(PageClass::File) => self.file += pages,
             Some(PageClass::Shared) => self.shared += pages,
+            Some(PageClass::Huge) => self.huge += pages,
             None => {}
         }
     }
 }
 
 impl Resident {
-    pub(super) fn add_all(&self, Counted { own, file, shared, .. }: Counted) {
+    pub(super) fn add_all(&self, Counted { own, file, shared, huge, .. }: Counted) {
         self.own.fetch_add(own, Ordering::Relaxed);
         self.file.fetch_add(file, Ordering::Relaxed);
         self.shared.fetch_add(shared, Ordering::Relaxed);
+        self.huge.fetch_add(huge, Ordering::Relaxed);
         self.peak.fetch_max(self.total(), Ordering::Relaxed);
     }
 
@@ -120,7 +129,7 @@ impl Resident {
         }
     }
 
-    pub(super) fn remove_pages(&self, class: Option<PageClass>, pages: u64) {
+    pub(crate) fn remove_pages(&self, class: Option<PageClass>, pages: u64) {
         if let Some(class) = class {
             self.counter(class).fetch_sub(pages, Ordering::Relaxed);
         }
@@ -137,6 +146,7 @@ impl Resident {
             PageClass::Own => &self.own,
             PageClass::File => &self.file,
             PageClass::Shared => &self.shared,
+            PageClass::Huge => &self.huge,
         }
     }
 
@@ -158,7 +168,7 @@ impl Resident {
         self.of(PageClass::File) + self.of(PageClass::Shared)
     }
 
-    /// All of them.
+    /// All of them but those of the pool.
     #[must_use]
     pub fn total(&self) -> u64 {
         self.own() + self.backed()

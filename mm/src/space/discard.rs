@@ -78,6 +78,7 @@ impl AddressSpace {
         let end = VirtAddr::new(part.end().get() & !(size - 1));
         if let Some(whole) = PageRange::new(part.start(), end) {
             self.split_ends(whole)?;
+            self.renew_promises(vma, whole);
             self.discard(whole, batch);
         }
         Ok(())

@@ -229,8 +229,8 @@ impl AddressSpace {
     ) -> CallResult<()> {
         let frames = self.system.frames();
         for large in table.large_in(vma.range()) {
-            let Some(run) = large.run() else { continue };
             let old = large.update(Entry::read_only);
+            let Some(run) = old.large_run() else { continue };
             if old.is_writable() && old.is_accessed() {
                 batch.write_protected_run(run);
             }
@@ -280,6 +280,8 @@ impl AddressSpace {
         let mut copy = vma.clone();
         copy.flags.remove(VmFlags::LOCKED_MASK | VmFlags::UFFD);
         copy.set_userfault(None);
+        // A child's pages of the pool are not promised to it (`hugetlb_dup_vma_private`).
+        copy.set_promise(None);
         copy.set_anon(self.branch(vma, child)?);
         Ok(copy)
     }

@@ -33,15 +33,18 @@ impl AddressSpace {
     /// The [`Fault`](crate::error::Fault) that the program gets as a signal.
     pub fn make_way(&mut self, addr: VirtAddr) -> Result<(), AccessError> {
         match self.vmas.find_exact(addr) {
-            Some(vma) => Ok(self.make_way_for_page(vma, addr)?),
+            Some(vma) => self.make_way_for_page(vma, addr),
             None => self.grow_stack(addr),
         }
     }
 
     /// The same in a VMA.
-    pub(super) fn make_way_for_page(&self, vma: &Vma, addr: VirtAddr) -> Result<(), Broken> {
+    pub(super) fn make_way_for_page(&self, vma: &Vma, addr: VirtAddr) -> Result<(), AccessError> {
         if self.ahead_of_killing.swap(false, Ordering::Relaxed) {
-            return self.take_apart();
+            return Ok(self.take_apart()?);
+        }
+        if let Some(memory) = vma.backing.as_ref().and_then(|backing| backing.huge()) {
+            return self.make_way_in_pool(vma, memory, addr);
         }
         let mut batch = FlushBatch::new();
         match self.table.large(addr) {
@@ -58,7 +61,7 @@ impl AddressSpace {
                 self.table.unlink_empty(addr, &mut batch);
             }
         }
-        self.flush(batch)
+        Ok(self.flush(batch)?)
     }
 
     /// Splits all huge pages of the space, so that they can be swapped out.
@@ -101,7 +104,7 @@ impl AddressSpace {
         self.split_those(range, |_| true)
     }
 
-    /// Splits some of them, and flushes.
+    /// Splits some of them, and flushes. Those of the pool stay whole: a call that would cut one is refused later.
     ///
     /// # Errors
     /// [`Broken`] when the flush fails.
@@ -111,7 +114,11 @@ impl AddressSpace {
         which: impl Fn(Entry) -> bool,
     ) -> Result<(), Broken> {
         let mut batch = FlushBatch::new();
-        for large in self.table.large_in(range).filter(|large| which(large.entry)) {
+        for large in self
+            .table
+            .large_in(range)
+            .filter(|large| !large.entry.is_pooled() && which(large.entry))
+        {
             self.table.split(&large, &mut batch)?;
         }
         self.flush(batch)

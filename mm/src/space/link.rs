@@ -26,10 +26,13 @@ impl AddressSpace {
     /// Tells a VMA's object that the space does not show it there any more, and the reverse map that none of
     /// its pages is there. The entries are gone.
     pub(super) fn unlink(&self, vma: &Vma) {
-        if let (Some(maps), Some(backing)) = (maps_of(vma), &vma.backing)
-            && !maps.remove(self.number, vma.range())
-        {
-            backing.unmapped(&self.system);
+        if let (Some(maps), Some(backing)) = (maps_of(vma), &vma.backing) {
+            if !maps.remove(self.number, vma.range()) {
+                backing.unmapped(&self.system);
+            }
+            if let Some(memory) = backing.huge() {
+                memory.close(vma);
+            }
         }
         self.chains.detach(self.system.anon(), vma);
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::AddressSpace;
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, PageRange, VirtAddr, page_align};
-use crate::backing::{Backing, FileMode, HugePool, Placement, SharedMemory, huge_page_size};
+use crate::backing::{Backing, FileMode, HugeMemory, Placement, SharedMemory, huge_page_size};
 use crate::error::{CallResult, Errno};
 use crate::paging::FlushBatch;
 use crate::promise::Payer;
@@ -67,8 +67,12 @@ impl AddressSpace {
             Some(file) if is_huge(&**file) => file.page_size(),
             file if request.flags.contains(MapFlags::HUGETLB) => {
                 let log2 = (request.flags & MapFlags::HUGE_SIZE).bits() >> 26;
-                let size = huge_page_size(log2).filter(|_| file.is_none()).ok_or(Errno::EINVAL)?;
-                request.file = Some(Arc::new(HugePool::new(size, self.system.new_inode())));
+                let pool = huge_page_size(log2).and_then(|size| self.system.huge_pool(size));
+                let pool = pool.filter(|_| file.is_none()).ok_or(Errno::EINVAL)?;
+                let size = pool.page_size();
+                let len = request.len.checked_next_multiple_of(size).unwrap_or(0);
+                let memory = HugeMemory::new(pool, len, self.system.new_inode());
+                request.file = Some(Arc::new(memory));
                 size
             }
             _ => 1,
@@ -246,6 +250,10 @@ impl AddressSpace {
                     return Err(errno.into());
                 }
             };
+            let promised = vma.flags.contains(VmFlags::HUGETLB)
+                && !vma.flags.intersects(VmFlags::NORESERVE | VmFlags::MAYSHARE);
+            let promise = backing.huge().filter(|_| promised).map(HugeMemory::promise);
+            vma.set_promise(promise);
         }
         self.table.vacate(range);
         self.account.add(vma.flags, range.pages());

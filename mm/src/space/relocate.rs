@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use super::AddressSpace;
+use super::link::maps_of;
 use super::remap::{MOVE_SPARE, Remap, RemapFlags};
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, PageRange, TABLE_SPAN, VirtAddr};
 use crate::error::{CallResult, Errno};
@@ -75,6 +76,7 @@ impl AddressSpace {
             } else if !keeps {
                 // What was promised for the source is promised for the target now.
                 self.gather(old)?;
+                self.leave_promise(old, target.start());
                 self.invalidate(old, Invalidation::Unmap, |space| space.tell_files_unmapped(old));
                 self.remove_vmas(old);
             }
@@ -82,6 +84,18 @@ impl AddressSpace {
         }
         self.account.peak = peak.max(self.account.total);
         Ok(target.start())
+    }
+
+    /// The target of a move has what the source was promised of the pool of huge pages, and what was taken from it.
+    fn leave_promise(&mut self, old: PageRange, to: VirtAddr) {
+        let Some(vma) = self.vmas.get(old.start()) else { return };
+        if !vma.flags.contains(VmFlags::HUGETLB) {
+            return;
+        }
+        if let Some(maps) = maps_of(vma) {
+            maps.move_taken(self.number, old, to);
+        }
+        self.vmas.update(old.start(), |vma| vma.set_promise(None));
     }
 
     /// The source of a move that keeps it mapped: it is not locked any more, also where only a part of

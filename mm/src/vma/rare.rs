@@ -1,4 +1,4 @@
-//! What few VMAs have: a memory policy, a name, a userfaultfd. It lies apart, behind one pointer, so that
+//! What few VMAs have: a memory policy, a name, a userfaultfd, a promise of huge pages. It lies apart, behind one pointer, so that
 //! a VMA is one cache line: with many of them, what a call costs is mostly the lines that it has to wait
 //! for.
 
@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::area::{Userfault, Vma};
 use super::policy::Policy;
 use crate::addr::VirtAddr;
+use crate::backing::HugePromise;
 
 /// What a VMA has beside what all have. Never changed: VMAs that were cut from one another share it.
 #[derive(Clone, Debug, Default)]
@@ -14,14 +15,18 @@ pub(super) struct Rare {
     policy: Option<Policy>,
     name: Option<Arc<str>>,
     userfault: Option<Arc<Userfault>>,
+    promise: Option<Arc<HugePromise>>,
 }
 
 impl Rare {
     fn is_empty(&self) -> bool {
-        self.policy.is_none() && self.name.is_none() && self.userfault.is_none()
+        self.policy.is_none()
+            && self.name.is_none()
+            && self.userfault.is_none()
+            && self.promise.is_none()
     }
 
-    /// Equal policies, equal names, the same userfaultfd.
+    /// Equal policies, equal names, the same userfaultfd. VMAs with a promise do not merge.
     fn agrees_with(&self, other: &Rare) -> bool {
         let userfaults = match (&self.userfault, &other.userfault) {
             (None, None) => true,
@@ -58,6 +63,18 @@ impl Vma {
     #[must_use]
     pub fn userfault(&self) -> Option<&Arc<Userfault>> {
         self.rare.as_ref()?.userfault.as_ref()
+    }
+
+    /// What it has been promised of the pool of huge pages, if it is private.
+    pub(crate) fn promise(&self) -> Option<&Arc<HugePromise>> {
+        self.rare.as_ref()?.promise.as_ref()
+    }
+
+    /// Sets or takes away the promise of huge pages.
+    pub(crate) fn set_promise(&mut self, promise: Option<Arc<HugePromise>>) {
+        if promise.is_some() || self.promise().is_some() {
+            self.change_rare(|rare| rare.promise = promise);
+        }
     }
 
     /// Sets or takes away the policy.

@@ -4,6 +4,7 @@
 //! what was asked, as env(1), timeout(1) and the like have it.
 
 mod doctor;
+mod hugetlb;
 mod machine;
 mod nested;
 mod replay;

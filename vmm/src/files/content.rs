@@ -98,21 +98,21 @@ impl Content for Memfd {
     fn length(&self) -> Result<u64, Errno> {
         Ok(match self.memory() {
             Memory::Small(memory) => memory.len(),
-            Memory::Huge(pool) => pool.len(),
+            Memory::Huge(memory) => memory.len(),
         })
     }
 
     fn seek(&self, offset: i64, sought: Sought) -> Result<u64, Errno> {
         match self.memory() {
             Memory::Small(memory) => memory.seek(from_start(offset)?, sought).ok_or(Errno::ENXIO),
-            Memory::Huge(pool) => seek_in_one_piece(offset, pool.len(), sought),
+            Memory::Huge(memory) => seek_in_one_piece(offset, memory.len(), sought),
         }
     }
 
     fn read(&self, offset: u64, into: &mut [u8]) -> CallResult<usize> {
         Ok(match self.memory() {
             Memory::Small(memory) => memory.read_at(offset, into)?,
-            Memory::Huge(pool) => pool.read_at(offset, into),
+            Memory::Huge(memory) => memory.read_at(offset, into),
         })
     }
 
@@ -139,7 +139,7 @@ impl Content for Memfd {
     fn truncate(&self, len: u64, system: &System) -> CallResult<()> {
         match self.memory() {
             Memory::Small(memory) => memory.truncate(len, system),
-            Memory::Huge(pool) => Ok(pool.truncate(len)?),
+            Memory::Huge(memory) => memory.truncate(len, system),
         }
     }
 
@@ -152,14 +152,14 @@ impl Content for Memfd {
     ) -> CallResult<()> {
         match self.memory() {
             Memory::Small(memory) => memory.allocate(bytes, length, system, payer),
-            Memory::Huge(pool) => Ok(pool.allocate(bytes)?),
+            Memory::Huge(memory) => memory.allocate(bytes, length),
         }
     }
 
     fn punch(&self, bytes: Range<u64>, system: &System) -> CallResult<()> {
         match self.memory() {
             Memory::Small(memory) => memory.punch_bytes(bytes, system),
-            Memory::Huge(pool) => Ok(pool.punch_bytes()?),
+            Memory::Huge(memory) => memory.punch_bytes(bytes, system),
         }
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use mm::addr::PAGE_SIZE;
-use mm::backing::{Backing, HugePool, Seals, SharedMemory, huge_page_size};
+use mm::backing::{Backing, HugeMemory, Seals, SharedMemory, huge_page_size};
 use mm::error::Errno;
 use mm::system::System;
 use nix::libc;
@@ -22,7 +22,7 @@ pub enum Memory {
     /// Pages of 4 KiB.
     Small(Arc<SharedMemory>),
     /// Huge pages (`MFD_HUGETLB`).
-    Huge(Arc<HugePool>),
+    Huge(Arc<HugeMemory>),
 }
 
 /// What memfd_create(2) has made.
@@ -61,8 +61,8 @@ impl Memfd {
             Memory::Small(SharedMemory::memfd(system, name).swappable(system))
         } else {
             let log2 = u64::from(flags >> MFD_HUGE_SHIFT & MFD_HUGE_MASK);
-            let size = huge_page_size(log2).ok_or(Errno::ENODEV)?;
-            Memory::Huge(Arc::new(HugePool::memfd(system, name, size)))
+            let pool = huge_page_size(log2).and_then(|size| system.huge_pool(size));
+            Memory::Huge(Arc::new(HugeMemory::memfd(system, name, pool.ok_or(Errno::ENODEV)?)))
         };
         let never_executable = flags & MFD_NOEXEC_SEAL != 0;
         let seals = match (never_executable, flags & MFD_ALLOW_SEALING != 0) {
@@ -91,7 +91,7 @@ impl Memfd {
     pub fn seals(&self) -> Seals {
         match &self.memory {
             Memory::Small(memory) => memory.seals(),
-            Memory::Huge(pool) => pool.seals(),
+            Memory::Huge(memory) => memory.seals(),
         }
     }
 
@@ -112,13 +112,14 @@ impl Memfd {
     /// What fstat(2) says, as the words of `struct stat` (arch/x86/include/uapi/asm/stat.h).
     #[must_use]
     pub fn stat(&self) -> [u64; 18] {
-        const SECTORS: u64 = PAGE_SIZE / 512;
+        const SECTOR: u64 = 512;
+        const SECTORS: u64 = PAGE_SIZE / SECTOR;
         let mode = u64::from(libc::S_IFREG | self.permissions);
         let (seconds, nanoseconds) = (self.made.as_secs(), u64::from(self.made.subsec_nanos()));
         let time = [seconds, nanoseconds];
         let [size, blocks] = match &self.memory {
             Memory::Small(memory) => [memory.len(), memory.present_pages() * SECTORS],
-            Memory::Huge(pool) => [pool.len(), 0],
+            Memory::Huge(memory) => [memory.len(), memory.present() / SECTOR],
         };
         let block = self.memory.backing().page_size();
         let first = [1, self.inode, 0, mode, 0, 0, size, block, blocks];
@@ -137,14 +138,14 @@ impl Memory {
     pub fn backing(&self) -> Arc<dyn Backing> {
         match self {
             Memory::Small(memory) => Arc::clone(memory) as Arc<dyn Backing>,
-            Memory::Huge(pool) => Arc::clone(pool) as Arc<dyn Backing>,
+            Memory::Huge(memory) => Arc::clone(memory) as Arc<dyn Backing>,
         }
     }
 
     fn add_seals(&self, seals: Seals) -> Result<(), Errno> {
         match self {
             Memory::Small(memory) => memory.add_seals(seals),
-            Memory::Huge(pool) => pool.add_seals(seals),
+            Memory::Huge(memory) => memory.add_seals(seals),
         }
     }
 }

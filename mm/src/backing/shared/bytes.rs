@@ -300,15 +300,15 @@ fn no_page(error: BackingError) -> CallError {
 }
 
 /// The part of some bytes that lies in one page.
-struct Part {
-    page: u64,
+pub(in crate::backing) struct Part {
+    pub(in crate::backing) page: u64,
     /// Where it begins in the page.
-    from: u64,
+    pub(in crate::backing) from: u64,
     /// Which of the bytes.
-    bytes: Range<usize>,
+    pub(in crate::backing) bytes: Range<usize>,
 }
 
-fn parts(offset: u64, len: usize) -> impl Iterator<Item = Part> {
+pub(in crate::backing) fn parts(offset: u64, len: usize) -> impl Iterator<Item = Part> {
     let mut done = 0;
     std::iter::from_fn(move || {
         let at = offset + done as u64;
@@ -320,6 +320,6 @@ fn parts(offset: u64, len: usize) -> impl Iterator<Item = Part> {
     })
 }
 
-fn inside(frame: Frame, from: u64) -> GuestPhysAddr {
+pub(in crate::backing) fn inside(frame: Frame, from: u64) -> GuestPhysAddr {
     GuestPhysAddr::new(frame.addr().get() + from)
 }

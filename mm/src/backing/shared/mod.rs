@@ -6,6 +6,7 @@ mod policy;
 mod swapped;
 
 pub use bytes::{LONGEST, Length, Sought};
+pub(super) use bytes::{inside, parts};
 pub use policy::SharedPolicies;
 
 use std::ops::Range;

@@ -14,6 +14,8 @@ pub enum FrameKind {
     Shared,
     /// An anonymous page that was merged out of equal ones (Linux's `PageKsm`): everybody copies it before writing.
     Merged,
+    /// In a page of the pool of huge pages, whoever uses it. The pool has a reference of its own.
+    Huge,
     /// A page table, or another frame that no program may map.
     Table,
     /// The one page of zeros that stands for all that was only read (Linux's `ZERO_PAGE`). Never
@@ -24,7 +26,8 @@ pub enum FrameKind {
 impl FrameKind {
     /// The kind that was stored as this byte.
     pub(super) fn from_byte(byte: u8) -> Self {
-        let all = [Self::Anonymous, Self::Cached, Self::Shared, Self::Merged, Self::Zero];
+        let pages = [Self::Anonymous, Self::Cached, Self::Shared, Self::Merged, Self::Huge];
+        let all = pages.into_iter().chain([Self::Zero]);
         all.into_iter().find(|&kind| kind as u8 == byte).unwrap_or(Self::Table)
     }
 }
@@ -39,9 +42,11 @@ pub(super) enum Purpose {
 impl From<FrameKind> for Purpose {
     fn from(kind: FrameKind) -> Self {
         match kind {
-            FrameKind::Anonymous | FrameKind::Cached | FrameKind::Shared | FrameKind::Merged => {
-                Purpose::Pages
-            }
+            FrameKind::Anonymous
+            | FrameKind::Cached
+            | FrameKind::Shared
+            | FrameKind::Merged
+            | FrameKind::Huge => Purpose::Pages,
             FrameKind::Table | FrameKind::Zero => Purpose::Tables,
         }
     }

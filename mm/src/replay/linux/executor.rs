@@ -46,6 +46,9 @@ pub enum LinuxError {
     /// The starting state cannot be.
     #[error("the starting state cannot be taken over: {0}")]
     Import(Errno),
+    /// Memory has no room for a pool of that many huge pages.
+    #[error("vm.nr_hugepages={0}: there is room for {1} huge pages")]
+    HugePages(u64, u64),
     /// A fork that the trace shows to have succeeded failed.
     #[error("a fork that succeeded fails here: {0}")]
     Fork(Errno),
@@ -170,7 +173,7 @@ impl Executor for Linux {
                 let limits = space.limits_mut();
                 limits.set(resource, Limit { soft: *value, ..limits.get(resource) });
             }
-            Setting::Sysctl { name, value } => return Ok(self.set_sysctl(name, *value)),
+            Setting::Sysctl { name, value } => return self.set_sysctl(name, *value),
             Setting::Capability { name, held } => {
                 let capability = match name.as_str() {
                     "CAP_IPC_LOCK" => Capabilities::IPC_LOCK,
@@ -297,11 +300,21 @@ impl Linux {
         Ok(())
     }
 
-    fn set_sysctl(&self, name: &str, value: u64) -> Reply<()> {
+    /// `vm.nr_hugepages`: pages of the default size.
+    fn fill_pool(&self, count: u64) -> Result<Reply<()>, LinuxError> {
+        let Some(pool) = huge_page_size(0).and_then(|size| self.system.huge_pool(size)) else {
+            return Ok(Reply::Unsupported);
+        };
+        let had = pool.resize(count)?;
+        if had < count { Err(LinuxError::HugePages(count, had)) } else { Ok(Reply::Is(())) }
+    }
+
+    fn set_sysctl(&self, name: &str, value: u64) -> Result<Reply<()>, LinuxError> {
         let sysctl = &self.system.sysctl;
         match (name, value) {
             ("mmvisor.fault_ahead", _) => sysctl.set_fault_ahead(value),
             ("mmvisor.total_pages", _) => sysctl.set_total_pages(value),
+            ("vm.nr_hugepages", _) => return self.fill_pool(value),
             ("vm.max_map_count", _) => sysctl.set_max_map_count(value),
             ("vm.mmap_min_addr", _) => sysctl.set_mmap_min_addr(value),
             ("vm.overcommit_ratio", _) => sysctl.set_overcommit_ratio(value),
@@ -311,9 +324,9 @@ impl Linux {
             ("vm.overcommit_memory", 0) => sysctl.set_overcommit(Overcommit::Guess),
             ("vm.overcommit_memory", 1) => sysctl.set_overcommit(Overcommit::Always),
             ("vm.overcommit_memory", 2) => sysctl.set_overcommit(Overcommit::Never),
-            _ => return Reply::Unsupported,
+            _ => return Ok(Reply::Unsupported),
         }
-        Reply::Is(())
+        Ok(Reply::Is(()))
     }
 
     fn set_file(&mut self, task: Task, fd: i32, file: &trace::File) -> Result<(), Broken> {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::backing::{Backing, FileMode, HugePool, OpenFile, Seals, SharedMemory};
+use crate::backing::{Backing, FileMode, HugeMemory, OpenFile, Seals, SharedMemory};
 use crate::error::{CallResult, Errno};
 use crate::system::System;
 
@@ -23,8 +23,8 @@ pub(super) enum Length {
     None,
     /// A memfd, which can be sealed against changes of it, or a regular file.
     Memory(Arc<SharedMemory>),
-    /// A memfd of huge pages. There are none, so that a touch fails whatever the length.
-    HugePages(Arc<HugePool>),
+    /// A memfd of huge pages.
+    HugePages(Arc<HugeMemory>),
 }
 
 impl From<Arc<OpenFile>> for Descriptor {
@@ -87,7 +87,7 @@ impl Files {
     pub(super) fn seal(&self, fd: i32, seals: Seals) {
         let _ = match self.0.get(&fd).map(|descriptor| &descriptor.length) {
             Some(Length::Memory(memory)) => memory.add_seals(seals),
-            Some(Length::HugePages(pool)) => pool.add_seals(seals),
+            Some(Length::HugePages(memory)) => memory.add_seals(seals),
             Some(Length::None) | None => Ok(()),
         };
     }
@@ -105,7 +105,7 @@ impl Files {
         match length {
             _ if !file.mode().contains(FileMode::WRITE) => Err(Errno::EINVAL.into()),
             Length::Memory(memory) => memory.truncate(len, system),
-            Length::HugePages(pool) => Ok(pool.truncate(len)?),
+            Length::HugePages(memory) => memory.truncate(len, system),
             Length::None => Err(Errno::EINVAL.into()),
         }
     }

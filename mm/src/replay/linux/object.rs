@@ -7,7 +7,7 @@ use super::files::{Descriptor, Length};
 use super::{Linux, Task};
 use crate::addr::{Frame, PAGE_SHIFT};
 use crate::backing::{
-    Backing, BackingError, BackingName, FileMode, HugePool, OpenFile, Placement, Seals,
+    Backing, BackingError, BackingName, FileMode, HugeMemory, OpenFile, Placement, Seals,
     SharedMemory, no_sync,
 };
 use crate::error::{Broken, CallResult, Errno};
@@ -136,10 +136,13 @@ impl Linux {
                 Descriptor { file: open(Arc::clone(&memory) as _), length: Length::Memory(memory) }
             }
             ObjectKind::HugeMemfd(size) => {
-                let pool = HugePool::file(size, name("/memfd:trace (deleted)".to_owned()));
-                let pool = Arc::new(pool);
-                let _ = pool.add_seals(seals);
-                Descriptor { file: open(Arc::clone(&pool) as _), length: Length::HugePages(pool) }
+                let none = || Broken::Invariant(format!("there are no pages of {size} bytes"));
+                let pool = self.system.huge_pool(size).ok_or_else(none)?;
+                let memory = HugeMemory::file(pool, name("/memfd:trace (deleted)".to_owned()));
+                let memory = Arc::new(memory);
+                let _ = memory.add_seals(seals);
+                let file = open(Arc::clone(&memory) as _);
+                Descriptor { file, length: Length::HugePages(memory) }
             }
             ObjectKind::File => {
                 let memory = self.file_memory(pages, name(format!("/trace/{fd}")));

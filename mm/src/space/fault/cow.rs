@@ -127,6 +127,10 @@ impl AddressSpace {
     /// Whether the process alone names the page of an entry, or all of a large one, so that it may write it in
     /// place.
     pub(in crate::space) fn is_only_owner(&self, entry: Entry) -> bool {
+        if entry.is_pooled() {
+            // The pool's and the entry's.
+            return entry.frame().is_some_and(|frame| self.system.frames().references(frame) == 2);
+        }
         if let Some(run) = entry.large_run() {
             return self.system.frames().are_exclusive(run);
         }

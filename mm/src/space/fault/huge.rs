@@ -122,7 +122,7 @@ impl AddressSpace {
     }
 
     /// A fault on a page that is there. A lost race is a fault that comes again.
-    fn raise_large(&self, vma: &Vma, large: &Large<'_>, kind: AccessKind) -> Resolved {
+    pub(super) fn raise_large(&self, vma: &Vma, large: &Large<'_>, kind: AccessKind) -> Resolved {
         let entry = large.entry;
         let wanted = entry_access(vma.flags, entry.owner());
         let access = if entry.access().contains(kind.needed()) {
@@ -130,7 +130,9 @@ impl AddressSpace {
             entry.access()
         } else if kind != AccessKind::Write {
             wanted.difference(Access::WRITE) | entry.access() & Access::WRITE
-        } else if entry.owner() == Owner::Process && self.is_only_owner(entry) {
+        } else if wanted.contains(Access::WRITE)
+            && (entry.owner() == Owner::Backing || self.is_only_owner(entry))
+        {
             wanted
         } else {
             return Resolved::NeedsExclusive;

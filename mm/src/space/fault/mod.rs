@@ -3,6 +3,7 @@
 //! ```text
 //!   no VMA ─────────────> grows down above? ──> NeedsExclusive, else SEGV_MAPERR
 //!   VMA forbids ────────> SEGV_ACCERR
+//!   MAP_HUGETLB ────────> a page of the pool                             (fault/pool)
 //!   2 MiB or nothing ───> a huge page                                    (fault/huge)
 //!   entry empty ────────> a pager's, not in memory: NeedsPage
 //!                         anonymous, read:         the page of zeros      (fault/anon)
@@ -25,6 +26,7 @@ mod backed;
 mod cow;
 mod handoff;
 mod huge;
+mod pool;
 mod swapped;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -95,6 +97,9 @@ impl AddressSpace {
                 }
             }
             return Err(Fault::Denied(addr).into());
+        }
+        if vma.flags.contains(VmFlags::HUGETLB) {
+            return self.pool_fault(vma, addr, kind);
         }
         let page = addr.page_floor();
         if let Huge::Resolved(resolved) = self.huge_fault(vma, addr, kind)? {

@@ -20,6 +20,7 @@ mod model;
 mod numa;
 mod objects;
 mod pager;
+mod pool;
 mod promote;
 mod reclaim;
 mod swap;

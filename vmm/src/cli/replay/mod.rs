@@ -22,6 +22,7 @@ use mm::replay::linux::Linux;
 use mm::replay::trace::Reader;
 
 use self::programs::Programs;
+use super::hugetlb::{PoolError, PoolPages};
 use super::machine::Where;
 use super::{FAILED, complain};
 use crate::kvm::{FlushPolicy, KvmError};
@@ -59,6 +60,10 @@ pub(super) struct Args {
     #[arg(long, value_name = "N", default_value_t = 1,
           value_parser = clap::value_parser!(u8).range(1..=i64::from(NODES_MOST)))]
     nodes: u8,
+    /// Takes so many huge pages out of the guest's memory, as vm.nr_hugepages does: for MAP_HUGETLB, MFD_HUGETLB. May
+    /// be repeated for the other size.
+    #[arg(long, value_name = "2M:N|1G:N")]
+    hugetlb: Vec<PoolPages>,
     /// What the trace is called in messages: how the nested machine is told.
     #[arg(long, value_name = "NAME", hide = true)]
     called: Option<String>,
@@ -80,6 +85,8 @@ enum ReplayFailed {
     Vcpu(#[from] VcpuError),
     #[error(transparent)]
     Nested(#[from] NestedError),
+    #[error(transparent)]
+    Pool(#[from] PoolError),
     #[error("the trace was not replayed in the nested machine: {0}")]
     NotStarted(String),
 }
@@ -131,6 +138,7 @@ fn print(args: &Args, name: &str, text: &[u8], linux: Linux) -> Result<u8, Repla
             printed = writeln!(stdout, "{name}:{mismatch}");
         }
     };
+    args.hugetlb.iter().try_for_each(|pages| pages.take(linux.system()))?;
     let mut linux = linux.with_loader(Box::new(Programs));
     let report = replay(Reader::new(text), &mut linux, addresses, &mut print);
     printed?;

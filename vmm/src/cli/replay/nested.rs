@@ -30,12 +30,13 @@ pub(super) fn run(args: &Args, name: String, text: Vec<u8>, why: &str) -> Result
 /// The command in the machine: this one, told to use the KVM there.
 fn command(args: &Args, name: String) -> Vec<OsString> {
     // Each option is named, so that a new one cannot be forgotten here.
-    let Args { relocate, in_guest: _, machine: _, nodes, called: _, file: _ } = args;
+    let Args { relocate, hugetlb, in_guest: _, machine: _, nodes, called: _, file: _ } = args;
     let mut command: Vec<OsString> =
         vec![GUEST_EXECUTABLE.into(), "replay".into(), "--in-guest".into()];
     command.extend(named("--machine", &Where::Kvm));
     command.extend(relocate.then(|| "--relocate".into()));
     command.push(option("--nodes", nodes.to_string()));
+    command.extend(hugetlb.iter().map(|pages| option("--hugetlb", pages.to_string())));
     command.push(option("--called", name));
     command.push("-".into());
     command
@@ -64,12 +65,14 @@ mod tests {
             "--machine=nested",
             "--relocate",
             "--nodes=2",
+            "--hugetlb=2M:2",
             "a b",
         ];
         let args = parse(typed.map(OsString::from));
         let inside = parse(command(&args, "--a b".to_owned()));
         assert_eq!((inside.machine, inside.in_guest, inside.relocate), (Where::Kvm, true, true));
         assert_eq!(inside.nodes, 2);
+        assert_eq!(inside.hugetlb, ["2M:2".parse().unwrap()]);
         assert_eq!((inside.called.as_deref(), inside.file.to_str()), (Some("--a b"), Some("-")));
         let args = parse(typed[..4].iter().chain(&["file"]).map(OsString::from));
         assert!(!parse(command(&args, String::new())).relocate);

@@ -47,6 +47,7 @@ pub(super) fn machine(
 /// Runs the program and gives its status. When it has ended, so have the processes that it made. mmvisor's
 /// own process is expected to end then.
 pub(super) fn run(args: &Args, program: Program, machine: &Arc<Machine>) -> Result<u8, RunError> {
+    args.hugetlb.iter().try_for_each(|pages| pages.take(machine.system()))?;
     let tracer = tracer(args)?;
     let Program { image, file: _, name, path, argv, files } = program;
     let timing = if args.stats.is_some() { Timing::On } else { Timing::Off };
@@ -98,6 +99,13 @@ fn take_apart(machine: &Machine, task: Task) -> Result<(), RunError> {
     machine.give_back(task.into_vcpu());
     if let Some(process) = Arc::into_inner(process) {
         process.space.put().map_err(|broken| RunError::Exit(broken.to_string()))?;
+    }
+    for pool in machine.system().huge_pools() {
+        let stats = pool.stats();
+        if (stats.free, stats.reserved) != (stats.total, 0) {
+            return Err(RunError::Exit(format!("huge pages are in use by nobody: {stats:?}")));
+        }
+        pool.resize(0).map_err(|broken| RunError::Exit(broken.to_string()))?;
     }
     let places = machine.system().swap().map_or(0, |swap| swap.stats().used);
     match (machine.system().frames().stats().pages, places) {

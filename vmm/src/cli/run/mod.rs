@@ -25,6 +25,7 @@ use mm::sysctl::Thp;
 use files::{FileArg, Given};
 use pause::Pause;
 
+use super::hugetlb::{PoolError, PoolPages};
 use super::machine::Where;
 use super::report;
 use super::size::Size;
@@ -85,6 +86,10 @@ pub(super) struct Args {
     /// (Linux's ksmd, which has 20); `off` for never.
     #[arg(long, value_name = "MS|off", default_value_t = Pause::OFF)]
     ksm: Pause,
+    /// Takes so many huge pages out of the guest's memory, as vm.nr_hugepages does: for MAP_HUGETLB, MFD_HUGETLB. May
+    /// be repeated for the other size.
+    #[arg(long, value_name = "2M:N|1G:N")]
+    hugetlb: Vec<PoolPages>,
     /// Memory that is not in use goes to an unlinked file of at most this size in the host's temporary directory when
     /// there is none left.
     #[arg(long, value_name = "SIZE")]
@@ -155,6 +160,8 @@ enum RunError {
     File { path: PathBuf, why: String },
     #[error("--swap: no file in {}: {source}", .directory.display())]
     Swap { directory: PathBuf, source: std::io::Error },
+    #[error(transparent)]
+    Pool(#[from] PoolError),
     #[error("cannot get a random seed from the host: {0}")]
     Seed(std::io::Error),
     #[error("cannot read the host's memory size: {0}")]

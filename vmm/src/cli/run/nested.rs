@@ -86,6 +86,7 @@ fn command(args: &Args, inside: &Inside<'_>, memory: u64) -> Vec<OsString> {
         thp,
         khugepaged,
         ksm,
+        hugetlb,
         swap,
         nodes,
         machine: _,
@@ -117,6 +118,7 @@ fn command(args: &Args, inside: &Inside<'_>, memory: u64) -> Vec<OsString> {
     command.extend(named("--thp", thp));
     command.push(option("--khugepaged", khugepaged.to_string()));
     command.push(option("--ksm", ksm.to_string()));
+    command.extend(hugetlb.iter().map(|pages| option("--hugetlb", pages.to_string())));
     command.extend(swap.map(|size| option("--swap", size.bytes().to_string())));
     command.push(option("--nodes", nodes.to_string()));
     command.push(option("--invoked-as", inside.name));
@@ -176,6 +178,8 @@ mod tests {
             "--aslr=7",
             "--compat-layout",
             "--thp=never",
+            "--hugetlb=2M:3",
+            "--hugetlb=1G:1",
             "--swap=64M",
             "--nodes=3",
             "./program",
@@ -191,6 +195,7 @@ mod tests {
         assert!(args.maps && args.compat_layout);
         assert_eq!(args.thp, super::super::HugePages::Never);
         assert_eq!((args.swap.map(Size::bytes), args.nodes), (Some(64 << 20), 3));
+        assert_eq!(args.hugetlb, ["2M:3".parse().unwrap(), "1G:1".parse().unwrap()]);
         assert_eq!(args.aslr, Some(Some(7)));
         assert_eq!(args.stats, Some(report::Format::Json));
         assert_eq!(args.invoked_as.as_deref(), Some("./program".as_ref()));
