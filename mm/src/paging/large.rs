@@ -105,6 +105,12 @@ impl PageTable {
         }
     }
 
+    /// Whether the tables are there that a large entry for `addr` would be in.
+    #[must_use]
+    pub fn has_link(&self, addr: VirtAddr) -> bool {
+        self.link(addr).is_some()
+    }
+
     /// Puts a large entry where nothing is linked; says whether that was so. `addr` is a multiple of 2 MiB.
     ///
     /// # Errors

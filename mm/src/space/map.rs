@@ -229,6 +229,7 @@ impl AddressSpace {
         }
         // While what is there still counts, as in Linux.
         let object = self.new_shared_object(&vma);
+        let _replaced = self.replaced_by_huge(&vma);
         if old.pages > 0 {
             let mut batch = FlushBatch::new();
             self.remove_gathered(range, &mut batch);
@@ -273,6 +274,15 @@ impl AddressSpace {
         }
         self.tell_mapped(start);
         Ok(())
+    }
+
+    /// The objects of what a map of huge pages is to replace: what they were promised is promised to nobody else before
+    /// the map is there.
+    fn replaced_by_huge(&self, vma: &Vma) -> Vec<Arc<dyn Backing>> {
+        if !vma.backing.as_deref().is_some_and(is_huge) {
+            return Vec::new();
+        }
+        self.vmas.range(vma.range()).filter_map(|old| old.backing.clone()).collect()
     }
 
     /// The object behind shared memory without a file, if that is what the VMA is (Linux's

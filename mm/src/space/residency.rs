@@ -2,11 +2,11 @@
 
 use super::AddressSpace;
 use super::range::Coverage;
-use crate::addr::{PAGE_SHIFT, PageRange, TASK_SIZE, VirtAddr, index};
+use crate::addr::{PAGE_BYTES, PAGE_SHIFT, PageRange, TASK_SIZE, VirtAddr, index};
 use crate::error::{CallResult, Errno};
 use crate::paging::Entry;
 use crate::rules::Rule;
-use crate::vma::Vma;
+use crate::vma::{VmFlags, Vma};
 
 impl AddressSpace {
     /// A byte for each page of the range, 1 where it is in memory. Also the pages of a backing that
@@ -40,6 +40,14 @@ impl AddressSpace {
     fn residency_of(&self, vma: &Vma, part: PageRange, resident: &mut Vec<u8>) {
         let first = resident.len();
         match &vma.backing {
+            // Linux looks at the entries of huge pages alone, but where there could be none (`walk_hugetlb_range`).
+            Some(backing) if vma.flags.contains(VmFlags::HUGETLB) => {
+                let pages = (part.start().get()..part.end().get()).step_by(PAGE_BYTES);
+                resident.extend(pages.map(VirtAddr::new).map(|page| {
+                    let bare = !self.table.has_link(page);
+                    u8::from(bare && backing.is_resident(vma.page_index(page)))
+                }));
+            }
             Some(backing) if self.rule(Rule::PageCache) => {
                 let from = vma.page_index(part.start());
                 let pages = from..from.saturating_add(part.pages());

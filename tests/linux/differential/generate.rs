@@ -64,6 +64,7 @@ pub fn sequence(start: &Start, seed: u64, length: u64) -> std::result::Result<Se
         lines: Vec::new(),
         process: 0,
         top: start.top(),
+        pool: start.pool(),
     };
     let mut acts = Vec::with_capacity(index(length));
     let mut steps = Vec::with_capacity(index(length));
@@ -115,6 +116,8 @@ struct Generator {
     lines: Vec<Line>,
     process: u8,
     top: u64,
+    /// How many huge pages the pool has.
+    pool: u64,
 }
 
 impl Generator {
@@ -259,6 +262,13 @@ impl Generator {
                 hits(addr.get(), len.saturating_add(LARGEST_PAGE))
             }
             Deed::Call(M::Mremap { new_len, .. }) if large(*new_len) => true,
+            Deed::Call(M::Mremap { addr, old_len, .. })
+                if self.loses_promise(addr.get(), *old_len) =>
+            {
+                true
+            }
+            // What a child has and its parent drops is promised twice in Linux until the child ends.
+            Deed::Fork(_) if !self.model.promised(self.process, 0, u64::MAX).is_empty() => true,
             Deed::Call(M::Mremap { addr, old_len, flags, .. })
                 if flags & MREMAP_FIXED != 0 && self.overflows(addr.get(), *old_len) =>
             {
@@ -283,6 +293,13 @@ impl Generator {
         let first = addr.checked_next_multiple_of(4 << 30);
         first.is_some_and(|first| first - addr < len.max(1))
             && self.model.page_size(self.process, addr, len) == LARGEST_PAGE
+    }
+
+    /// Whether Linux might forget what it has promised of the host's pool, for ever: what the rest of a private map was
+    /// promised of which a part moves.
+    fn loses_promise(&self, addr: u64, len: u64) -> bool {
+        let promised = self.model.promised(self.process, addr, len.max(1));
+        promised.iter().any(|range| addr > range.start || addr.saturating_add(len) < range.end)
     }
 
     /// Whether a descriptor is of huge pages.

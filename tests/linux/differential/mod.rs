@@ -20,6 +20,7 @@ mod kernel;
 mod limit;
 mod model;
 mod pages;
+mod pool;
 mod run;
 mod shrink;
 mod sizes;

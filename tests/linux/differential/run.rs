@@ -10,6 +10,7 @@ use mm::addr::TASK_SIZE;
 use super::act::{Act, Deed, drain_lists};
 use super::model::{Line, Model, Result, Start};
 use super::pages::Pages;
+use super::pool::Turn;
 use super::sizes::{Cause, Sizes, Unlike};
 use crate::oracle::{Oracle, OracleError};
 use crate::script::{Answer, Script, VmaFlags};
@@ -143,7 +144,10 @@ fn compare_once(
             (flags, status, end.pages.iter().map(pagemap).collect())
         })
         .collect();
-    let answers = match oracle.run(&script) {
+    let turn = Turn::take();
+    let ran = oracle.run(&script);
+    turn.end()?;
+    let answers = match ran {
         Ok(answers) => answers,
         // Not shrunk: each try would wait as long.
         Err(error @ OracleError::Stopped { ending: Ending::Late, .. }) => {

@@ -468,11 +468,6 @@ impl Backing for HugeMemory {
         self.pages().get(index / (self.size() >> PAGE_SHIFT)).is_some()
     }
 
-    /// Linux looks at the entries alone (`mincore_hugetlb`).
-    fn residency(&self, pages: Range<u64>) -> Vec<bool> {
-        pages.map(|_| false).collect()
-    }
-
     fn punch(&self, pages: Range<u64>, system: &System, batch: &mut FlushBatch) -> CallResult<()> {
         self.punch_into(pages.start << PAGE_SHIFT..pages.end << PAGE_SHIFT, system, batch)
     }

@@ -118,6 +118,17 @@ fn what_is_mapped_anew_pays_with_what_was_there() {
 }
 
 #[test]
+fn a_shared_objects_promise_is_not_free_before_the_map_that_replaces_it() {
+    let m = machine_with(3);
+    map(&m, 0, 2, SHARED).unwrap();
+    assert_eq!(errno_of(map(&m, 0, 3, SHARED)), Errno::ENOMEM);
+    assert_eq!(pool(&m), [3, 3, 0]);
+    map(&m, 0, 1, SHARED).unwrap();
+    map(&m, 0, 2, NONE).unwrap();
+    assert_eq!(pool(&m), [3, 3, 2]);
+}
+
+#[test]
 fn one_entry_maps_a_huge_page_of_zeros_that_was_somebody_elses() {
     let m = machine_with(1);
     map(&m, 0, 1, NONE).unwrap();
@@ -182,6 +193,18 @@ fn shared_pages_are_the_objects_and_stay_promised_when_a_part_of_the_map_goes() 
     audited(&[&m, &child]);
     unmap_huge(&m, 2, 1);
     assert_eq!(pool(&m), [4, 4, 0]);
+}
+
+#[test]
+fn mincore_asks_the_object_where_no_table_could_have_an_entry() {
+    let m = machine_with(2);
+    map(&m, 0, 2, SHARED).unwrap();
+    let child = child_of(&m);
+    store(&m, 0, 1).unwrap();
+    let resident = |m: &SoftwareMachine| m.space.look().mincore(page(0), PAGE_SIZE).unwrap();
+    assert_eq!((resident(&m), resident(&child)), (vec![1], vec![1]));
+    store(&child, 1, 1).unwrap();
+    assert_eq!(resident(&child), [0]);
 }
 
 #[test]

@@ -1,5 +1,6 @@
-//! Acts on maps of huge pages that nobody promised (`MAP_HUGETLB` with `MAP_NORESERVE`): there are none in the
-//! pool, so that no page can be brought in, but the VMA is there.
+//! Acts on maps of huge pages (`MAP_HUGETLB`), most of them such that nobody promised (`MAP_NORESERVE`). Mostly there are
+//! none in the host's pool, so that no page can be brought in, but the VMA is there. Where it has some, ours has as many,
+//! and they are promised, touched and copied; what its pool then gives is recorded in mm's own tests too.
 
 use mm::addr::{PAGE_SIZE as PAGE, VirtAddr};
 use mm::paging::AccessKind::{Execute, Read, Write};
@@ -33,6 +34,8 @@ pub(super) const FOUND: &[Found] = &[
     ("remap_file_pages_of_huge_pages_promises_them", remapped),
     ("locking_brings_in_huge_pages_and_fails", locked),
     ("maps_of_a_memfd_of_huge_pages_are_whole_ones", of_memfd),
+    ("huge_pages_that_shared_ones_replace_are_promised_until_then", replaced),
+    ("both_sides_of_a_fork_write_a_huge_page", forked),
 ];
 
 fn huge(page: u64) -> VirtAddr {
@@ -228,4 +231,24 @@ fn of_memfd() -> Deeds {
         .into_iter()
         .chain(advice),
     )
+}
+
+/// So many huge pages with a promise.
+fn promised(page: u64, pages: u64, kind: u64) -> Deed {
+    map(huge(page), pages * HUGE, kind | FIXED | UNPROMISED & !0x4000, 0)
+}
+
+fn replaced() -> Deeds {
+    let all = [1, 2, 3, 4].into_iter().flat_map(|pages| {
+        [promised(0, pages, SHARED), promised(0, pages + 1, SHARED), unmap(huge(0), 8 * HUGE)]
+    });
+    of_one(all)
+}
+
+fn forked() -> Deeds {
+    let at = huge(0).get() + 3 * PAGE;
+    let parents = [promised(0, 2, PRIVATE), Deed::Store(at, 7), Deed::Fork(1)];
+    let copied = [(1, Deed::Load(at)), (0, Deed::Store(at, 8)), (1, Deed::Load(at))];
+    let again = [(1, Deed::Store(at, 9)), (0, Deed::Load(at)), (1, Deed::Load(at + HUGE))];
+    of_one(parents).into_iter().chain(copied).chain(again).collect()
 }

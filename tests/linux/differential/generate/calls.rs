@@ -70,7 +70,11 @@ impl Generator {
             flags &= !0x20;
         }
         if self.is_huge_file(fd) && self.chance(90) {
-            flags |= NORESERVE;
+            // A hole would take what private copies were promised.
+            let shared = flags & 15 != 2;
+            if !(self.pool > 0 && shared && self.chance(50)) {
+                flags |= NORESERVE;
+            }
             (addr, len, offset) = self.huge_map(addr);
         } else if self.chance(5) {
             flags |= self.huge_flags();
@@ -91,11 +95,12 @@ impl Generator {
         M::Mmap { addr, len: pages * PAGE, prot: 3, flags: 0x32, fd: -1, offset: 0 }
     }
 
-    /// Of huge pages, without a promise: there are none to be promised.
+    /// Of huge pages, mostly without a promise where there are none to be promised.
     fn huge_flags(&mut self) -> u64 {
         let shift = libc::MAP_HUGE_SHIFT;
         let size = self.pick(&[0, 0, 0, 0, 21, 21, 21, 30, 30, 20]) << shift;
-        let reserved = if self.chance(5) { 0 } else { NORESERVE };
+        let promised = if self.pool > 0 { 50 } else { 5 };
+        let reserved = if self.chance(promised) { 0 } else { NORESERVE };
         HUGETLB | reserved | size
     }
 

@@ -22,6 +22,7 @@ use mm::vma::{Userfault, VmFlags};
 use vmm::load::{Image, Placement};
 
 use super::act::{Act, Deed, Open};
+use super::pool;
 use crate::common;
 use crate::oracle::Oracle;
 use crate::script::{Answer, Script};
@@ -79,6 +80,8 @@ pub struct Start {
     /// What the host has: promises beyond it are refused.
     total_pages: u64,
     swap: Swap,
+    /// Huge pages in the pool.
+    pool: u64,
     /// Rules that our side does without.
     without: Vec<Rule>,
     /// Settings of the machine by name, the later ones last.
@@ -92,9 +95,9 @@ impl Start {
         self
     }
 
-    /// The same on a machine with so many pages of memory.
+    /// The same on a machine with so many pages of memory, and none in its pool of huge ones.
     pub fn on_machine(self, total_pages: u64) -> Self {
-        Start { total_pages, ..self }
+        Start { total_pages, pool: 0, ..self }
     }
 
     /// The same with these settings of the machine (`vm.*`) beside those that it has.
@@ -120,6 +123,11 @@ impl Start {
         starts.filter(|&start| start > 0x7fff_0000_0000).min().unwrap_or(TASK_SIZE)
     }
 
+    /// How many huge pages the pool has.
+    pub fn pool(&self) -> u64 {
+        self.pool
+    }
+
     /// The VMAs.
     pub fn lines(&self) -> &[MapLine] {
         &self.lines
@@ -143,7 +151,8 @@ impl Start {
     /// The machine's settings, in the order in which they are made.
     pub fn settings(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let memory = ("mmvisor.total_pages", self.total_pages);
-        std::iter::once(memory).chain(self.settings.iter().copied())
+        let pool = (self.pool > 0).then_some(("vm.nr_hugepages", self.pool));
+        std::iter::once(memory).chain(pool).chain(self.settings.iter().copied())
     }
 
     /// Asks a player.
@@ -175,6 +184,7 @@ impl Start {
             data: initialised_data()?,
             total_pages: pages_of("MemTotal:")? + pages_of("SwapTotal:")?,
             swap: if pages_of("SwapTotal:")? > 0 { Swap::Some } else { Swap::None },
+            pool: pool::pages(),
             without: Vec::new(),
             settings: Vec::new(),
         })
@@ -267,6 +277,8 @@ pub struct Model {
     left_locked: bool,
     /// Where the kernel's own pages begin.
     top: u64,
+    /// Huge pages in the pool.
+    pool: u64,
 }
 
 impl Model {
@@ -310,6 +322,7 @@ impl Model {
             given_up: false,
             left_locked: false,
             top: start.top(),
+            pool: start.pool(),
         })
     }
 
@@ -372,6 +385,7 @@ impl Model {
                     let told = !self.residency_is_open()
                         && memory.range().is_some_and(|(addr, len)| {
                             !self.maps_files(act.process, addr.get(), len)
+                                && !self.shares_huge(act.process, addr.get(), len)
                         });
                     Ok(if told { Result::Resident(pages) } else { Result::Value(value) })
                 }

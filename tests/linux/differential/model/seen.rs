@@ -192,6 +192,26 @@ impl Model {
         vmas.map(Vma::page_size).max().unwrap_or(PAGE_SIZE)
     }
 
+    /// The private maps of a process that reach into a range and were promised huge pages.
+    pub fn promised(&self, process: u8, addr: u64, len: u64) -> Vec<Range<u64>> {
+        let Ok(space) = self.linux.space(Task(u32::from(process))) else { return Vec::new() };
+        let space = space.look();
+        let unpromised = VmFlags::NORESERVE | VmFlags::MAYSHARE;
+        let vmas = space.vmas().iter().filter(|vma| {
+            vma.flags.contains(VmFlags::HUGETLB) && !vma.flags.intersects(unpromised)
+        });
+        let ranges = vmas.map(|vma| vma.range().start().get()..vma.range().end().get());
+        ranges.filter(|range| range.start < addr.saturating_add(len) && range.end > addr).collect()
+    }
+
+    /// Whether maps of huge pages of an object are in a range, where there are such: mincore asks the object where
+    /// Linux has no tables above the entries, and it frees those sooner than we do.
+    pub(super) fn shares_huge(&self, process: u8, addr: u64, len: u64) -> bool {
+        self.pool > 0
+            && self.page_size(process, addr, len) > PAGE_SIZE
+            && self.has_objects(process, addr, len)
+    }
+
     /// Whether regular files are mapped in a range: how far Linux reads ahead is not compared.
     pub(super) fn maps_files(&self, process: u8, addr: u64, len: u64) -> bool {
         let Ok(space) = self.linux.space(Task(u32::from(process))) else { return false };
