@@ -147,7 +147,7 @@ impl Mover<'_> {
             }
             Some(_) => {}
         }
-        let queued = self.space.look().queue_page(&mut self.queue, page, wanted, self.shared);
+        let queued = self.space.change().queue_page(&mut self.queue, page, wanted, self.shared);
         let status = match queued {
             Ok(()) => return Ok(()),
             Err(NotQueued::IsThere) => i32::from(wanted),

@@ -89,7 +89,9 @@ fn policy_asked_for(c: &Call<'_>, machine: u64) -> CallResult<(u64, u64)> {
         return Ok((policy.map_or(0, |policy| policy.mode.number() | policy.flags), nodes));
     }
     if flags & ADDR != 0 {
-        // The page's node: it is brought in to be asked.
+        if let Some(node) = c.caller.space().look().node_to_read(addr)? {
+            return Ok((node.into(), nodes));
+        }
         c.caller.space().fault(addr, AccessKind::Read).map_err(super::bad_address)?;
         return Ok((c.caller.space().look().node_behind(addr).into(), nodes));
     }

@@ -157,7 +157,7 @@ impl AddressSpace {
             let object = object.map(Arc::clone);
             let end = space.modify(changed, old)?;
             if let Some(policies) = object.as_ref().and_then(|object| object.policies()) {
-                policies.set(first..first.saturating_add(part.pages()), policy);
+                policies.set(first..first.saturating_add(part.pages()), policy)?;
             }
             Ok(end)
         })?;

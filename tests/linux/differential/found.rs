@@ -37,6 +37,7 @@ pub fn trials() -> Vec<Trial> {
         ("what_is_freed_lazily_stays_until_it_is_paged_out", freed_lazily),
         ("what_is_freed_lazily_and_written_stays", freed_and_written),
         ("what_is_freed_lazily_is_a_page_on_a_node", freed_on_a_node),
+        ("a_page_that_may_not_be_read_but_is_there_is_on_a_node", unreadable_on_a_node),
         ("droppable_memory_is_paged_out_though_it_was_written", droppable),
         ("cold_pages_of_one_process_are_not_accessed", cold),
         ("a_denied_fetch_accesses_no_page_that_is_there", fetch_denied),
@@ -163,6 +164,21 @@ fn freed_on_a_node() -> Deeds {
     let mode = LOCAL.into();
     let bind = M::Mbind { addr: at(0), len: PAGE, mode, nodes, maxnode: 64, flags: STRICT };
     of_one([own(2), Deed::Store(at(0).get(), 7), advise(FREE), Deed::Call(bind)])
+}
+
+/// Executed only, written only, and only mapped: asked for its node before and after a touch.
+fn unreadable_on_a_node() -> Deeds {
+    const EXEC: u64 = 4;
+    const WRITE: u64 = 2;
+    const NODE_OF_ADDR: u64 = 3;
+    let ask = || {
+        let (mode, nodes) = (Pointee::Unread(VirtAddr::ZERO), Pointee::Null);
+        Deed::Call(M::GetMempolicy { mode, nodes, maxnode: 0, addr: at(0), flags: NODE_OF_ADDR })
+    };
+    let of = |prot| mmap(1, prot, PRIVATE | ANONYMOUS, -1);
+    let executed = [of(EXEC), ask(), touch(0, Execute), ask()];
+    let written = [of(WRITE), ask(), touch(0, Write), ask(), protect(0, EXEC), ask()];
+    of_one(executed.into_iter().chain(written).chain([protect(0, 0), ask()]))
 }
 
 fn droppable() -> Deeds {

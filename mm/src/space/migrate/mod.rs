@@ -7,7 +7,7 @@
 //!   mbind, MOVE     what is misplaced  ─┘                            wished
 //! ```
 //!
-//! All of it is under the space's lock held exclusively. With one node nothing is ever queued: each page is where it should
+//! All of it is under the space's lock held exclusively, which move_pages lets go of between the queue and the move. With one node nothing is ever queued: each page is where it should
 //! be. A huge page is split first, and stays so.
 
 mod pages;
@@ -20,8 +20,9 @@ use super::policy::MOVE_ALL;
 use crate::addr::{Frame, PAGE_SIZE, PageRange, VirtAddr};
 use crate::error::{Broken, Errno};
 use crate::inspect::{Shown, ShownPage};
-use crate::phys::{AllocError, Contents, Wish};
+use crate::phys::{AllocError, Contents, FrameKind, Wish};
 use crate::space::PageClass;
+use crate::vma::VmFlags;
 
 /// How many pages move together, with one flush: 2 MiB.
 const BATCH: usize = 512;
@@ -114,6 +115,21 @@ impl AddressSpace {
         Ok(self.system.frames().nodes().of(self.page_to_move(addr.page_floor())?.frame))
     }
 
+    /// The node of a page that can be read as it is, for get_mempolicy(2); none if it has to be brought in first.
+    ///
+    /// # Errors
+    /// `EFAULT` nothing is mapped, or nothing is there and its VMA is not for reading: whoever has the page can
+    /// read it, as hardware does, whether its VMA says so or not. Source: `lookup_node`, `gup_fast`.
+    pub(crate) fn node_to_read(&self, addr: VirtAddr) -> Result<Option<u8>, Errno> {
+        let flags = self.vmas.find_exact(addr).ok_or(Errno::EFAULT)?.flags;
+        if flags.intersects(VmFlags::ACCESS)
+            && let Ok(node) = self.node_of(addr)
+        {
+            return Ok(Some(node));
+        }
+        if flags.contains(VmFlags::READ) { Ok(None) } else { Err(Errno::EFAULT) }
+    }
+
     /// The node of what is behind an address, zeros too: what get_mempolicy(2) says when it has brought the page in.
     pub(crate) fn node_behind(&self, addr: VirtAddr) -> u8 {
         let frame = self.entry_at(addr.page_floor()).frame();
@@ -170,8 +186,11 @@ impl AddressSpace {
         Ok(())
     }
 
+    /// With a reference, if the page is still there.
     fn queue_one(&self, queue: &mut Queue, addr: VirtAddr, frame: Frame) {
-        if queue.frames.insert(frame) {
+        // Whoever comes by the reverse map or the object's maps takes it away before this, or finds a reference.
+        let _still = self.table.hold_still();
+        if self.entry_at(addr).frame() == Some(frame) && queue.frames.insert(frame) {
             self.system.frames().get(frame);
             queue.pages.push(Queued { addr, frame });
         }
@@ -183,7 +202,9 @@ impl AddressSpace {
             let backing = self.vmas.find_exact(addr)?.backing.as_ref()?;
             backing.policies()
         };
-        page.class == PageClass::Own || of_object().is_some()
+        // A merged page is where everybody has it.
+        let merged = self.system.frames().kind(page.frame) == Some(FrameKind::Merged);
+        !merged && (page.class == PageClass::Own || of_object().is_some())
     }
 
     /// Queues the pages of a range whose node is `misplaced`; those that others have, too, as it is `shared`
@@ -299,7 +320,12 @@ impl AddressSpace {
                 continue;
             };
             let taken = || frames.alloc_on(kind, Contents::Any, wish);
-            match self.system.or_reclaim(taken) {
+            // Nothing is given up for a move to a node: it might go on as long as others bring in what they lose.
+            let taken = match to {
+                Target::Node(_) => taken(),
+                Target::ByPolicy => self.system.or_reclaim(taken),
+            };
+            match taken {
                 Ok(target) => moves.push(Move { addr, from: frame, to: target }),
                 Err(AllocError::OutOfMemory) => {
                     lack += 1;

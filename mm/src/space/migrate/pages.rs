@@ -29,8 +29,8 @@ use crate::backing::Backing;
 use crate::error::Broken;
 use crate::paging::{Entry, FlushBatch, Owner};
 use crate::phys::{FrameKind, Marks};
-use crate::rmap::Found;
-use crate::space::AddressSpace;
+use crate::rmap::{Found, ObjectMaps};
+use crate::space::{AddressSpace, maps_of};
 
 /// How often a page is tried that somebody holds a reference to (Linux's `NR_MAX_MIGRATE_SYNC_RETRY`).
 const ATTEMPTS: u32 = 10;
@@ -62,7 +62,15 @@ impl AddressSpace {
         let keeping_out = self.system.keep_reclaim_out();
         let is_own = |page: &Move| frames.kind(page.from) == Some(FrameKind::Anonymous);
         let (own, of_objects): (Vec<Move>, Vec<Move>) = moves.iter().partition(|page| is_own(page));
+        let maps = |page: &Move| self.vmas.find_exact(page.addr).and_then(maps_of);
+        let (of_files, own): (Vec<Move>, Vec<Move>) =
+            own.into_iter().partition(|page| maps(page).is_some());
         left += self.move_own_pages(&own)?;
+        for page in of_files {
+            // Nobody cuts the file short while a copy of its page is in no entry.
+            let _held = maps(&page).map(ObjectMaps::hold);
+            left += self.move_own_pages(&[page])?;
+        }
         for page in of_objects {
             left += u64::from(self.move_page_of_object(page)? == Moved::No);
         }
@@ -111,12 +119,15 @@ impl AddressSpace {
         let frames = self.system.frames();
         self.release_place(page.from)?;
         let Some(slot) = self.table.slot(page.addr) else { return Ok(None) };
-        let names_it = Entry::new(slot.load(Ordering::Acquire)).frame() == Some(page.from);
         // The entry's and ours.
-        if !names_it || !self.is_unheld(page.from, 1) {
+        if !self.is_unheld(page.from, 1) {
             return Ok(None);
         }
-        let entry = Entry::new(slot.swap(Entry::EMPTY.raw(), Ordering::AcqRel));
+        let names_it = |raw| (Entry::new(raw).frame() == Some(page.from)).then_some(0);
+        let Ok(raw) = slot.fetch_update(Ordering::AcqRel, Ordering::Acquire, names_it) else {
+            return Ok(None);
+        };
+        let entry = Entry::new(raw);
         batch.emptied(entry, frames);
         Ok(Some(entry))
     }
@@ -185,13 +196,17 @@ impl AddressSpace {
         }
         let mut batch = FlushBatch::new();
         let mut own = Vec::new();
+        // Calls of other processes find no entry, and wait for the flush.
+        let unflushed = self.system.reclaim.unflushed();
         maps.take_out(index, page.from, &self.system, &mut batch, |space, addr, entry| {
             if space == self.number {
                 own.push((addr, entry));
             }
         });
         let flushed = self.flush(batch);
-        let moved = if flushed.is_ok() {
+        drop(unflushed);
+        // Who has emptied an entry meanwhile and not flushed yet has a reference: his vCPU may still write it.
+        let moved = if flushed.is_ok() && self.is_unheld(page.from, 1) {
             frames.memory().copy(page.from, page.to);
             self.inherit(page);
             self.exchange_in_object(object, index, page)?
