@@ -14,7 +14,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use crate::addr::VirtAddr;
 use crate::error::Broken;
 use crate::phys::BLOCK_FRAMES;
-use crate::space::{Place, SpaceHolder};
+use crate::space::{SpaceHolder, Tour};
 use crate::system::System;
 
 /// How often khugepaged looks, in milliseconds (`scan_sleep_millisecs`).
@@ -74,7 +74,7 @@ pub struct KhugepagedStats {
 pub(crate) struct Khugepaged {
     max_ptes: Mutex<MaxPtes>,
     /// Where it goes on. Over the locks of spaces.
-    next: Mutex<Place>,
+    next: Mutex<Tour>,
     collapsed: AtomicU64,
     full_scans: AtomicU64,
 }
@@ -94,15 +94,14 @@ impl System {
     pub fn khugepaged(&self, pages: u64) -> Result<Scanned, Broken> {
         let mut next = self.khugepaged.next();
         let mut left = pages;
-        while let Some(space) = self.spaces.first_from(&mut next) {
+        while let Some(space) = self.spaces.go_on(&mut next) {
             let scanned = self.scan(&space, &mut next.addr, &mut left);
             space.put()?;
             match scanned? {
                 Some(scanned) => return Ok(scanned),
-                None => *next = next.next(),
+                None => next.leave(),
             }
         }
-        *next = Place::default();
         self.khugepaged.full_scans.fetch_add(1, Ordering::Relaxed);
         Ok(Scanned::Enough)
     }
@@ -155,7 +154,7 @@ impl System {
 }
 
 impl Khugepaged {
-    fn next(&self) -> MutexGuard<'_, Place> {
+    fn next(&self) -> MutexGuard<'_, Tour> {
         self.next.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

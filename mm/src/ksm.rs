@@ -21,7 +21,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use crate::addr::{Frame, PAGE_SIZE, VirtAddr};
 use crate::error::Broken;
 use crate::phys::{FrameKind, Frames};
-use crate::space::{Place, SpaceHolder, Target, ToMerge};
+use crate::space::{Looked, SpaceHolder, Target, ToMerge, Tour};
 use crate::system::System;
 
 /// How often ksmd looks, in milliseconds (`sleep_millisecs` of /sys/kernel/mm/ksm).
@@ -63,10 +63,12 @@ type Page = (u64, VirtAddr);
 
 #[derive(Debug, Default)]
 struct State {
-    next: Place,
+    next: Tour,
     hasher: RandomState,
     /// Merged pages by checksum (Linux's stable tree). Those that are gone go when they are come upon.
     merged: HashMap<u64, Frame>,
+    /// The checksum of each of those.
+    checksums: HashMap<Frame, u64>,
     /// The first page with each checksum of this scan (the unstable tree).
     first: HashMap<u64, Page>,
     /// Checksums of pages that are not merged, and in which scan they were seen.
@@ -98,22 +100,19 @@ impl System {
         let mut state = self.ksm.state();
         let mut left = pages;
         while left > 0 {
-            let Some(space) = self.spaces.first_from(&mut state.next) else {
+            let Some(space) = self.spaces.go_on(&mut state.next) else {
                 let scan = self.ksm.full_scans.fetch_add(1, Ordering::Relaxed);
                 state.end_scan(scan, self.frames());
                 break;
             };
             let looked = self.look_for_equal(&space, &mut state, left.min(AT_ONCE));
             space.put()?;
-            match looked? {
-                0 => state.next = state.next.next(),
-                looked => left = left.saturating_sub(looked),
-            }
+            left = left.saturating_sub(looked?);
         }
         Ok(())
     }
 
-    /// Looks at the next pages of a space; says at how many. None are left at 0.
+    /// Looks at the next pages of a space; says at how many.
     fn look_for_equal(
         &self,
         space: &SpaceHolder,
@@ -122,10 +121,9 @@ impl System {
     ) -> Result<u64, Broken> {
         let number = state.next.space;
         let hash = |bytes: &[u8]| state.hasher.hash_one(bytes);
-        let pages = space.space().look().mergeable_pages(state.next.addr, most, hash);
-        let Some(&(last, _)) = pages.last() else { return Ok(0) };
-        state.next.addr = last.offset(PAGE_SIZE);
-        self.ksm.scanned.fetch_add(pages.len() as u64, Ordering::Relaxed);
+        let looked = space.space().look().mergeable_pages(state.next.addr, most, hash);
+        let Looked { entries, pages, last } = looked;
+        self.ksm.scanned.fetch_add(entries, Ordering::Relaxed);
         let scan = self.ksm.full_scans.load(Ordering::Relaxed);
         let mut joining = Vec::new();
         for &(addr, checksum) in &pages {
@@ -141,7 +139,11 @@ impl System {
                 state.seen.remove(&(number, page.addr));
             }
         }
-        Ok(pages.len() as u64)
+        match last {
+            Some(last) if entries >= most => state.next.addr = last.offset(PAGE_SIZE),
+            _ => state.next.leave(),
+        }
+        Ok(entries)
     }
 
     /// Makes a merged page of one in this space, and another.
@@ -157,6 +159,10 @@ impl System {
         let begun = [ToMerge { addr, into: Target::New }];
         let begun = space.space().change().merge_as_visitor(&begun)?;
         let Some(&Some(frame)) = begun.first() else { return Ok(()) };
+        // It may have been a merged page before, with other bytes.
+        if let Some(old) = state.checksums.insert(frame, checksum) {
+            state.merged.remove(&old);
+        }
         state.merged.insert(checksum, frame);
         state.seen.remove(&(state.next.space, addr));
         let Some(holder) = self.spaces.hold(other.0) else { return Ok(()) };
@@ -213,12 +219,12 @@ impl State {
         }
     }
 
-    /// The next scan begins at the first space; what was not met in this one is forgotten.
+    /// What was not met in this scan is forgotten.
     fn end_scan(&mut self, scan: u64, frames: &Frames) {
-        self.next = Place::default();
         self.first.clear();
         self.seen.retain(|_, &mut (_, seen)| seen == scan);
         self.merged.retain(|_, &mut frame| is_merged(frames, frame));
+        self.checksums.retain(|&frame, _| is_merged(frames, frame));
     }
 }
 

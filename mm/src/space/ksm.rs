@@ -31,29 +31,52 @@ pub(crate) enum Target {
     New,
 }
 
+/// What was looked at in a space.
+#[derive(Clone, Debug)]
+pub(crate) struct Looked {
+    /// How many entries.
+    pub(crate) entries: u64,
+    /// Pages that could be merged, with a hash of what is in them.
+    pub(crate) pages: Vec<(VirtAddr, u64)>,
+    /// The last one that was looked at.
+    pub(crate) last: Option<VirtAddr>,
+}
+
 impl AddressSpace {
-    /// At most so many pages from an address on that could be merged, with the `hash` of what is in them. They may
-    /// change meanwhile.
+    /// Looks at so many entries from an address on, for pages that could be merged, and hashes what is in them. They
+    /// may change meanwhile.
     pub(crate) fn mergeable_pages(
         &self,
         from: VirtAddr,
         most: u64,
         hash: impl Fn(&[u8]) -> u64,
-    ) -> Vec<(VirtAddr, u64)> {
-        let Some(rest) = PageRange::new(from, VirtAddr::TASK_END) else { return Vec::new() };
-        let mut bytes = [0; PAGE_BYTES];
+    ) -> Looked {
+        let mut looked = Looked { entries: 0, pages: Vec::new(), last: None };
+        let Some(rest) = PageRange::new(from, VirtAddr::TASK_END) else { return looked };
         let parts = self.vmas.range(rest).filter(|vma| is_mergeable(vma));
         let leaves = parts
             .filter_map(|vma| vma.range().intersect(rest))
-            .flat_map(|part| self.table.look(part))
-            .filter_map(|leaf| Some((leaf.addr, self.could_merge(leaf.entry)?)));
-        leaves
-            .take(usize::try_from(most).unwrap_or(usize::MAX))
-            .map(|(addr, frame)| {
-                self.system.memory().read(frame.addr(), &mut bytes);
-                (addr, hash(&bytes))
-            })
-            .collect()
+            .flat_map(|part| self.table.look(part));
+        for leaf in leaves.take(usize::try_from(most).unwrap_or(usize::MAX)) {
+            looked.entries += 1;
+            looked.last = Some(leaf.addr);
+            if self.could_merge(leaf.entry).is_some()
+                && let Some(bytes) = self.bytes_to_merge(leaf.addr)
+            {
+                looked.pages.push((leaf.addr, hash(&bytes)));
+            }
+        }
+        looked
+    }
+
+    /// The bytes of a page that could be merged.
+    fn bytes_to_merge(&self, addr: VirtAddr) -> Option<[u8; PAGE_BYTES]> {
+        // The page is the entry's that long: nobody who comes by the reverse map takes it away.
+        let _still = self.table.hold_still();
+        let frame = self.could_merge(self.entry_at(addr))?;
+        let mut bytes = [0; PAGE_BYTES];
+        self.system.memory().read(frame.addr(), &mut bytes);
+        Some(bytes)
     }
 
     /// The page of an entry, if it is the process's own, and an ordinary one.
@@ -138,6 +161,11 @@ impl AddressSpace {
     ) -> Result<Option<Frame>, Broken> {
         let frames = self.system.frames();
         let Some(slot) = self.table.slot(page.addr) else { return Ok(None) };
+        let _still = self.table.hold_still();
+        if Entry::new(slot.load(Ordering::Acquire)).frame() != Some(frame) {
+            // Somebody has given it another page, or swapped it out.
+            return Ok(None);
+        }
         let into = match page.into {
             Target::Merged(merged) if !frames.try_get(merged) => return Ok(None),
             Target::Merged(merged) => merged,
@@ -166,7 +194,6 @@ impl AddressSpace {
                 batch.emptied(Entry::new(old), frames);
                 return Ok(Some(into));
             }
-            // Somebody has given it another page, or swapped it out.
             frames.unmap(into)?;
         }
         frames.put(into)?;
@@ -178,6 +205,7 @@ impl AddressSpace {
     /// # Errors
     /// `ENOMEM`: no frame is left for one; those before are the process's own.
     pub(super) fn unmerge(&self, vma: &Vma, part: PageRange) -> CallResult<()> {
+        self.demote(part)?;
         let frames = self.system.frames();
         let mut batch = FlushBatch::new();
         let mut unmerged = Ok(());

@@ -19,11 +19,14 @@ pub(crate) struct Spaces {
     all: Mutex<BTreeMap<u64, SpaceWatch>>,
 }
 
-/// A space by number, and an address in it: where somebody goes on.
+/// Once through all spaces that were there when it began: where somebody goes on.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Place {
+pub(crate) struct Tour {
+    /// The space, by number, and the address in it.
     pub(crate) space: u64,
     pub(crate) addr: VirtAddr,
+    /// What came after it began is for the next one; 0 before it begins.
+    end: u64,
 }
 
 impl Spaces {
@@ -32,13 +35,21 @@ impl Spaces {
         self.is_on.store(true, Ordering::Relaxed);
     }
 
-    /// The first space from a place on that is still there; the place is moved to it.
-    pub(crate) fn first_from(&self, place: &mut Place) -> Option<SpaceHolder> {
+    /// The space to go on with; none when the tour is at its end, and begins anew.
+    pub(crate) fn go_on(&self, tour: &mut Tour) -> Option<SpaceHolder> {
         let all = self.lock();
-        let mut above = all.range(place.space..);
-        let (number, space) = above.find_map(|(&number, space)| Some((number, space.holder()?)))?;
-        if number > place.space {
-            *place = Place { space: number, addr: VirtAddr::ZERO };
+        if tour.end == 0 {
+            tour.end = all.last_key_value().map_or(0, |(&last, _)| last + 1);
+        }
+        let mut left = all.range(tour.space..tour.end.max(tour.space));
+        let Some((number, space)) =
+            left.find_map(|(&number, space)| Some((number, space.holder()?)))
+        else {
+            *tour = Tour::default();
+            return None;
+        };
+        if number > tour.space {
+            *tour = Tour { space: number, addr: VirtAddr::ZERO, ..*tour };
         }
         Some(space)
     }
@@ -53,10 +64,10 @@ impl Spaces {
     }
 }
 
-impl Place {
-    /// The beginning of the next space.
-    pub(crate) fn next(self) -> Self {
-        Place { space: self.space + 1, addr: VirtAddr::ZERO }
+impl Tour {
+    /// On to the next space.
+    pub(crate) fn leave(&mut self) {
+        *self = Tour { space: self.space + 1, addr: VirtAddr::ZERO, ..*self };
     }
 }
 

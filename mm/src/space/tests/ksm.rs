@@ -43,7 +43,7 @@ fn equal_pages_of_two_scans_become_one() {
     assert_eq!((saved(&m), m.frames.stats().pages), ((0, 0), 5));
     let stats = scan(&m);
     assert_eq!((saved(&m), m.frames.stats().pages), ((1, 2), 3));
-    assert_eq!((stats.full_scans, stats.scanned), (3, 5 + 5 + 2));
+    assert_eq!((stats.full_scans, stats.scanned), (3, 3 * 5));
     m.audited(&[]);
     assert_eq!([0, 1, 2, 3, 4].map(|at| m.load(at)), [1, 2, 1, 3, 1]);
     assert_eq!(smaps_rollup(&m.user.look()).usage.ksm, 3 * PAGE_SIZE);
@@ -98,7 +98,7 @@ fn nothing_is_merged_that_nobody_wants_merged() {
     m.load(10);
     m.advise(10, 2, Advice::Mergeable);
     let stats = scan(&m);
-    assert_eq!((stats.shared, stats.scanned), (0, 0));
+    assert_eq!((stats.shared, stats.unshared, stats.volatile), (0, 0, 0));
     m.end(vec![]);
 }
 
@@ -221,4 +221,46 @@ fn without_a_frame_nothing_is_merged() {
     scan(&m);
     assert_eq!(saved(&m), (1, 1));
     m.end(vec![]);
+}
+
+#[test]
+fn a_frame_that_is_merged_anew_is_not_taken_for_what_it_was() {
+    let m = Watched::new(512);
+    mergeable(&m, &[1, 1]);
+    scan(&m);
+    let was = frame(&m.user, 0);
+    m.user.change().munmap(page(0), 2 * PAGE_SIZE).unwrap();
+    // All of memory but one frame: the merged page is made in it.
+    let alloc = || m.frames.alloc(FrameKind::Anonymous, Contents::Any).ok();
+    let mut taken: Vec<_> = std::iter::from_fn(alloc).collect();
+    taken.retain(|&frame| frame != was);
+    taken.drain(..4).for_each(|frame| m.frames.put(frame).unwrap());
+    m.map(0, 6);
+    (0..2).for_each(|at| m.store(at, 2));
+    (2..4).for_each(|at| m.store(at, 3));
+    m.advise(0, 6, Advice::Mergeable);
+    m.frames.put(was).unwrap();
+    m.system.ksm(u64::MAX).unwrap();
+    m.system.ksm(2).unwrap();
+    assert_eq!((frame(&m.user, 0), saved(&m)), (was, (1, 1)));
+    taken.into_iter().for_each(|frame| m.frames.put(frame).unwrap());
+    // What is as the first ones were is not that.
+    (4..6).for_each(|at| m.store(at, 1));
+    scan(&m);
+    assert_eq!((saved(&m), m.frames.stats().pages), ((3, 3), 3));
+    m.end(vec![]);
+}
+
+#[test]
+fn a_scan_ends_though_ever_more_processes_come() {
+    let m = Watched::new(512);
+    mergeable(&m, &[1, 2, 3]);
+    let mut children = Vec::new();
+    for _ in 0..6 {
+        children.push(m.fork());
+        m.system.ksm(3).unwrap();
+        m.system.ksm(1).unwrap();
+    }
+    assert!(m.system.ksm_stats().full_scans > 0);
+    m.end(children);
 }
