@@ -82,7 +82,7 @@ pub(crate) struct Reclaim {
     paged: AtomicU64,
     windows: AtomicU64,
     swapped: AtomicU64,
-    /// From the first entry that names a place of the swap area to the flush: see
+    /// From the first entry that names a place of the swap area, or is emptied for one, to the flush: see
     /// [`wait_for_flush`](Self::wait_for_flush). Under `hands`, over the locks of families.
     unflushed: Mutex<()>,
     is_unflushed: AtomicBool,

@@ -64,6 +64,12 @@ impl PageCache {
         self.lock().get(&index).copied()
     }
 
+    /// Looks at a page, whether it is there or not: nobody brings it in meanwhile.
+    pub(super) fn look<T>(&self, index: u64, what: impl FnOnce(Option<Frame>) -> T) -> T {
+        let pages = self.lock();
+        what(pages.get(&index).copied())
+    }
+
     /// The allocator that its frames are of.
     pub(super) fn frames(&self) -> &Frames {
         &self.frames

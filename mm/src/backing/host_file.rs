@@ -155,20 +155,16 @@ impl HostFile {
     /// # Errors
     /// [`Broken`] when the flush fails.
     pub fn recheck(&self, system: &System) -> Result<bool, Broken> {
-        let mut batch = FlushBatch::new();
-        {
-            let maps = self.maps.change();
-            let (old, new) = (self.len.load(Ordering::Relaxed), self.host_len());
-            self.len.store(new, Ordering::Relaxed);
-            if new >= old {
-                return Ok(false);
-            }
-            self.copies.clear_from(new);
-            let gone = new.div_ceil(PAGE_SIZE)..u64::MAX;
-            self.copies.forget(gone.clone())?;
-            maps.zap(&gone, Copies::Go, system, &mut batch);
+        let maps = self.maps.change();
+        let (old, new) = (self.len.load(Ordering::Relaxed), self.host_len());
+        self.len.store(new, Ordering::Relaxed);
+        if new >= old {
+            return Ok(false);
         }
-        system.finish(batch)?;
+        self.copies.clear_from(new);
+        let gone = new.div_ceil(PAGE_SIZE)..u64::MAX;
+        self.copies.forget(gone.clone())?;
+        system.zap_now(&maps, &gone, Copies::Go)?;
         Ok(true)
     }
 
@@ -179,13 +175,9 @@ impl HostFile {
     /// # Errors
     /// [`Broken`] when the flush fails.
     pub fn doubt(&self, system: &System) -> Result<(), Broken> {
-        let mut batch = FlushBatch::new();
-        {
-            let maps = self.maps.change();
-            self.doubted.store(true, Ordering::Release);
-            maps.zap(&(0..u64::MAX), Copies::Stay, system, &mut batch);
-        }
-        system.finish(batch)
+        let maps = self.maps.change();
+        self.doubted.store(true, Ordering::Release);
+        system.zap_now(&maps, &(0..u64::MAX), Copies::Stay)
     }
 
     /// Closes some of the windows, the oldest first: their pages are the host's, and come again when they are touched.
@@ -198,14 +190,15 @@ impl HostFile {
         {
             let maps = self.maps.change();
             let oldest = self.windows().take_oldest();
+            let _unflushed = system.reclaim.unflushed();
             for (number, _) in &oldest {
                 let pages = number * BLOCK_FRAMES..(number + 1) * BLOCK_FRAMES;
                 maps.zap(&pages, Copies::Stay, system, &mut batch);
             }
             self.windows().closing.extend(oldest.into_iter().map(|(_, start)| start));
+            // Until then vCPUs may still use what is in them.
+            system.flush_now(batch)?;
         }
-        // Until then vCPUs may still use what is in them.
-        system.finish(batch)?;
         let closing = std::mem::take(&mut self.windows().closing);
         let held =
             |start: Frame| (0..BLOCK_FRAMES).any(|i| self.frames.references(start.offset(i)) > 1);
@@ -431,15 +424,14 @@ impl Backing for HostFile {
         self.doubted.load(Ordering::Acquire)
     }
 
-    fn punch(&self, pages: Range<u64>, system: &System, batch: &mut FlushBatch) -> CallResult<()> {
+    fn punch(&self, pages: Range<u64>, system: &System) -> CallResult<()> {
         let maps = self.maps.change();
         let bytes = |pages: u64| pages.checked_mul(PAGE_SIZE).ok_or(Errno::EFBIG);
         let (offset, len) = (bytes(pages.start)?, bytes(pages.end - pages.start)?);
         let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
         fallocate(&self.file, hole, offset, len).map_err(|e| Errno::from_raw(e.raw_os_error()))?;
         self.copies.forget(pages.clone())?;
-        maps.zap(&pages, Copies::Stay, system, batch);
-        Ok(())
+        Ok(system.zap_now(&maps, &pages, Copies::Stay)?)
     }
 
     fn sync(&self, pages: Range<u64>, _: &System) -> Result<(), Errno> {

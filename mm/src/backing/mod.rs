@@ -28,7 +28,7 @@ use bitflags::bitflags;
 
 use crate::addr::{Frame, PAGE_SIZE, VirtAddr};
 use crate::error::{Broken, CallResult, Errno};
-use crate::paging::{AccessKind, FlushBatch};
+use crate::paging::AccessKind;
 use crate::phys::{AllocError, Frames};
 use crate::promise::Payer;
 use crate::rmap::ObjectMaps;
@@ -255,12 +255,11 @@ pub trait Backing: Debug + Send + Sync {
     }
 
     /// Frees pages of the object itself, which read as zeros from then on (`FALLOC_FL_PUNCH_HOLE` of
-    /// fallocate(2)), and empties the entries that name them. The caller flushes the batch. No page of the
-    /// object may be held.
+    /// fallocate(2)), and empties the entries that name them. No page of the object may be held.
     ///
     /// # Errors
     /// `EOPNOTSUPP` where it cannot.
-    fn punch(&self, _pages: Range<u64>, _: &System, _: &mut FlushBatch) -> CallResult<()> {
+    fn punch(&self, _pages: Range<u64>, _: &System) -> CallResult<()> {
         Err(Errno::EOPNOTSUPP.into())
     }
 

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::addr::{Frame, VirtAddr};
 use crate::error::{Broken, CallResult, Errno};
-use crate::paging::{AccessKind, FlushBatch};
+use crate::paging::AccessKind;
 use crate::promise::Payer;
 use crate::rmap::ObjectMaps;
 use crate::system::System;
@@ -114,8 +114,8 @@ impl Backing for OpenFile {
         self.object.wants_write_notify()
     }
 
-    fn punch(&self, pages: Range<u64>, system: &System, batch: &mut FlushBatch) -> CallResult<()> {
-        self.object.punch(pages, system, batch)
+    fn punch(&self, pages: Range<u64>, system: &System) -> CallResult<()> {
+        self.object.punch(pages, system)
     }
 
     fn sync(&self, pages: Range<u64>, system: &System) -> Result<(), Errno> {

@@ -23,9 +23,6 @@ use crate::system::System;
 /// A page of an object, and its frame.
 pub(crate) type Held = (u64, Frame);
 
-/// How many pages of an object are looked at before the next one's turn.
-const LOOK: usize = 2048;
-
 /// Which page of which object is looked at next.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct ObjectHand {
@@ -66,7 +63,7 @@ impl System {
         Ok(freed)
     }
 
-    /// Of one object, from a page on. Says how many frames are free for it, and where to go on if not all were looked at.
+    /// Of one object, from a page on. Says how many frames are free for it, and where to go on if there are more.
     fn swap_out_some_of(
         &self,
         swap: &Swap,
@@ -76,21 +73,15 @@ impl System {
         want: u64,
     ) -> Result<(u64, Option<u64>), Broken> {
         let maps = object.change_maps();
-        let held = object.held_from(from, LOOK);
-        let mut next = held.last().filter(|_| held.len() == LOOK).map(|&(page, _)| page + 1);
-        let (mut going, mut batch) = (Vec::new(), FlushBatch::new());
-        for (page, frame) in held {
-            if going.len() as u64 >= want.min(BATCH) {
-                next = Some(page);
-                break;
-            }
-            match self.age_of_shared(&maps, page, frame, &mut batch) {
-                Age::Stays => {}
-                Age::Young if pick == Pick::Old => {}
-                Age::Old | Age::Young => going.push((page, frame)),
-            }
-        }
-        Ok((self.swap_out_pages(swap, object, &maps, &going, batch)?, next))
+        let most = index(want.min(BATCH));
+        let held = object.held_from(from, most);
+        let next = held.last().filter(|_| held.len() == most).map(|&(page, _)| page + 1);
+        let freed = self.swap_out_those(swap, object, &maps, &held, |age| match age {
+            Age::Stays => false,
+            Age::Young => pick == Pick::Any,
+            Age::Old => true,
+        })?;
+        Ok((freed, next))
     }
 
     /// Swaps out these pages of an object, whatever they were used for, if they can go.
@@ -98,57 +89,52 @@ impl System {
         let goes = !pages.is_empty() && object.is_swappable();
         let Some(swap) = self.swap().filter(|_| goes) else { return Ok(()) };
         let _one_at_a_time = self.reclaim.begin();
+        let mut pages = pages.to_vec();
+        pages.sort_unstable();
         for part in pages.chunks(index(BATCH)) {
             let maps = object.change_maps();
-            let mut batch = FlushBatch::new();
-            let can_go = |&(page, frame): &Held| {
-                self.age_of_shared(&maps, page, frame, &mut batch) != Age::Stays
-            };
             let held = part.iter().filter_map(|&page| Some((page, object.held(page)?)));
-            let going: Vec<Held> = held.collect::<Vec<_>>().into_iter().filter(can_go).collect();
-            self.swap_out_pages(swap, object, &maps, &going, batch)?;
+            let held: Vec<Held> = held.collect();
+            self.swap_out_those(swap, object, &maps, &held, |age| age != Age::Stays)?;
         }
         Ok(())
     }
 
-    /// Looks how a page was used, and makes it a look older.
-    fn age_of_shared(
-        &self,
-        maps: &Changing<'_>,
-        page: u64,
-        frame: Frame,
-        batch: &mut FlushBatch,
-    ) -> Age {
-        match maps.age(page, batch) {
-            None => Age::Stays,
-            Some(accesses) => self.frames().step_age(frame, accesses),
-        }
-    }
-
-    fn swap_out_pages(
+    /// Looks how pages were used, makes them a look older, and swaps out those which go. Says how many frames are free
+    /// for it.
+    fn swap_out_those(
         &self,
         swap: &Swap,
         object: &SharedMemory,
         maps: &Changing<'_>,
-        pages: &[Held],
-        mut batch: FlushBatch,
+        held: &[Held],
+        goes: impl Fn(Age) -> bool,
     ) -> Result<u64, Broken> {
-        let unflushed = self.reclaim.unflushed();
-        for run in pages.chunk_by(|one, next| one.0 + 1 == next.0) {
-            if let (Some(first), Some(last)) = (run.first(), run.last()) {
-                maps.zap(&(first.0..last.0 + 1), Copies::Stay, self, &mut batch);
+        let (frames, mut batch) = (self.frames(), FlushBatch::new());
+        let pages: Vec<u64> = held.iter().map(|&(page, _)| page).collect();
+        let ages = maps.age(&pages, &mut batch);
+        let mut going: Vec<(SwapSlot, Held)> = Vec::new();
+        for (&(page, frame), accesses) in held.iter().zip(ages) {
+            let age = accesses.map_or(Age::Stays, |accesses| frames.step_age(frame, accesses));
+            if goes(age) {
+                let Some(slot) = swap.reserve(frames) else { break };
+                going.push((slot, (page, frame)));
             }
         }
+        let unflushed = self.reclaim.unflushed();
+        for run in going.chunk_by(|one, next| one.1.0 + 1 == next.1.0) {
+            if let (Some(&(_, (first, _))), Some(&(_, (last, _)))) = (run.first(), run.last()) {
+                maps.zap(&(first..last + 1), Copies::StayAndLocked, self, &mut batch);
+            }
+        }
+        // Also with A clear: who cleared it may not have flushed yet.
+        going.iter().for_each(|&(_, (_, frame))| batch.lowered(frame));
         self.flush_now(batch)?;
         drop(unflushed);
-        let frames = self.frames();
-        // Whoever has emptied an entry and not flushed yet has a reference.
-        let alone = |&&(_, frame): &&Held| frames.references(frame) == 1;
-        let mut going: Vec<(SwapSlot, Held)> = Vec::new();
-        for &held in pages.iter().filter(alone) {
-            let Some(slot) = swap.reserve(frames) else { break };
-            going.push((slot, held));
-        }
+        // Who has locked one meanwhile, or has emptied an entry and not flushed yet, has a reference.
+        let (mut going, stays): (Vec<_>, Vec<_>) =
+            going.into_iter().partition(|&(_, (_, frame))| frames.references(frame) == 1);
+        stays.into_iter().try_for_each(|(slot, _)| swap.put(frames, slot))?;
         going.sort_unstable();
         let mut freed = 0;
         for run in going.chunk_by(|one, next| one.0.offset(1) == next.0) {

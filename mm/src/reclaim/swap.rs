@@ -17,7 +17,7 @@
 //!
 //! [`Reclaim::wait_for_flush`]: super::Reclaim::wait_for_flush
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::sync::atomic::Ordering;
 use std::sync::{MutexGuard, PoisonError};
 
@@ -27,7 +27,7 @@ use crate::addr::{Frame, PAGE_BYTES, SwapSlot};
 use crate::error::Broken;
 use crate::paging::{Entry, FlushBatch};
 use crate::phys::{FrameKind, Marks};
-use crate::rmap::Found;
+use crate::rmap::{Changing, Copies, Found};
 use crate::space::PageClass;
 use crate::swap::Swap;
 use crate::system::System;
@@ -74,6 +74,22 @@ impl Reclaim {
 }
 
 impl System {
+    /// Empties the entries of an object's pages, and flushes before anybody's call ends that finds them so.
+    ///
+    /// # Errors
+    /// [`Broken`] when the flush fails.
+    pub(crate) fn zap_now(
+        &self,
+        maps: &Changing<'_>,
+        pages: &Range<u64>,
+        copies: Copies,
+    ) -> Result<(), Broken> {
+        let mut batch = FlushBatch::new();
+        let _unflushed = self.reclaim.unflushed();
+        maps.zap(pages, copies, self, &mut batch);
+        self.flush_now(batch)
+    }
+
     /// Swaps out these pages, whatever they were used for (`reclaim_pages`); each comes with a reference. With no
     /// lock that comes after [`Reclaim`]'s.
     pub(crate) fn swap_out_all(&self, pages: &[Frame]) -> Result<(), Broken> {

@@ -10,6 +10,7 @@
 //!   a fault, the host's own access             hold, shared: from the look for the page to the entry, or
 //!                                              to the last byte
 //!   ftruncate, MADV_REMOVE                     change, exclusive: the pages go, then the entries go
+//!   swapping out                               change, exclusive: the entries go, then the pages go
 //! ```
 //!
 //! So no fault can bring back what is going, and nobody sees a page that the object has given up. Pages
@@ -34,6 +35,8 @@ use crate::vma::VmFlags;
 pub enum Copies {
     /// They stay: `MADV_REMOVE` (Linux's `unmap_mapping_range` without `even_cows`).
     Stay,
+    /// They stay, and so do entries whose page must stay in memory: it is swapped out.
+    StayAndLocked,
     /// They go: the object has become shorter.
     Go,
 }
@@ -42,7 +45,12 @@ impl Copies {
     /// Whether an entry that shows a page of the object, or a copy of one, goes with it.
     fn take(self, entry: Entry) -> bool {
         let page = entry.frame().is_some() || entry.swap_slot().is_some();
-        page && (self == Copies::Go || entry.owner() == Owner::Backing)
+        let of_object = entry.owner() == Owner::Backing;
+        page && match self {
+            Copies::Stay => of_object,
+            Copies::StayAndLocked => of_object && !entry.is_locked(),
+            Copies::Go => true,
+        }
     }
 }
 
@@ -215,21 +223,26 @@ impl Changing<'_> {
         }
     }
 
-    /// Makes the entries of a page old, in all spaces. Says how many were accessed; `None`, and nothing has to be
-    /// changed, if one keeps it in memory.
-    pub(crate) fn age(&self, page: u64, batch: &mut FlushBatch) -> Option<u32> {
-        let mut accessed = 0;
+    /// Makes the entries of pages old, in all spaces. Says of each, in the order of `pages`, which ascend, how many were
+    /// accessed; `None` if one keeps it in memory.
+    pub(crate) fn age(&self, pages: &[u64], batch: &mut FlushBatch) -> Vec<Option<u32>> {
+        let mut ages = vec![Some(0); pages.len()];
+        let (Some(&first), Some(&last)) = (pages.first(), pages.last()) else { return ages };
         for space in self.0.values() {
             let table = &space.mapper.table;
             batch.reaches_elsewhere();
             let _still = table.hold_still();
-            for part in space.maps().filter_map(|map| map.part_of(&(page..page + 1))) {
+            for map in space.maps() {
+                let Some(part) = map.part_of(&(first..last + 1)) else { continue };
                 for leaf in table.cursor(part) {
-                    accessed += u32::from(age(&leaf, batch)?);
+                    if let Ok(at) = pages.binary_search(&map.index_at(leaf.addr)) {
+                        let accessed = age(&leaf, batch);
+                        ages[at] = ages[at].zip(accessed).map(|(all, one)| all + u32::from(one));
+                    }
                 }
             }
         }
-        Some(accessed)
+        ages
     }
 
     /// Empties the entries of these pages, in all spaces; the batch is to be flushed by the caller. The
@@ -436,7 +449,10 @@ fn age(leaf: &Leaf<'_>, batch: &mut FlushBatch) -> Option<bool> {
             Entry::new(old).frame().into_iter().for_each(|frame| batch.lowered(frame));
             Some(true)
         }
-        Err(raw) => (!Entry::new(raw).is_locked()).then_some(false),
+        Err(raw) => {
+            let stays = of_object(Entry::new(raw)) && Entry::new(raw).is_locked();
+            (!stays).then_some(false)
+        }
     }
 }
 

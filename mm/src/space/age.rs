@@ -88,7 +88,7 @@ impl AddressSpace {
         Ok(())
     }
 
-    /// `MADV_PAGEOUT`: reclaims what can be reclaimed without swap (`shrink_folio_list`).
+    /// `MADV_PAGEOUT`: reclaims what can be reclaimed (`shrink_folio_list`).
     pub(super) fn page_out(
         &self,
         vma: &Vma,

@@ -40,7 +40,7 @@ impl AddressSpace {
                 }
                 self.free_lazily(part, batch)?;
             }
-            Advice::Remove => self.remove_pages(vma, part, batch)?,
+            Advice::Remove => self.remove_pages(vma, part)?,
             Advice::Cold => {
                 unfit(VmFlags::LOCKED | VmFlags::PFNMAP | VmFlags::HUGETLB)?;
                 self.cool(part, batch)?;
@@ -98,14 +98,14 @@ impl AddressSpace {
     }
 
     /// `MADV_REMOVE`: the pages of the object itself, wherever they are mapped.
-    fn remove_pages(&self, vma: &Vma, part: PageRange, batch: &mut FlushBatch) -> CallResult<()> {
+    fn remove_pages(&self, vma: &Vma, part: PageRange) -> CallResult<()> {
         let backing = vma.backing.as_ref().filter(|_| !vma.flags.contains(VmFlags::LOCKED));
         let backing = backing.ok_or(Errno::EINVAL)?;
         if !vma.flags.contains(VmFlags::SHARED | VmFlags::MAYWRITE) {
             return Err(Errno::EACCES.into());
         }
         let first = vma.page_index(part.start());
-        backing.punch(first..first + part.pages(), &self.system, batch)
+        backing.punch(first..first + part.pages(), &self.system)
     }
 
     /// From here on a touch is `SEGV_MAPERR`. What was there is gone.

@@ -63,7 +63,7 @@ pub use counters::{Counters, FaultCount, PageClass, Resident};
 pub use fault::Resolved;
 pub use fields::{AUXV_WORDS, LayoutField, NewLayout};
 pub use fork::Vcpus;
-pub(crate) use ksm::{Target, ToMerge};
+pub(crate) use ksm::{Looked, Target, ToMerge};
 pub use layout::Layout;
 pub(crate) use link::maps_of;
 pub use map::MapRequest;
@@ -71,7 +71,7 @@ pub use remap::RemapRequest;
 pub use shared::SharedSpace;
 pub use stack::Exec;
 pub use users::{Left, SpaceHolder, SpaceUser};
-pub(crate) use watched::{Place, Spaces};
+pub(crate) use watched::{Spaces, Tour};
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -7,6 +7,7 @@ use super::fault::no_frame;
 use super::range::CallRange;
 use super::{AddressSpace, Resolved};
 use crate::addr::{PAGE_BYTES, PageRange, VirtAddr};
+use crate::backing::Backing;
 use crate::error::{AccessError, Broken, CallResult, Errno, Fault};
 use crate::paging::{AccessKind, Entry};
 use crate::phys::{FrameKind, Marks};
@@ -48,7 +49,9 @@ impl AddressSpace {
     /// (`UFFD_USER_MODE_ONLY`), so that bringing the page in fails (`handle_userfault`).
     fn is_for_userfaultfd(&self, vma: &Vma, page: VirtAddr) -> bool {
         let asked_for = match &vma.backing {
-            Some(backing) if backing.is_resident(vma.page_index(page)) => VmFlags::UFFD_MINOR,
+            Some(backing) if has_page(backing.as_ref(), vma.page_index(page)) => {
+                VmFlags::UFFD_MINOR
+            }
             _ => VmFlags::UFFD_MISSING,
         };
         let entry = self.entry_at(page);
@@ -165,4 +168,9 @@ impl AddressSpace {
 
 fn pages(range: PageRange) -> impl Iterator<Item = VirtAddr> {
     (range.start().get()..range.end().get()).step_by(PAGE_BYTES).map(VirtAddr::new)
+}
+
+/// Whether a page of an object is there, in memory or in the swap area.
+fn has_page(backing: &dyn Backing, page: u64) -> bool {
+    backing.is_resident(page) || !backing.swapped(page..page + 1).is_empty()
 }

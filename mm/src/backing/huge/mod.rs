@@ -29,7 +29,6 @@ use super::shared::{inside, parts};
 use super::{Backing, BackingError, BackingName, Length, Placement};
 use crate::addr::{Frame, FrameRun, PAGE_SHIFT, PageRange, VirtAddr};
 use crate::error::{Broken, CallResult, Errno};
-use crate::paging::FlushBatch;
 use crate::phys::Frames;
 use crate::promise::Payer;
 use crate::rmap::{Copies, ObjectMaps};
@@ -213,7 +212,6 @@ impl HugeMemory {
     /// `hugetlb_vmtruncate` of Linux's `fs/hugetlbfs/inode.c`.
     pub fn truncate(&self, len: u64, system: &System) -> CallResult<()> {
         let _alone = self.alone();
-        let mut batch = FlushBatch::new();
         {
             let maps = self.maps.change();
             if !len.is_multiple_of(self.size()) {
@@ -227,10 +225,10 @@ impl HugeMemory {
                 let first = len / self.size();
                 pages.unreserve_from(first, &self.pool);
                 pages.forget(first..u64::MAX, self.pool.frames())?;
-                maps.zap(&(len >> PAGE_SHIFT..u64::MAX), Copies::Go, system, &mut batch);
+                system.zap_now(&maps, &(len >> PAGE_SHIFT..u64::MAX), Copies::Go)?;
             }
         }
-        Ok(system.finish(batch)?)
+        Ok(())
     }
 
     /// Brings the pages of a range of bytes into being (fallocate(2)). Those before one that cannot be had stay.
@@ -263,17 +261,6 @@ impl HugeMemory {
     /// # Errors
     /// `EPERM` sealed against writing. Source: `hugetlbfs_punch_hole`.
     pub fn punch_bytes(&self, bytes: Range<u64>, system: &System) -> CallResult<()> {
-        let mut batch = FlushBatch::new();
-        self.punch_into(bytes, system, &mut batch)?;
-        Ok(system.finish(batch)?)
-    }
-
-    fn punch_into(
-        &self,
-        bytes: Range<u64>,
-        system: &System,
-        batch: &mut FlushBatch,
-    ) -> CallResult<()> {
         let _alone = self.alone();
         let maps = self.maps.change();
         self.seals.allow_write()?;
@@ -289,7 +276,7 @@ impl HugeMemory {
         if first < last {
             pages.forget(first..last, self.pool.frames())?;
             let small = |index: u64| index * (self.size() >> PAGE_SHIFT);
-            maps.zap(&(small(first)..small(last)), Copies::Go, system, batch);
+            system.zap_now(&maps, &(small(first)..small(last)), Copies::Go)?;
         }
         Ok(())
     }
@@ -468,8 +455,8 @@ impl Backing for HugeMemory {
         self.pages().get(index / (self.size() >> PAGE_SHIFT)).is_some()
     }
 
-    fn punch(&self, pages: Range<u64>, system: &System, batch: &mut FlushBatch) -> CallResult<()> {
-        self.punch_into(pages.start << PAGE_SHIFT..pages.end << PAGE_SHIFT, system, batch)
+    fn punch(&self, pages: Range<u64>, system: &System) -> CallResult<()> {
+        self.punch_bytes(pages.start << PAGE_SHIFT..pages.end << PAGE_SHIFT, system)
     }
 
     fn maps(&self) -> Option<&ObjectMaps> {

@@ -1,6 +1,7 @@
 //! Shared memory as a file is used: read and written at offsets, allocated, cut holes into (Linux's
 //! `shmem_file_operations` in `mm/shmem.c`).
 
+use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -9,7 +10,6 @@ use super::{Payment, SharedMemory};
 use crate::addr::{Frame, GuestPhysAddr, PAGE_BYTES, PAGE_SIZE, index};
 use crate::backing::{BackingError, BackingName};
 use crate::error::{CallError, CallResult, Errno};
-use crate::paging::FlushBatch;
 use crate::phys::{Contents, Marks};
 use crate::promise::Payer;
 use crate::rmap::Copies;
@@ -76,26 +76,32 @@ impl SharedMemory {
     pub fn read_at(&self, offset: u64, into: &mut [u8]) -> Result<usize, Errno> {
         let _held = self.maps.hold();
         let len = index(self.len().saturating_sub(offset).min(into.len() as u64));
-        let frames = self.cache.frames();
         for part in parts(offset, len) {
             let bytes = &mut into[part.bytes.clone()];
-            if let Some(frame) = self.cache.get(part.page) {
-                frames.memory().read(inside(frame, part.from), bytes);
-                continue;
-            }
-            match self.swapped.as_ref().and_then(|swapped| swapped.read(part.page)) {
-                None => bytes.fill(0),
-                Some(Ok(page)) => {
-                    let from = index(part.from);
-                    bytes.copy_from_slice(&page[from..from + bytes.len()]);
-                }
-                Some(Err(error)) => {
-                    log::error!("a swapped page cannot be read: {error}");
-                    return Some(part.bytes.start).filter(|&done| done > 0).ok_or(Errno::EIO);
-                }
+            if let Err(error) = self.read_part(part.page, part.from, bytes) {
+                log::error!("a swapped page cannot be read: {error}");
+                return Some(part.bytes.start).filter(|&done| done > 0).ok_or(Errno::EIO);
             }
         }
         Ok(len)
+    }
+
+    /// Reads a part of a page, wherever that is.
+    fn read_part(&self, page: u64, from: u64, into: &mut [u8]) -> io::Result<()> {
+        let frames = self.cache.frames();
+        // Its place is its own as long as nobody brings it in.
+        self.cache.look(page, |frame| {
+            if let Some(frame) = frame {
+                frames.memory().read(inside(frame, from), into);
+                frames.mark(frame, Marks::REFERENCED);
+                return Ok(());
+            }
+            match self.swapped.as_ref().and_then(|swapped| swapped.read(page)) {
+                None => into.fill(0),
+                Some(bytes) => into.copy_from_slice(&bytes?[index(from)..][..into.len()]),
+            }
+            Ok(())
+        })
     }
 
     /// Clears a range of bytes, which lies in one page, if that is there.
@@ -165,7 +171,7 @@ impl SharedMemory {
         let frame = self.bring(page, payer).map_err(no_page)?;
         let frames = self.cache.frames();
         frames.memory().write(inside(frame, from), bytes);
-        frames.mark(frame, Marks::DIRTY);
+        frames.mark(frame, Marks::DIRTY | Marks::REFERENCED);
         frames.put(frame)?;
         self.len.fetch_max(end, Ordering::Relaxed);
         Ok(())
@@ -207,8 +213,7 @@ impl SharedMemory {
 
     fn make_page(&self, page: u64, payer: &dyn Payer) -> CallResult<Made> {
         let _held = self.maps.hold();
-        let is_there = self.cache.holds(page) || self.is_swapped(page);
-        let made = if is_there { Made::Before } else { Made::Now };
+        let made = if self.has(page) { Made::Before } else { Made::Now };
         let frame = self.bring(page, payer).map_err(no_page)?;
         self.cache.frames().put(frame)?;
         Ok(made)
@@ -222,7 +227,6 @@ impl SharedMemory {
     /// written.
     pub fn punch_bytes(&self, bytes: Range<u64>, system: &System) -> CallResult<()> {
         let _alone = self.alone();
-        let mut batch = FlushBatch::new();
         {
             let maps = self.maps.change();
             self.seals.allow_write()?;
@@ -232,10 +236,10 @@ impl SharedMemory {
             self.clear((whole.end * PAGE_SIZE).max(head_end)..bytes.end)?;
             if whole.start < whole.end {
                 self.forget(whole.clone())?;
-                maps.zap(&whole, Copies::Stay, system, &mut batch);
+                system.zap_now(&maps, &whole, Copies::Stay)?;
             }
         }
-        Ok(system.finish(batch)?)
+        Ok(())
     }
 
     /// The first byte from `offset` on that is in data, or in a hole. `None` past the end, and where there is
@@ -258,8 +262,14 @@ impl SharedMemory {
         }
     }
 
+    /// Whether a page is there, in a frame or not.
+    fn has(&self, page: u64) -> bool {
+        self.cache.look(page, |frame| frame.is_some() || self.is_swapped(page))
+    }
+
     /// The first page from `page` on that is there.
     fn next_held(&self, page: u64) -> Option<u64> {
+        // What is brought in after this look is found by the next.
         let swapped = self.swapped.as_ref().and_then(|swapped| swapped.next_held(page));
         self.cache.next_held(page).into_iter().chain(swapped).min()
     }
@@ -267,7 +277,7 @@ impl SharedMemory {
     /// The first page from `page` on that is not there.
     fn next_missing(&self, page: u64) -> u64 {
         let mut at = self.cache.next_missing(page);
-        while self.is_swapped(at) {
+        while self.has(at) {
             at = self.cache.next_missing(at + 1);
         }
         at

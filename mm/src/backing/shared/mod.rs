@@ -21,7 +21,6 @@ use super::{Backing, BackingError, BackingName, Placement};
 use crate::addr::{Frame, PAGE_SIZE};
 use crate::error::{Broken, CallResult, Errno};
 use crate::numa::{self, Which};
-use crate::paging::FlushBatch;
 use crate::phys::{FrameKind, Frames, Marks, Wish};
 use crate::promise::{Payer, Promise};
 use crate::rmap::{Copies, ObjectMaps};
@@ -126,7 +125,6 @@ impl SharedMemory {
     /// Source: `shmem_setattr` in Linux's `mm/shmem.c`.
     pub fn truncate(&self, len: u64, system: &System) -> CallResult<()> {
         let _alone = self.alone();
-        let mut batch = FlushBatch::new();
         {
             let maps = self.maps.change();
             let old = self.len.load(Ordering::Relaxed);
@@ -136,10 +134,10 @@ impl SharedMemory {
                 self.clear(len..len.next_multiple_of(PAGE_SIZE))?;
                 let gone = self.pages()..u64::MAX;
                 self.forget(gone.clone())?;
-                maps.zap(&gone, Copies::Go, system, &mut batch);
+                system.zap_now(&maps, &gone, Copies::Go)?;
             }
         }
-        Ok(system.finish(batch)?)
+        Ok(())
     }
 
     /// What can no longer be done to it.
@@ -223,13 +221,12 @@ impl Backing for SharedMemory {
         self.cache.at_hand(pages)
     }
 
-    fn punch(&self, pages: Range<u64>, system: &System, batch: &mut FlushBatch) -> CallResult<()> {
+    fn punch(&self, pages: Range<u64>, system: &System) -> CallResult<()> {
         let _alone = self.alone();
         let maps = self.maps.change();
         self.seals.allow_write()?;
         self.forget(pages.clone())?;
-        maps.zap(&pages, Copies::Stay, system, batch);
-        Ok(())
+        Ok(system.zap_now(&maps, &pages, Copies::Stay)?)
     }
 
     fn reclaim(&self, pages: &[u64], system: &System) -> Result<(), Broken> {

@@ -11,7 +11,7 @@ use crate::backing::{
     SharedMemory, no_sync,
 };
 use crate::error::{Broken, CallResult, Errno};
-use crate::paging::{AccessKind, FlushBatch};
+use crate::paging::AccessKind;
 use crate::promise::Payer;
 use crate::rmap::ObjectMaps;
 use crate::rules::Rule;
@@ -82,12 +82,12 @@ impl Backing for RegularFile {
         self.0.wants_write_notify()
     }
 
-    fn punch(&self, pages: Range<u64>, system: &System, batch: &mut FlushBatch) -> CallResult<()> {
+    fn punch(&self, pages: Range<u64>, system: &System) -> CallResult<()> {
         if pages.end > LARGEST_FILE {
             // fallocate(2) looks at that first. Maps may lie past it.
             return Err(Errno::EFBIG.into());
         }
-        self.0.punch(pages, system, batch)
+        self.0.punch(pages, system)
     }
 
     fn maps(&self) -> Option<&ObjectMaps> {

@@ -251,10 +251,12 @@ impl AddressSpace {
     /// Takes the page from all others who have it: there is none for a copy, and this process was promised one.
     fn take_from_others(&self, vma: &Vma, run: FrameRun, whole: PageRange) -> Result<(), Broken> {
         let mut batch = FlushBatch::new();
-        if let Some(maps) = maps_of(vma) {
-            let page = vma.page_index(whole.start());
-            maps.change().take_from_others(run, page, self.number, &self.system, &mut batch);
-        }
+        let Some(maps) = maps_of(vma) else { return Ok(()) };
+        let page = vma.page_index(whole.start());
+        let mut maps = maps.change();
+        // Calls of the others find no entry, and wait for the flush.
+        let _unflushed = self.system.reclaim.unflushed();
+        maps.take_from_others(run, page, self.number, &self.system, &mut batch);
         self.flush(batch)
     }
 

@@ -284,3 +284,27 @@ fn a_full_area_keeps_the_rest_in_memory() {
     assert_eq!(bytes(&m, 0..5), [100, 101, 102, 103, 104]);
     end(vec![m], vec![]);
 }
+
+#[test]
+fn what_is_swapped_out_is_flushed_though_nothing_says_that_it_was_accessed() {
+    let m = shared(3);
+    advise(&m, 0, 3, Advice::Cold);
+    let system = Arc::clone(m.space.look().system());
+    while system.swap_out_old().unwrap() == 0 {}
+    // Whoever has cleared the accessed bit may not have flushed yet.
+    let flushed: u64 = m.sink.last().leaves.iter().map(|run| run.count).sum();
+    assert_eq!((taken(&m), flushed), ((3, 0), 3));
+    end(vec![m], vec![]);
+}
+
+#[test]
+fn a_locked_copy_does_not_keep_the_objects_page() {
+    let m = swapping(1024, 100);
+    let memory = memfd(&m, 1, MapType::Private);
+    m.store(page(0), 9).unwrap();
+    m.space.change().mlock2(page(0), PAGE_SIZE, 0).unwrap();
+    swap_out_all(&m);
+    assert_eq!((taken(&m), memory.swapped_pages(), counts(&m)), ((1, 0), 1, (1, 0)));
+    drop(memory);
+    end(vec![m], vec![]);
+}
