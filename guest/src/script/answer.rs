@@ -261,7 +261,7 @@ impl Iterator for Vmas<'_> {
 }
 
 /// The sizes that go with the flags, by the names of their lines in /proc/PID/smaps.
-pub const SIZES: [&str; 13] = [
+pub const SIZES: [&str; 14] = [
     "KernelPageSize",
     "Rss",
     "Pss",
@@ -274,6 +274,7 @@ pub const SIZES: [&str; 13] = [
     "Anonymous",
     "LazyFree",
     "AnonHugePages",
+    "ShmemPmdMapped",
     "Locked",
 ];
 

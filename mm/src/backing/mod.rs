@@ -3,6 +3,7 @@
 
 mod cache;
 mod file;
+mod folios;
 mod host_file;
 mod huge;
 mod open;
@@ -12,12 +13,14 @@ mod shared;
 
 pub(crate) use file::no_sync;
 pub use file::{FileBacking, FileSource};
+pub use folios::Folio;
 pub use host_file::HostFile;
 pub use huge::{HugeMemory, HugePool, HugePoolStats, HugePromise, huge_page_size};
 pub(crate) use huge::{Pages, Taker};
 pub use open::OpenFile;
 pub use pager::{PageBytes, PagedMemory, Pager};
 pub use seals::Seals;
+pub(crate) use shared::Missing;
 pub use shared::{LONGEST, Length, SharedMemory, SharedPolicies, Sought};
 
 use std::fmt::Debug;
@@ -26,7 +29,7 @@ use std::sync::Arc;
 
 use bitflags::bitflags;
 
-use crate::addr::{Frame, PAGE_SIZE, VirtAddr};
+use crate::addr::{Frame, FrameRun, PAGE_SIZE, VirtAddr};
 use crate::error::{Broken, CallResult, Errno};
 use crate::paging::AccessKind;
 use crate::phys::{AllocError, Frames};
@@ -296,7 +299,18 @@ pub trait Backing: Debug + Send + Sync {
     /// Whether it is shared memory (memfd, shm, `MAP_SHARED|MAP_ANONYMOUS`), which userfaultfd(2) knows
     /// how to fill.
     fn is_shared_memory(&self) -> bool {
-        false
+        self.shared_memory().is_some()
+    }
+
+    /// The shared memory that it is, or opens.
+    fn shared_memory(&self) -> Option<&SharedMemory> {
+        None
+    }
+
+    /// The larger piece of memory that page `index` is in, and its frames, if it is in one: they may be mapped
+    /// together. It stays one while pages of the object are held ([`ObjectMaps::hold`]).
+    fn folio(&self, _index: u64) -> Option<(Folio, FrameRun)> {
+        None
     }
 
     /// Whether page `index` is in this frame.

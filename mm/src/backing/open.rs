@@ -5,9 +5,10 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::{
-    Backing, BackingError, BackingName, Brought, FileMode, HugeMemory, Placement, SharedPolicies,
+    Backing, BackingError, BackingName, Brought, FileMode, Folio, HugeMemory, Placement,
+    SharedMemory, SharedPolicies,
 };
-use crate::addr::{Frame, VirtAddr};
+use crate::addr::{Frame, FrameRun, VirtAddr};
 use crate::error::{Broken, CallResult, Errno};
 use crate::paging::AccessKind;
 use crate::promise::Payer;
@@ -138,8 +139,12 @@ impl Backing for OpenFile {
         self.object.maps()
     }
 
-    fn is_shared_memory(&self) -> bool {
-        self.object.is_shared_memory()
+    fn shared_memory(&self) -> Option<&SharedMemory> {
+        self.object.shared_memory()
+    }
+
+    fn folio(&self, index: u64) -> Option<(Folio, FrameRun)> {
+        self.object.folio(index)
     }
 
     fn has_frame(&self, index: u64, frame: Frame) -> bool {

@@ -36,8 +36,6 @@ impl AddAssign for Share {
 }
 
 /// The memory behind a range, in bytes. The fields are named as smaps' lines are.
-///
-/// What has no field is always 0 so far: same-page merging, huge pages of objects.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Usage {
     /// Resident. Neither zeros that were only read nor pages brought in ahead of a touch count.
@@ -73,6 +71,10 @@ pub struct Usage {
     pub ksm: u64,
     /// In huge pages (`AnonHugePages`).
     pub anon_huge: u64,
+    /// In huge pages of shared memory, mapped as such (`ShmemPmdMapped`).
+    pub shmem_huge: u64,
+    /// In huge pages of files, likewise (`FilePmdMapped`).
+    pub file_huge: u64,
     /// In huge pages of the pool that several entries name. They count nowhere else.
     pub shared_hugetlb: u64,
     /// In such that this entry alone names.
@@ -105,7 +107,7 @@ impl Usage {
                         usage.ksm += PAGE_SIZE;
                     }
                     if leaf.entry.is_huge() {
-                        usage.anon_huge += PAGE_SIZE;
+                        *usage.huge_of(page.class) += PAGE_SIZE;
                     }
                 }
                 Shown::Swapped(slot) => {
@@ -118,6 +120,15 @@ impl Usage {
         }
         usage.swap += PAGE_SIZE * swapped_of_object(space, vma);
         usage
+    }
+
+    /// What counts huge pages of a class.
+    fn huge_of(&mut self, class: PageClass) -> &mut u64 {
+        match class {
+            PageClass::Shared => &mut self.shmem_huge,
+            PageClass::File => &mut self.file_huge,
+            PageClass::Own | PageClass::Huge => &mut self.anon_huge,
+        }
     }
 
     /// One more page (`smaps_account`).
@@ -176,8 +187,8 @@ impl Usage {
             ("KSM", self.ksm),
             ("LazyFree", self.lazy_free),
             ("AnonHugePages", self.anon_huge),
-            ("ShmemPmdMapped", 0),
-            ("FilePmdMapped", 0),
+            ("ShmemPmdMapped", self.shmem_huge),
+            ("FilePmdMapped", self.file_huge),
             ("Shared_Hugetlb", self.shared_hugetlb),
             ("Private_Hugetlb", self.private_hugetlb),
             ("Swap", self.swap),
@@ -227,6 +238,8 @@ impl AddAssign for Usage {
         self.lazy_free += other.lazy_free;
         self.anonymous += other.anonymous;
         self.anon_huge += other.anon_huge;
+        self.shmem_huge += other.shmem_huge;
+        self.file_huge += other.file_huge;
         self.ksm += other.ksm;
         self.shared_hugetlb += other.shared_hugetlb;
         self.private_hugetlb += other.private_hugetlb;

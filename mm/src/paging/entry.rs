@@ -304,7 +304,7 @@ impl Entry {
         self.0 & POOL != 0
     }
 
-    /// Whether it maps a huge page of anonymous memory that the program can know of.
+    /// Whether it maps a huge page that the program can know of, and that is not the pool's.
     #[must_use]
     pub const fn is_huge(self) -> bool {
         self.0 & (LARGE | PROMOTED | POOL) == LARGE

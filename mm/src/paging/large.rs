@@ -9,8 +9,8 @@
 //! Each comes with a spare frame, so that to split it needs no memory (Linux's `pgtable_trans_huge_deposit`).
 //!
 //! Protocol: a large entry is mapped, and its permission raised, under the space's lock held shared. It is linked in
-//! the place of a table, taken away or split under the lock held exclusively (one of the pool's pages is never split, and
-//! may be taken away by who holds the table still, for its object), and a flush of everything comes before anything else
+//! the place of a table, taken away or split under the lock held exclusively (one of an object's pages is never split, and
+//! may be taken away by who holds the table still, for the object), and a flush of everything comes before anything else
 //! changes at its addresses. Its frames' flush alone would not do: where the host has no large page for it, KVM
 //! keeps a table of its own below, which goes by the first frame; it would put there what a table of the
 //! guest's says afterwards.
@@ -172,7 +172,7 @@ impl PageTable {
         Ok(())
     }
 
-    /// Empties a large entry, under the exclusive lock, or one of the pool from another space; its frames go with the
+    /// Empties a large entry, under the exclusive lock, or one of an object from another space; its frames go with the
     /// batch. Returns it as it was, an empty one if somebody else was faster.
     pub fn take_large(&self, large: &Large<'_>, batch: &mut FlushBatch) -> Entry {
         let old = large.update(|_| Entry::EMPTY);
@@ -202,7 +202,10 @@ impl PageTable {
                 && let Below::Table(words) = self.read_link(slot)
                 && holds_nothing(words)
             {
-                slot.fetch_or(Entry::VACATED, Ordering::AcqRel);
+                // It may come from another space, for its object.
+                let now = slot.load(Ordering::Relaxed);
+                let (done, failed) = (Ordering::AcqRel, Ordering::Relaxed);
+                let _ = slot.compare_exchange(now, now | Entry::VACATED, done, failed);
             }
             at += TABLE_SPAN;
         }

@@ -19,10 +19,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::Mapper;
-use crate::addr::{Frame, FrameRun, PAGE_SHIFT, PageRange, VirtAddr};
+use crate::addr::{Frame, FrameRun, PAGE_SHIFT, PAGE_SIZE, PageRange, VirtAddr};
 use crate::hooks::Invalidation;
 use crate::paging::{Entry, FlushBatch, Large, Leaf, Owner};
 use crate::phys::{BLOCK_FRAMES, Marks};
@@ -45,7 +46,8 @@ impl Copies {
     /// Whether an entry that shows a page of the object, or a copy of one, goes with it.
     fn take(self, entry: Entry) -> bool {
         let page = entry.frame().is_some() || entry.swap_slot().is_some();
-        let of_object = entry.owner() == Owner::Backing;
+        // Private huge pages of the pool go, too.
+        let of_object = entry.owner() == Owner::Backing || entry.is_pooled();
         page && match self {
             Copies::Stay => of_object,
             Copies::StayAndLocked => of_object && !entry.is_locked(),
@@ -234,11 +236,25 @@ impl Changing<'_> {
             let _still = table.hold_still();
             for map in space.maps() {
                 let Some(part) = map.part_of(&(first..last + 1)) else { continue };
-                for leaf in table.cursor(part) {
-                    if let Ok(at) = pages.binary_search(&map.index_at(leaf.addr)) {
-                        let accessed = age(&leaf, batch);
-                        ages[at] = ages[at].zip(accessed).map(|(all, one)| all + u32::from(one));
+                let mut note = |shown: PageRange, accessed: Option<bool>| {
+                    let first = map.index_at(shown.start());
+                    let of = pages.partition_point(|&page| page < first)
+                        ..pages.partition_point(|&page| page < first + shown.pages());
+                    for age in &mut ages[of] {
+                        *age = age.zip(accessed).map(|(all, one)| all + u32::from(one));
                     }
+                };
+                for leaf in table.cursor(part) {
+                    let shown = PageRange::from_len(leaf.addr, PAGE_SIZE);
+                    let asked = pages.binary_search(&map.index_at(leaf.addr)).is_ok();
+                    if let Some(shown) = shown.filter(|_| asked) {
+                        note(shown, age(leaf.slot, batch));
+                    }
+                }
+                for large in table.large_in(part) {
+                    let accessed = age(large.slot, batch);
+                    let shown = large.range().and_then(|span| span.intersect(part));
+                    shown.into_iter().for_each(|shown| note(shown, accessed));
                 }
             }
         }
@@ -271,7 +287,7 @@ impl Changing<'_> {
                     for leaf in table.cursor(part) {
                         space.empty(&leaf, |entry| copies.take(entry), system, batch);
                     }
-                    for large in table.large_in(part).filter(|large| large.entry.is_pooled()) {
+                    for large in table.large_in(part).filter(|large| copies.take(large.entry)) {
                         space.empty_large(&large, system, batch);
                     }
                 });
@@ -304,8 +320,23 @@ impl Changing<'_> {
                             tell(number, leaf.addr, entry);
                         }
                     }
+                    // Who has it together with others comes for it again.
+                    for large in table.large_in(part) {
+                        space.empty_large(&large, system, batch);
+                    }
                 });
             }
+        }
+    }
+
+    /// Has the tables that hold nothing, and would be about these pages, not count as tables any more
+    /// ([`PageTable::vacate`](crate::paging::PageTable::vacate)), in all spaces (`retract_page_tables`).
+    pub(crate) fn vacate(&self, pages: &Range<u64>) {
+        for space in self.0.values() {
+            let table = &space.mapper.table;
+            let _still = table.hold_still();
+            let parts = space.maps().filter_map(|map| map.part_of(pages));
+            parts.for_each(|part| table.vacate(part));
         }
     }
 
@@ -436,7 +467,7 @@ fn clean(leaf: &Leaf<'_>, system: &System, batch: &mut FlushBatch) {
 }
 
 /// Makes an object's entry old; says whether it was accessed. `None` if its page must stay in memory.
-fn age(leaf: &Leaf<'_>, batch: &mut FlushBatch) -> Option<bool> {
+fn age(slot: &AtomicU64, batch: &mut FlushBatch) -> Option<bool> {
     use std::sync::atomic::Ordering::{AcqRel, Acquire};
     let of_object = |entry: Entry| entry.frame().is_some() && entry.owner() == Owner::Backing;
     let young = |raw| {
@@ -444,9 +475,13 @@ fn age(leaf: &Leaf<'_>, batch: &mut FlushBatch) -> Option<bool> {
         let is_young = of_object(entry) && entry.is_young() && !entry.is_locked();
         is_young.then(|| entry.aged().raw())
     };
-    match leaf.slot.fetch_update(AcqRel, Acquire, young) {
+    match slot.fetch_update(AcqRel, Acquire, young) {
         Ok(old) => {
-            Entry::new(old).frame().into_iter().for_each(|frame| batch.lowered(frame));
+            let old = Entry::new(old);
+            match old.large_run() {
+                Some(run) => batch.lowered_run(run),
+                None => old.frame().into_iter().for_each(|frame| batch.lowered(frame)),
+            }
             Some(true)
         }
         Err(raw) => {

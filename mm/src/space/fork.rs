@@ -228,7 +228,8 @@ impl AddressSpace {
         batch: &mut FlushBatch,
     ) -> CallResult<()> {
         let frames = self.system.frames();
-        for large in table.large_in(vma.range()) {
+        // What an object has the child asks it for.
+        for large in table.large_in(vma.range()).filter(|large| !self.is_of_object(large.entry)) {
             let old = large.update(Entry::read_only);
             let Some(run) = old.large_run() else { continue };
             if old.is_writable() && old.is_accessed() {

@@ -1,4 +1,4 @@
-//! Huge pages of anonymous memory (Linux's `mm/huge_memory.c`): where one large entry maps 2 MiB.
+//! Huge pages of anonymous and shared memory (Linux's `mm/huge_memory.c`): where one large entry maps 2 MiB.
 //!
 //! Every call takes large entries in the same way: those at the ends of its range, which reach beyond it, are
 //! split first (Linux's `vma_adjust_trans_huge`), those within are changed as one where that can be done, and
@@ -13,7 +13,7 @@ use super::counters::PageClass;
 use crate::addr::{PageRange, TABLE_SPAN, VirtAddr};
 use crate::error::{AccessError, Broken};
 use crate::paging::{Entry, FlushBatch, Large, Owner};
-use crate::phys::BLOCK_FRAMES;
+use crate::phys::{BLOCK_FRAMES, FrameKind};
 use crate::sysctl::Thp;
 use crate::vma::{VmFlags, Vma};
 
@@ -53,7 +53,7 @@ impl AddressSpace {
                 self.drop_large(&large, &mut batch);
             }
             Some(large) if large.entry.is_promoted() => self.demote_from(large.addr, &mut batch)?,
-            Some(large) => self.table.split(&large, &mut batch)?,
+            Some(large) => self.split_one(&large, &mut batch)?,
             None => {
                 if let Some(span) = span_of(addr) {
                     self.settle(span)?;
@@ -119,9 +119,27 @@ impl AddressSpace {
             .large_in(range)
             .filter(|large| !large.entry.is_pooled() && which(large.entry))
         {
-            self.table.split(&large, &mut batch)?;
+            self.split_one(&large, &mut batch)?;
         }
         self.flush(batch)
+    }
+
+    /// Splits one. An object's pages are brought in again when they are touched (`__split_huge_pmd_locked`).
+    fn split_one(&self, large: &Large<'_>, batch: &mut FlushBatch) -> Result<(), Broken> {
+        if self.is_of_object(large.entry) {
+            self.drop_large(large, batch);
+            return Ok(());
+        }
+        self.table.split(large, batch)
+    }
+
+    /// Whether a large entry maps pages of an object, and not of the pool.
+    pub(super) fn is_of_object(&self, large: Entry) -> bool {
+        let is_zeros = || {
+            let kind = large.frame().and_then(|frame| self.system.frames().kind(frame));
+            kind == Some(FrameKind::Zero)
+        };
+        large.owner() == Owner::Backing && !large.is_pooled() && !is_zeros()
     }
 
     /// Splits the large entries that reach beyond the range, and flushes.

@@ -1,6 +1,7 @@
 //! The shortest acts of differences that random ones have found, each under the sentence that it taught.
 
 mod collapse;
+mod folios;
 mod huge;
 mod thp;
 
@@ -59,6 +60,7 @@ pub fn trials() -> Vec<Trial> {
         .chain(huge::FOUND)
         .chain(thp::FOUND)
         .chain(collapse::FOUND)
+        .chain(folios::FOUND)
         .map(trial)
         .chain([data])
         .collect()
@@ -178,7 +180,8 @@ fn unreadable_on_a_node() -> Deeds {
     let of = |prot| mmap(1, prot, PRIVATE | ANONYMOUS, -1);
     let executed = [of(EXEC), ask(), touch(0, Execute), ask()];
     let written = [of(WRITE), ask(), touch(0, Write), ask(), protect(0, EXEC), ask()];
-    of_one(executed.into_iter().chain(written).chain([protect(0, 0), ask()]))
+    let forked = [protect(0, 3), touch(0, Write), Deed::Fork(1), ask()];
+    of_one(executed.into_iter().chain(written).chain([protect(0, 0), ask()]).chain(forked))
 }
 
 fn droppable() -> Deeds {

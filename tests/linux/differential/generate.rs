@@ -250,10 +250,6 @@ impl Generator {
         // Nothing larger is mapped, so that nothing larger can be brought in.
         let large = |len: u64| (LARGE..1 << 47).contains(&len);
         match deed {
-            // There are no huge pages of shared memory yet.
-            Deed::Call(M::Madvise { addr, len, advice: 25 }) => {
-                len.div_ceil(PAGE) >= 512 && self.model.has_objects(self.process, addr.get(), *len)
-            }
             Deed::Call(M::Mmap { len, .. }) if large(*len) => true,
             // Huge pages, of which only whole ones are mapped, cannot be brought in: there are none.
             Deed::Call(M::Mmap { addr, len, flags, fd, .. })

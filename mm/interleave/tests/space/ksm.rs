@@ -92,7 +92,8 @@ fn what_is_written_as_it_is_merged_is_not_lost() {
 fn calls_go_on_beside_it() {
     in_some_orders(|| {
         let (m, child) = equal(|_| {});
-        let vcpu = run(m.vcpu(), |vcpu| (1..5).for_each(|n| vcpu.store(page(0).offset(8), n).unwrap()));
+        let vcpu =
+            run(m.vcpu(), |vcpu| (1..5).for_each(|n| vcpu.store(page(0).offset(8), n).unwrap()));
         let ksmd = ksmd(&m);
         {
             let mut space = m.user.change();

@@ -5,6 +5,7 @@
 //! taken away, no byte is lost, and every fault is answered as by Linux.
 
 mod collapse;
+mod folio;
 mod handoff;
 mod ksm;
 mod migrate;

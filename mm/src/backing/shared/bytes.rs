@@ -234,6 +234,7 @@ impl SharedMemory {
             let head_end = (whole.start * PAGE_SIZE).min(bytes.end);
             self.clear(bytes.start..head_end)?;
             self.clear((whole.end * PAGE_SIZE).max(head_end)..bytes.end)?;
+            self.split_around(&bytes, &maps, system)?;
             if whole.start < whole.end {
                 self.forget(whole.clone())?;
                 system.zap_now(&maps, &whole, Copies::Stay)?;

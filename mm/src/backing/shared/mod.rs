@@ -2,11 +2,13 @@
 //! file, memfd_create(2), shmget(2)).
 
 mod bytes;
+mod collapse;
 mod policy;
 mod swapped;
 
 pub use bytes::{LONGEST, Length, Sought};
 pub(super) use bytes::{inside, parts};
+pub(crate) use collapse::Missing;
 pub use policy::SharedPolicies;
 
 use std::ops::Range;
@@ -17,8 +19,8 @@ use swapped::Swapped;
 
 use super::cache::PageCache;
 use super::seals::{Sealing, Seals};
-use super::{Backing, BackingError, BackingName, Placement};
-use crate::addr::{Frame, PAGE_SIZE};
+use super::{Backing, BackingError, BackingName, Folio, Placement};
+use crate::addr::{Frame, FrameRun, PAGE_SIZE};
 use crate::error::{Broken, CallResult, Errno};
 use crate::numa::{self, Which};
 use crate::phys::{FrameKind, Frames, Marks, Wish};
@@ -133,6 +135,7 @@ impl SharedMemory {
             if len < old {
                 self.clear(len..len.next_multiple_of(PAGE_SIZE))?;
                 let gone = self.pages()..u64::MAX;
+                self.split_around(&(len..u64::MAX), &maps, system)?;
                 self.forget(gone.clone())?;
                 system.zap_now(&maps, &gone, Copies::Go)?;
             }
@@ -225,6 +228,8 @@ impl Backing for SharedMemory {
         let _alone = self.alone();
         let maps = self.maps.change();
         self.seals.allow_write()?;
+        let end = pages.end.saturating_mul(PAGE_SIZE);
+        self.split_around(&(pages.start * PAGE_SIZE..end), &maps, system)?;
         self.forget(pages.clone())?;
         Ok(system.zap_now(&maps, &pages, Copies::Stay)?)
     }
@@ -242,8 +247,12 @@ impl Backing for SharedMemory {
         Some(&self.maps)
     }
 
-    fn is_shared_memory(&self) -> bool {
-        true
+    fn shared_memory(&self) -> Option<&SharedMemory> {
+        Some(self)
+    }
+
+    fn folio(&self, index: u64) -> Option<(Folio, FrameRun)> {
+        self.cache.folio(index)
     }
 
     fn has_frame(&self, index: u64, frame: Frame) -> bool {

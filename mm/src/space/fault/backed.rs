@@ -59,7 +59,7 @@ impl AddressSpace {
         if at.kind == AccessKind::Write {
             // Linux's `do_shared_fault` looks at nothing else, and notes at the page that it is written.
             self.system.frames().mark(frame, Marks::DIRTY);
-            return Ok(());
+            return self.map_rest_of_folio(at, backing, access);
         }
         self.map_around(at, backing, access)
     }
@@ -73,8 +73,17 @@ impl AddressSpace {
         access: Access,
     ) -> Result<(), AccessError> {
         let Some(around) = around(at.page, at.vma.range()) else { return Ok(()) };
+        let mut done = around.start();
         let pages = (around.start().get()..around.end().get()).step_by(PAGE_BYTES);
         for page in pages.map(VirtAddr::new) {
+            if page < done {
+                continue;
+            }
+            if let Some(piece) = self.piece_at(at, backing, page) {
+                self.map_piece(at, &piece, access, Touch::Read)?;
+                done = piece.range.end();
+                continue;
+            }
             let slot = &at.words[page_in_table(page)];
             if slot.load(Ordering::Relaxed) != 0 {
                 self.see(slot);
@@ -145,7 +154,13 @@ impl AddressSpace {
         Ok(())
     }
 
-    fn backing_entry(&self, vma: &Vma, frame: Frame, access: Access, touch: Touch) -> Entry {
+    pub(super) fn backing_entry(
+        &self,
+        vma: &Vma,
+        frame: Frame,
+        access: Access,
+        touch: Touch,
+    ) -> Entry {
         let entry = Entry::leaf(frame, Owner::Backing, access, touch);
         let stays = self.keeps_in_memory(vma) && self.is_of_shared_memory(entry);
         if stays { entry.locked() } else { entry }

@@ -42,6 +42,9 @@ impl AddressSpace {
         if let Some(large) = self.table.large(addr) {
             return Ok(Huge::Resolved(self.raise_large(vma, &large, kind)));
         }
+        if let Some(backing) = &vma.backing {
+            return self.folio_fault(vma, &**backing, addr, kind);
+        }
         if !self.wants_huge(vma, addr) {
             return Ok(Huge::None);
         }

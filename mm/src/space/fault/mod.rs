@@ -4,7 +4,7 @@
 //!   no VMA ─────────────> grows down above? ──> NeedsExclusive, else SEGV_MAPERR
 //!   VMA forbids ────────> SEGV_ACCERR
 //!   MAP_HUGETLB ────────> a page of the pool                             (fault/pool)
-//!   2 MiB or nothing ───> a huge page                                    (fault/huge)
+//!   2 MiB or nothing ───> a huge page                                    (fault/huge; a backing's: fault/folio)
 //!   entry empty ────────> a pager's, not in memory: NeedsPage
 //!                         anonymous, read:         the page of zeros      (fault/anon)
 //!                         anonymous, written:      zeroed frames
@@ -24,6 +24,7 @@
 mod anon;
 mod backed;
 mod cow;
+mod folio;
 mod handoff;
 mod huge;
 mod pool;
@@ -102,6 +103,8 @@ impl AddressSpace {
             return self.pool_fault(vma, addr, kind);
         }
         let page = addr.page_floor();
+        // From the look for a page to its entry: what an object gives up meanwhile must not come back.
+        let _held = maps_of(vma).map(ObjectMaps::hold);
         if let Huge::Resolved(resolved) = self.huge_fault(vma, addr, kind)? {
             if let (Resolved::Done, Some(observer)) = (resolved, self.system.observer()) {
                 observer.faulted(addr, kind);
@@ -112,8 +115,6 @@ impl AddressSpace {
         // A huge page came just now: the fault comes again.
         let Some(words) = words else { return Ok(Resolved::Done) };
         let at = At { vma, page, addr, kind, words };
-        // From the look for a page to its entry: what an object gives up meanwhile must not come back.
-        let _held = maps_of(vma).map(ObjectMaps::hold);
         let entry = self.replacements.settled(at.slot());
         if entry.is_guard() {
             return Err(Fault::NotMapped(addr).into());

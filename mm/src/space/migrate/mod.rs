@@ -20,7 +20,7 @@ use super::policy::MOVE_ALL;
 use crate::addr::{Frame, PAGE_SIZE, PageRange, VirtAddr};
 use crate::error::{Broken, Errno};
 use crate::inspect::{Shown, ShownPage};
-use crate::phys::{AllocError, Contents, FrameKind, Wish};
+use crate::phys::{AllocError, Contents, FrameKind, Marks, Wish};
 use crate::space::PageClass;
 use crate::vma::VmFlags;
 
@@ -123,9 +123,11 @@ impl AddressSpace {
     pub(crate) fn node_to_read(&self, addr: VirtAddr) -> Result<Option<u8>, Errno> {
         let flags = self.vmas.find_exact(addr).ok_or(Errno::EFAULT)?.flags;
         if flags.intersects(VmFlags::ACCESS)
-            && let Ok(node) = self.node_of(addr)
+            && let Ok(page) = self.page_to_move(addr.page_floor())
         {
-            return Ok(Some(node));
+            let frames = self.system.frames();
+            frames.mark(page.frame, Marks::REFERENCED);
+            return Ok(Some(frames.nodes().of(page.frame)));
         }
         if flags.contains(VmFlags::READ) { Ok(None) } else { Err(Errno::EFAULT) }
     }

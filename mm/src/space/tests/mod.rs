@@ -9,6 +9,7 @@ mod commit;
 mod cow;
 mod failure;
 mod files;
+mod folio;
 mod fork;
 mod grow;
 mod handoff;

@@ -57,6 +57,33 @@ fn small(f: &Fixture) {
     }
 }
 
+/// The same of shared memory, which a child shows, too.
+fn small_shared(f: &Fixture) {
+    let flags = MapFlags::FIXED | MapFlags::ANONYMOUS | MapType::Shared.into();
+    let (addr, len) = (page(AT), TABLE * PAGE_SIZE);
+    let request = MapRequest { addr, len, prot: RW, flags, file: None, offset: 0 };
+    f.m.space.change().mmap(&request).unwrap();
+    for i in [3, 9, 500] {
+        f.m.store(page(AT + i), 5).unwrap();
+    }
+    let child = f.m.space.change().fork(Vcpus::Stopped).unwrap();
+    f.children.borrow_mut().push(child);
+}
+
+/// A huge page of shared memory.
+fn huge_shared(f: &Fixture) {
+    small_shared(f);
+    let len = TABLE * PAGE_SIZE;
+    f.m.space.change().madvise(page(AT), len, Advice::Collapse as i32).unwrap();
+    assert!(f.m.space.look().table().large(page(AT)).is_some());
+}
+
+/// The same, not mapped now.
+fn dropped_shared(f: &Fixture) {
+    huge_shared(f);
+    advise(f, AT, TABLE, Advice::DontNeed);
+}
+
 fn advise(f: &Fixture, at: u64, pages: u64, advice: Advice) -> Answer {
     done(f.m.space.change().madvise(page(at), pages * PAGE_SIZE, advice as i32))
 }
@@ -108,6 +135,17 @@ pub(super) fn cases() -> Vec<Case> {
             .after(promoted),
         fork_case("fork that promotes", Vcpus::Stopped).after(full),
         case("MADV_COLLAPSE", |f| advise(f, AT, TABLE, Advice::Collapse)).after(small),
+        // The second is for the caller's table: the object has its huge page then.
+        case("MADV_COLLAPSE of shared memory", |f| advise(f, AT, TABLE, Advice::Collapse))
+            .after(small_shared)
+            .on(Kind::Frame, &[(Told::Refusal, Leaves::Same), (Told::Refusal, Leaves::Vmas)]),
+        case("MADV_REMOVE of a part of shared memory's huge page", |f| {
+            advise(f, AT + 100, 10, Advice::Remove)
+        })
+        .after(huge_shared),
+        write("a touch of a huge page of shared memory")
+            .after(dropped_shared)
+            .on(Kind::Frame, &[(Told::OutOfMemory, Leaves::Same)]),
     ];
     all.extend(more);
     all

@@ -9,11 +9,14 @@
 //!                    swapped pages ─────────────> brought in; EAGAIN if they do not stay
 //!                    else   table unlinked ── flush ── bytes copied ── large entry ── old pages free
 //! ```
+//!
+//! Of shared memory: `shared`.
+
+mod shared;
 
 use std::sync::atomic::Ordering;
 
-use super::AddressSpace;
-use super::counters::PageClass;
+use super::{AddressSpace, PageClass};
 use crate::addr::{FrameRun, PAGE_SHIFT, PageRange, TABLE_SPAN, VirtAddr};
 use crate::error::{AccessError, Broken, CallResult, Errno};
 use crate::paging::{AccessKind, Below, Entry, FlushBatch};
@@ -21,16 +24,16 @@ use crate::phys::{AllocError, BLOCK_FRAMES, Contents, FrameKind, NODES_MOST, Ord
 use crate::vma::{VmFlags, Vma};
 
 /// Nobody else changes a table that is unlinked, or its space held exclusively, but for accessed and dirty bits.
-pub(super) const ORDER: Ordering = Ordering::Relaxed;
+pub(in crate::space) const ORDER: Ordering = Ordering::Relaxed;
 
 impl AddressSpace {
     /// Makes huge pages of all that lie whole in a part of a VMA.
     ///
     /// # Errors
     /// `EINVAL`: memory that cannot have huge pages, or not even touches the border between two; `EINVAL`, `EBUSY`,
-    /// `ENOMEM`: see above, with those before it done. `EAGAIN`: shared memory, of which none are made yet.
+    /// `ENOMEM`: see above, with those before it done; of shared memory see there.
     /// Source: `madvise_collapse` in Linux's `mm/khugepaged.c`.
-    pub(super) fn collapse(&self, vma: &Vma, part: PageRange) -> CallResult<()> {
+    pub(in crate::space) fn collapse(&self, vma: &Vma, part: PageRange) -> CallResult<()> {
         if !may_be_huge(vma) || self.has_no_huge_pages() {
             return Err(Errno::EINVAL.into());
         }
@@ -40,8 +43,8 @@ impl AddressSpace {
         if first > end {
             return Err(Errno::EINVAL.into());
         }
-        if vma.backing.is_some() && first < end {
-            return Err(Errno::EAGAIN.into());
+        if let Some(backing) = &vma.backing {
+            return self.collapse_shared(vma, &**backing, first..end);
         }
         let take = |wish| self.system.or_reclaim(|| self.take_huge(wish));
         (first..end)
@@ -49,13 +52,13 @@ impl AddressSpace {
     }
 
     /// Memory for a huge page, all of whose bytes will be written.
-    pub(super) fn take_huge(&self, wish: Wish) -> Result<FrameRun, AllocError> {
+    pub(in crate::space) fn take_huge(&self, wish: Wish) -> Result<FrameRun, AllocError> {
         let frames = self.system.frames();
         frames.alloc_order_on(FrameKind::Anonymous, Contents::Any, Order::HUGE, wish)
     }
 
     /// Makes one huge page, whose memory comes from `take`.
-    pub(super) fn collapse_one(
+    pub(in crate::space) fn collapse_one(
         &self,
         vma: &Vma,
         addr: VirtAddr,
@@ -119,7 +122,7 @@ impl AddressSpace {
     }
 
     /// Whether there is a page, and not only zeros.
-    pub(super) fn is_filled(&self, entry: Entry) -> bool {
+    pub(in crate::space) fn is_filled(&self, entry: Entry) -> bool {
         let kind = entry.frame().map(|frame| self.system.frames().kind(frame));
         entry.is_guard() || kind.is_some_and(|kind| kind != Some(FrameKind::Zero))
     }
@@ -161,7 +164,7 @@ impl AddressSpace {
 
 /// Whether huge pages may be in a VMA when it is asked for outright (`__thp_vma_allowable_orders` with
 /// `TVA_FORCED_COLLAPSE`).
-pub(super) fn may_be_huge(vma: &Vma) -> bool {
+pub(in crate::space) fn may_be_huge(vma: &Vma) -> bool {
     let (start, end) = (vma.range().start(), vma.range().end());
     // Linux looks at the last one that could be there; below address 2 MiB that wraps, and fits.
     let last = end.get().wrapping_sub(TABLE_SPAN) & !(TABLE_SPAN - 1);
