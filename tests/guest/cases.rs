@@ -249,6 +249,18 @@ fn written(name: &str) -> PathBuf {
     path
 }
 
+/// A file of so many pages, each of which begins with its number and 1.
+fn numbered(name: &str, pages: u32) -> PathBuf {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("numbered-{name}"));
+    let page = |number: u32| {
+        let mut bytes = vec![0; 4096];
+        bytes[..4].copy_from_slice(&number.to_le_bytes());
+        bytes
+    };
+    std::fs::write(&path, (1..=pages).flat_map(page).collect::<Vec<u8>>()).unwrap();
+    path
+}
+
 fn c_programs() -> Vec<Case> {
     let builds: [(&str, &[&str]); 3] =
         [("musl-gcc", &["-static"]), ("gcc", &["-static"]), ("gcc", &["-static-pie"])];
@@ -278,6 +290,9 @@ fn c_programs() -> Vec<Case> {
         cases.push(family("c-40", &["40"]).only(Where::Direct));
         cases.push(family("c-4", &["4"]).only(Where::Nested));
     }
+    // A file that the host may have in large pieces, as it is written in one.
+    let pieces = Case::new("pieces", c_program("pieces", "gcc", &["-static"]), &[]).natively();
+    cases.push(pieces.given(&numbered("pieces", 2048), FileAccess::Read));
     // More of a file than there is memory to show it in.
     for (step, place) in [("1", Where::Direct), ("64", Where::Nested)] {
         let program = c_program("windows", "gcc", &["-static"]);

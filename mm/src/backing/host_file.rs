@@ -33,7 +33,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rustix::fs::{FallocateFlags, fallocate, fdatasync, fstat};
 
 use super::cache::PageCache;
-use super::{Backing, BackingError, BackingName, Placement, no_sync};
+use super::{Backing, BackingError, BackingName, Folio, Placement, no_sync};
 use crate::addr::{Frame, FrameRun, PAGE_BYTES, PAGE_SIZE, index};
 use crate::error::{Broken, CallError, CallResult, Errno};
 use crate::numa;
@@ -76,21 +76,41 @@ const KEPT_WINDOWS: usize = 4;
 /// The windows of a file.
 #[derive(Debug, Default)]
 struct Windows {
-    /// By the number of the part of the file: the first frame of its block.
-    open: BTreeMap<u64, Frame>,
+    /// By the number of the part of the file.
+    open: BTreeMap<u64, Window>,
     /// The same numbers, the one that was opened first in front.
     order: VecDeque<u64>,
     /// Blocks of windows that were closed while somebody's flush still had frames of theirs.
     closing: Vec<Frame>,
 }
 
+/// A part of the file that is shown.
+#[derive(Clone, Copy, Debug)]
+struct Window {
+    /// The first frame of its block.
+    start: Frame,
+    /// How the host has it.
+    pieces: Pieces,
+}
+
+/// In what the host has a window's pages in its memory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Pieces {
+    /// It has not been asked.
+    Unknown,
+    /// In one, which one of its entries maps.
+    One,
+    /// In several.
+    Several,
+}
+
 impl Windows {
     fn get(&self, number: u64) -> Option<Frame> {
-        self.open.get(&number).copied()
+        self.open.get(&number).map(|window| window.start)
     }
 
     fn insert(&mut self, number: u64, start: Frame) {
-        self.open.insert(number, start);
+        self.open.insert(number, Window { start, pieces: Pieces::Unknown });
         self.order.push_back(number);
     }
 
@@ -99,7 +119,7 @@ impl Windows {
         let most = self.order.len().saturating_sub(KEPT_WINDOWS);
         let some = (self.order.len() / 8 + 1).min(most);
         let oldest = self.order.drain(..some);
-        oldest.filter_map(|number| Some((number, self.open.remove(&number)?))).collect()
+        oldest.filter_map(|number| Some((number, self.open.remove(&number)?.start))).collect()
     }
 }
 
@@ -292,6 +312,26 @@ impl HostFile {
         }
     }
 
+    /// How the host has the window that a page is in, which is opened if need be; the host is asked when the first of its
+    /// pages is touched.
+    fn pieces(&self, page: u64) -> Option<Window> {
+        let number = page / BLOCK_FRAMES;
+        let At::Window(_) = self.find(page).ok()? else { return None };
+        let window = self.windows().open.get(&number).copied()?;
+        if window.pieces != Pieces::Unknown {
+            return Some(window);
+        }
+        let run = FrameRun { start: window.start, count: BLOCK_FRAMES };
+        let memory = self.frames.memory();
+        let touched = memory.try_access(run.start.offset(page % BLOCK_FRAMES), AccessKind::Read);
+        let is_one = touched.is_ok() && memory.is_one_piece(run);
+        let pieces = if is_one { Pieces::One } else { Pieces::Several };
+        if let Some(window) = self.windows().open.get_mut(&number) {
+            window.pieces = pieces;
+        }
+        Some(Window { pieces, ..window })
+    }
+
     /// A copy of a page, read if it is not there.
     fn copy(&self, page: u64) -> Result<Frame, BackingError> {
         let wish = || numa::wish_of_file(self.frames.nodes());
@@ -438,6 +478,17 @@ impl Backing for HostFile {
         self.write_out(pages)
     }
 
+    fn folio(&self, page: u64) -> Option<(Folio, FrameRun)> {
+        let first = page - page % BLOCK_FRAMES;
+        // Where an access may be refused each page is asked for. No piece reaches past the end.
+        if self.wants_write_notify() || !self.has(first + BLOCK_FRAMES - 1) {
+            return None;
+        }
+        let window = self.pieces(page).filter(|window| window.pieces == Pieces::One)?;
+        let folio = Folio { first, order: BLOCK_FRAMES.ilog2() };
+        Some((folio, FrameRun { start: window.start, count: BLOCK_FRAMES }))
+    }
+
     fn maps(&self) -> Option<&ObjectMaps> {
         Some(&self.maps)
     }
@@ -450,7 +501,8 @@ impl Drop for HostFile {
             lost(&error);
         }
         let Windows { open, closing, .. } = std::mem::take(&mut *self.windows());
-        for start in open.into_values().chain(closing) {
+        let open = open.into_values().map(|window| window.start);
+        for start in open.chain(closing) {
             // What the host does not take away stays in use, so that nobody gets it as memory of his own.
             if let Err(broken) = self.hide(start) {
                 lost(&broken);

@@ -134,6 +134,13 @@ pub trait PhysMemory: Debug + Send + Sync {
         Vec::new()
     }
 
+    /// Whether the host has a block that shows a part of a file in one piece, which one entry of its own page table
+    /// maps: then one of the guest's is best, too.
+    fn is_one_piece(&self, block: FrameRun) -> bool {
+        let _ = block;
+        false
+    }
+
     /// Which of these pages of a file the host says are in its page cache (mincore(2)), if it says so.
     fn page_cache(&self, file: BorrowedFd<'_>, pages: Range<u64>) -> Option<Vec<bool>> {
         let _ = (file, pages);

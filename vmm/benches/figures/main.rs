@@ -36,6 +36,7 @@ use std::sync::Arc;
 
 use faults::Need;
 use floor::{Around, Code, Floor, Populate};
+use mapped::Written;
 use rounds::{Outcome, Pair, Spent, alternate};
 use subject::Subject;
 use vmm::kvm::{Kind, Kvm};
@@ -140,9 +141,12 @@ impl Figures {
     fn mapped(&self) -> Outcome<()> {
         let (rounds, mebibytes) = if self.effort > 1 { (5, 1024) } else { (1, 16) };
         println!("a file of {mebibytes} MiB, in the host's memory (floor: native)");
-        let figures = mapped::measure(rounds, mebibytes)?;
-        for ((_, name, aim), pair) in mapped::FIGURES.iter().zip(&figures) {
-            row(name, pair, 1, aim);
+        for (written, names) in [(Written::Small, mapped::FIGURES), (Written::Large, mapped::LARGE)]
+        {
+            let figures = mapped::measure(rounds, mebibytes, written)?;
+            for ((_, name, aim), pair) in names.iter().zip(&figures) {
+                row(name, pair, 1, aim);
+            }
         }
         Ok(())
     }

@@ -2,7 +2,7 @@
 //! itself. The file is in the host's memory all the while.
 
 use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -17,18 +17,33 @@ pub(crate) const FIGURES: [(&str, &str, &str); 4] = [
     ("touch", "read a word of each page", "-"),
 ];
 
+/// The same of a file that the host has in pieces of 2 MiB, where its file system makes such.
+pub(crate) const LARGE: [(&str, &str, &str); 4] = [
+    ("order", "a mapped file in large pieces, in order", "1.1"),
+    ("again", "read it once more", "1.1"),
+    ("random", "read it page by page at random", "1.1"),
+    ("touch", "read a word of each page", "-"),
+];
+
+/// How a file is written, which decides in what pieces the host keeps it: MiB at a time.
+#[derive(Clone, Copy)]
+pub(crate) enum Written {
+    Small = 1,
+    Large = 4,
+}
+
 /// A file of so many bytes that is gone when this is dropped.
 struct Mapped(PathBuf);
 
 impl Mapped {
-    fn new(directory: &Path, mebibytes: u64) -> Outcome<Mapped> {
+    fn new(directory: &Path, mebibytes: u64, written: Written) -> Outcome<Mapped> {
         let made = Mapped(directory.join(format!("mapped-{}", std::process::id())));
-        let mut file = BufWriter::new(File::create(&made.0)?);
-        for part in 0..mebibytes {
+        let mut file = File::create(&made.0)?;
+        for part in 0..mebibytes / written as u64 {
             let byte = u8::try_from(part % 251)?;
-            file.write_all(&vec![byte; 1 << 20])?;
+            file.write_all(&vec![byte; (written as usize) << 20])?;
         }
-        file.into_inner()?.sync_all()?;
+        file.sync_all()?;
         Ok(made)
     }
 }
@@ -41,8 +56,8 @@ impl Drop for Mapped {
 }
 
 /// Measures all figures with a file of that size, natively and in a guest in turn.
-pub(crate) fn measure(rounds: u32, mebibytes: u64) -> Outcome<Vec<Pair>> {
-    let file = Mapped::new(Path::new(env!("CARGO_TARGET_TMPDIR")), mebibytes)?;
+pub(crate) fn measure(rounds: u32, mebibytes: u64, written: Written) -> Outcome<Vec<Pair>> {
+    let file = Mapped::new(Path::new(env!("CARGO_TARGET_TMPDIR")), mebibytes, written)?;
     let (mmvisor, payload) = lines::payload("mapped")?;
     let size = mebibytes.to_string();
     let native = || {

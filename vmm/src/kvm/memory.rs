@@ -23,6 +23,8 @@
 //! `khugepaged` would fill it up again (its `max_ptes_none`). What anonymous memory lacks is an alias
 //! and a `MADV_DONTNEED` that keeps the bytes; nothing here needs either.
 
+mod pagemap;
+
 use std::io::{self, IoSlice, IoSliceMut};
 use std::ops::Range;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -37,6 +39,7 @@ use mm::paging::AccessKind;
 use mm::phys::{BLOCK_FRAMES, FileAccess, FilePart, Gone, HostPages, PhysMemory, Words};
 use nix::sys::uio::{RemoteIoVec, process_vm_readv, process_vm_writev};
 use nix::unistd::Pid;
+use pagemap::Pagemap;
 use vm_memory::mmap::MmapRegionBuilder;
 use vm_memory::{MmapRegion, VolatileMemory, VolatileSlice};
 
@@ -65,6 +68,7 @@ pub struct GuestMemory {
     slots: Mutex<Vec<MemorySlot>>,
     pages: HostPages,
     shown: Shown,
+    pagemap: Pagemap,
 }
 
 /// The most spans that one call takes (`UIO_MAXIOV`).
@@ -76,6 +80,8 @@ const PIDFD_SELF: libc::c_int = -10000;
 /// pages only block by block (`populate`): a small program needs few pages, and they come sooner one by one
 /// than with the whole block around them.
 const ADVICE: [i32; 3] = [libc::MADV_DONTFORK, libc::MADV_DONTDUMP, libc::MADV_NOHUGEPAGE];
+/// The same where a file is shown: its pages are in pieces as large as the host has read or written them.
+const FILE_ADVICE: [i32; 2] = [libc::MADV_DONTFORK, libc::MADV_DONTDUMP];
 
 /// What the host says about transparent huge pages (`Documentation/admin-guide/mm/transhuge.rst`).
 const HUGE_PAGES_ENABLED: &str = "/sys/kernel/mm/transparent_hugepage/enabled";
@@ -124,6 +130,7 @@ impl GuestMemory {
             slots: Mutex::default(),
             pages,
             shown: Shown::none(rounded / HUGE_PAGE),
+            pagemap: Pagemap::new(),
         };
         memory.advise_if_possible(0, rounded, &ADVICE);
         memory.grow()?;
@@ -230,7 +237,8 @@ impl GuestMemory {
         if mapped == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
-        self.advise_if_possible(block.start.addr().get(), slice.len() as u64, &ADVICE);
+        let advice: &[i32] = if file < 0 { &ADVICE } else { &FILE_ADVICE };
+        self.advise_if_possible(block.start.addr().get(), slice.len() as u64, advice);
         Ok(())
     }
 
@@ -353,6 +361,12 @@ impl PhysMemory for GuestMemory {
             self.advise_if_possible(start, bytes, &[libc::MADV_POPULATE_READ]);
         }
         cached
+    }
+
+    fn is_one_piece(&self, block: FrameRun) -> bool {
+        let slice = self.slice(block.start.addr(), block.count << PAGE_SHIFT);
+        let start = slice.ptr_guard().as_ptr() as u64;
+        self.pagemap.is_huge(start..start + slice.len() as u64)
     }
 
     fn page_cache(&self, file: BorrowedFd<'_>, pages: Range<u64>) -> Option<Vec<bool>> {
