@@ -316,20 +316,21 @@ impl HostFile {
     /// pages is touched.
     fn pieces(&self, page: u64) -> Option<Window> {
         let number = page / BLOCK_FRAMES;
-        let At::Window(_) = self.find(page).ok()? else { return None };
-        let window = self.windows().open.get(&number).copied()?;
-        if window.pieces != Pieces::Unknown {
-            return Some(window);
+        let known = self.windows().open.get(&number).copied();
+        if known.is_some_and(|window| window.pieces != Pieces::Unknown) {
+            return known;
         }
-        let run = FrameRun { start: window.start, count: BLOCK_FRAMES };
+        let At::Window(frame) = self.find(page).ok()? else { return None };
         let memory = self.frames.memory();
-        let touched = memory.try_access(run.start.offset(page % BLOCK_FRAMES), AccessKind::Read);
-        let is_one = touched.is_ok() && memory.is_one_piece(run);
+        let start = self.windows().get(number)?;
+        let block = FrameRun { start, count: BLOCK_FRAMES };
+        let is_one =
+            memory.try_access(frame, AccessKind::Read).is_ok() && memory.is_one_piece(block);
         let pieces = if is_one { Pieces::One } else { Pieces::Several };
         if let Some(window) = self.windows().open.get_mut(&number) {
             window.pieces = pieces;
         }
-        Some(Window { pieces, ..window })
+        Some(Window { start, pieces })
     }
 
     /// A copy of a page, read if it is not there.
@@ -480,8 +481,9 @@ impl Backing for HostFile {
 
     fn folio(&self, page: u64) -> Option<(Folio, FrameRun)> {
         let first = page - page % BLOCK_FRAMES;
+        let all = self.len.load(Ordering::Relaxed).div_ceil(PAGE_SIZE);
         // Where an access may be refused each page is asked for. No piece reaches past the end.
-        if self.wants_write_notify() || !self.has(first + BLOCK_FRAMES - 1) {
+        if self.wants_write_notify() || first.saturating_add(BLOCK_FRAMES) > all {
             return None;
         }
         let window = self.pieces(page).filter(|window| window.pieces == Pieces::One)?;

@@ -308,7 +308,7 @@ pub trait Backing: Debug + Send + Sync {
     }
 
     /// The larger piece of memory that page `index` is in, and its frames, if it is in one: they may be mapped
-    /// together. It stays one while pages of the object are held ([`ObjectMaps::hold`]).
+    /// together. It stays one while pages of the object are held ([`ObjectMaps::hold`]). Asked of a page that is touched.
     fn folio(&self, _index: u64) -> Option<(Folio, FrameRun)> {
         None
     }

@@ -141,7 +141,7 @@ impl AddressSpace {
         Ok(())
     }
 
-    /// The larger piece of memory that a page in the table of a fault shows, if it can all be mapped there
+    /// The larger piece of shared memory that a page in the table of a fault shows, if it can all be mapped there
     /// (`folio_within_vma`).
     pub(super) fn piece_at(
         &self,
@@ -150,7 +150,8 @@ impl AddressSpace {
         page: VirtAddr,
     ) -> Option<Piece> {
         let index = at.vma.page_index(page);
-        let (folio, run) = backing.folio(index)?;
+        // A file's is as long as a table: where one entry does not map it, its pages come as others do.
+        let (folio, run) = backing.shared_memory()?.folio(index)?;
         let start = page.get().checked_sub((index - folio.first) << PAGE_SHIFT)?;
         let range = PageRange::from_len(VirtAddr::new(start), run.count << PAGE_SHIFT)?;
         let table = span_of(at.page)?;

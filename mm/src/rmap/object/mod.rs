@@ -17,16 +17,16 @@
 //! are looked for in all ranges, one after the other: it costs some 10 ns for each, against a flush; an
 //! interval tree is for the day when single pages are looked for.
 
+mod changing;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
-use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::Mapper;
-use crate::addr::{Frame, FrameRun, PAGE_SHIFT, PAGE_SIZE, PageRange, VirtAddr};
-use crate::hooks::Invalidation;
+use crate::addr::{Frame, PAGE_SHIFT, PageRange, VirtAddr};
 use crate::paging::{Entry, FlushBatch, Large, Leaf, Owner};
-use crate::phys::{BLOCK_FRAMES, Marks};
+use crate::phys::BLOCK_FRAMES;
 use crate::space::PageClass;
 use crate::system::System;
 use crate::vma::VmFlags;
@@ -204,175 +204,6 @@ impl Held<'_> {
     }
 }
 
-impl Changing<'_> {
-    /// Whether any memory that shows the object may write it.
-    pub(crate) fn may_be_written(&self) -> bool {
-        self.0.values().flat_map(Space::maps).any(|map| map.writes == Writes::Perhaps)
-    }
-
-    /// Has the entries of these pages forget that they were written, in all spaces; their frames remember it. Once the
-    /// batch is flushed, whoever writes one has it noted anew.
-    pub(crate) fn clean(&self, pages: &Range<u64>, system: &System, batch: &mut FlushBatch) {
-        for space in self.0.values() {
-            let table = &space.mapper.table;
-            batch.reaches_elsewhere();
-            let _still = table.hold_still();
-            for part in space.maps().filter_map(|map| map.part_of(pages)) {
-                for leaf in table.cursor(part) {
-                    clean(&leaf, system, batch);
-                }
-            }
-        }
-    }
-
-    /// Makes the entries of pages old, in all spaces. Says of each, in the order of `pages`, which ascend, how many were
-    /// accessed; `None` if one keeps it in memory.
-    pub(crate) fn age(&self, pages: &[u64], batch: &mut FlushBatch) -> Vec<Option<u32>> {
-        let mut ages = vec![Some(0); pages.len()];
-        let (Some(&first), Some(&last)) = (pages.first(), pages.last()) else { return ages };
-        for space in self.0.values() {
-            let table = &space.mapper.table;
-            batch.reaches_elsewhere();
-            let _still = table.hold_still();
-            for map in space.maps() {
-                let Some(part) = map.part_of(&(first..last + 1)) else { continue };
-                let mut note = |shown: PageRange, accessed: Option<bool>| {
-                    let first = map.index_at(shown.start());
-                    let of = pages.partition_point(|&page| page < first)
-                        ..pages.partition_point(|&page| page < first + shown.pages());
-                    for age in &mut ages[of] {
-                        *age = age.zip(accessed).map(|(all, one)| all + u32::from(one));
-                    }
-                };
-                for leaf in table.cursor(part) {
-                    let shown = PageRange::from_len(leaf.addr, PAGE_SIZE);
-                    let asked = pages.binary_search(&map.index_at(leaf.addr)).is_ok();
-                    if let Some(shown) = shown.filter(|_| asked) {
-                        note(shown, age(leaf.slot, batch));
-                    }
-                }
-                for large in table.large_in(part) {
-                    let accessed = age(large.slot, batch);
-                    let shown = large.range().and_then(|span| span.intersect(part));
-                    shown.into_iter().for_each(|shown| note(shown, accessed));
-                }
-            }
-        }
-        ages
-    }
-
-    /// Empties the entries of these pages, in all spaces; the batch is to be flushed by the caller. The
-    /// object must not find the pages any more.
-    ///
-    /// A parent's entries go before its child's: a fork that is under way copies them before, and then they
-    /// are found in the child, or not at all.
-    pub(crate) fn zap(
-        &self,
-        pages: &Range<u64>,
-        copies: Copies,
-        system: &System,
-        batch: &mut FlushBatch,
-    ) {
-        for space in self.0.values() {
-            let mut parts = space.maps().filter_map(|map| map.part_of(pages)).peekable();
-            if parts.peek().is_none() {
-                continue;
-            }
-            let table = &space.mapper.table;
-            batch.reaches_elsewhere();
-            // One space's at a time.
-            let _still = table.hold_still();
-            for part in parts {
-                system.invalidate(part, Invalidation::Clear, || {
-                    for leaf in table.cursor(part) {
-                        space.empty(&leaf, |entry| copies.take(entry), system, batch);
-                    }
-                    for large in table.large_in(part).filter(|large| copies.take(large.entry)) {
-                        space.empty_large(&large, system, batch);
-                    }
-                });
-            }
-        }
-    }
-}
-
-impl Changing<'_> {
-    /// Empties the entries that name a frame as this page of the object, in all spaces, and tells of each: the space's
-    /// number, the address, the entry as it was. The batch is to be flushed by the caller.
-    pub(crate) fn take_out(
-        &self,
-        page: u64,
-        frame: Frame,
-        system: &System,
-        batch: &mut FlushBatch,
-        mut tell: impl FnMut(u64, VirtAddr, Entry),
-    ) {
-        let goes = |entry: Entry| entry.frame() == Some(frame) && entry.owner() == Owner::Backing;
-        batch.reaches_elsewhere();
-        for (&number, space) in &*self.0 {
-            let table = &space.mapper.table;
-            // One space's at a time.
-            let _still = table.hold_still();
-            for part in space.maps().filter_map(|map| map.part_of(&(page..page + 1))) {
-                system.invalidate(part, Invalidation::Clear, || {
-                    for leaf in table.cursor(part) {
-                        if let Some(entry) = space.empty(&leaf, goes, system, batch) {
-                            tell(number, leaf.addr, entry);
-                        }
-                    }
-                    // Who has it together with others comes for it again.
-                    for large in table.large_in(part) {
-                        space.empty_large(&large, system, batch);
-                    }
-                });
-            }
-        }
-    }
-
-    /// Has the tables that hold nothing, and would be about these pages, not count as tables any more
-    /// ([`PageTable::vacate`](crate::paging::PageTable::vacate)), in all spaces (`retract_page_tables`).
-    pub(crate) fn vacate(&self, pages: &Range<u64>) {
-        for space in self.0.values() {
-            let table = &space.mapper.table;
-            let _still = table.hold_still();
-            let parts = space.maps().filter_map(|map| map.part_of(pages));
-            parts.for_each(|part| table.vacate(part));
-        }
-    }
-
-    /// Empties all entries for a private huge page, which is at this page of the object, but for one space's
-    /// (`unmap_ref_private`): it is taken from the others, whose next touch is a `SIGBUS`. The batch is to be
-    /// flushed by the caller.
-    pub(crate) fn take_from_others(
-        &mut self,
-        run: FrameRun,
-        page: u64,
-        number: u64,
-        system: &System,
-        batch: &mut FlushBatch,
-    ) {
-        for (_, space) in self.0.iter_mut().filter(|(other, _)| **other != number) {
-            let parts: Vec<PageRange> =
-                space.maps().filter_map(|map| map.part_of(&(page..page + run.count))).collect();
-            let table = Arc::clone(&space.mapper.table);
-            batch.reaches_elsewhere();
-            let _still = table.hold_still();
-            for part in parts {
-                let named = table.large(part.start()).and_then(|large| large.run());
-                if named.map(|named| named.start) != Some(run.start) {
-                    continue;
-                }
-                system.invalidate(part, Invalidation::Clear, || {
-                    for large in table.large_in(part) {
-                        space.empty_large(&large, system, batch);
-                    }
-                });
-                space.taken.insert(part.start());
-            }
-        }
-    }
-}
-
 impl Space {
     fn maps(&self) -> impl Iterator<Item = Map> + '_ {
         self.ranges.iter().filter_map(|(&start, shown)| shown.from(start))
@@ -448,46 +279,6 @@ impl Space {
             self.mapper.counters.resident.remove(PageClass::of(entry, system.frames()));
         }
         Some(entry)
-    }
-}
-
-/// Has an object's entry forget that it was written. The hardware sets bits meanwhile.
-fn clean(leaf: &Leaf<'_>, system: &System, batch: &mut FlushBatch) {
-    use std::sync::atomic::Ordering::{AcqRel, Acquire};
-    let written = |raw| {
-        let entry = Entry::new(raw);
-        let of_object = entry.frame().is_some() && entry.owner() == Owner::Backing;
-        (of_object && entry.is_dirty()).then(|| entry.clean().raw())
-    };
-    let Ok(old) = leaf.slot.fetch_update(AcqRel, Acquire, written) else { return };
-    if let Some(frame) = Entry::new(old).frame() {
-        system.frames().mark(frame, Marks::DIRTY);
-        batch.lowered(frame);
-    }
-}
-
-/// Makes an object's entry old; says whether it was accessed. `None` if its page must stay in memory.
-fn age(slot: &AtomicU64, batch: &mut FlushBatch) -> Option<bool> {
-    use std::sync::atomic::Ordering::{AcqRel, Acquire};
-    let of_object = |entry: Entry| entry.frame().is_some() && entry.owner() == Owner::Backing;
-    let young = |raw| {
-        let entry = Entry::new(raw);
-        let is_young = of_object(entry) && entry.is_young() && !entry.is_locked();
-        is_young.then(|| entry.aged().raw())
-    };
-    match slot.fetch_update(AcqRel, Acquire, young) {
-        Ok(old) => {
-            let old = Entry::new(old);
-            match old.large_run() {
-                Some(run) => batch.lowered_run(run),
-                None => old.frame().into_iter().for_each(|frame| batch.lowered(frame)),
-            }
-            Some(true)
-        }
-        Err(raw) => {
-            let stays = of_object(Entry::new(raw)) && Entry::new(raw).is_locked();
-            (!stays).then_some(false)
-        }
     }
 }
 
