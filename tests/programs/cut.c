@@ -3,7 +3,7 @@
  * memory, and touches it from one process after another. A page holds nothing, or what was written to that page;
  * or the process is killed by SIGBUS. Anything else is wrong.
  *
- * usage: cut ROUNDS 3<>FILE
+ * usage: cut ROUNDS PAGES 3<>FILE
  */
 #include <stdint.h>
 #include <stdio.h>
@@ -13,7 +13,9 @@
 #include <signal.h>
 #include <unistd.h>
 
-enum { PAGE = 4096, PAGES = 64, TOUCHES = 200, FILE_FD = 3, WRONG = 3 };
+enum { PAGE = 4096, TOUCHES = 200, FILE_FD = 3, WRONG = 3 };
+
+static unsigned pages;
 
 static volatile uint64_t *word(char *at, unsigned page)
 {
@@ -31,7 +33,7 @@ static void touch(char *shared, char *private, unsigned round)
     uint64_t random = round * 2654435761u + 1;
     for (unsigned i = 0; i < TOUCHES; i++) {
         random = random * 6364136223846793005u + 1442695040888963407u;
-        unsigned page = random >> 58;
+        unsigned page = (random >> 32) % pages;
         uint64_t stamp = (uint64_t)(page + 1) << 32 | i, found;
         if (foreign(*word(shared, page), page) || foreign(*word(private, page), page))
             _exit(WRONG);
@@ -48,8 +50,9 @@ static void touch(char *shared, char *private, unsigned round)
 int main(int count, char **arguments)
 {
     unsigned rounds = count > 1 ? (unsigned)atoi(arguments[1]) : 100, ended = 0, killed = 0;
-    char *shared = mmap(0, PAGES * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, FILE_FD, 0);
-    char *private = mmap(0, PAGES * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE, FILE_FD, 0);
+    pages = count > 2 ? (unsigned)atoi(arguments[2]) : 64;
+    char *shared = mmap(0, pages * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, FILE_FD, 0);
+    char *private = mmap(0, pages * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE, FILE_FD, 0);
     if (shared == MAP_FAILED || private == MAP_FAILED)
         return perror("mmap"), 2;
     for (unsigned round = 0; round < rounds; round++) {

@@ -231,7 +231,8 @@ impl PageTable {
         Ok(())
     }
 
-    /// Unlinks the table for `addr` if it holds nothing, under the exclusive lock.
+    /// Unlinks the table for `addr` if it holds nothing, under the exclusive lock. If it does, it counts as a table: its
+    /// entries came as it was marked.
     pub fn unlink_empty(&self, addr: VirtAddr, batch: &mut FlushBatch) {
         let _still = self.hold_still();
         let Some((slot, frame)) = self.last_table(addr) else { return };
@@ -239,6 +240,8 @@ impl PageTable {
             unlink(slot, batch);
             self.remove_table();
             batch.put_later(frame);
+        } else {
+            slot.fetch_and(!Entry::VACATED, Ordering::AcqRel);
         }
     }
 

@@ -107,18 +107,14 @@ impl AddressSpace {
         let Some((_, run)) = huge.filter(|_| !vma.flags.contains(VmFlags::UFFD_WP)) else {
             return Err(Refused::ThisOne(Errno::EINVAL));
         };
-        match self.table.below(addr) {
-            Below::Large(_) => return Ok(()),
-            Below::Nothing => {}
-            Below::Vacated => {
-                let mut batch = FlushBatch::new();
-                self.table.unlink_empty(addr, &mut batch);
-                self.flush(batch)?;
-            }
-            Below::Table(words) => {
-                check_pages(words, run)?;
-                return Ok(self.map_instead(vma, addr, words, run)?);
-            }
+        if let Below::Vacated = self.table.below(addr) {
+            let mut batch = FlushBatch::new();
+            self.table.unlink_empty(addr, &mut batch);
+            self.flush(batch)?;
+        }
+        if let Below::Table(words) = self.table.below(addr) {
+            check_pages(words, run)?;
+            return Ok(self.map_instead(vma, addr, words, run)?);
         }
         let mapped = self.map_folio(vma, memory, addr, Touch::Read)?;
         if mapped { Ok(()) } else { Err(Errno::EINVAL.into()) }

@@ -2,7 +2,9 @@
 //! not seen, and what becomes of them where the host has nothing to compare: in the swap area, between nodes.
 
 use super::*;
+use crate::addr::{PageRange, TABLE_SPAN};
 use crate::backing::SharedMemory;
+use crate::paging::{Below, Entry};
 use crate::phys::BLOCK_FRAMES;
 use crate::swap::MemoryStore;
 
@@ -157,4 +159,25 @@ fn without_memory_for_it_nothing_has_changed() {
     assert_eq!((is_huge(&m), shared(&m)), (false, HUGE.div_ceil(3)));
     check(&m);
     audited(&[&m]);
+}
+
+/// mremap has made a table for what it moves when another process's collapse finds it empty.
+#[test]
+fn a_table_that_is_filled_as_it_is_marked_counts() {
+    let m = machine();
+    written(&m);
+    collapse(&m).unwrap();
+    let range = PageRange::from_len(page(0), TABLE_SPAN).unwrap();
+    m.space.change().madvise(page(0), TABLE_SPAN, Advice::DontNeed as i32).unwrap();
+    {
+        let space = m.space.look();
+        space.table().ensure(page(0)).unwrap();
+        space.table().vacate(range);
+        assert!(matches!(space.table().below(page(0)), Below::Vacated));
+        let guard = Entry::GUARD.raw();
+        space.table().slot(page(7)).unwrap().store(guard, std::sync::atomic::Ordering::Relaxed);
+    }
+    m.load(page(1)).unwrap();
+    assert!(m.load(page(7)).is_err());
+    assert!(matches!(m.space.look().table().below(page(0)), Below::Table(_)));
 }
