@@ -35,6 +35,10 @@ pub mod number {
     pub const RT_SIGRETURN: u64 = 15;
     /// ioctl(2)
     pub const IOCTL: u64 = 16;
+    /// pread(2)
+    pub const PREAD64: u64 = 17;
+    /// pwrite(2)
+    pub const PWRITE64: u64 = 18;
     /// writev(2)
     pub const WRITEV: u64 = 20;
     /// mremap(2)
@@ -69,6 +73,8 @@ pub mod number {
     pub const UNAME: u64 = 63;
     /// fcntl(2)
     pub const FCNTL: u64 = 72;
+    /// ftruncate(2)
+    pub const FTRUNCATE: u64 = 77;
     /// getrlimit(2)
     pub const GETRLIMIT: u64 = 97;
     /// getppid(2)
@@ -115,6 +121,8 @@ pub mod number {
     pub const PRLIMIT64: u64 = 302;
     /// getrandom(2)
     pub const GETRANDOM: u64 = 318;
+    /// memfd_create(2)
+    pub const MEMFD_CREATE: u64 = 319;
     /// execveat(2)
     pub const EXECVEAT: u64 = 322;
     /// userfaultfd(2)

@@ -117,7 +117,7 @@ fn write_protected(case: Case) -> Case {
     Case { name, ..case.flushing(FlushPolicy::WriteProtection) }
 }
 
-/// One vCPU writes what another one takes away from it. ROUNDS times each of eight changes.
+/// One vCPU writes what another one takes away from it. ROUNDS times each change.
 fn races() -> Vec<Case> {
     let race = |name: &str, args: &[&str]| {
         let case = Case::new(format!("race-{name}"), payload("race"), args).natively();
@@ -127,7 +127,19 @@ fn races() -> Vec<Case> {
     let moves = |name: &str, args: &[&str]| {
         Case::new(format!("race-moves-{name}"), payload("race"), args).option("--nodes=2")
     };
-    vec![
+    // It is in a huge page, which comes and goes, also by another thread.
+    let huge = |what: &str, rounds: &str, seed: &str| {
+        race(&format!("{what}-{rounds}"), &[rounds, seed, "private", what])
+            .option("--mem=64M")
+            .option("--khugepaged=1")
+    };
+    // It leaves memory.
+    let leaves = |what: &str, rounds: &str, seed: &str, kind: &str| {
+        race(&format!("{what}-{kind}-{rounds}"), &[rounds, seed, kind, what])
+            .option("--mem=8M")
+            .option("--swap=64M")
+    };
+    let mut cases = vec![
         race("private", &["2000", "1", "private"]).only(Where::Direct),
         race("shared", &["1000", "2", "shared"]).only(Where::Direct),
         write_protected(race("private-500", &["500", "5", "private"]).only(Where::Direct)),
@@ -137,7 +149,21 @@ fn races() -> Vec<Case> {
         moves("shared", &["1000", "7", "shared", "moves"]).only(Where::Direct),
         moves("private-30", &["30", "8", "private", "moves"]).only(Where::Nested),
         moves("shared-30", &["30", "9", "shared", "moves"]).only(Where::Nested),
-    ]
+        huge("split", "150", "10").option("--swap=64M").only(Where::Direct),
+        huge("split", "20", "11").option("--swap=64M").only(Where::Nested),
+        huge("collapse", "600", "12").only(Where::Direct),
+        huge("collapse", "20", "13").only(Where::Nested),
+    ];
+    let kinds = [("private", "500", "14"), ("shared", "300", "15"), ("memfd", "300", "16")];
+    for (kind, rounds, seed) in kinds {
+        cases.extend([
+            leaves("pageout", rounds, seed, kind).only(Where::Direct),
+            leaves("pageout", "20", seed, kind).only(Where::Nested),
+            leaves("pressure", "150", seed, kind).only(Where::Direct),
+            leaves("pressure", "10", seed, kind).only(Where::Nested),
+        ]);
+    }
+    cases
 }
 
 /// Twice as much live data as memory, four processes forked over it; each finds what is its own.
@@ -381,6 +407,13 @@ fn c_programs() -> Vec<Case> {
     cases
 }
 
+/// The race, with this done besides.
+fn without_flush_of(what: &str, kind: &str, options: &[&str]) -> Case {
+    let name = format!("race-{what}-{kind}-without-flush");
+    let case = Case::new(name, payload("race"), &["100", "1", kind, what]).without_flush();
+    options.iter().fold(case, |case, option| case.option(option))
+}
+
 /// What must fail when nothing is flushed: this proves that the tests above would notice.
 fn without_flush() -> Vec<Case> {
     vec![
@@ -394,6 +427,11 @@ fn without_flush() -> Vec<Case> {
         Case::new("race-moves-without-flush", payload("race"), &["100", "1", "private", "moves"])
             .option("--nodes=2")
             .without_flush(),
+        without_flush_of("split", "private", &["--mem=64M"]),
+        without_flush_of("collapse", "private", &["--mem=64M"]),
+        without_flush_of("pageout", "private", &["--mem=8M", "--swap=64M"]),
+        without_flush_of("pageout", "memfd", &["--mem=8M", "--swap=64M"]),
+        without_flush_of("pressure", "shared", &["--mem=8M", "--swap=64M"]),
         Case::command("doctor-without-flush", &["doctor", "--json"])
             .without_flush()
             .expect(Expect::FailsProbes(&PROBES_OF_FLUSHING)),

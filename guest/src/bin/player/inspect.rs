@@ -38,7 +38,6 @@ const COVERING_OR_NEXT: u64 = 0x10;
 const PROCMAP_QUERY: u64 =
     0xc000_0000 | (size_of::<Query>() as u64) << 16 | (b'f' as u64) << 8 | 17;
 
-const PREAD64: u64 = 17;
 /// Bytes of a page's word in pagemap.
 const WORD: u64 = 8;
 const O_CLOEXEC: u64 = 0o2_000_000;
@@ -142,7 +141,7 @@ impl Inspector {
         sheet.word(length);
         let to = sheet.zeros(length);
         // SAFETY: the call writes to the sheet, as far as there was room for.
-        let read = unsafe { syscall(PREAD64, [file, to, length, start / PAGE * WORD]) };
+        let read = unsafe { syscall(number::PREAD64, [file, to, length, start / PAGE * WORD]) };
         close(file);
         match read {
             Ok(_) => sheet.finish(Kind::Pagemap),

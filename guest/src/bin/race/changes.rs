@@ -8,19 +8,26 @@
 
 use core::sync::atomic::Ordering;
 
-use guest::call::{number, syscall};
 use guest::family::{self, End, Forked};
 use guest::fault::{SEGV_ACCERR, SEGV_MAPERR, in_mmvisor};
 use guest::memory::{self, Flags, Move, PAGE, Place, Prot};
 use guest::random::Random;
 use guest::{check, check_eq, must, process};
 
+use crate::pages::{DONTNEED, Kind, Pages, advise, move_to};
+use crate::reclaim;
 use crate::writer::{self, Board, LAST, Parked, Pause, Word};
 
-/// The page that is written to; nothing else is anywhere near. In the middle of a table.
-const PAGE_AT: u64 = 0x2000_0000_0000 + 100 * PAGE;
-/// Where it is moved to: under other tables.
-const AWAY: u64 = PAGE_AT + (1 << 39);
+/// The page that is written to; nothing else is anywhere near, but for what is in its huge page with it. In the
+/// middle of a table.
+pub(crate) const PAGE_AT: u64 = HUGE_AT + PLACE * PAGE;
+/// Where the table begins, and the huge page is, if there is one.
+pub(crate) const HUGE_AT: u64 = 0x2000_0000_0000;
+/// Which page of it is written to.
+pub(crate) const PLACE: u64 = 100;
+/// How far away it is moved: to under other tables.
+pub(crate) const FAR: u64 = 1 << 39;
+const AWAY: u64 = PAGE_AT + FAR;
 /// Pages that take over frames that others give up; they must keep their bytes.
 const BAIT: u64 = 0x1000_0000_0000;
 /// How many.
@@ -32,13 +39,14 @@ const FILLED: u64 = 0x5a5a_a5a5_c3c3_3c3c;
 const TABLE_STEP: u64 = 1 << 30;
 const TABLES: u64 = 200;
 /// Where the writer's number is in the page, and where the changing one's own word is.
-const NUMBER: u64 = 8;
-const OWN: u64 = 16;
-/// MADV_DONTNEED of madvise(2).
-const DONTNEED: u64 = 4;
+pub(crate) const NUMBER: u64 = 8;
+pub(crate) const OWN: u64 = 16;
+
+/// Something that is done to the page.
+pub(crate) type Change = fn(&mut Race);
 
 /// What is done to the page.
-const CHANGES: [fn(&mut Race); 8] = [
+pub(crate) const CHANGES: [Change; 7] = [
     Race::unmap,
     Race::make_read_only,
     Race::make_untouchable,
@@ -46,46 +54,63 @@ const CHANGES: [fn(&mut Race); 8] = [
     Race::fork,
     Race::drop_page,
     Race::replace,
-    Race::free_tables,
 ];
 
-/// What is done where there are two NUMA nodes, and only that is asked for.
-const MOVES: [fn(&mut Race); 1] = [Race::migrate];
+/// What is done above it.
+pub(crate) const TABLES_GO: [Change; 1] = [Race::free_tables];
 
-/// `MPOL_MF_MOVE_ALL` of move_pages(2).
-const MOVE_ALL: u64 = 4;
+/// What is done where there are two NUMA nodes, and only that is asked for.
+pub(crate) const MOVES: [Change; 1] = [Race::migrate];
+
 /// How often the page goes to each node in a round.
 const GOES: i32 = 4;
 
-struct Race {
-    board: &'static Board,
-    random: Random,
-    flags: Flags,
-    round: u64,
+/// What there is beside the page.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Around {
+    /// Nothing.
+    Nothing,
+    /// The rest of a huge page.
+    HugePage,
+    /// Nothing; and the page is put out of memory when it is about to be changed.
+    Reclaim,
+    /// The same, and another process uses more memory than there is.
+    Pressure,
+}
+
+pub(crate) struct Race {
+    pub(crate) board: &'static Board,
+    pub(crate) random: Random,
+    pub(crate) pages: Pages,
+    pub(crate) around: Around,
+    pub(crate) round: u64,
     /// The last number when the page was new.
     new_at: u64,
 }
 
 /// Does each change `rounds` times, on pages of this kind. How many numbers the writer wrote.
-pub(crate) fn all(rounds: u64, seed: u64, flags: Flags) -> u64 {
-    race(rounds, seed, flags, &CHANGES)
-}
-
-/// Moves the page from node to node `rounds` times, back and forth.
-pub(crate) fn moves(rounds: u64, seed: u64, flags: Flags) -> u64 {
-    race(rounds, seed, flags, &MOVES)
-}
-
-fn race(rounds: u64, seed: u64, flags: Flags, changes: &[fn(&mut Race)]) -> u64 {
+pub(crate) fn race(
+    rounds: u64,
+    seed: u64,
+    kind: Kind,
+    around: Around,
+    changes: &[&[Change]],
+) -> u64 {
     // Asked before there are two: natively the answer installs signal handlers.
     let _ = in_mmvisor();
     let board = Board::map();
+    let pressing = (around == Around::Pressure).then(|| reclaim::begin_pressure(board));
     let pid = writer::begin(board);
-    let mut race = Race { board, random: Random::new(seed), flags, round: 0, new_at: 0 };
+    let (random, pages) = (Random::new(seed), Pages::new(kind));
+    let mut race = Race { board, random, pages, around, round: 0, new_at: 0 };
     race.map();
     for _ in 0..rounds {
-        for change in changes {
+        for change in changes.iter().copied().flatten() {
             race.round += 1;
+            if around == Around::HugePage {
+                race.map();
+                race.new_at = race.board.done();
+            }
             race.fill_bait();
             change(&mut race);
             race.check_bait();
@@ -93,6 +118,10 @@ fn race(rounds: u64, seed: u64, flags: Flags, changes: &[fn(&mut Race)]) -> u64 
     }
     board.release(LAST, 0, Word::Stays);
     check_eq!(family::wait(pid.cast_signed(), 0), Ok((pid, End::Exited(0))), "the writer");
+    if let Some(pid) = pressing {
+        let ended = family::wait(pid.cast_signed(), 0);
+        check_eq!(ended, Ok((pid, End::Exited(0))), "the one that uses memory");
+    }
     board.done()
 }
 
@@ -140,7 +169,7 @@ impl Race {
     }
 
     fn fork(&mut self) {
-        if self.flags.contains(Flags::SHARED) { self.fork_shared() } else { self.fork_private() }
+        if self.pages.are_shared() { self.fork_shared() } else { self.fork_private() }
     }
 
     /// The child sees what the writer writes after the fork too, and its parents what it writes; that it
@@ -167,7 +196,7 @@ impl Race {
         self.let_write(self.board.start());
         let later = number_at(PAGE_AT);
         check!(found < later, "round {}: the child sees {found} still", self.round);
-        must!(dont_need(PAGE_AT, PAGE));
+        must!(advise(PAGE_AT, PAGE, DONTNEED));
         let again = number_at(PAGE_AT);
         check!(later <= again, "round {}: {later} was dropped: {again}", self.round);
         must!(memory::unmap(PAGE_AT, PAGE));
@@ -227,7 +256,7 @@ impl Race {
         let before = self.last();
         for go in 0..2 * GOES {
             let node = (go + 1) % 2;
-            check_eq!(move_to(PAGE_AT, node), Ok(node), "round {}: go {go}", self.round);
+            check_eq!(move_to(PAGE_AT, node), node, "round {}: go {go}", self.round);
             self.fill_bait();
         }
         let limit = self.board.start();
@@ -238,14 +267,14 @@ impl Race {
     }
 
     fn drop_page(&mut self) {
-        if self.flags.contains(Flags::SHARED) { self.drop_entry() } else { self.drop_bytes() }
+        if self.pages.are_shared() { self.drop_entry() } else { self.drop_bytes() }
     }
 
     /// The object keeps its page: nothing is lost.
     fn drop_entry(&mut self) {
         self.release(Word::Stays);
         let before = self.last();
-        must!(dont_need(PAGE_AT, PAGE));
+        must!(advise(PAGE_AT, PAGE, DONTNEED));
         let limit = self.board.start();
         let found = number_at(PAGE_AT);
         check!(before <= found, "round {}: {before} was dropped: {found}", self.round);
@@ -255,7 +284,7 @@ impl Race {
     fn drop_bytes(&mut self) {
         self.release(Word::MayVanish);
         let before = self.board.done();
-        must!(dont_need(PAGE_AT, PAGE));
+        must!(advise(PAGE_AT, PAGE, DONTNEED));
         self.anew(before, "MADV_DONTNEED");
     }
 
@@ -270,7 +299,7 @@ impl Race {
     fn free_tables(&mut self) {
         for n in 1..=TABLES {
             let at = PAGE_AT + n * TABLE_STEP;
-            must!(memory::map(Place::Fixed(at), PAGE, Prot::RW, self.flags));
+            self.pages.map(at, PAGE);
             memory::store(at, n);
         }
         self.release(Word::Stays);
@@ -279,7 +308,7 @@ impl Race {
         // Tables are wanted again, of the frames that the old ones had.
         for n in 1..=TABLES / 4 {
             let at = AWAY + n * TABLE_STEP;
-            must!(memory::map(Place::Fixed(at), PAGE, Prot::RW, self.flags));
+            self.pages.map(at, PAGE);
             memory::store(at, n);
         }
         self.faulted(limit, SEGV_MAPERR, "munmap with tables");
@@ -292,17 +321,16 @@ impl Race {
     }
 
     /// A new page, in place of what is there.
-    fn map(&self) {
-        check_eq!(
-            memory::map(Place::Fixed(PAGE_AT), PAGE, Prot::RW, self.flags),
-            Ok(PAGE_AT),
-            "mmap"
-        );
+    fn map(&mut self) {
+        match self.around {
+            Around::HugePage => self.map_huge(),
+            _ => self.pages.map(PAGE_AT, PAGE),
+        }
     }
 
     /// Lets the writer begin, and for a while that is not always the same: up to when it is at its first
     /// page fault, or well under way.
-    fn release(&mut self, what: Word) {
+    pub(crate) fn release(&mut self, what: Word) {
         let from = self.board.done();
         self.board.release(self.round, PAGE_AT + NUMBER, what);
         match self.random.below(4) {
@@ -317,10 +345,13 @@ impl Race {
                 self.let_write(from + more);
             }
         }
+        if matches!(self.around, Around::Reclaim | Around::Pressure) && self.random.chance(50) {
+            self.page_out();
+        }
     }
 
     /// Waits until the writer has written a few more numbers than this.
-    fn let_write(&self, number: u64) {
+    pub(crate) fn let_write(&self, number: u64) {
         let mut pause = Pause::default();
         while self.board.done() < number + 20 {
             pause.wait();
@@ -328,19 +359,19 @@ impl Race {
     }
 
     /// Waits for the writer's fault.
-    fn faulted(&self, limit: u64, code: u64, what: &str) {
+    pub(crate) fn faulted(&self, limit: u64, code: u64, what: &str) {
         let parked = self.board.wait_parked(self.round, limit, what);
         let wanted = Parked { code, address: PAGE_AT + NUMBER };
         check_eq!(parked, wanted, "round {}: the writer's fault by {what}", self.round);
     }
 
     /// The word has the writer's last number, or nothing if it wrote none to this page.
-    fn kept(&self, at: u64, what: &str) {
+    pub(crate) fn kept(&self, at: u64, what: &str) {
         check_eq!(number_at(at), self.last(), "round {}: the last number, {what}", self.round);
     }
 
     /// The last number that was written to this page; 0 if none was.
-    fn last(&self) -> u64 {
+    pub(crate) fn last(&self) -> u64 {
         let done = self.board.done();
         if done == self.new_at { 0 } else { done }
     }
@@ -357,7 +388,7 @@ impl Race {
         self.stop_and_compare(limit);
     }
 
-    fn stop_and_compare(&self, limit: u64) {
+    pub(crate) fn stop_and_compare(&self, limit: u64) {
         self.let_write(limit);
         self.board.stop();
         let parked = self.board.wait_parked(self.round, u64::MAX, "stop");
@@ -378,7 +409,7 @@ impl Race {
     }
 
     /// New pages full of known bytes.
-    fn fill_bait(&self) {
+    pub(crate) fn fill_bait(&self) {
         must!(memory::map(Place::Fixed(BAIT), BAITS * PAGE, Prot::RW, Flags::OWN));
         for page in 0..BAITS {
             for word in [0, NUMBER, OWN, PAGE - 8] {
@@ -387,7 +418,7 @@ impl Race {
         }
     }
 
-    fn check_bait(&self) {
+    pub(crate) fn check_bait(&self) {
         for page in 0..BAITS {
             for word in (0..PAGE).step_by(8) {
                 let wanted = if [0, NUMBER, OWN, PAGE - 8].contains(&word) { FILLED } else { 0 };
@@ -398,23 +429,6 @@ impl Race {
     }
 }
 
-fn number_at(page: u64) -> u64 {
+pub(crate) fn number_at(page: u64) -> u64 {
     memory::load(page + NUMBER)
-}
-
-/// Moves a page to a node, and says what became of it: where it is, or an errno, negated.
-#[allow(unsafe_code)]
-fn move_to(page: u64, node: i32) -> Result<i32, guest::errno::Errno> {
-    let mut status = i32::MIN;
-    let (pages, nodes, to) = (&raw const page, &raw const node, &raw mut status);
-    let [pages, nodes, to] = [pages as u64, nodes as u64, to as u64];
-    // SAFETY: the page is no memory of Rust's, and the call writes nothing but the status.
-    unsafe { syscall(number::MOVE_PAGES, [0, 1, pages, nodes, to, MOVE_ALL]) }?;
-    Ok(status)
-}
-
-#[allow(unsafe_code)]
-fn dont_need(at: u64, length: u64) -> Result<(), guest::errno::Errno> {
-    // SAFETY: the page is no memory of Rust's.
-    unsafe { syscall(number::MADVISE, [at, length, DONTNEED]) }.map(drop)
 }

@@ -123,6 +123,11 @@ impl Board {
         self.round.store(round, Ordering::SeqCst);
     }
 
+    /// Whether all rounds are over.
+    pub(crate) fn is_last(&self) -> bool {
+        self.round.load(Ordering::SeqCst) == LAST
+    }
+
     /// Makes the writer park.
     pub(crate) fn stop(&self) {
         self.stop.store(1, Ordering::SeqCst);
