@@ -171,6 +171,23 @@ impl Args {
         (1..args.count).map_while(move |index| args.get(index))
     }
 
+    /// Becomes the program that the argument with this number names, with it and all after it for arguments and the
+    /// same environment: execve(2). What it returns is why it did not.
+    #[must_use]
+    pub fn execute(&self, index: usize) -> Errno {
+        if index >= self.count {
+            return Errno::EINVAL;
+        }
+        let vector = self.vector.wrapping_add(index) as u64;
+        let environment = self.vector.wrapping_add(self.count + 1) as u64;
+        // SAFETY: the call reads strings and the words that name them; if it returns, nothing has changed.
+        match unsafe { syscall(number::EXECVE, [self.pointer(index) as u64, vector, environment]) }
+        {
+            Err(error) => error,
+            Ok(_) => Errno::EINVAL,
+        }
+    }
+
     /// The environment's `NAME=value` strings.
     pub fn environment(&self) -> impl Iterator<Item = &'static str> {
         let args = *self;
