@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use crate::addr::{Frame, PageRange};
 use crate::backing::pager::Pagers;
-use crate::backing::{HostFile, HugePool};
+use crate::backing::{HostFile, HugePool, WindowBudget};
 use crate::error::{Broken, Errno};
 use crate::failure::FailPoint;
 use crate::hooks::{Guardian, Invalidation, Observer};
@@ -58,6 +58,7 @@ pub struct System {
     huge: [Arc<HugePool>; 2],
     /// Files of the host that are open. A leaf lock.
     files: Mutex<Vec<Weak<HostFile>>>,
+    windows: Arc<WindowBudget>,
     next_inode: AtomicU64,
     next_space: AtomicU64,
 }
@@ -88,6 +89,7 @@ impl System {
             swap: None,
             anon: AnonVmas::default(),
             files: Mutex::default(),
+            windows: Arc::default(),
             next_inode: AtomicU64::new(1),
             next_space: AtomicU64::new(1),
         }
@@ -103,7 +105,13 @@ impl System {
         access: FileAccess,
         path: String,
     ) -> io::Result<Arc<HostFile>> {
-        let file = Arc::new(HostFile::new(Arc::clone(&self.frames), file, access, path)?);
+        let file = Arc::new(HostFile::new(
+            Arc::clone(&self.frames),
+            Arc::clone(&self.windows),
+            file,
+            access,
+            path,
+        )?);
         let mut files = self.files();
         files.retain(|file| file.strong_count() > 0);
         files.push(Arc::downgrade(&file));
@@ -155,6 +163,12 @@ impl System {
     /// Sets who may veto what programs ask for.
     pub fn set_guardian(&mut self, guardian: Box<dyn Guardian>) {
         self.guardian = Some(guardian);
+    }
+
+    /// Sets how many windows on files of the host, of 2 MiB, there may be at most, before any file is open; by default
+    /// 16,384. Each is one of the host's own VMAs (`vm.max_map_count`).
+    pub fn set_most_windows(&mut self, most: u64) {
+        self.windows = Arc::new(WindowBudget::new(most));
     }
 
     /// Gives the machine a swap area, before it has any address space.

@@ -21,7 +21,8 @@
 //! written first, is found out in the same way: all entries go, and each access that comes again is tried by mmvisor
 //! before it is allowed ([`HostFile::doubt`]).
 
-use std::collections::{BTreeMap, VecDeque};
+mod windows;
+
 use std::fs::File;
 use std::io;
 use std::ops::Range;
@@ -31,11 +32,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{FallocateFlags, fallocate, fdatasync, fstat};
+pub(crate) use windows::WindowBudget;
+use windows::{Pieces, Window, Windows};
 
 use super::cache::PageCache;
 use super::{Backing, BackingError, BackingName, Folio, Placement, no_sync};
 use crate::addr::{Frame, FrameRun, PAGE_BYTES, PAGE_SIZE, index};
 use crate::error::{Broken, CallError, CallResult, Errno};
+use crate::failure::FailPoint;
 use crate::numa;
 use crate::paging::{AccessKind, FlushBatch};
 use crate::phys::{
@@ -45,13 +49,6 @@ use crate::promise::Payer;
 use crate::rmap::{Copies, ObjectMaps};
 use crate::system::System;
 use crate::vma::{MapFlags, VmFlags};
-
-/// The most windows of all files together, 32 GiB: a quarter of the VMAs that the host lets it have
-/// (`vm.max_map_count`).
-const MOST_WINDOWS: u64 = 16_384;
-
-/// How many windows there are.
-static WINDOWS: AtomicU64 = AtomicU64::new(0);
 
 /// A file of the host.
 #[derive(Debug)]
@@ -65,62 +62,11 @@ pub struct HostFile {
     /// Whether the host has refused an access that should have been possible: then it is asked before each.
     doubted: AtomicBool,
     windows: Mutex<Windows>,
+    budget: Arc<WindowBudget>,
     copies: PageCache,
     maps: ObjectMaps,
-}
-
-/// How many windows of a file stay when memory is short: more than one access can need at once, so that each comes
-/// to its end.
-const KEPT_WINDOWS: usize = 4;
-
-/// The windows of a file.
-#[derive(Debug, Default)]
-struct Windows {
-    /// By the number of the part of the file.
-    open: BTreeMap<u64, Window>,
-    /// The same numbers, the one that was opened first in front.
-    order: VecDeque<u64>,
-    /// Blocks of windows that were closed while somebody's flush still had frames of theirs.
-    closing: Vec<Frame>,
-}
-
-/// A part of the file that is shown.
-#[derive(Clone, Copy, Debug)]
-struct Window {
-    /// The first frame of its block.
-    start: Frame,
-    /// How the host has it.
-    pieces: Pieces,
-}
-
-/// In what the host has a window's pages in its memory.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Pieces {
-    /// It has not been asked.
-    Unknown,
-    /// In one, which one of its entries maps.
-    One,
-    /// In several.
-    Several,
-}
-
-impl Windows {
-    fn get(&self, number: u64) -> Option<Frame> {
-        self.open.get(&number).map(|window| window.start)
-    }
-
-    fn insert(&mut self, number: u64, start: Frame) {
-        self.open.insert(number, Window { start, pieces: Pieces::Unknown });
-        self.order.push_back(number);
-    }
-
-    /// Takes out some of the oldest.
-    fn take_oldest(&mut self) -> Vec<(u64, Frame)> {
-        let most = self.order.len().saturating_sub(KEPT_WINDOWS);
-        let some = (self.order.len() / 8 + 1).min(most);
-        let oldest = self.order.drain(..some);
-        oldest.filter_map(|number| Some((number, self.open.remove(&number)?.start))).collect()
-    }
+    /// Reads and writes of the host's file, of copies.
+    pub(crate) failures: FailPoint,
 }
 
 /// Where a page of the file is.
@@ -136,8 +82,9 @@ impl HostFile {
     ///
     /// # Errors
     /// If the host does not say how long it is.
-    pub fn new(
+    pub(crate) fn new(
         frames: Arc<Frames>,
+        budget: Arc<WindowBudget>,
         file: File,
         access: FileAccess,
         path: String,
@@ -150,7 +97,9 @@ impl HostFile {
             copies: PageCache::new(Arc::clone(&frames), FrameKind::Cached),
             doubted: AtomicBool::new(false),
             windows: Mutex::default(),
+            budget,
             maps: ObjectMaps::default(),
+            failures: FailPoint::default(),
             file,
             access,
             frames,
@@ -234,7 +183,7 @@ impl HostFile {
     fn hide(&self, start: Frame) -> Result<(), Broken> {
         let run = FrameRun { start, count: BLOCK_FRAMES };
         self.frames.memory().hide(run)?;
-        WINDOWS.fetch_sub(1, Ordering::Relaxed);
+        self.budget.give_back();
         self.frames.put_run(run)
     }
 
@@ -281,31 +230,40 @@ impl HostFile {
         if let Some(start) = windows.get(number) {
             return Ok(At::Window(start.offset(inside)));
         }
-        if WINDOWS.load(Ordering::Relaxed) >= MOST_WINDOWS {
+        if !self.budget.take() {
             // Others are closed for it, as where there is no block for it.
             return Err(self.frames.refuse().into());
         }
+        let opened = self.open_window(number);
+        match opened {
+            Ok(Some(start)) => {
+                windows.insert(number, start);
+                Ok(At::Window(start.offset(inside)))
+            }
+            none => {
+                self.budget.give_back();
+                none.map(|_| At::Copy)
+            }
+        }
+    }
+
+    /// The first frame of a new window; `None` where this memory shows no files.
+    fn open_window(&self, number: u64) -> Result<Option<Frame>, BackingError> {
         let run = self.frames.alloc_order(FrameKind::Cached, Contents::Shown, Order::HUGE)?;
         let part = FilePart {
             file: self.file.as_fd(),
             offset: number * BLOCK_FRAMES * PAGE_SIZE,
             access: self.access,
         };
-        match self.frames.memory().show(run, part) {
-            Ok(()) => {
-                WINDOWS.fetch_add(1, Ordering::Relaxed);
-                windows.insert(number, run.start);
-                Ok(At::Window(run.start.offset(inside)))
-            }
-            Err(error) => {
-                self.frames.put_run(run)?;
-                if error.kind() == io::ErrorKind::Unsupported {
-                    return Ok(At::Copy);
-                }
-                if error.kind() == io::ErrorKind::OutOfMemory {
-                    // The host has no mapping left: a window that is closed gives one back.
-                    return Err(self.frames.refuse().into());
-                }
+        let Err(error) = self.frames.memory().show(run, part) else {
+            return Ok(Some(run.start));
+        };
+        self.frames.put_run(run)?;
+        match error.kind() {
+            io::ErrorKind::Unsupported => Ok(None),
+            // The host has no mapping left: a window that is closed gives one back.
+            io::ErrorKind::OutOfMemory => Err(self.frames.refuse().into()),
+            _ => {
                 log::warn!("{}: the host does not map it: {error}", self.name.path);
                 Err(BackingError::NoPage)
             }
@@ -333,6 +291,11 @@ impl HostFile {
         Some(Window { start, pieces })
     }
 
+    /// Is asked before each read and write of the host's file.
+    fn may_fail(&self) -> io::Result<()> {
+        if self.failures.refuses() { Err(io::ErrorKind::Other.into()) } else { Ok(()) }
+    }
+
     /// A copy of a page, read if it is not there.
     fn copy(&self, page: u64) -> Result<Frame, BackingError> {
         let wish = || numa::wish_of_file(self.frames.nodes());
@@ -340,7 +303,10 @@ impl HostFile {
             let mut bytes = [0; PAGE_BYTES];
             let mut done = 0;
             while done < PAGE_BYTES {
-                match self.file.read_at(&mut bytes[done..], page * PAGE_SIZE + done as u64) {
+                let from = page * PAGE_SIZE + done as u64;
+                let read =
+                    self.may_fail().and_then(|()| self.file.read_at(&mut bytes[done..], from));
+                match read {
                     Ok(0) => break,
                     Ok(count) => done += count,
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -377,6 +343,7 @@ impl HostFile {
             }
             let mut bytes = [0; PAGE_BYTES];
             self.frames.memory().read(frame.addr(), &mut bytes);
+            self.may_fail()?;
             self.file.write_all_at(&bytes[..index(PAGE_SIZE.min(len - start))], start)?;
         }
         Ok(())

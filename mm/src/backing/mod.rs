@@ -15,6 +15,7 @@ pub(crate) use file::no_sync;
 pub use file::{FileBacking, FileSource};
 pub use folios::Folio;
 pub use host_file::HostFile;
+pub(crate) use host_file::WindowBudget;
 pub use huge::{HugeMemory, HugePool, HugePoolStats, HugePromise, huge_page_size};
 pub(crate) use huge::{Pages, Taker};
 pub use open::OpenFile;

@@ -105,7 +105,7 @@ impl SoftwareMachine {
         SoftwareMachine::on(Frames::with_nodes(memory, nodes), limits, |_| {})
     }
 
-    fn on(
+    pub(crate) fn on(
         frames: Frames,
         limits: Limits,
         prepare: impl FnOnce(&mut System),

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use super::*;
@@ -111,4 +112,49 @@ fn a_hole_is_punched_into_the_file_itself() {
     m.space.change().madvise(page(1), PAGE_SIZE, remove).unwrap();
     assert_eq!((m.load(page(1)).unwrap(), m.load(page(0)).unwrap()), (0, 1));
     assert_eq!(contents(&on_host)[4096], 0);
+}
+
+/// Reads four pages through a private map, writes them through a shared one, and has that written out. How many of
+/// these failed, each as it should.
+fn use_all(m: &SoftwareMachine) -> usize {
+    let bus = |at, result: Result<(), AccessError>| match result {
+        Ok(()) => false,
+        Err(AccessError::Fault(fault)) => fault == Fault::NoBacking(page(at)),
+        Err(error) => panic!("{error:?}"),
+    };
+    let reads = (10..14).filter(|&at| bus(at, m.load(page(at)).map(drop))).count();
+    let writes = (0..4).filter(|&at| bus(at, m.store(page(at), 50 + at as u8))).count();
+    let synced = match m.space.msync(page(0), 4 * PAGE_SIZE, 4) {
+        Ok(()) => 0,
+        Err(CallError::Errno(Errno::EIO)) => 1,
+        Err(error) => panic!("{error:?}"),
+    };
+    reads + writes + synced
+}
+
+#[test]
+fn no_read_or_write_that_the_host_refuses_loses_anything() {
+    let mut told = 0;
+    for nth in (1..).map_while(NonZeroU64::new) {
+        let m = machine();
+        let on_host = file(4 * 4096);
+        let opened = open(&m, &on_host);
+        map_file(&m, 0, 4, MapType::Shared, &opened);
+        map_file(&m, 10, 4, MapType::Private, &opened);
+        opened.failures.refuse(nth);
+        let failed = use_all(&m);
+        let asked = opened.failures.stop();
+        audit(&m.space.look()).unwrap();
+        if asked < nth.get() {
+            assert_eq!(failed, 0);
+            break;
+        }
+        // What is read ahead of a touch is read again for the touch.
+        assert!(failed <= 1, "{nth} of {asked}: {failed}");
+        told += failed;
+        assert_eq!(use_all(&m), 0, "{nth}: then the host refuses nothing");
+        let bytes = contents(&on_host);
+        assert_eq!([0, 1, 2, 3].map(|at| bytes[at * 4096]), [50, 51, 52, 53], "{nth}");
+    }
+    assert!(told >= 5, "the first read and four writes, at least: {told}");
 }

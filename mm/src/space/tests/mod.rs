@@ -29,6 +29,7 @@ mod thp;
 mod touch;
 mod vcpus;
 mod watched;
+mod windows;
 
 use super::*;
 use std::num::NonZeroU64;

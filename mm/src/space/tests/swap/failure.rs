@@ -3,17 +3,20 @@
 use std::io;
 use std::num::NonZeroU64;
 use std::sync::Mutex;
-use std::sync::atomic::AtomicBool;
 
 use super::*;
 use crate::addr::{PAGE_BYTES, SwapSlot};
+use crate::failure::FailPoint;
+
+/// From the first time on.
+pub(super) const FIRST: NonZeroU64 = NonZeroU64::MIN;
 
 /// A store that fails when it is told to.
 #[derive(Debug)]
 pub(super) struct Faulty {
     store: MemoryStore,
-    pub(super) reads: AtomicBool,
-    pub(super) writes: AtomicBool,
+    pub(super) reads: FailPoint,
+    pub(super) writes: FailPoint,
     /// How many pages were written at a time.
     runs: Mutex<Vec<usize>>,
 }
@@ -24,7 +27,7 @@ impl SwapStore for Arc<Faulty> {
     }
 
     fn write(&self, first: SwapSlot, pages: &[u8]) -> io::Result<()> {
-        if self.writes.load(Ordering::Relaxed) {
+        if self.writes.refuses() {
             return Err(io::ErrorKind::StorageFull.into());
         }
         self.runs.lock().unwrap().push(pages.len() / PAGE_BYTES);
@@ -32,7 +35,7 @@ impl SwapStore for Arc<Faulty> {
     }
 
     fn read(&self, slot: SwapSlot, page: &mut [u8; PAGE_BYTES]) -> io::Result<()> {
-        if self.reads.load(Ordering::Relaxed) {
+        if self.reads.refuses() {
             return Err(io::ErrorKind::InvalidData.into());
         }
         self.store.read(slot, page)
@@ -43,8 +46,8 @@ impl Faulty {
     pub(super) fn new() -> Arc<Self> {
         Arc::new(Faulty {
             store: MemoryStore::new(100),
-            reads: AtomicBool::new(false),
-            writes: AtomicBool::new(false),
+            reads: FailPoint::default(),
+            writes: FailPoint::default(),
             runs: Mutex::default(),
         })
     }
@@ -70,13 +73,13 @@ fn pages_are_written_together_with_one_flush() {
 #[test]
 fn what_cannot_be_written_stays_in_memory() {
     let (m, store) = faulty(1024);
-    store.writes.store(true, Ordering::Relaxed);
+    store.writes.refuse_from(FIRST);
     page_out(&m, 0, 40);
     audited(&[&m]);
     assert_eq!((counts(&m), taken(&m), m.frames.stats().pages), ((0, 40), (40, 40), 40));
     assert_eq!(bytes(&m, 0..20), (100..120).collect::<Vec<u8>>());
     assert_eq!(moved(&m), (0, 0));
-    store.writes.store(false, Ordering::Relaxed);
+    store.writes.stop();
     swap_out_all(&m);
     assert_eq!((taken(&m), m.frames.stats().pages), ((40, 0), 0));
     assert_eq!(bytes(&m, 0..40), (100..140).collect::<Vec<u8>>());
@@ -87,11 +90,11 @@ fn what_cannot_be_written_stays_in_memory() {
 fn what_cannot_be_read_is_a_bus_error_and_can_be_tried_again() {
     let (m, store) = faulty(1024);
     page_out(&m, 0, 40);
-    store.reads.store(true, Ordering::Relaxed);
+    store.reads.refuse_from(FIRST);
     assert_eq!(fault_of(m.load(page(1))), Fault::NoBacking(page(1)));
     advise(&m, 0, 40, Advice::WillNeed);
     assert_eq!((counts(&m), taken(&m), m.frames.stats().pages), ((0, 40), (40, 0), 0));
-    store.reads.store(false, Ordering::Relaxed);
+    store.reads.stop();
     assert_eq!(m.load(page(1)).unwrap(), 101);
     end(vec![m], vec![]);
 }

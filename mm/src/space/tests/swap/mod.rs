@@ -1,6 +1,7 @@
 //! Pages that are swapped out, and come back: what calls do with them, and when memory is short who goes.
 
 mod busy;
+mod each;
 mod failure;
 mod pressure;
 mod shared;

@@ -1,6 +1,6 @@
 //! Shared memory in the swap area: in no frame and no entry, and back for whoever comes.
 
-use super::failure::Faulty;
+use super::failure::{FIRST, Faulty};
 use super::*;
 use crate::backing::Sought;
 use crate::phys::Contents;
@@ -250,19 +250,19 @@ fn what_fails_leaves_it_where_it_is() {
     let m = stored(1024, Box::new(Arc::clone(&store)));
     let system = Arc::clone(m.space.look().system());
     let memory = memfd(&m, 4, MapType::Shared);
-    store.writes.store(true, Ordering::Relaxed);
+    store.writes.refuse_from(FIRST);
     swap_out_all(&m);
     assert_eq!((taken(&m), bytes(&m, 0..4)), ((0, 0), vec![100, 101, 102, 103]));
-    store.writes.store(false, Ordering::Relaxed);
+    store.writes.stop();
     swap_out_all(&m);
-    store.reads.store(true, Ordering::Relaxed);
+    store.reads.refuse_from(FIRST);
     assert_eq!(fault_of(m.load(page(2))), Fault::NoBacking(page(2)));
     assert_eq!(memory.read_at(0, &mut [0]), Err(Errno::EIO));
     assert_eq!(errno_of(memory.truncate(5, &system)), Errno::EIO);
     memory.truncate(4 * PAGE_SIZE, &system).unwrap();
     advise(&m, 0, 4, Advice::WillNeed);
     assert_eq!((taken(&m), m.frames.stats().pages), ((4, 0), 0));
-    store.reads.store(false, Ordering::Relaxed);
+    store.reads.stop();
     // No frame for it, and then one.
     let all = use_up(&m, 0);
     assert_eq!(fault_of(m.load(page(2))), Fault::OutOfMemory(page(2)));
