@@ -39,6 +39,8 @@ pub struct KsmStats {
     pub shared: u64,
     /// Entries that name them, but for one each: what is saved (`pages_sharing`).
     pub sharing: u64,
+    /// Pages merged so far, each that now names, or has named, a merged page; Linux does not count them.
+    pub merged: u64,
     /// Pages that are no other's equal (`pages_unshared`).
     pub unshared: u64,
     /// Pages that have changed since they were last seen (`pages_volatile`).
@@ -55,6 +57,7 @@ pub(crate) struct Ksm {
     /// Over the locks of spaces, one at a time.
     state: Mutex<State>,
     scanned: AtomicU64,
+    merged: AtomicU64,
     full_scans: AtomicU64,
 }
 
@@ -133,7 +136,7 @@ impl System {
                 Fate::Begins(other) => self.begin_merged(space, state, addr, checksum, other)?,
             }
         }
-        let merged = space.space().change().merge_as_visitor(&joining)?;
+        let merged = self.merge_in(space, &joining)?;
         for (page, merged) in joining.iter().zip(merged) {
             if merged.is_some() {
                 state.seen.remove(&(number, page.addr));
@@ -144,6 +147,18 @@ impl System {
             _ => state.next.leave(),
         }
         Ok(entries)
+    }
+
+    /// Merges pages of a space; says of each which merged page it names then.
+    fn merge_in(
+        &self,
+        space: &SpaceHolder,
+        pages: &[ToMerge],
+    ) -> Result<Vec<Option<Frame>>, Broken> {
+        let merged = space.space().change().merge_as_visitor(pages)?;
+        let count = merged.iter().flatten().count() as u64;
+        self.ksm.merged.fetch_add(count, Ordering::Relaxed);
+        Ok(merged)
     }
 
     /// Makes a merged page of one in this space, and another.
@@ -157,7 +172,7 @@ impl System {
     ) -> Result<(), Broken> {
         state.first.remove(&checksum);
         let begun = [ToMerge { addr, into: Target::New }];
-        let begun = space.space().change().merge_as_visitor(&begun)?;
+        let begun = self.merge_in(space, &begun)?;
         let Some(&Some(frame)) = begun.first() else { return Ok(()) };
         // It may have been a merged page before, with other bytes.
         if let Some(old) = state.checksums.insert(frame, checksum) {
@@ -167,7 +182,7 @@ impl System {
         state.seen.remove(&(state.next.space, addr));
         let Some(holder) = self.spaces.hold(other.0) else { return Ok(()) };
         let joining = [ToMerge { addr: other.1, into: Target::Merged(frame) }];
-        let joined = holder.space().change().merge_as_visitor(&joining);
+        let joined = self.merge_in(&holder, &joining);
         holder.put()?;
         if joined?.first().is_some_and(Option::is_some) {
             state.seen.remove(&other);
@@ -189,6 +204,7 @@ impl System {
         KsmStats {
             shared: maps().count() as u64,
             sharing: maps().map(|maps| maps - 1).sum(),
+            merged: get(&self.ksm.merged),
             unshared,
             volatile: (state.seen.len() as u64).saturating_sub(unshared),
             scanned: get(&self.ksm.scanned),

@@ -11,6 +11,7 @@
 //!   awk, hello          the host's kernel             mmvisor run
 //!   memory              the host's kernel             mmvisor run
 //!   swap                a file, written and read      mmvisor run
+//!   equal pages         before they are merged        after it: memory, not time
 //!   mapped files        the host's kernel             mmvisor run
 //!   a pager's pages     a file's, by mmvisor          SharedSpace::fault, a closure
 //! ```
@@ -23,6 +24,7 @@ mod flush;
 mod lines;
 mod mapped;
 mod memory;
+mod merged;
 mod paged;
 mod program;
 mod rounds;
@@ -94,6 +96,7 @@ impl Figures {
         row("hello, all of it (floor: native)", &self.whole(&hello.program())?, 1, "-");
         self.memory()?;
         self.swapped()?;
+        self.merged()?;
         self.mapped()?;
         self.paged()
     }
@@ -134,6 +137,18 @@ impl Figures {
         for ((_, name, aim), pair) in swapped::FIGURES.iter().zip(&figures) {
             row(name, pair, 1, aim);
         }
+        Ok(())
+    }
+
+    /// How much of the host's memory a hundred processes have less when their equal pages are merged.
+    fn merged(&self) -> Outcome<()> {
+        let processes = if self.effort > 1 { 100 } else { 10 };
+        let merged::Merged { before, after, time, told } = merged::measure(processes)?;
+        let (pages, equal) = (merged::PAGES, merged::PAGES - merged::OWN);
+        let [before, after] = [before, after].map(|kib| kib as f64 / 1024.0);
+        println!("{processes} processes of {pages} pages, {equal} of them equal in all, --ksm=1");
+        println!("  the host's memory: {before:.1} MiB, merged {after:.1} MiB, after {time:.1?}");
+        println!("  ({told})");
         Ok(())
     }
 

@@ -138,6 +138,7 @@ impl From<KhugepagedStats> for KhugepagedRow {
 struct KsmRow {
     pages_shared: u64,
     pages_sharing: u64,
+    pages_merged: u64,
     pages_unshared: u64,
     pages_volatile: u64,
     pages_scanned: u64,
@@ -146,10 +147,11 @@ struct KsmRow {
 
 impl From<KsmStats> for KsmRow {
     fn from(stats: KsmStats) -> Self {
-        let KsmStats { shared, sharing, unshared, volatile, scanned, full_scans } = stats;
+        let KsmStats { shared, sharing, merged, unshared, volatile, scanned, full_scans } = stats;
         KsmRow {
             pages_shared: shared,
             pages_sharing: sharing,
+            pages_merged: merged,
             pages_unshared: unshared,
             pages_volatile: volatile,
             pages_scanned: scanned,
@@ -338,13 +340,14 @@ impl Report {
         if collapsed > 0 {
             row("khugepaged", format!("{collapsed} huge pages made in {full_scans} full scans"));
         }
-        let KsmRow { pages_shared, pages_sharing, pages_scanned, full_scans, .. } = self.ksm;
+        let KsmRow { pages_shared, pages_sharing, pages_merged, pages_scanned, full_scans, .. } =
+            self.ksm;
         if pages_scanned > 0 {
             row(
                 "ksm",
                 format!(
-                    "{pages_shared} pages stand for {} in the end; {pages_scanned} looked at in {full_scans} full \
-                     scans",
+                    "{pages_merged} pages merged, {pages_shared} stand for {} in the end; {pages_scanned} looked at in \
+                     {full_scans} full scans",
                     pages_shared + pages_sharing
                 ),
             );

@@ -43,7 +43,7 @@ fn equal_pages_of_two_scans_become_one() {
     assert_eq!((saved(&m), m.frames.stats().pages), ((0, 0), 5));
     let stats = scan(&m);
     assert_eq!((saved(&m), m.frames.stats().pages), ((1, 2), 3));
-    assert_eq!((stats.full_scans, stats.scanned), (3, 3 * 5));
+    assert_eq!((stats.full_scans, stats.scanned, stats.merged), (3, 3 * 5, 3));
     m.audited(&[]);
     assert_eq!([0, 1, 2, 3, 4].map(|at| m.load(at)), [1, 2, 1, 3, 1]);
     assert_eq!(smaps_rollup(&m.user.look()).usage.ksm, 3 * PAGE_SIZE);
