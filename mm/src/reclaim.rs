@@ -268,8 +268,8 @@ impl System {
                 match Fate::of(entry, frames.marks(frame)) {
                     Fate::Stays => return ControlFlow::Break(()),
                     Fate::IsKept => {
-                        frames.mark(frame, Marks::DIRTY);
-                        frames.unmark(frame, Marks::LAZY);
+                        frames.mark_folio(frame, Marks::DIRTY);
+                        frames.unmark_folio(frame, Marks::LAZY);
                         return ControlFlow::Break(());
                     }
                     Fate::Goes => match self.tell_dropped(found.addr, || empty(&found, entry)) {

@@ -1,9 +1,16 @@
 //! The machine's settings that memory calls feel (Linux's `vm.*` of sysctl(8)). All spaces share them;
 //! any may change at any time.
 
+mod thp;
+
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
+pub(crate) use thp::Orders;
+pub use thp::{OfSize, SizeThp, Thp};
+
 use crate::addr::PAGE_SIZE;
+use crate::phys::Order;
+use crate::vma::VmFlags;
 use crate::vma::limits::Capabilities;
 
 /// When promises of memory are refused (`vm.overcommit_memory`).
@@ -14,17 +21,6 @@ pub enum Overcommit {
     /// 1: never.
     Always,
     /// 2: when all promises together pass the commit limit.
-    Never,
-}
-
-/// When anonymous memory is given in huge pages (/sys/kernel/mm/transparent_hugepage/enabled).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Thp {
-    /// Where `MADV_HUGEPAGE` asks for it.
-    Madvise,
-    /// Wherever one fits.
-    Always,
-    /// Nowhere.
     Never,
 }
 
@@ -54,6 +50,7 @@ pub struct Sysctl {
     swap_pages: AtomicU64,
     fault_ahead: AtomicU64,
     thp: AtomicU8,
+    thp_sizes: thp::Sizes,
 }
 
 impl Default for Sysctl {
@@ -70,6 +67,7 @@ impl Default for Sysctl {
             swap_pages: AtomicU64::new(0),
             fault_ahead: AtomicU64::new(64),
             thp: AtomicU8::new(Thp::Madvise as u8),
+            thp_sizes: thp::Sizes::default(),
         }
     }
 }
@@ -115,6 +113,24 @@ impl Sysctl {
     /// Sets when.
     pub fn set_thp(&self, thp: Thp) {
         self.thp.store(thp as u8, Ordering::Relaxed);
+    }
+
+    /// Sets when memory is given in one size. By default 2 MiB are given as [`thp`](Self::thp) says, and no smaller
+    /// sizes. What processes that run have ahead of a touch by then still comes page by page.
+    pub fn set_thp_size(&self, of_size: OfSize) {
+        self.thp_sizes.set(of_size);
+    }
+
+    /// The sizes in which memory with these flags is given (`thp_vma_allowable_orders`).
+    #[inline]
+    pub(crate) fn thp_orders(&self, flags: VmFlags) -> Orders {
+        self.thp_sizes.of(self.thp(), flags)
+    }
+
+    /// Whether any memory is given in pages of 2 MiB (`hugepage_pmd_enabled`).
+    #[must_use]
+    pub fn gives_huge(&self) -> bool {
+        self.thp_orders(VmFlags::HUGEPAGE).has(Order::HUGE)
     }
 
     /// Sets `vm.overcommit_memory`.

@@ -261,7 +261,7 @@ impl Iterator for Vmas<'_> {
 }
 
 /// The sizes that go with the flags, by the names of their lines in /proc/PID/smaps.
-pub const SIZES: [&str; 14] = [
+pub const SIZES: [&str; 15] = [
     "KernelPageSize",
     "Rss",
     "Pss",
@@ -276,6 +276,7 @@ pub const SIZES: [&str; 14] = [
     "AnonHugePages",
     "ShmemPmdMapped",
     "Locked",
+    "THPeligible",
 ];
 
 /// The VmFlags and sizes of a VMA.
@@ -285,7 +286,7 @@ pub struct FlagLine<'a> {
     pub start: u64,
     /// First address after it.
     pub end: u64,
-    /// What the lines of [`SIZES`] say, in kB.
+    /// What the lines of [`SIZES`] say, in kB but for the last one.
     pub sizes: [u64; SIZES.len()],
     /// The flags as /proc/PID/smaps has them, after `VmFlags:`: `rd wr mr mw me ac`.
     pub flags: &'a [u8],

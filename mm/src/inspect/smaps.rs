@@ -19,6 +19,8 @@ pub struct SmapsEntry {
     pub page_size: u64,
     /// The memory behind it.
     pub usage: Usage,
+    /// Whether pages larger than the smallest may come there.
+    pub thp_eligible: bool,
 }
 
 impl fmt::Display for SmapsEntry {
@@ -28,8 +30,7 @@ impl fmt::Display for SmapsEntry {
         write_line(f, "KernelPageSize", self.page_size)?;
         write_line(f, "MMUPageSize", self.page_size)?;
         self.usage.write(f, &[])?;
-        // There are no huge pages yet.
-        writeln!(f, "THPeligible:    {:8}", 0)?;
+        writeln!(f, "THPeligible:    {:8}", u8::from(self.thp_eligible))?;
         writeln!(f, "{}", VmFlagsLine(self.line.flags))
     }
 }
@@ -40,6 +41,7 @@ pub fn smaps(space: &AddressSpace) -> impl Iterator<Item = SmapsEntry> + '_ {
         line: line(space, vma),
         page_size: vma.page_size(),
         usage: Usage::of(space, vma),
+        thp_eligible: space.is_thp_eligible(vma),
     })
 }
 

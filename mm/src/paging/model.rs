@@ -137,6 +137,34 @@ fn nobody_reads_the_old_page_once_the_new_one_was_written() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "loom switches stacks by itself")]
+fn of_pages_that_come_at_once_all_are_seen_or_none() {
+    loom::model(|| {
+        let shared = Arc::new((Replacements::default(), [AtomicU64::new(0), AtomicU64::new(0)]));
+        let put = |first: u64, slots: std::ops::Range<usize>| {
+            let shared = Arc::clone(&shared);
+            thread::spawn(move || {
+                let (replacements, all) = &*shared;
+                let pages = (first..).zip(&all[slots]);
+                replacements.put_all(pages.map(|(i, slot)| (slot, leaf(i, Access::READ))))
+            })
+        };
+        let (both, one) = (put(1, 0..2), put(3, 1..2));
+        // In this order: who sees the first page later finds the second one, too.
+        let (replacements, [first, second]) = &*shared;
+        let first = replacements.settled(first).frame();
+        let second = replacements.settled(second).frame();
+        let (both, one) = (both.join().unwrap(), one.join().unwrap());
+        assert!(both != one, "one of the two was first");
+        assert!(first.is_none() || both && second == Some(Frame::new(2)), "{first:?} {second:?}");
+        let end: Vec<_> =
+            shared.1.iter().map(|slot| Entry::new(slot.load(Ordering::SeqCst)).frame()).collect();
+        let pair = [Some(Frame::new(1)), Some(Frame::new(2))];
+        assert_eq!(end, if both { pair } else { [None, Some(Frame::new(3))] });
+    });
+}
+
+#[test]
 #[should_panic(expected = "the old page, after a write to the new one")]
 #[cfg_attr(miri, ignore = "loom switches stacks by itself")]
 fn an_exchange_at_once_shows_the_old_page_after_the_new_one() {

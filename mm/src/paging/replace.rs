@@ -16,6 +16,8 @@
 //! faults like a vCPU. The old page stays counted and named until the new one is there: who only looks
 //! (mincore, smaps, pagemap) sees a page.
 //!
+//! Several pages that come at once, where nothing was, are announced as leaving first: so nobody sees one of them alone.
+//!
 //! Where no other vCPU runs, or the entry was never cached, an exchange at once will do.
 
 use std::sync::PoisonError;
@@ -38,6 +40,23 @@ impl Replacements {
     /// Begins a round, when those before it are through.
     pub(crate) fn begin(&self) -> Replacement<'_> {
         Replacement(self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Puts pages where nothing is, all of them or none; says whether they are there. Who faults on one meanwhile waits.
+    pub(crate) fn put_all<'a>(
+        &self,
+        pages: impl Iterator<Item = (&'a AtomicU64, Entry)> + Clone,
+    ) -> bool {
+        let (round, nothing) = (self.begin(), Entry::EMPTY.raw());
+        let (done, failed) = (Ordering::AcqRel, Ordering::Relaxed);
+        let announced = |&(slot, entry): &(&AtomicU64, Entry)| {
+            slot.compare_exchange(nothing, entry.leaving().raw(), done, failed).is_ok()
+        };
+        let (all, mine) = (pages.clone().count(), pages.clone().take_while(announced).count());
+        for (slot, entry) in pages.take(mine) {
+            round.put_in(slot, if mine == all { entry } else { Entry::EMPTY });
+        }
+        mine == all
     }
 
     /// What an entry is, once nobody is replacing it. Not by one who has begun a round.

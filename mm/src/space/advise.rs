@@ -150,6 +150,9 @@ impl AddressSpace {
         if flags == vma.flags || !self.rule(Rule::Advice) {
             return Ok(part.end());
         }
+        if advice == Advice::HugePage {
+            self.settle_for_folios(part)?;
+        }
         if advice == Advice::Unmergeable {
             self.unmerge(vma, part).map_err(later)?;
         }

@@ -16,6 +16,7 @@
 //! at its page and the change. The flush follows later. Until then an entry that was cached has A clear; but a page
 //! that others name is marked `LAZY` then, and they let it be.
 
+mod folio;
 mod huge;
 
 use std::sync::atomic::Ordering;
@@ -40,9 +41,12 @@ impl AddressSpace {
         self.demote(part)?;
         self.split_folios(part)?;
         self.free_large(part, batch);
+        self.split_parts(part)?;
+        let folios = self.whole_folios(part);
         let frames = self.system.frames();
         self.invalidate(part, Invalidation::Clear, |space| {
             let _still = space.table.hold_still();
+            space.free_folios(&folios, batch);
             for leaf in space.table.cursor(part) {
                 let own = leaf.entry.owner() == Owner::Process;
                 if leaf.entry.swap_slot().is_some() {
@@ -50,6 +54,10 @@ impl AddressSpace {
                     continue;
                 }
                 let Some(frame) = leaf.entry.frame().filter(|_| own) else { continue };
+                if space.folio_page(leaf.addr, leaf.entry).is_some() {
+                    // Done, or others have it too.
+                    continue;
+                }
                 if frames.kind(frame) == Some(FrameKind::Merged) {
                     continue;
                 }
@@ -80,7 +88,10 @@ impl AddressSpace {
         self.demote(part)?;
         self.split_folios(part)?;
         self.cool_large(part, batch);
+        self.split_parts(part)?;
+        let folios = self.whole_folios(part);
         let _still = self.table.hold_still();
+        self.cool_folios(&folios, batch);
         for (leaf, frame) in self.only_here(part) {
             change(&leaf, frame, Entry::old, batch);
             self.system.frames().unmark(frame, Marks::REFERENCED);
@@ -99,10 +110,13 @@ impl AddressSpace {
         self.demote(part)?;
         self.split_folios(part)?;
         self.page_out_large(part)?;
+        self.split_parts(part)?;
+        let folios = self.whole_folios(part);
         let frames = self.system.frames();
-        let (mut left, mut out) = (Vec::new(), Vec::new());
+        let (mut left, mut out, mut unswapped) = (Vec::new(), Vec::new(), Vec::new());
         self.invalidate(part, Invalidation::Clear, |space| {
             let _still = space.table.hold_still();
+            unswapped = space.page_out_folios(&folios, &mut out, batch);
             for (leaf, frame) in space.only_here(part) {
                 if leaf.entry.owner() == Owner::Backing {
                     space.drop_entry(leaf.slot, batch);
@@ -127,6 +141,7 @@ impl AddressSpace {
             }
         });
         self.system.swap_out_all(&out)?;
+        unswapped.into_iter().try_for_each(|page| self.split_folio(page))?;
         let Some(backing) = vma.backing.as_ref().filter(|_| !left.is_empty()) else {
             return Ok(());
         };
@@ -135,14 +150,15 @@ impl AddressSpace {
         backing.reclaim(&pages, &self.system)
     }
 
-    /// The pages of a range that no other entry names.
+    /// The pages of a range that no other entry names; not those of folios.
     fn only_here(&self, part: PageRange) -> impl Iterator<Item = (Leaf<'_>, Frame)> {
         let frames = self.system.frames();
         self.table.cursor(part).filter_map(move |leaf| {
             let frame = leaf.entry.frame()?;
             let kind = frames.kind(frame);
             let is_nobodys = matches!(kind, Some(FrameKind::Zero | FrameKind::Merged));
-            (!is_nobodys && frames.maps(frame) == 1).then_some((leaf, frame))
+            let alone = !is_nobodys && frames.maps(frame) == 1;
+            (alone && self.folio_page(leaf.addr, leaf.entry).is_none()).then_some((leaf, frame))
         })
     }
 

@@ -162,6 +162,7 @@ impl AddressSpace {
         if rest != [0; 2] || flags & !EXCEPT_ADVISED != 0 || disable == 0 && flags != 0 {
             return Err(Errno::EINVAL.into());
         }
+        self.thp_changes()?;
         self.modes.thp_disabled = if disable == 0 { 0 } else { 1 | flags };
         Ok(())
     }

@@ -13,7 +13,7 @@ use crate::hooks::Invalidation;
 use crate::paging::{
     Entry, FlushBatch, ForkedPages, ForkedRoot, Leaf, Owner, PageTable, Replacements,
 };
-use crate::phys::BLOCK_FRAMES;
+use crate::phys::{BLOCK_FRAMES, Marks};
 use crate::rmap::SpaceChains;
 use crate::vma::tree::Tree;
 use crate::vma::{VmFlags, Vma};
@@ -195,8 +195,11 @@ impl AddressSpace {
                 child.table.ensure(addr)?;
             }
         }
-        let mut last = None;
+        let (frames, mut last) = (self.system.frames(), None);
         for leaf in table.cursor(vma.range()) {
+            if let Some(frame) = leaf.entry.frame().filter(|_| frames.has_folios()) {
+                frames.unmark(frame, Marks::EXCLUSIVE);
+            }
             let span = leaf.addr.get() / TABLE_SPAN;
             let words = match last {
                 Some((of, words)) if of == span => words,
@@ -211,7 +214,7 @@ impl AddressSpace {
             // What is written to shared memory is noted where it was written.
             let shared = vma.flags.contains(VmFlags::SHARED);
             let copy = if shared { copy.clean() } else { copy };
-            counted.add(PageClass::of(copy, self.system.frames()));
+            counted.add(PageClass::of(copy, frames));
             counted.swapped += u64::from(copy.swap_slot().is_some());
             words[index((leaf.addr.get() / PAGE_SIZE) & 511)].store(copy.raw(), Ordering::Release);
         }
@@ -236,6 +239,9 @@ impl AddressSpace {
                 batch.write_protected_run(run);
             }
             frames.dup_run(run);
+            if frames.has_folios() {
+                (0..run.count).for_each(|i| frames.unmark(run.start.offset(i), Marks::EXCLUSIVE));
+            }
             let copy = old.read_only().old().unlocked();
             let copied = match copy.is_promoted() {
                 // The child will access one page or another: it needs an entry for each.

@@ -10,11 +10,11 @@ use std::sync::atomic::Ordering;
 
 use super::AddressSpace;
 use super::counters::PageClass;
-use crate::addr::{PageRange, TABLE_SPAN, VirtAddr};
+use crate::addr::{PAGE_SIZE, PageRange, TABLE_SPAN, VirtAddr};
 use crate::error::{AccessError, Broken};
 use crate::paging::{Entry, FlushBatch, Large, Owner};
-use crate::phys::{BLOCK_FRAMES, FrameKind};
-use crate::sysctl::Thp;
+use crate::phys::{BLOCK_FRAMES, FrameKind, Order};
+use crate::sysctl::Orders;
 use crate::vma::{VmFlags, Vma};
 
 /// Of `PR_SET_THP_DISABLE`: not where `MADV_HUGEPAGE` asks (`PR_THP_DISABLE_EXCEPT_ADVISED`).
@@ -23,6 +23,15 @@ const THP_DISABLE_EXCEPT_ADVISED: u64 = 1 << 1;
 /// The 2 MiB of addresses that a large entry for `addr` would map.
 pub(super) fn span_of(addr: VirtAddr) -> Option<PageRange> {
     PageRange::from_len(addr.table_floor(), TABLE_SPAN)
+}
+
+/// Whether the last run of a size that could be in a VMA lies in it.
+pub(super) fn has_room(vma: &Vma, order: Order) -> bool {
+    let (start, end) = (vma.range().start().get(), vma.range().end().get());
+    let bytes = order.frames() * PAGE_SIZE;
+    // Below that many bytes it wraps, and fits.
+    let last = end.wrapping_sub(bytes) & !(bytes - 1);
+    last >= start && last.wrapping_add(bytes) <= end
 }
 
 impl AddressSpace {
@@ -79,15 +88,29 @@ impl AddressSpace {
             && span_of(addr).is_some_and(|span| vma.range().covers(span))
     }
 
+    /// What smaps says (`thp_vma_allowable_orders` with `TVA_SMAPS`): whether anonymous memory of any size that is wanted
+    /// fits, at the end of the VMA.
+    pub(crate) fn is_thp_eligible(&self, vma: &Vma) -> bool {
+        let unfit = VmFlags::SPECIAL | VmFlags::HUGETLB | VmFlags::NOHUGEPAGE;
+        vma.backing.is_none()
+            && !vma.flags.intersects(unfit)
+            && self.wanted_orders(vma).descending().any(|order| has_room(vma, order))
+    }
+
     /// Whether huge pages are wanted in a VMA by the machine, the process and the program.
     pub(super) fn asks_for_huge(&self, vma: &Vma) -> bool {
-        let advised = vma.flags.contains(VmFlags::HUGEPAGE);
-        let disabled = self.has_no_huge_pages() || self.modes.thp_disabled != 0 && !advised;
-        match self.system.sysctl.thp() {
-            Thp::Never => false,
-            Thp::Madvise => advised && !disabled,
-            Thp::Always => !disabled,
+        self.wanted_orders(vma).has(Order::HUGE)
+    }
+
+    /// In which sizes memory of a VMA is wanted by them.
+    #[inline]
+    pub(super) fn wanted_orders(&self, vma: &Vma) -> Orders {
+        let orders = self.system.sysctl.thp_orders(vma.flags);
+        if orders.is_empty() || self.modes.thp_disabled == 0 {
+            return orders;
         }
+        let advised = vma.flags.contains(VmFlags::HUGEPAGE);
+        if advised && !self.has_no_huge_pages() { orders } else { Orders::default() }
     }
 
     /// Whether `PR_SET_THP_DISABLE` keeps huge pages away from all its memory.

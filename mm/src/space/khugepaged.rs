@@ -88,7 +88,10 @@ impl AddressSpace {
             seen.none += 1;
         } else if let Some(frame) = entry.frame() {
             let frames = self.system.frames();
-            seen.shared += u64::from(frames.maps(frame) > 1);
+            let shared = |frame| frames.maps(frame) > 1;
+            let folio = frames.folio(frame).filter(|_| frames.has_folios());
+            let any = folio.map_or(shared(frame), |folio| frames.pages_of(folio).any(shared));
+            seen.shared += u64::from(any);
             seen.accessed += u64::from(entry.is_young());
         }
     }

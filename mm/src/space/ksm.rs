@@ -142,6 +142,14 @@ impl AddressSpace {
         loop {
             let entry = Entry::new(slot.load(Ordering::Acquire));
             let Some(frame) = self.could_merge(entry) else { return Ok(None) };
+            if let Some(page) = self.folio_page(addr, entry) {
+                // It is taken out of its folio, which Linux does also where others have that.
+                if !self.has_folio_alone(page) {
+                    return Ok(None);
+                }
+                self.split_folio(page)?;
+                continue;
+            }
             let read_only = entry.read_only();
             let (done, failed) = (Ordering::AcqRel, Ordering::Relaxed);
             if slot.compare_exchange(entry.raw(), read_only.raw(), done, failed).is_ok() {

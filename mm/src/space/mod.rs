@@ -25,6 +25,7 @@ mod exec;
 mod exit;
 mod fault;
 mod fields;
+mod folio;
 mod fork;
 mod huge;
 mod khugepaged;

@@ -78,6 +78,9 @@ impl AddressSpace {
             self.put_back(&queue)?;
             return Err(error);
         }
+        if let Some(user) = range.user_half().filter(|_| flags & (MOVE | MOVE_ALL) != 0) {
+            self.split_remnants(user, |node| wanted.is_misplaced(node))?;
+        }
         let failed = queue.not_queued() + self.migrate(&mut queue, Target::ByPolicy)?.left();
         if failed > 0 && flags & STRICT != 0 && policy.is_some() {
             return Err(Errno::EIO.into());
@@ -224,7 +227,8 @@ impl AddressSpace {
         self.wish_of_order(vma, start, Order::HUGE)
     }
 
-    fn wish_of_order(&self, vma: &Vma, start: VirtAddr, order: Order) -> Wish {
+    /// The same of a run of this size.
+    pub(super) fn wish_of_order(&self, vma: &Vma, start: VirtAddr, order: Order) -> Wish {
         let pages = order.frames();
         let base = vma.backing.as_ref().and_then(|backing| backing.policies());
         let base = base.map_or(0, SharedPolicies::base);

@@ -47,7 +47,7 @@ impl AddressSpace {
 
     /// Whether a userfaultfd would be asked for a page. It serves accesses by the program alone
     /// (`UFFD_USER_MODE_ONLY`), so that bringing the page in fails (`handle_userfault`).
-    fn is_for_userfaultfd(&self, vma: &Vma, page: VirtAddr) -> bool {
+    pub(super) fn is_for_userfaultfd(&self, vma: &Vma, page: VirtAddr) -> bool {
         let asked_for = match &vma.backing {
             Some(backing) if has_page(backing.as_ref(), vma.page_index(page)) => {
                 VmFlags::UFFD_MINOR
@@ -129,7 +129,7 @@ impl AddressSpace {
         {
             let mut marks = Marks::REFERENCED;
             marks.set(Marks::DIRTY, kind == AccessKind::Write && !entry.is_dirty());
-            frames.mark(frame, marks);
+            frames.mark_folio(frame, marks);
         }
         Ok(())
     }

@@ -226,8 +226,9 @@ impl AddressSpace {
     fn access_now(&self, flags: VmFlags, entry: Entry) -> Access {
         let access = entry_access(flags, entry.owner());
         let own = entry.owner() == Owner::Process;
-        if own && access.contains(Access::WRITE) && !self.is_only_owner(entry) {
-            // The first write copies it.
+        let kept = || self.is_only_owner(entry) && self.is_kept(entry);
+        if own && access.contains(Access::WRITE) && !kept() {
+            // The first write copies it, or finds out that it need not.
             return access - Access::WRITE;
         }
         access

@@ -180,6 +180,8 @@ impl Swap {
         area.use_more(slot);
         frames.get(frame);
         frames.mark(frame, Marks::SWAP_CACHED);
+        // It goes alone, and comes back alone.
+        frames.leave_folio(frame);
         Some(slot)
     }
 

@@ -2,7 +2,7 @@
 //!
 //! | line | compared |
 //! |---|---|
-//! | KernelPageSize, Anonymous, AnonHugePages, ShmemPmdMapped | always |
+//! | KernelPageSize, Anonymous, AnonHugePages, ShmemPmdMapped, THPeligible | always |
 //! | LazyFree | as long as nothing was locked: Linux gives up no page that anybody has locked, or left locked by a move |
 //! | Rss | but for regular files: how far Linux reads ahead and maps around is its own affair |
 //! | LazyFree, and those below | where there were no huge pages: Linux remembers things of one as a whole |
@@ -114,6 +114,7 @@ impl Sizes {
             usage.anon_huge,
             usage.shmem_huge,
             usage.locked.bytes(),
+            u64::from(entry.thp_eligible) << 10,
         ];
         Sizes {
             range: range.start().get()..range.end().get(),
@@ -129,7 +130,9 @@ impl Sizes {
         let vma = theirs.iter().find(|vma| vma.range == self.range)?;
         let lines = SIZES.iter().zip(self.lines).zip(vma.sizes);
         let alike = |(&name, ours): (&&str, u64), theirs: u64| match name {
-            "KernelPageSize" | "Anonymous" | "AnonHugePages" | "ShmemPmdMapped" => ours == theirs,
+            "KernelPageSize" | "Anonymous" | "AnonHugePages" | "ShmemPmdMapped" | "THPeligible" => {
+                ours == theirs
+            }
             "LazyFree" if self.past.folios == Folios::Large => true,
             "LazyFree" if self.past.locks == Locks::Some => theirs <= ours,
             "LazyFree" => ours == theirs,

@@ -276,9 +276,10 @@ fn lines(path: &CStr, mut each: impl FnMut(&[u8])) -> Result<(), Errno> {
     ended
 }
 
-/// The size in a line of this name: `Rss:                   4 kB`.
+/// The size in a line of this name, `Rss:                   4 kB`, or a number without a unit.
 fn kib(line: &[u8], name: &str) -> Option<u64> {
-    let value = line.strip_prefix(name.as_bytes())?.strip_prefix(b":")?.strip_suffix(b" kB")?;
+    let value = line.strip_prefix(name.as_bytes())?.strip_prefix(b":")?;
+    let value = value.strip_suffix(b" kB").unwrap_or(value);
     core::str::from_utf8(value.trim_ascii()).ok()?.parse().ok()
 }
 

@@ -84,6 +84,8 @@ pub struct Order(u32);
 impl Order {
     /// 4 KiB.
     pub const PAGE: Order = Order(0);
+    /// 16 KiB: the smallest run that anonymous memory is given in.
+    pub const FOUR: Order = Order(2);
     /// 2 MiB: what an entry of the second-lowest table maps (Linux's `HPAGE_PMD_ORDER`).
     pub const HUGE: Order = Order(9);
     /// 1 GiB: what an entry one higher maps.
@@ -93,6 +95,12 @@ impl Order {
     #[must_use]
     pub fn new(order: u32) -> Option<Self> {
         (order <= Self::GIANT.0).then_some(Order(order))
+    }
+
+    /// Of what power of 2.
+    #[must_use]
+    pub const fn exponent(self) -> u32 {
+        self.0
     }
 
     /// How many frames that is, and what the first one's number is a multiple of.

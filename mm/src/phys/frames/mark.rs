@@ -26,6 +26,8 @@ bitflags! {
         const SWAP_CACHED = 32;
         /// It was found in use again and again (`PG_active`).
         const ACTIVE = 64;
+        /// Of a page of a folio: its process may write it in place, whoever else has others of it (`PG_anon_exclusive`).
+        const EXCLUSIVE = 128;
     }
 }
 

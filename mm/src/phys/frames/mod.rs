@@ -21,6 +21,7 @@ mod block;
 mod count;
 mod counting;
 mod directory;
+mod folio;
 mod giving;
 mod kind;
 mod mark;
@@ -35,7 +36,7 @@ pub use mark::Marks;
 pub use record::ReverseOwner;
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use block::Want;
@@ -108,6 +109,8 @@ pub struct Frames {
     pages_in_use: Arc<AtomicU64>,
     zero: OnceLock<Frame>,
     huge_zeros: OnceLock<FrameRun>,
+    /// Whether there were ever folios of several frames.
+    folios: AtomicBool,
     failures: FailPoint,
     /// Allocations for which there was no frame.
     refusals: AtomicU64,
@@ -134,6 +137,7 @@ impl Frames {
             pages_in_use: Arc::default(),
             zero: OnceLock::new(),
             huge_zeros: OnceLock::new(),
+            folios: AtomicBool::new(false),
             failures: FailPoint::default(),
             refusals: AtomicU64::new(0),
         }

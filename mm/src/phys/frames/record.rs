@@ -6,7 +6,7 @@
 //!   counts  8 bytes   references and entries            (count)
 //!   index   8 bytes   reverse map: page index, and whether there is an owner
 //!   owner   4 bytes   reverse map: whose index that is
-//!   kind    1 byte    what the frame is used for
+//!   kind    1 byte    what the frame is used for, and the order of the folio that it is of
 //!   marks   1 byte    what is remembered of the page    22 bytes a frame: 0.5 % of it
 //! ```
 
@@ -15,10 +15,13 @@ use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 use super::count::{Counted, Counts, Left, Miscounted};
 use super::set::FrameSet;
-use super::{FrameKind, Marks, SLOTS};
+use super::{FrameKind, Marks, Order, SLOTS};
 
 /// Set in a record's index if the frame has an owner.
 const OWNED: u64 = 1 << 63;
+
+/// The bits of a record's kind that say what the frame is used for. Those above are its folio's order.
+const KIND: u8 = 0xf;
 
 /// Where the reverse map finds the entries that name a frame: a page of some memory (Linux's
 /// `folio->mapping` and `folio->index`).
@@ -106,7 +109,21 @@ impl Records {
 
     /// What the frame is, or was last, used for.
     fn kind_last(&self, slot: usize) -> FrameKind {
-        FrameKind::from_byte(self.kind[slot].load(Ordering::Relaxed))
+        FrameKind::from_byte(self.kind[slot].load(Ordering::Relaxed) & KIND)
+    }
+
+    /// The order of the folio that a frame in use is of; [`Order::PAGE`] for most.
+    pub(super) fn order(&self, slot: usize) -> Order {
+        let order = self.kind[slot].load(Ordering::Relaxed) >> KIND.count_ones();
+        Order::new(order.into()).unwrap_or(Order::PAGE)
+    }
+
+    /// Sets it.
+    pub(super) fn set_order(&self, slot: usize, order: Order) {
+        let order = u8::try_from(order.exponent() << KIND.count_ones()).unwrap_or_default();
+        // The kind stays as long as the frame is in use.
+        let kind = self.kind[slot].load(Ordering::Relaxed) & KIND;
+        self.kind[slot].store(kind | order, Ordering::Relaxed);
     }
 
     /// What is remembered of the frame.

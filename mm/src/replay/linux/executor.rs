@@ -194,6 +194,13 @@ impl Executor for Linux {
                 }
             }
             Setting::Thp(thp) => space.system().sysctl.set_thp(*thp),
+            Setting::ThpOf(of_size) => {
+                space.system().sysctl.set_thp_size(*of_size);
+                drop(space);
+                for process in self.processes.values() {
+                    process.space.change().thp_changes()?;
+                }
+            }
             Setting::Uffd { addr, pages, change } => {
                 drop(space);
                 self.change_uffd(task, *addr, pages.saturating_mul(PAGE_SIZE), *change)?;

@@ -4,7 +4,7 @@
 use crate::addr::VirtAddr;
 use crate::error::Fault;
 use crate::paging::AccessKind;
-use crate::sysctl::Thp;
+use crate::sysctl::{OfSize, Thp};
 
 /// An `@` line.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,6 +101,8 @@ pub enum Setting {
     },
     /// `@thp`: /sys/kernel/mm/transparent_hugepage/enabled.
     Thp(Thp),
+    /// `@thp` of one size: its hugepages-<size>kB/enabled.
+    ThpOf(OfSize),
     /// `@personality`: what personality(2) has set.
     Personality(u64),
     /// `@mmap_base`: where top-down placement starts.

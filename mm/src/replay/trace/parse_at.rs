@@ -105,6 +105,7 @@ pub(super) const TOUCHED: [(&str, Touched); 4] = [
 pub(super) const HELD: [(&str, Held); 2] = [("yes", Held::Yes), ("no", Held::No)];
 pub(super) const THP: [(&str, Thp); 3] =
     [("madvise", Thp::Madvise), ("always", Thp::Always), ("never", Thp::Never)];
+const THP_EXPECTED: &str = "madvise, always, never or a size's as in 64k:always";
 pub(super) const FILES: [(&str, FileKind); 5] = [
     ("memfd", FileKind::Memfd),
     ("file", FileKind::File),
@@ -190,7 +191,10 @@ fn setting(directive: &str, w: &mut Words<'_>) -> Result<Setting, Problem> {
             name: w.next("name")?.to_owned(),
             held: w.choice("held", &HELD, "yes or no")?,
         },
-        "thp" => Setting::Thp(w.choice("mode", &THP, "madvise, always or never")?),
+        "thp" => w.parse("mode", |word| match word.parse() {
+            Ok(of_size) => Ok(Setting::ThpOf(of_size)),
+            Err(_) => choice(word, &THP, THP_EXPECTED).map(Setting::Thp),
+        })?,
         "personality" => Setting::Personality(
             w.parse("persona", |word| lex::value(word, &[&names::PERSONALITY]))?,
         ),

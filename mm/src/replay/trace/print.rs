@@ -110,6 +110,7 @@ impl fmt::Display for Setting {
             Setting::Capability { name, held } => {
                 write!(f, "@cap {name} {}", word(&parse_at::HELD, held))
             }
+            Setting::ThpOf(of_size) => write!(f, "@thp {of_size}"),
             Setting::Thp(mode) => write!(f, "@thp {}", word(&parse_at::THP, mode)),
             Setting::Personality(persona) => write!(f, "@personality {persona:#09x}"),
             Setting::MmapBase(addr) => write!(f, "@mmap_base {addr}"),

@@ -286,6 +286,8 @@ fn every_line_of_what_strace_cannot_see_is_read_and_printed() {
         "@sysctl vm.max_map_count 65530",
         "@cap CAP_IPC_LOCK no",
         "@thp madvise",
+        "@thp 64k:always",
+        "@thp 2m:inherit",
         "@personality 0x0040000",
         "@mmap_base 0x7ffff7fff000",
         "@brk 0x555555559000 0x55555557a000",
@@ -348,7 +350,7 @@ fn errors_say_what_is_wrong() {
         ("@foo 1", "`@foo` is unknown"),
         (
             "@thp sometimes",
-            "`mode` of @thp: `sometimes` stands where madvise, always or never must",
+            "`mode` of @thp: `sometimes` stands where madvise, always, never or a size's as in 64k:always must",
         ),
         ("@thp", "`mode` of @thp: mode is missing"),
         ("@thp never never", "@thp: `never` is too much"),

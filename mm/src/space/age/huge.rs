@@ -26,24 +26,25 @@ impl AddressSpace {
             .collect();
         for span in parts {
             self.split_large(span)?;
-            self.zeros_of_split(span)?;
+            self.give_up_zeros(self.table.cursor(span))?;
         }
         Ok(())
     }
 
-    /// Pages of zeros of a huge page that was split name the page of zeros, unless they are locked
+    /// Pages of zeros, of a folio that was split, name the page of zeros, unless they are locked
     /// (`try_to_map_unused_to_zeropage`).
-    fn zeros_of_split(&self, span: PageRange) -> Result<(), Broken> {
+    pub(in crate::space) fn give_up_zeros<'a>(
+        &self,
+        leaves: impl Iterator<Item = Leaf<'a>>,
+    ) -> Result<(), Broken> {
         let locked = |vma: &Vma| vma.flags.contains(VmFlags::LOCKED);
-        if self.vmas.find_exact(span.start()).is_some_and(locked) {
-            return Ok(());
-        }
+        let stays = |addr| self.vmas.find_exact(addr).is_none_or(locked);
         let Ok(zeros) = self.system.frames().zero_frame() else { return Ok(()) };
         // A vCPU could write through what it has cached: first that goes, then the bytes are looked at.
         let round = self.replacements.begin();
         let mut cached = FlushBatch::new();
         let mut out = Vec::new();
-        for leaf in self.table.cursor(span).filter(|leaf| self.is_zeros(leaf.entry)) {
+        for leaf in leaves.filter(|leaf| self.is_zeros(leaf.entry) && !stays(leaf.addr)) {
             if round.take_out(leaf.slot, leaf.entry) {
                 leaf.entry.frame().into_iter().for_each(|frame| cached.lowered(frame));
                 out.push(leaf);

@@ -16,6 +16,7 @@ mod shared;
 
 use std::sync::atomic::Ordering;
 
+use super::huge::has_room;
 use super::{AddressSpace, PageClass};
 use crate::addr::{FrameRun, PAGE_SHIFT, PageRange, TABLE_SPAN, VirtAddr};
 use crate::error::{AccessError, Broken, CallResult, Errno};
@@ -165,17 +166,13 @@ impl AddressSpace {
 /// Whether huge pages may be in a VMA when it is asked for outright (`__thp_vma_allowable_orders` with
 /// `TVA_FORCED_COLLAPSE`).
 pub(in crate::space) fn may_be_huge(vma: &Vma) -> bool {
-    let (start, end) = (vma.range().start(), vma.range().end());
-    // Linux looks at the last one that could be there; below address 2 MiB that wraps, and fits.
-    let last = end.get().wrapping_sub(TABLE_SPAN) & !(TABLE_SPAN - 1);
-    let fits = last >= start.get() && last.wrapping_add(TABLE_SPAN) <= end.get();
     let allowed = match &vma.backing {
         None => vma.anon().is_some(),
         Some(backing) => {
-            let from = (start.get() >> PAGE_SHIFT).wrapping_sub(vma.pgoff);
+            let from = (vma.range().start().get() >> PAGE_SHIFT).wrapping_sub(vma.pgoff);
             backing.is_shared_memory() && from.is_multiple_of(TABLE_SPAN >> PAGE_SHIFT)
         }
     };
     let unfit = VmFlags::SPECIAL | VmFlags::HUGETLB | VmFlags::NOHUGEPAGE;
-    fits && allowed && !vma.flags.intersects(unfit)
+    has_room(vma, Order::HUGE) && allowed && !vma.flags.intersects(unfit)
 }

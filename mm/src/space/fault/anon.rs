@@ -6,6 +6,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::mthp::Brought;
 use super::{At, Way, no_frame, page_in_table};
 use crate::addr::{Frame, PAGE_SIZE, PageRange, VirtAddr, index};
 use crate::error::AccessError;
@@ -21,8 +22,13 @@ impl AddressSpace {
         if written {
             self.prepare_anon(at.vma).map_err(|error| no_frame(error, at.addr))?;
         }
-        // Pages of several nodes come one by one.
-        let wanted = if self.interleaves(at.vma, at.page) { 1 } else { self.empty_run(at) };
+        let orders = self.folio_orders(at.vma);
+        if written && !orders.is_empty() && self.mthp_fault(at, orders)? == Brought::Folio {
+            return Ok(());
+        }
+        // Pages of several nodes come one by one; so do those of which several are wanted, but not here.
+        let alone = !orders.is_empty() || self.interleaves(at.vma, at.page);
+        let wanted = if alone { 1 } else { self.empty_run(at) };
         let pages = if written { self.fresh_pages(at, wanted)? } else { self.zeros(at, wanted)? };
         let faults = &self.counters.faults;
         faults.zero.fetch_add(1, Ordering::Relaxed);

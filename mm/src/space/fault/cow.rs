@@ -64,7 +64,7 @@ impl AddressSpace {
             self.system.reclaim.wait_for_flush();
             self.release_place_of(entry)?;
         }
-        if own && self.is_only_owner(entry) {
+        if own && self.is_only_owner(entry) && self.may_keep(at.page, entry) {
             self.reuse(at, entry, wanted);
             return Ok(());
         }
@@ -72,7 +72,8 @@ impl AddressSpace {
         let one_node = self.system.frames().nodes().is_one();
         let most = if one_node { self.system.sysctl.fault_ahead() } else { 1 };
         let window = self.ahead.window(at.addr).min(most);
-        if own && window == 1 && one_node && self.hand_off(at, entry)? {
+        let alone = self.folio_page(at.page, entry).is_none();
+        if own && window == 1 && one_node && alone && self.hand_off(at, entry)? {
             // Told as a copy would be. Whoever else in this space copied it meanwhile has the fault come again.
             self.tell_replaced(at.page, || {
                 if self.is_only_owner(entry) {
@@ -105,6 +106,7 @@ impl AddressSpace {
     fn reuse_one(&self, at: &At<'_>, slot: &AtomicU64, old: Entry, new: Entry) {
         if self.is_only_owner(old) && exchange_entry(slot, old, new) {
             self.take_over(at.vma, old);
+            self.keep(old);
         }
     }
 
@@ -118,7 +120,7 @@ impl AddressSpace {
         let room = index(at.room(super::Way::Up));
         for slot in &at.words[place + 1..place + room] {
             let old = Entry::new(slot.load(Ordering::Acquire));
-            if is_shared_own(old) {
+            if is_shared_own(old) && self.is_kept(old) {
                 self.reuse_one(at, slot, old, old.with_access(access));
             }
         }
@@ -171,7 +173,11 @@ impl AddressSpace {
         let mut frame_place = at.frame_place(at.page, room as u64);
         for (i, slot) in (0..).zip(&at.words[place..place + room]) {
             let old = Entry::new(slot.load(Ordering::Acquire));
-            let next = |old| is_shared_own(old) && !self.is_only_owner(old) && !self.is_lazy(old);
+            // The copy of a page of a folio is of none.
+            let next = |old| {
+                let shared = is_shared_own(old) && !self.is_only_owner(old) && !self.is_lazy(old);
+                shared && self.folio_page(at.page, old).is_none()
+            };
             let fits = if copied == 0 { old == first } else { next(old) };
             if !fits {
                 break;

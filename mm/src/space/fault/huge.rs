@@ -118,7 +118,7 @@ impl AddressSpace {
     }
 
     /// Gives up frames that never got into the table.
-    fn forget(&self, run: FrameRun) -> Result<(), AccessError> {
+    pub(super) fn forget(&self, run: FrameRun) -> Result<(), AccessError> {
         let frames = self.system.frames();
         frames.unmap_run(run)?;
         Ok(frames.put_run(run)?)

@@ -7,7 +7,7 @@
 //!   2 MiB or nothing ───> a huge page                                    (fault/huge; a backing's: fault/folio)
 //!   entry empty ────────> a pager's, not in memory: NeedsPage
 //!                         anonymous, read:         the page of zeros      (fault/anon)
-//!                         anonymous, written:      zeroed frames
+//!                         anonymous, written:      zeroed frames, several at once where they are wanted (fault/mthp)
 //!                         backing, read or shared: the backing's frame    (fault/backed)
 //!                         backing, private write:  a copy of the backing's frame
 //!   page in swap ───────> its frame, read again if need be                (fault/swapped)
@@ -27,6 +27,7 @@ mod cow;
 mod folio;
 mod handoff;
 mod huge;
+mod mthp;
 mod pool;
 mod swapped;
 

@@ -18,6 +18,7 @@ mod huge;
 mod khugepaged;
 mod ksm;
 mod model;
+mod mthp;
 mod numa;
 mod objects;
 mod pager;

@@ -65,8 +65,8 @@ impl Trace {
     /// The state that every sequence begins with, as [`Model::on`] makes it.
     fn begin(&mut self, start: &Start) {
         self.at(0, Directive::Maps { range: None, lines: start.lines().to_vec() });
-        for (name, value) in start.settings() {
-            self.set(0, Setting::Sysctl { name: name.to_owned(), value });
+        for setting in start.settings() {
+            self.set(0, setting);
         }
         for (fd, mode) in STREAMS {
             self.open(0, fd, FileKind::Pipe, 0, mode_of(mode));

@@ -12,11 +12,13 @@ use mm::addr::{PAGE_SIZE, TASK_SIZE, VirtAddr, low_half};
 use mm::backing::{FileMode, Seals};
 use mm::error::{AccessError, CallError, Fault};
 use mm::paging::AccessKind;
+use mm::phys::Order;
 use mm::replay::calls::MemoryCall as M;
 use mm::replay::engine::{Executor, Reply, Task};
 use mm::replay::linux::{ByteAccess, Linux, ObjectKind, Written};
 use mm::replay::trace::{AnonOrigin, Hidden, MapLine, Setting, Span, VmFlagNames};
 use mm::rules::Rule;
+use mm::sysctl::OfSize;
 use mm::vma::limits::Capabilities;
 use mm::vma::{Userfault, VmFlags};
 use vmm::load::{Image, Placement};
@@ -82,6 +84,8 @@ pub struct Start {
     swap: Swap,
     /// Huge pages in the pool.
     pool: u64,
+    /// The sizes in which anonymous memory is given.
+    thp: Vec<OfSize>,
     /// Rules that our side does without.
     without: Vec<Rule>,
     /// Settings of the machine by name, the later ones last.
@@ -95,9 +99,10 @@ impl Start {
         self
     }
 
-    /// The same on a machine with so many pages of memory, and none in its pool of huge ones.
+    /// The same on a machine with so many pages of memory, none in its pool of huge ones, and nothing set for
+    /// transparent ones.
     pub fn on_machine(self, total_pages: u64) -> Self {
-        Start { total_pages, pool: 0, ..self }
+        Start { total_pages, pool: 0, thp: Vec::new(), ..self }
     }
 
     /// The same with these settings of the machine (`vm.*`) beside those that it has.
@@ -149,10 +154,12 @@ impl Start {
     }
 
     /// The machine's settings, in the order in which they are made.
-    pub fn settings(&self) -> impl Iterator<Item = (&'static str, u64)> {
+    pub fn settings(&self) -> impl Iterator<Item = Setting> {
         let memory = ("mmvisor.total_pages", self.total_pages);
         let pool = (self.pool > 0).then_some(("vm.nr_hugepages", self.pool));
-        std::iter::once(memory).chain(pool).chain(self.settings.iter().copied())
+        let numbers = std::iter::once(memory).chain(pool).chain(self.settings.iter().copied());
+        let sysctl = |(name, value): (&str, u64)| Setting::Sysctl { name: name.to_owned(), value };
+        numbers.map(sysctl).chain(self.thp.iter().copied().map(Setting::ThpOf))
     }
 
     /// Asks a player.
@@ -185,6 +192,7 @@ impl Start {
             total_pages: pages_of("MemTotal:")? + pages_of("SwapTotal:")?,
             swap: if pages_of("SwapTotal:")? > 0 { Swap::Some } else { Swap::None },
             pool: pool::pages(),
+            thp: thp_sizes(),
             without: Vec::new(),
             settings: Vec::new(),
         })
@@ -250,6 +258,18 @@ fn starting_line(at: usize, vma: &script::Vma, flags: VmFlagNames) -> MapLine {
     }
 }
 
+/// When the host gives anonymous memory in each size; none where its kernel has no such files (before 6.8).
+fn thp_sizes() -> Vec<OfSize> {
+    let of_size = |size: Order| {
+        let kib = (size.frames() * PAGE_SIZE) >> 10;
+        let file = format!("/sys/kernel/mm/transparent_hugepage/hugepages-{kib}kB/enabled");
+        let text = std::fs::read_to_string(file).ok()?;
+        let when = text.split_once('[')?.1.split_once(']')?.0;
+        format!("{kib}k:{when}").parse().ok()
+    };
+    OfSize::sizes().filter_map(of_size).collect()
+}
+
 /// Whether the host can page out the processes' own pages.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Swap {
@@ -294,12 +314,11 @@ impl Model {
         for &rule in &start.without {
             linux.system().rules.switch_off(rule);
         }
-        for (name, value) in start.settings() {
-            let setting = Setting::Sysctl { name: name.to_owned(), value };
+        for setting in start.settings() {
             if linux.configure(Task(0), &setting).map_err(|error| error.to_string())?
                 != Reply::Is(())
             {
-                return Err(format!("{name} is not modelled").into());
+                return Err(format!("{setting:?} is not modelled").into());
             }
         }
         for (fd, mode) in STREAMS {

@@ -20,7 +20,7 @@ use std::process::ExitCode;
 use mm::addr::VirtAddr;
 use mm::khugepaged;
 use mm::phys::NODES_MOST;
-use mm::sysctl::Thp;
+use mm::sysctl::{OfSize, Thp};
 
 use files::{FileArg, Given};
 use pause::Pause;
@@ -78,6 +78,11 @@ pub(super) struct Args {
     /// Linux.
     #[arg(long, value_enum, default_value_t = HugePages::Madvise)]
     thp: HugePages,
+    /// When anonymous memory is given in runs of other sizes, 16k to 1m, where it is written, as
+    /// /sys/kernel/mm/transparent_hugepage/hugepages-<size>kB/enabled says on Linux: `always`, `madvise`, `inherit` (as
+    /// --thp says) or `never`, which all of them are by default but 2m, which inherits.
+    #[arg(long, value_name = "SIZE:WHEN,...", value_delimiter = ',')]
+    mthp: Vec<OfSize>,
     /// How often small pages are looked at, in milliseconds, and made huge ones where --thp has faults bring in
     /// such; `off` for never.
     #[arg(long, value_name = "MS|off", default_value_t = Pause::of_millis(khugepaged::SCAN_SLEEP_MILLISECS))]

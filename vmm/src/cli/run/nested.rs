@@ -84,6 +84,7 @@ fn command(args: &Args, inside: &Inside<'_>, memory: u64) -> Vec<OsString> {
         aslr,
         compat_layout,
         thp,
+        mthp,
         khugepaged,
         ksm,
         hugetlb,
@@ -116,6 +117,7 @@ fn command(args: &Args, inside: &Inside<'_>, memory: u64) -> Vec<OsString> {
     }));
     command.extend(compat_layout.then(|| "--compat-layout".into()));
     command.extend(named("--thp", thp));
+    command.extend(mthp.iter().map(|of_size| option("--mthp", of_size.to_string())));
     command.push(option("--khugepaged", khugepaged.to_string()));
     command.push(option("--ksm", ksm.to_string()));
     command.extend(hugetlb.iter().map(|pages| option("--hugetlb", pages.to_string())));
@@ -178,6 +180,8 @@ mod tests {
             "--aslr=7",
             "--compat-layout",
             "--thp=never",
+            "--mthp=64k:always,1m:madvise",
+            "--mthp=2m:never",
             "--hugetlb=2M:3",
             "--hugetlb=1G:1",
             "--swap=64M",
@@ -194,6 +198,9 @@ mod tests {
         assert_eq!(args.trace, Some(None));
         assert!(args.maps && args.compat_layout);
         assert_eq!(args.thp, super::super::HugePages::Never);
+        let sizes =
+            ["64k:always", "1m:madvise", "2m:never"].map(|of_size| of_size.parse().unwrap());
+        assert_eq!(args.mthp, sizes);
         assert_eq!((args.swap.map(Size::bytes), args.nodes), (Some(64 << 20), 3));
         assert_eq!(args.hugetlb, ["2M:3".parse().unwrap(), "1G:1".parse().unwrap()]);
         assert_eq!(args.aslr, Some(Some(7)));

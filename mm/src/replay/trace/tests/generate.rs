@@ -322,6 +322,8 @@ fn setting() -> impl Strategy<Value = Setting> {
         ("[A-Z_]{1,9}", prop::sample::select(vec![Held::Yes, Held::No]))
             .prop_map(|(name, held)| Setting::Capability { name, held }),
         prop::sample::select(vec![Thp::Madvise, Thp::Always, Thp::Never]).prop_map(Setting::Thp),
+        prop::sample::select(vec!["16k:always", "512k:madvise", "1m:inherit", "2m:never"])
+            .prop_map(|of_size| Setting::ThpOf(of_size.parse().unwrap())),
         number().prop_map(Setting::Personality),
         addr().prop_map(Setting::MmapBase),
         (addr(), addr(), prop::option::of(span()))
