@@ -38,6 +38,7 @@ pub fn trials() -> Vec<Trial> {
         ("what_is_freed_lazily_stays_until_it_is_paged_out", freed_lazily),
         ("what_is_freed_lazily_and_written_stays", freed_and_written),
         ("what_is_freed_lazily_is_a_page_on_a_node", freed_on_a_node),
+        ("no_userfaultfd_is_asked_for_a_page_whose_node_is", watched_on_a_node),
         ("a_page_that_may_not_be_read_but_is_there_is_on_a_node", unreadable_on_a_node),
         ("droppable_memory_is_paged_out_though_it_was_written", droppable),
         ("cold_pages_of_one_process_are_not_accessed", cold),
@@ -168,15 +169,21 @@ fn freed_on_a_node() -> Deeds {
     of_one([own(2), Deed::Store(at(0).get(), 7), advise(FREE), Deed::Call(bind)])
 }
 
+/// On which node the first page is.
+fn ask() -> Deed {
+    const NODE_OF_ADDR: u64 = 3;
+    let (mode, nodes) = (Pointee::Unread(VirtAddr::ZERO), Pointee::Null);
+    Deed::Call(M::GetMempolicy { mode, nodes, maxnode: 0, addr: at(0), flags: NODE_OF_ADDR })
+}
+
+fn watched_on_a_node() -> Deeds {
+    of_one([Deed::Userfault(3), own(2), Deed::Uffd(3, A, PAGE, 1), ask()])
+}
+
 /// Executed only, written only, and only mapped: asked for its node before and after a touch.
 fn unreadable_on_a_node() -> Deeds {
     const EXEC: u64 = 4;
     const WRITE: u64 = 2;
-    const NODE_OF_ADDR: u64 = 3;
-    let ask = || {
-        let (mode, nodes) = (Pointee::Unread(VirtAddr::ZERO), Pointee::Null);
-        Deed::Call(M::GetMempolicy { mode, nodes, maxnode: 0, addr: at(0), flags: NODE_OF_ADDR })
-    };
     let of = |prot| mmap(1, prot, PRIVATE | ANONYMOUS, -1);
     let executed = [of(EXEC), ask(), touch(0, Execute), ask()];
     let written = [of(WRITE), ask(), touch(0, Write), ask(), protect(0, EXEC), ask()];

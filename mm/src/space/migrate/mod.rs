@@ -118,24 +118,32 @@ impl AddressSpace {
     /// The node of a page that can be read as it is, for get_mempolicy(2); none if it has to be brought in first.
     ///
     /// # Errors
-    /// `EFAULT` nothing is mapped, or nothing is there and its VMA is not for reading: whoever has the page can
-    /// read it, as hardware does, whether its VMA says so or not. Source: `lookup_node`, `gup_fast`.
+    /// `EFAULT` nothing is mapped, or nothing is there and its VMA is not for reading, or a userfaultfd would be asked
+    /// for it: whoever has the page can
+    /// read it, as hardware does, whether its VMA says so or not. It counts as used then. Source: `lookup_node`,
+    /// `gup_fast`.
     pub(crate) fn node_to_read(&self, addr: VirtAddr) -> Result<Option<u8>, Errno> {
-        let flags = self.vmas.find_exact(addr).ok_or(Errno::EFAULT)?.flags;
+        let vma = self.vmas.find_exact(addr).ok_or(Errno::EFAULT)?;
+        let flags = vma.flags;
         if flags.intersects(VmFlags::ACCESS)
             && let Ok(page) = self.page_to_move(addr.page_floor())
         {
             let frames = self.system.frames();
-            frames.mark(page.frame, Marks::REFERENCED);
+            frames.mark_folio(page.frame, Marks::REFERENCED);
             return Ok(Some(frames.nodes().of(page.frame)));
         }
-        if flags.contains(VmFlags::READ) { Ok(None) } else { Err(Errno::EFAULT) }
+        let asked_for = self.is_for_userfaultfd(vma, addr.page_floor());
+        if flags.contains(VmFlags::READ) && !asked_for { Ok(None) } else { Err(Errno::EFAULT) }
     }
 
     /// The node of what is behind an address, zeros too: what get_mempolicy(2) says when it has brought the page in.
     pub(crate) fn node_behind(&self, addr: VirtAddr) -> u8 {
-        let frame = self.entry_at(addr.page_floor()).frame();
-        frame.map_or(0, |frame| self.system.frames().nodes().of(frame))
+        let frames = self.system.frames();
+        let Some(frame) = self.entry_at(addr.page_floor()).frame() else { return 0 };
+        if frames.kind(frame) != Some(FrameKind::Zero) {
+            frames.mark_folio(frame, Marks::REFERENCED);
+        }
+        frames.nodes().of(frame)
     }
 
     /// The page at an address, that the program knows of.
