@@ -60,6 +60,18 @@ impl OfSize {
         (Self::SMALLEST..=Order::HUGE).contains(&size).then_some(OfSize { size, when })
     }
 
+    /// The size.
+    #[must_use]
+    pub fn size(&self) -> Order {
+        self.size
+    }
+
+    /// When memory is given in it.
+    #[must_use]
+    pub fn when(&self) -> SizeThp {
+        self.when
+    }
+
     /// All sizes that there are.
     pub fn sizes() -> impl Iterator<Item = Order> {
         Orders::ALL.descending()

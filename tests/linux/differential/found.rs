@@ -3,6 +3,7 @@
 mod collapse;
 mod folios;
 mod huge;
+mod mthp;
 mod thp;
 
 use libtest_mimic::{Failed, Trial};
@@ -62,6 +63,7 @@ pub fn trials() -> Vec<Trial> {
         .chain(thp::FOUND)
         .chain(collapse::FOUND)
         .chain(folios::FOUND)
+        .chain(mthp::FOUND)
         .map(trial)
         .chain([data])
         .collect()

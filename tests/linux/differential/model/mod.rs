@@ -18,9 +18,9 @@ use mm::replay::engine::{Executor, Reply, Task};
 use mm::replay::linux::{ByteAccess, Linux, ObjectKind, Written};
 use mm::replay::trace::{AnonOrigin, Hidden, MapLine, Setting, Span, VmFlagNames};
 use mm::rules::Rule;
-use mm::sysctl::OfSize;
+use mm::sysctl::{OfSize, SizeThp};
 use mm::vma::limits::Capabilities;
-use mm::vma::{Userfault, VmFlags};
+use mm::vma::{Userfault, VmFlags, Vma};
 use vmm::load::{Image, Placement};
 
 use super::act::{Act, Deed, Open};
@@ -126,6 +126,17 @@ impl Start {
     pub fn top(&self) -> u64 {
         let starts = self.lines.iter().map(|line| line.span.start.get());
         starts.filter(|&start| start > 0x7fff_0000_0000).min().unwrap_or(TASK_SIZE)
+    }
+
+    /// Whether anonymous memory may come in sizes between a page and a huge page.
+    fn gives_folios(&self) -> bool {
+        let given = |of_size: &OfSize| of_size.when() != SizeThp::Never;
+        self.thp.iter().any(|of_size| of_size.size() < Order::HUGE && given(of_size))
+    }
+
+    fn gives_huge_always(&self) -> bool {
+        let always = |of_size: &OfSize| of_size.when() == SizeThp::Always;
+        self.thp.iter().any(|of_size| of_size.size() == Order::HUGE && always(of_size))
     }
 
     /// How many huge pages the pool has.
@@ -290,6 +301,12 @@ pub struct Model {
     paged_out: bool,
     /// There may have been huge pages, of which Linux remembers some things as of one page, also when they are split.
     huge: bool,
+    /// Memory may come several pages at a time, of which Linux remembers some things as of one; and how many forks there
+    /// were: of a third process that has such pages it does not know whether it is alone.
+    folios: bool,
+    forks: u8,
+    /// Huge pages come also where nobody has advised it.
+    always_huge: bool,
     /// Memory may have been locked, and some given up lazily: not what is locked, which is not modelled.
     locked: bool,
     given_up: bool,
@@ -337,6 +354,9 @@ impl Model {
             swap: start.swap,
             paged_out: false,
             huge: false,
+            folios: start.gives_folios(),
+            always_huge: start.gives_huge_always(),
+            forks: 0,
             locked: false,
             given_up: false,
             left_locked: false,
@@ -354,11 +374,12 @@ impl Model {
         Ok(result)
     }
 
-    /// Whether a VMA of a process may have huge pages: enough was advised to.
+    /// Whether a VMA of a process may have huge pages: where they are wanted, it is large enough.
     fn may_be_huge(&self, process: u8) -> bool {
         let Ok(space) = self.linux.space(Task(u32::from(process))) else { return false };
         let space = space.look();
-        space.vmas().iter().filter(|vma| vma.flags.contains(VmFlags::HUGEPAGE)).any(|vma| {
+        let wanted = |vma: &&Vma| self.always_huge || vma.flags.contains(VmFlags::HUGEPAGE);
+        space.vmas().iter().filter(wanted).any(|vma| {
             let (start, end) = (vma.range().start().get(), vma.range().end().get());
             start.next_multiple_of(HUGE) + HUGE <= end
         })
@@ -379,12 +400,17 @@ impl Model {
         if matches!(act.deed, Deed::Call(M::Madvise { advice: 8 | 20 | 21, .. })) {
             // Linux takes a huge page apart, also one that is mapped in small pages by then, and drops what of it
             // is zeros, which is not modelled.
-            self.paged_out |= self.huge;
+            self.paged_out |= self.huge || self.folios && self.forks > 1;
         }
         if matches!(act.deed, Deed::Call(M::Madvise { advice: 21, .. })) {
             let stays_in_linux = self.locked && self.given_up || self.left_locked;
             self.paged_out |= self.swap == Swap::Some || stays_in_linux;
         }
+        const MOVE: u64 = 2 | 4;
+        if matches!(act.deed, Deed::Call(M::Mbind { flags, .. }) if flags & MOVE != 0) {
+            self.paged_out |= self.folios && self.forks > 0;
+        }
+        self.forks += u8::from(matches!(act.deed, Deed::Fork(_)));
         const MAP_LOCKED: u64 = libc::MAP_LOCKED as u64;
         const DONTUNMAP: u64 = libc::MREMAP_DONTUNMAP as u64;
         match &act.deed {
