@@ -303,6 +303,9 @@ fn c_programs() -> Vec<Case> {
             let program = c_program("family", compiler, &["-static"]);
             Case::new(format!("family-{name}-{compiler}"), program, args).natively()
         };
+        // With memory that comes several pages at a time.
+        let folios = family("folios", &["4", "300"]).option("--mthp=16k:always,64k:always");
+        cases.push(folios.only(Where::Direct));
         let files =
             Case::new(format!("files-{compiler}"), c_program("files", compiler, &["-static"]), &[]);
         cases.push(
