@@ -119,9 +119,8 @@ impl AddressSpace {
     ///
     /// # Errors
     /// `EFAULT` nothing is mapped, or nothing is there and its VMA is not for reading, or a userfaultfd would be asked
-    /// for it: whoever has the page can
-    /// read it, as hardware does, whether its VMA says so or not. It counts as used then. Source: `lookup_node`,
-    /// `gup_fast`.
+    /// for it: whoever has the page can read it, as hardware does, whether its VMA says so or not. It counts as used
+    /// then. Source: `lookup_node`, `gup_fast`.
     pub(crate) fn node_to_read(&self, addr: VirtAddr) -> Result<Option<u8>, Errno> {
         let vma = self.vmas.find_exact(addr).ok_or(Errno::EFAULT)?;
         let flags = vma.flags;
