@@ -9,7 +9,6 @@ pub(crate) use thp::Orders;
 pub use thp::{OfSize, SizeThp, Thp};
 
 use crate::addr::PAGE_SIZE;
-use crate::phys::Order;
 use crate::vma::VmFlags;
 use crate::vma::limits::Capabilities;
 
@@ -125,12 +124,6 @@ impl Sysctl {
     #[inline]
     pub(crate) fn thp_orders(&self, flags: VmFlags) -> Orders {
         self.thp_sizes.of(self.thp(), flags)
-    }
-
-    /// Whether any memory is given in pages of 2 MiB (`hugepage_pmd_enabled`).
-    #[must_use]
-    pub fn gives_huge(&self) -> bool {
-        self.thp_orders(VmFlags::HUGEPAGE).has(Order::HUGE)
     }
 
     /// Sets `vm.overcommit_memory`.

@@ -13,7 +13,7 @@ use super::super::complain;
 use super::super::report::Report;
 use super::super::size::Size;
 use super::files::descriptors;
-use super::{Args, Program, RunError};
+use super::{Args, HugePages, Program, RunError};
 use crate::hypercall::{TraceTarget, Tracer};
 use crate::kvm::{FlushPolicy, KvmError};
 use crate::machine::{Machine, MachineConfig};
@@ -52,11 +52,12 @@ pub(super) fn run(args: &Args, program: Program, machine: &Arc<Machine>) -> Resu
     let Program { image, file: _, name, path, argv, files } = program;
     let timing = if args.stats.is_some() { Timing::On } else { Timing::Off };
     let family = Family::new(Arc::clone(machine), tracer, timing).map_err(RunError::Kick)?;
+    // Before there is a space: it notes each that begins.
+    let background = background(args, &family).map_err(RunError::Background)?;
     let loaded = exec(machine.system(), &image, &path, &argv, &args.env, &launch(args)?)
         .map_err(|source| RunError::Exec { path: name.clone(), source })?;
     // Not before: what is written to the stack then comes page by page (`vma_is_temporary_stack`).
     args.mthp.iter().for_each(|&of_size| machine.system().sysctl.set_thp_size(of_size));
-    let background = background(args, &family).map_err(RunError::Background)?;
     let descriptors = descriptors(machine.system(), files)?;
     let mut task = family.first(loaded, descriptors, identity(&name, &path))?;
     let ended = task.run();
@@ -88,8 +89,8 @@ pub(super) fn run(args: &Args, program: Program, machine: &Arc<Machine>) -> Resu
 
 /// The threads that go through all memory.
 fn background(args: &Args, family: &Arc<Family>) -> io::Result<Vec<Background>> {
-    let sysctl = &family.machine().system().sysctl;
-    let khugepaged = args.khugepaged.duration().filter(|_| sysctl.gives_huge());
+    let huge = args.thp != HugePages::Never || !args.mthp.is_empty();
+    let khugepaged = args.khugepaged.duration().filter(|_| huge);
     let khugepaged = khugepaged.map(|every| Background::khugepaged(family, every));
     let ksmd = args.ksm.duration().map(|every| Background::ksmd(family, every));
     khugepaged.into_iter().chain(ksmd).collect()
