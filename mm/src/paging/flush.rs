@@ -159,13 +159,7 @@ impl FlushBatch {
         if entry.is_accessed() {
             self.lowered(frame);
         }
-        if entry.owner() == Owner::Backing && frames.kind(frame) != Some(FrameKind::Zero) {
-            // The page stays, so somebody has to remember.
-            let mut marks = Marks::empty();
-            marks.set(Marks::DIRTY, entry.is_dirty());
-            marks.set(Marks::REFERENCED, entry.is_referenced());
-            frames.mark(frame, marks);
-        }
+        remember(entry, frame, frames);
         if frames.marks(frame).contains(Marks::SWAP_CACHED) {
             self.swap_cached.push(frame);
         }
@@ -185,6 +179,7 @@ impl FlushBatch {
     pub fn emptied_large(&mut self, entry: Entry, frames: &Frames) {
         let Some(run) = entry.large_run() else { return };
         self.table_unlinked();
+        (0..run.count).for_each(|i| remember(entry, run.start.offset(i), frames));
         self.note(frames.unmap_run(run));
         self.quarantine.push(run);
     }
@@ -280,6 +275,16 @@ impl FlushBatch {
     #[must_use]
     pub fn quarantined(&self) -> u64 {
         self.quarantine.iter().map(|run| run.count).sum()
+    }
+}
+
+/// Notes at a backing's page, which stays, what the entry that goes has known of it.
+fn remember(entry: Entry, frame: Frame, frames: &Frames) {
+    if entry.owner() == Owner::Backing && frames.kind(frame) != Some(FrameKind::Zero) {
+        let mut marks = Marks::empty();
+        marks.set(Marks::DIRTY, entry.is_dirty());
+        marks.set(Marks::REFERENCED, entry.is_referenced());
+        frames.mark(frame, marks);
     }
 }
 

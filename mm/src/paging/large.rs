@@ -172,16 +172,34 @@ impl PageTable {
         Ok(())
     }
 
-    /// Empties a large entry, under the exclusive lock, or one of an object from another space; its frames go with the
-    /// batch. Returns it as it was, an empty one if somebody else was faster.
-    pub fn take_large(&self, large: &Large<'_>, batch: &mut FlushBatch) -> Entry {
-        let old = large.update(|_| Entry::EMPTY);
-        if old.is_large() {
-            batch.emptied_large(old, self.frames());
-            self.remove_large();
-            self.drop_spare(batch);
-        }
+    /// Empties a large entry that `goes`, under the exclusive lock, or one of an object from another space; its frames go
+    /// with the batch. Returns it as it was, an empty one if it stays, or somebody else was faster.
+    pub fn take_large(
+        &self,
+        large: &Large<'_>,
+        goes: impl Fn(Entry) -> bool,
+        batch: &mut FlushBatch,
+    ) -> Entry {
+        let empty = |raw| {
+            let entry = Entry::new(raw);
+            (entry.is_large() && goes(entry)).then_some(0)
+        };
+        let taken = large.slot.fetch_update(Ordering::AcqRel, Ordering::Acquire, empty);
+        let Ok(old) = taken.map(Entry::new) else { return Entry::EMPTY };
+        batch.emptied_large(old, self.frames());
+        self.remove_large();
+        self.drop_spare(batch);
         old
+    }
+
+    /// The slot of a page that is about to be filled, if there is a table for it: that counts as one from now on. With
+    /// the table held still, or another space's call might mark it once more.
+    pub(crate) fn slot_to_fill(&self, addr: VirtAddr) -> Option<&AtomicU64> {
+        let link = self.link(addr)?;
+        if Entry::new(link.load(Ordering::Relaxed)).is_vacated() {
+            link.fetch_and(!Entry::VACATED, Ordering::AcqRel);
+        }
+        self.slot(addr)
     }
 
     /// Marks the tables of whole 2 MiB in a range where Linux would have none: it frees those of which nothing is

@@ -42,11 +42,11 @@ impl AddressSpace {
         self.split_folios(part)?;
         self.free_large(part, batch);
         self.split_parts(part)?;
-        let folios = self.whole_folios(part);
         let frames = self.system.frames();
         self.invalidate(part, Invalidation::Clear, |space| {
             let _still = space.table.hold_still();
-            space.free_folios(&folios, batch);
+            // What was looked at before may be another page by now.
+            space.free_folios(&space.whole_folios(part), batch);
             for leaf in space.table.cursor(part) {
                 let own = leaf.entry.owner() == Owner::Process;
                 if leaf.entry.swap_slot().is_some() {
@@ -89,9 +89,8 @@ impl AddressSpace {
         self.split_folios(part)?;
         self.cool_large(part, batch);
         self.split_parts(part)?;
-        let folios = self.whole_folios(part);
         let _still = self.table.hold_still();
-        self.cool_folios(&folios, batch);
+        self.cool_folios(&self.whole_folios(part), batch);
         for (leaf, frame) in self.only_here(part) {
             change(&leaf, frame, Entry::old, batch);
             self.system.frames().unmark(frame, Marks::REFERENCED);
@@ -111,12 +110,11 @@ impl AddressSpace {
         self.split_folios(part)?;
         self.page_out_large(part)?;
         self.split_parts(part)?;
-        let folios = self.whole_folios(part);
         let frames = self.system.frames();
         let (mut left, mut out, mut unswapped) = (Vec::new(), Vec::new(), Vec::new());
         self.invalidate(part, Invalidation::Clear, |space| {
             let _still = space.table.hold_still();
-            unswapped = space.page_out_folios(&folios, &mut out, batch);
+            unswapped = space.page_out_folios(&space.whole_folios(part), &mut out, batch);
             for (leaf, frame) in space.only_here(part) {
                 if leaf.entry.owner() == Owner::Backing {
                     space.drop_entry(leaf.slot, batch);

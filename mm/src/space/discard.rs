@@ -123,8 +123,9 @@ impl AddressSpace {
         let pages = (part.start().get()..part.end().get()).step_by(PAGE_BYTES).map(VirtAddr::new);
         self.settle_files(part, batch);
         self.invalidate(part, Invalidation::Clear, |space| {
+            let _still = space.table.hold_still();
             for page in pages {
-                let Some(slot) = space.table.slot(page) else { continue };
+                let Some(slot) = space.table.slot_to_fill(page) else { continue };
                 space.drop_entry(slot, batch);
                 slot.store(Entry::GUARD.raw(), Ordering::Release);
             }

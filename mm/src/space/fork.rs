@@ -196,6 +196,8 @@ impl AddressSpace {
             }
         }
         let (frames, mut last) = (self.system.frames(), None);
+        // Objects know of the child by now: who changes one must not take a table for empty that is about to be filled.
+        let _still = child.table.hold_still();
         for leaf in table.cursor(vma.range()) {
             if let Some(frame) = leaf.entry.frame().filter(|_| frames.has_folios()) {
                 frames.unmark(frame, Marks::EXCLUSIVE);

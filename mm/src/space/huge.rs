@@ -73,6 +73,13 @@ impl AddressSpace {
         Ok(self.flush(batch)?)
     }
 
+    /// Whether there are huge pages that can be swapped out when they are split: those of the pool cannot.
+    pub(super) fn has_to_split(&self) -> bool {
+        let all = PageRange::new(VirtAddr::ZERO, VirtAddr::TASK_END);
+        let mut large = all.into_iter().flat_map(|all| self.table.large_in(all));
+        large.any(|large| !large.entry.is_pooled())
+    }
+
     /// Splits all huge pages of the space, so that they can be swapped out.
     fn take_apart(&self) -> Result<(), Broken> {
         let all = PageRange::new(VirtAddr::ZERO, VirtAddr::TASK_END);
@@ -200,7 +207,7 @@ impl AddressSpace {
     }
 
     fn drop_large(&self, large: &Large<'_>, batch: &mut FlushBatch) {
-        let old = self.table.take_large(large, batch);
+        let old = self.table.take_large(large, |_| true, batch);
         self.counters.resident.remove_pages(PageClass::of(old, self.system.frames()), BLOCK_FRAMES);
     }
 }

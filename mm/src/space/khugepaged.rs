@@ -89,7 +89,7 @@ impl AddressSpace {
         } else if let Some(frame) = entry.frame() {
             let frames = self.system.frames();
             let shared = |frame| frames.maps(frame) > 1;
-            let folio = frames.folio(frame).filter(|_| frames.has_folios());
+            let folio = frames.has_folios().then(|| frames.folio(frame)).flatten();
             let any = folio.map_or(shared(frame), |folio| frames.pages_of(folio).any(shared));
             seen.shared += u64::from(any);
             seen.accessed += u64::from(entry.is_young());

@@ -164,7 +164,7 @@ impl AddressSpace {
         }
         for leaf in self.table.cursor(old) {
             let addr = to.offset(leaf.addr.bytes_from(old.start()));
-            let Some(slot) = self.table.slot(addr) else { continue };
+            let Some(slot) = self.table.slot_to_fill(addr) else { continue };
             let entry = Entry::new(leaf.slot.swap(0, Ordering::AcqRel));
             slot.store(entry.raw(), Ordering::Release);
             if let (true, Some(frame)) = (entry.is_accessed(), entry.frame()) {

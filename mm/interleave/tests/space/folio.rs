@@ -145,3 +145,24 @@ fn nothing_is_written_after_mprotect_has_returned_also_if_it_was_just_collapsed(
         end(m, memory, child);
     });
 }
+
+#[test]
+fn guards_that_come_beside_a_collapse_can_be_removed() {
+    in_some_orders(|| {
+        let (m, memory, child) = shown_by_two();
+        let advise = |user: &SpaceUser, advice: Advice| {
+            user.change().madvise(page(5), 2 * PAGE_SIZE, advice as i32).unwrap();
+        };
+        let other = child.share();
+        let guards = thread::spawn(move || {
+            advise(&other, Advice::GuardInstall);
+            other.put().unwrap();
+        });
+        collapse(&m.user);
+        guards.join().unwrap();
+        assert!(child.read(page(6), &mut [0; 8]).is_err());
+        advise(&child, Advice::GuardRemove);
+        assert_eq!((word(&child, page(6)), word(&child, page(1))), (0, 101));
+        end(m, memory, child);
+    });
+}

@@ -21,7 +21,7 @@ impl Frames {
     pub(crate) fn make_folio(&self, run: FrameRun, order: Order) {
         self.folios.store(true, Ordering::Relaxed);
         for i in 0..run.count {
-            self.set_order(run.start.offset(i), order);
+            self.record(run.start.offset(i), |records, slot| records.set_order(slot, order));
             self.mark(run.start.offset(i), Marks::EXCLUSIVE);
         }
     }
@@ -49,6 +49,10 @@ impl Frames {
 
     /// Remembers more of a page, and so of all that it is one with.
     pub(crate) fn mark_folio(&self, frame: Frame, marks: Marks) {
+        // Then the others have them, too.
+        if self.marks(frame).contains(marks) {
+            return;
+        }
         match self.folio(frame) {
             Some(folio) => self.pages_of(folio).for_each(|frame| self.mark(frame, marks)),
             None => self.mark(frame, marks),
@@ -70,10 +74,6 @@ impl Frames {
 
     /// A page is of no folio any more.
     pub(crate) fn leave_folio(&self, frame: Frame) {
-        self.set_order(frame, Order::PAGE);
-    }
-
-    fn set_order(&self, frame: Frame, order: Order) {
-        self.record(frame, |records, slot| records.set_order(slot, order));
+        self.record(frame, Records::clear_order);
     }
 }

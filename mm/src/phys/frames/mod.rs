@@ -243,13 +243,14 @@ impl Frames {
         wish: Wish,
     ) -> Result<FrameRun, AllocError> {
         let most = index(most.clamp(1, BLOCK_FRAMES));
-        self.alloc_where(kind, contents, wish, |pool, within, reach| {
+        self.alloc_where(kind, contents, wish, Lack::Told, |pool, within, reach| {
             let at = pool.take_at(place, most, within);
             Some([at.or_else(|| pool.take(kind.into(), Want::UpTo(most), within, reach))?])
         })
     }
 
-    /// A naturally aligned run of that size, each frame with one reference.
+    /// A naturally aligned run of that size, each frame with one reference. Below 2 MiB it means nothing that there is
+    /// none: nobody waits for one, or gives up memory for it.
     ///
     /// # Errors
     /// [`AllocError`] when no such run is left, though smaller ones may be; or the host failed.
@@ -275,11 +276,11 @@ impl Frames {
     ) -> Result<FrameRun, AllocError> {
         let (purpose, frames) = (kind.into(), order.frames());
         if order >= Order::HUGE {
-            return self.alloc_where(kind, contents, wish, |pool, within, _| {
+            return self.alloc_where(kind, contents, wish, Lack::Told, |pool, within, _| {
                 pool.take_blocks(purpose, index(frames / BLOCK_FRAMES), within)
             });
         }
-        self.alloc_where(kind, contents, wish, |pool, within, reach| {
+        self.alloc_where(kind, contents, wish, Lack::Usual, |pool, within, reach| {
             Some([pool.take(purpose, Want::Aligned(index(frames)), within, reach)?])
         })
     }
@@ -332,13 +333,14 @@ impl Frames {
         kind: FrameKind,
         contents: Contents,
         wish: Wish,
+        lack: Lack,
         take: impl Fn(&mut Pool, Within, Reach) -> Option<T>,
     ) -> Result<FrameRun, AllocError> {
         if self.failures.refuses() {
             return Err(self.refuse());
         }
         let (all, surplus) = {
-            let (mut pool, all) = self.take(wish, take)?;
+            let (mut pool, all) = self.take(wish, lack, take)?;
             // A new block may be present as a whole, and most of it idle.
             let surplus = pool.surplus(self.memory.host_pages());
             (all, surplus)
@@ -375,6 +377,7 @@ impl Frames {
     fn take<T>(
         &self,
         wish: Wish,
+        lack: Lack,
         take: impl Fn(&mut Pool, Within, Reach) -> Option<T>,
     ) -> Result<(MutexGuard<'_, Pool>, T), AllocError> {
         let mut pool = self.lock();
@@ -390,6 +393,9 @@ impl Frames {
             if let Some(all) = taken {
                 self.publish(&pool);
                 return Ok((pool, all));
+            }
+            if lack == Lack::Usual {
+                return Err(AllocError::OutOfMemory);
             }
             if pool.away == 0 {
                 return Err(self.refuse());
@@ -415,6 +421,15 @@ impl Frames {
             }
         }
     }
+}
+
+/// What it is that there are no such frames.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Lack {
+    /// Memory is short: something may be given up, or is just about to come.
+    Told,
+    /// Nothing: the caller does with less.
+    Usual,
 }
 
 /// The frames of slots of a block.

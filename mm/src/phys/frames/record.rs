@@ -126,6 +126,11 @@ impl Records {
         self.kind[slot].store(kind | order, Ordering::Relaxed);
     }
 
+    /// It is of no folio from now on, whoever has it by now.
+    pub(super) fn clear_order(&self, slot: usize) {
+        self.kind[slot].fetch_and(KIND, Ordering::Relaxed);
+    }
+
     /// What is remembered of the frame.
     pub(super) fn marks(&self, slot: usize) -> Marks {
         Marks::from_bits_truncate(self.marks[slot].load(Ordering::Relaxed))

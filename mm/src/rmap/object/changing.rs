@@ -56,11 +56,11 @@ impl Changing<'_> {
                     let shown = PageRange::from_len(leaf.addr, PAGE_SIZE);
                     let asked = pages.binary_search(&map.index_at(leaf.addr)).is_ok();
                     if let Some(shown) = shown.filter(|_| asked) {
-                        note(shown, age(leaf.slot, batch));
+                        note(shown, age(leaf.slot, |_| true, batch));
                     }
                 }
                 for large in table.large_in(part) {
-                    let accessed = age(large.slot, batch);
+                    let accessed = age(large.slot, Entry::is_large, batch);
                     let shown = large.range().and_then(|span| span.intersect(part));
                     shown.into_iter().for_each(|shown| note(shown, accessed));
                 }
@@ -95,8 +95,8 @@ impl Changing<'_> {
                     for leaf in table.cursor(part) {
                         space.empty(&leaf, |entry| copies.take(entry), system, batch);
                     }
-                    for large in table.large_in(part).filter(|large| copies.take(large.entry)) {
-                        space.empty_large(&large, system, batch);
+                    for large in table.large_in(part) {
+                        space.empty_large(&large, |entry| copies.take(entry), system, batch);
                     }
                 });
             }
@@ -128,7 +128,7 @@ impl Changing<'_> {
                     }
                     // Who has it together with others comes for it again.
                     for large in table.large_in(part) {
-                        space.empty_large(&large, system, batch);
+                        space.empty_large(&large, |_| true, system, batch);
                     }
                 });
             }
@@ -170,7 +170,7 @@ impl Changing<'_> {
                 }
                 system.invalidate(part, Invalidation::Clear, || {
                     for large in table.large_in(part) {
-                        space.empty_large(&large, system, batch);
+                        space.empty_large(&large, |_| true, system, batch);
                     }
                 });
                 space.taken.insert(part.start());
@@ -194,8 +194,9 @@ fn clean(leaf: &Leaf<'_>, system: &System, batch: &mut FlushBatch) {
 }
 
 /// Makes an object's entry old; says whether it was accessed. `None` if its page must stay in memory.
-fn age(slot: &AtomicU64, batch: &mut FlushBatch) -> Option<bool> {
-    let of_object = |entry: Entry| entry.frame().is_some() && entry.owner() == Owner::Backing;
+fn age(slot: &AtomicU64, is: fn(Entry) -> bool, batch: &mut FlushBatch) -> Option<bool> {
+    let of_object =
+        |entry: Entry| entry.frame().is_some() && entry.owner() == Owner::Backing && is(entry);
     let young = |raw| {
         let entry = Entry::new(raw);
         let is_young = of_object(entry) && entry.is_young() && !entry.is_locked();

@@ -254,8 +254,14 @@ impl Space {
     }
 
     /// Empties the entry of a huge page of the pool, or of a part of one.
-    fn empty_large(&self, large: &Large<'_>, system: &System, batch: &mut FlushBatch) {
-        let old = self.mapper.table.take_large(large, batch);
+    fn empty_large(
+        &self,
+        large: &Large<'_>,
+        goes: impl Fn(Entry) -> bool,
+        system: &System,
+        batch: &mut FlushBatch,
+    ) {
+        let old = self.mapper.table.take_large(large, goes, batch);
         let class = PageClass::of(old, system.frames());
         self.mapper.counters.resident.remove_pages(class, BLOCK_FRAMES);
     }

@@ -16,7 +16,7 @@ use crate::space::AddressSpace;
 use crate::space::folio::{FolioPage, Piece};
 
 impl AddressSpace {
-    /// The folios that lie whole in a range.
+    /// The folios that lie whole in a range, with the table held still.
     pub(super) fn whole_folios(&self, range: PageRange) -> Vec<Piece> {
         let mut all = self.folios_in(range);
         all.retain(Piece::is_whole);

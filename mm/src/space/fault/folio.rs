@@ -60,10 +60,8 @@ impl AddressSpace {
         kind: AccessKind,
     ) -> bool {
         let page = addr.page_floor();
-        let Some((folio, _)) =
-            backing.folio(vma.page_index(page)).filter(|found| found.0.is_huge())
-        else {
-            return false;
+        let fits = |span: &PageRange| {
+            vma.range().covers(*span) && vma.page_index(span.start()).is_multiple_of(BLOCK_FRAMES)
         };
         // Past the end of an object there is none, but for who looks around before he asks (`do_fault_around`).
         let first = match around(page, vma.range()).filter(|_| kind != AccessKind::Write) {
@@ -71,11 +69,11 @@ impl AddressSpace {
             None => vma.page_index(page),
         };
         let end = backing.shared_memory().map_or(u64::MAX, SharedMemory::pages);
+        // A file's asks the host, so it comes last.
         first < end
+            && span_of(addr).as_ref().is_some_and(fits)
             && !self.is_without_huge(vma)
-            && span_of(addr).is_some_and(|span| {
-                vma.range().covers(span) && vma.page_index(span.start()) == folio.first
-            })
+            && backing.folio(vma.page_index(page)).is_some_and(|(folio, _)| folio.is_huge())
     }
 
     /// Whether huge pages are kept away from a VMA, wherever they are (`vma_thp_disabled`).

@@ -70,10 +70,9 @@ impl AddressSpace {
     pub fn fault(&self, addr: VirtAddr, kind: AccessKind) -> Result<Resolved, AccessError> {
         let resolved = self.system.or_reclaim(|| self.try_fault(addr, kind));
         if let Err(AccessError::Fault(Fault::OutOfMemory(_))) = resolved
-            && self.table.has_large()
             && self.system.swap().is_some()
+            && self.has_to_split()
         {
-            // Huge pages can be swapped out when they are split.
             self.ahead_of_killing.store(true, Ordering::Relaxed);
             return Ok(Resolved::NeedsExclusive);
         }

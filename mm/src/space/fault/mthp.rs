@@ -87,11 +87,12 @@ impl AddressSpace {
         let access = at.vma.flags.page_access();
         let first = Entry::leaf(run.start, Owner::Process, access, Touch::Written);
         let first = self.own_entry(at.vma, first);
-        let words = (0..).zip(at.words_of(span));
+        let (words, class) = ((0..).zip(at.words_of(span)), PageClass::of(first, frames));
+        self.counters.resident.add_pages(class, run.count);
         if !self.replacements.put_all(words.map(|(i, slot)| (slot, first.small(i)))) {
+            self.counters.resident.remove_pages(class, run.count);
             return self.forget(run);
         }
-        self.counters.resident.add_pages(PageClass::of(first, frames), run.count);
         self.counters.faults.zero.fetch_add(1, Ordering::Relaxed);
         self.counters.faults.around.fetch_add(run.count - 1, Ordering::Relaxed);
         Ok(())
