@@ -136,7 +136,7 @@ fn a_process_ends_beside_khugepaged() {
 
 /// Sends word, once it is armed, when an entry is about to go, and lets others go on for as long as a huge page takes.
 #[derive(Clone, Debug, Default)]
-struct Pauses(Arc<Mutex<Option<Sender<()>>>>);
+pub(super) struct Pauses(pub(super) Arc<Mutex<Option<Sender<()>>>>);
 
 impl Observer for Pauses {
     fn invalidating(&self, _: PageRange, _: Invalidation) {

@@ -2,7 +2,9 @@
 //! nothing is written that is gone, nothing is used that is free.
 
 use mm::addr::TABLE_SPAN;
+use shuttle::sync::mpsc::channel;
 
+use super::collapse::Pauses;
 use super::*;
 
 /// Pages of a huge one.
@@ -10,7 +12,11 @@ const HUGE: u64 = TABLE_SPAN / PAGE_SIZE;
 
 /// A machine with an object of one huge page's length, two pages of which hold their numbers and 100; and a child.
 fn shown_by_two() -> (Machine, Arc<SharedMemory>, SpaceUser) {
-    let m = Machine::prepared(1536, |_| {});
+    shown_on(|_| {})
+}
+
+fn shown_on(prepare: impl FnOnce(&mut System)) -> (Machine, Arc<SharedMemory>, SpaceUser) {
+    let m = Machine::prepared(1536, prepare);
     let memory = Arc::new(SharedMemory::memfd(&m.system, "shared"));
     memory.truncate(TABLE_SPAN, &m.system).unwrap();
     let (addr, file) = (page(0), Some(Arc::clone(&memory) as _));
@@ -146,21 +152,27 @@ fn nothing_is_written_after_mprotect_has_returned_also_if_it_was_just_collapsed(
     });
 }
 
+/// The collapse finds the table empty that was made for them.
 #[test]
 fn guards_that_come_beside_a_collapse_can_be_removed() {
     in_some_orders(|| {
-        let (m, memory, child) = shown_by_two();
+        let pauses = Pauses::default();
+        let observer = pauses.clone();
+        let (m, memory, child) = shown_on(|system| system.set_observer(Box::new(observer)));
         let advise = |user: &SpaceUser, advice: Advice| {
             user.change().madvise(page(5), 2 * PAGE_SIZE, advice as i32).unwrap();
         };
+        let (about_to, word_of_it) = channel();
+        *pauses.0.lock().unwrap() = Some(about_to);
         let other = child.share();
         let guards = thread::spawn(move || {
             advise(&other, Advice::GuardInstall);
             other.put().unwrap();
         });
+        word_of_it.recv().unwrap();
         collapse(&m.user);
         guards.join().unwrap();
-        assert!(child.read(page(6), &mut [0; 8]).is_err());
+        // Before any fault has looked at the table.
         advise(&child, Advice::GuardRemove);
         assert_eq!((word(&child, page(6)), word(&child, page(1))), (0, 101));
         end(m, memory, child);
