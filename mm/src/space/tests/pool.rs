@@ -474,3 +474,19 @@ fn a_gigantic_page_is_one_page_of_512_entries() {
     child.space.change().exit_mmap().unwrap();
     assert_eq!(stats(), (2, 0));
 }
+
+/// What has them is to be killed when memory runs out: they cannot be swapped out, also if there is swap.
+#[test]
+fn memory_that_is_full_beside_them_ends_in_a_fault() {
+    let places = Box::new(crate::swap::MemoryStore::new(4));
+    let m = SoftwareMachine::prepared(1024, Limits::default(), |system| system.set_swap(places));
+    let m = m.unwrap();
+    assert_eq!(m.space.look().system().huge_pool(SIZE).unwrap().resize(1).unwrap(), 1);
+    map(&m, 0, 1, NONE).unwrap();
+    store(&m, 0, 7).unwrap();
+    map_at(&m, HUGE, 1024, RW).unwrap();
+    let full = (0..1024).find_map(|i| m.store(page(HUGE + i), 1).err());
+    assert!(matches!(full, Some(AccessError::Fault(Fault::OutOfMemory(_)))), "{full:?}");
+    assert_eq!(load(&m, 0).unwrap(), 7);
+    audited(&[&m]);
+}
