@@ -18,7 +18,7 @@ use std::sync::atomic::Ordering;
 
 use super::huge::has_room;
 use super::{AddressSpace, PageClass};
-use crate::addr::{FrameRun, PAGE_SHIFT, PageRange, TABLE_SPAN, VirtAddr};
+use crate::addr::{Frame, FrameRun, PAGE_SHIFT, PageRange, TABLE_SPAN, VirtAddr};
 use crate::error::{AccessError, Broken, CallResult, Errno};
 use crate::paging::{AccessKind, Below, Entry, FlushBatch};
 use crate::phys::{AllocError, BLOCK_FRAMES, Contents, FrameKind, NODES_MOST, Order, Wish, Words};
@@ -137,15 +137,13 @@ impl AddressSpace {
         run: FrameRun,
     ) -> Result<(), Broken> {
         let frames = self.system.frames();
-        let mut unlinked = FlushBatch::new();
-        let table = self.table.unlink_table(addr, &mut unlinked);
-        let table = table.ok_or_else(|| Broken::Invariant(format!("no table for {addr:?}")))?;
-        if let Err(broken) = self.flush(unlinked) {
-            self.table.link_table(addr, table);
-            frames.put_run(run)?;
-            return Err(broken);
-        }
-        let mut left = FlushBatch::new();
+        let table = match self.take_table_out(addr) {
+            Ok(table) => table,
+            Err(broken) => {
+                frames.put_run(run)?;
+                return Err(broken);
+            }
+        };
         for (i, word) in (0..BLOCK_FRAMES).zip(words) {
             let entry = Entry::new(word.load(ORDER));
             let to = run.start.offset(i);
@@ -153,12 +151,35 @@ impl AddressSpace {
                 Some(from) => frames.memory().copy(from, to),
                 None => frames.memory().zero(to),
             }
-            self.counters.resident.remove(PageClass::of(entry, frames));
-            left.emptied(entry.uncached(), frames);
         }
-        let entry = self.own_huge(vma, addr, run);
+        self.link_instead(addr, (table, words), self.own_huge(vma, addr, run))
+    }
+
+    /// Unlinks the table at an address, and flushes: nobody has a translation of its pages any more. It is as it was if
+    /// that fails. The caller holds it still, here and below.
+    fn take_table_out(&self, addr: VirtAddr) -> Result<Frame, Broken> {
+        let mut unlinked = FlushBatch::new();
+        let table = self.table.unlink_table(addr, &mut unlinked);
+        let table = table.ok_or_else(|| Broken::Invariant(format!("no table for {addr:?}")))?;
+        self.flush(unlinked).inspect_err(|_| self.table.link_table(addr, table))?;
+        Ok(table)
+    }
+
+    /// Puts a large entry in the place of the table that was taken out, whose pages go.
+    fn link_instead(
+        &self,
+        addr: VirtAddr,
+        (table, words): (Frame, &Words),
+        entry: Entry,
+    ) -> Result<(), Broken> {
+        let frames = self.system.frames();
+        let mut left = FlushBatch::new();
+        for old in words.iter().map(|word| Entry::new(word.load(ORDER))) {
+            self.counters.resident.remove(PageClass::of(old, frames));
+            left.emptied(old.uncached(), frames);
+        }
         self.table.link_large(addr, entry, table);
-        self.counters.resident.add_pages(PageClass::of(entry, frames), run.count);
+        self.counters.resident.add_pages(PageClass::of(entry, frames), BLOCK_FRAMES);
         self.flush(left)
     }
 }

@@ -19,7 +19,7 @@ use crate::backing::{Backing, Missing, SharedMemory};
 use crate::error::{Broken, CallError, CallResult, Errno};
 use crate::paging::{Below, Entry, FlushBatch, Owner, Touch};
 use crate::phys::{Contents, FrameKind, Order, Wish, Words};
-use crate::space::{AddressSpace, PageClass};
+use crate::space::AddressSpace;
 use crate::vma::{VmFlags, Vma};
 
 /// What an error is to those that come after.
@@ -129,24 +129,10 @@ impl AddressSpace {
         run: FrameRun,
     ) -> Result<(), Broken> {
         let _still = self.table.hold_still();
-        let mut unlinked = FlushBatch::new();
-        let table = self.table.unlink_table(addr, &mut unlinked);
-        let table = table.ok_or_else(|| Broken::Invariant(format!("no table for {addr:?}")))?;
-        if let Err(broken) = self.flush(unlinked) {
-            self.table.link_table(addr, table);
-            return Err(broken);
-        }
-        let frames = self.system.frames();
-        let mut left = FlushBatch::new();
-        for entry in words.iter().map(|word| Entry::new(word.load(ORDER))) {
-            self.counters.resident.remove(PageClass::of(entry, frames));
-            left.emptied(entry.uncached(), frames);
-        }
-        frames.dup_run(run);
+        let table = self.take_table_out(addr)?;
+        self.system.frames().dup_run(run);
         let entry = self.entry_of_folio(vma, run.start, Touch::Read);
-        self.table.link_large(addr, entry, table);
-        self.counters.resident.add_pages(PageClass::of(entry, frames), run.count);
-        self.flush(left)
+        self.link_instead(addr, (table, words), entry)
     }
 }
 

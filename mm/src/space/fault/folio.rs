@@ -16,10 +16,10 @@ use crate::backing::{Backing, SharedMemory};
 use crate::error::AccessError;
 use crate::paging::{Access, AccessKind, Below, Entry, Owner, Touch};
 use crate::phys::{AllocError, BLOCK_FRAMES};
+use crate::space::AddressSpace;
 use crate::space::ahead::around;
 use crate::space::huge::span_of;
 use crate::space::protect::entry_access;
-use crate::space::{AddressSpace, PageClass};
 use crate::vma::{VmFlags, Vma};
 
 impl AddressSpace {
@@ -98,18 +98,10 @@ impl AddressSpace {
     ) -> Result<bool, AllocError> {
         let addr = addr.table_floor();
         let Some((_, run)) = backing.folio(vma.page_index(addr)) else { return Ok(false) };
-        let frames = self.system.frames();
-        frames.dup_run(run);
-        let entry = self.entry_of_folio(vma, run.start, touch);
-        let mapped = self.table.map_large(addr, entry);
-        if let Ok(true) = mapped {
-            self.counters.resident.add_pages(PageClass::of(entry, frames), BLOCK_FRAMES);
-            return Ok(true);
-        }
-        frames.unmap_run(run)?;
-        frames.put_run(run)?;
+        self.system.frames().dup_run(run);
+        let mapped = self.map_huge(addr, self.entry_of_folio(vma, run.start, touch), run)?;
         // Another fault was faster.
-        mapped.map(|_| matches!(self.table.below(addr), Below::Large(_)))
+        Ok(mapped || matches!(self.table.below(addr), Below::Large(_)))
     }
 
     /// The large entry for a huge page of a backing.

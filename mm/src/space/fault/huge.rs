@@ -15,9 +15,9 @@ use std::sync::atomic::Ordering;
 
 use super::{Resolved, no_frame};
 use crate::addr::{FrameRun, VirtAddr};
-use crate::error::AccessError;
+use crate::error::{AccessError, Broken};
 use crate::paging::{Access, AccessKind, Below, Entry, Large, Owner, Touch};
-use crate::phys::{AllocError, BLOCK_FRAMES, Contents, FrameKind, Marks, Order};
+use crate::phys::{AllocError, Contents, FrameKind, Marks, Order};
 use crate::space::huge::span_of;
 use crate::space::protect::entry_access;
 use crate::space::{AddressSpace, PageClass};
@@ -83,24 +83,36 @@ impl AddressSpace {
         } else {
             Entry::leaf(run.start, Owner::Backing, access - Access::WRITE, Touch::Read).large()
         };
-        match self.table.map_large(span.start(), entry) {
-            Ok(true) => {
-                let class = PageClass::of(entry, frames);
-                self.counters.resident.add_pages(class, BLOCK_FRAMES);
-                self.counters.faults.zero.fetch_add(1, Ordering::Relaxed);
+        match self.map_huge(span.start(), entry, run) {
+            Ok(mapped) => {
+                // Or another fault was faster: this one comes again.
+                self.counters.faults.zero.fetch_add(u64::from(mapped), Ordering::Relaxed);
                 Ok(Huge::Resolved(Resolved::Done))
             }
-            // Another fault was faster: this one comes again.
-            Ok(false) => {
-                self.forget(run)?;
-                Ok(Huge::Resolved(Resolved::Done))
-            }
-            Err(AllocError::OutOfMemory) => {
-                self.forget(run)?;
-                Ok(Huge::None)
-            }
+            Err(AllocError::OutOfMemory) => Ok(Huge::None),
             Err(AllocError::Broken(broken)) => Err(broken.into()),
         }
+    }
+
+    /// Puts a large entry, which its frames count already, where nothing is linked, and says whether that was so; gives
+    /// them up if it was not.
+    ///
+    /// # Errors
+    /// [`AllocError`] when there is no frame for a table.
+    pub(super) fn map_huge(
+        &self,
+        addr: VirtAddr,
+        entry: Entry,
+        run: FrameRun,
+    ) -> Result<bool, AllocError> {
+        let mapped = self.table.map_large(addr, entry);
+        if let Ok(true) = mapped {
+            let class = PageClass::of(entry, self.system.frames());
+            self.counters.resident.add_pages(class, run.count);
+        } else {
+            self.forget(run)?;
+        }
+        mapped
     }
 
     /// Makes frames the process's own, and says what maps them.
@@ -118,10 +130,10 @@ impl AddressSpace {
     }
 
     /// Gives up frames that never got into the table.
-    pub(super) fn forget(&self, run: FrameRun) -> Result<(), AccessError> {
+    pub(super) fn forget(&self, run: FrameRun) -> Result<(), Broken> {
         let frames = self.system.frames();
         frames.unmap_run(run)?;
-        Ok(frames.put_run(run)?)
+        frames.put_run(run)
     }
 
     /// A fault on a page that is there. A lost race is a fault that comes again.

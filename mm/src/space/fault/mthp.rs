@@ -91,7 +91,7 @@ impl AddressSpace {
         self.counters.resident.add_pages(class, run.count);
         if !self.replacements.put_all(words.map(|(i, slot)| (slot, first.small(i)))) {
             self.counters.resident.remove_pages(class, run.count);
-            return self.forget(run);
+            return Ok(self.forget(run)?);
         }
         self.counters.faults.zero.fetch_add(1, Ordering::Relaxed);
         self.counters.faults.around.fetch_add(run.count - 1, Ordering::Relaxed);
