@@ -117,7 +117,7 @@ fn write_protected(case: Case) -> Case {
     Case { name, ..case.flushing(FlushPolicy::WriteProtection) }
 }
 
-/// One vCPU writes what another one takes away from it. ROUNDS times each change.
+/// One vCPU writes what another one takes away from it, so many times each change; `make race` does it thousands of times.
 fn races() -> Vec<Case> {
     let race = |name: &str, args: &[&str]| {
         let case = Case::new(format!("race-{name}"), payload("race"), args).natively();
@@ -140,27 +140,27 @@ fn races() -> Vec<Case> {
             .option("--swap=64M")
     };
     let mut cases = vec![
-        race("private", &["2000", "1", "private"]).only(Where::Direct),
-        race("shared", &["1000", "2", "shared"]).only(Where::Direct),
-        write_protected(race("private-500", &["500", "5", "private"]).only(Where::Direct)),
-        race("private-30", &["30", "3", "private"]).only(Where::Nested),
-        race("shared-30", &["30", "4", "shared"]).only(Where::Nested),
-        moves("private", &["2000", "6", "private", "moves"]).only(Where::Direct),
-        moves("shared", &["1000", "7", "shared", "moves"]).only(Where::Direct),
+        race("private", &["700", "1", "private"]).only(Where::Direct),
+        race("shared", &["700", "2", "shared"]).only(Where::Direct),
+        write_protected(race("private-300", &["300", "5", "private"]).only(Where::Direct)),
+        race("private-15", &["15", "3", "private"]).only(Where::Nested),
+        race("shared-15", &["15", "4", "shared"]).only(Where::Nested),
+        moves("private", &["700", "6", "private", "moves"]).only(Where::Direct),
+        moves("shared", &["500", "7", "shared", "moves"]).only(Where::Direct),
         moves("private-30", &["30", "8", "private", "moves"]).only(Where::Nested),
         moves("shared-30", &["30", "9", "shared", "moves"]).only(Where::Nested),
         huge("split", "150", "10").option("--swap=64M").only(Where::Direct),
-        huge("split", "20", "11").option("--swap=64M").only(Where::Nested),
-        huge("collapse", "600", "12").only(Where::Direct),
+        huge("split", "10", "11").option("--swap=64M").only(Where::Nested),
+        huge("collapse", "200", "12").only(Where::Direct),
         huge("collapse", "20", "13").only(Where::Nested),
     ];
-    let kinds = [("private", "500", "14"), ("shared", "300", "15"), ("memfd", "300", "16")];
+    let kinds = [("private", "200", "14"), ("shared", "150", "15"), ("memfd", "150", "16")];
     for (kind, rounds, seed) in kinds {
         cases.extend([
             leaves("pageout", rounds, seed, kind).only(Where::Direct),
-            leaves("pageout", "20", seed, kind).only(Where::Nested),
-            leaves("pressure", "150", seed, kind).only(Where::Direct),
-            leaves("pressure", "10", seed, kind).only(Where::Nested),
+            leaves("pageout", "10", seed, kind).only(Where::Nested),
+            leaves("pressure", "60", seed, kind).only(Where::Direct),
+            leaves("pressure", "6", seed, kind).only(Where::Nested),
         ]);
     }
     cases

@@ -51,8 +51,8 @@ const LARGE: Cut = Cut {
 };
 
 /// Rounds of `cuts`, natively and under the host's KVM, and in the nested machine.
-const CUTS: &str = "3000";
-const NESTED_CUTS: &str = "60";
+const CUTS: &str = "1500";
+const NESTED_CUTS: &str = "40";
 /// A run of `cuts`, a boot included.
 const LIMIT: Duration = Duration::from_secs(300);
 

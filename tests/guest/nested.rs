@@ -98,8 +98,12 @@ impl Run {
             }
             let begun = Instant::now();
             let jobs = self.cases[before..].iter().map(job).collect();
-            let end = machine.run_each(jobs, |result| results.push(Ok(result)));
-            self.tell(before, &results, begun.elapsed());
+            let mut ends = Vec::new();
+            let end = machine.run_each(jobs, |result| {
+                results.push(Ok(result));
+                ends.push(begun.elapsed());
+            });
+            self.tell(before, &results, &ends);
             match end {
                 Ok(()) => {}
                 // Emulated processors have hung in a kernel's start, before anything of ours ran.
@@ -112,13 +116,18 @@ impl Run {
         results
     }
 
-    /// Prints what ran in the boot, so that nobody has to take its word for it.
-    fn tell(&self, first: usize, results: &[Result<JobResult, String>], time: Duration) {
-        let (kind, count, seconds) = (self.kind, results.len() - first, time.as_secs());
+    /// Prints what ran in the boot, so that nobody has to take its word for it, and how long each case took (the first
+    /// with the boot).
+    fn tell(&self, first: usize, results: &[Result<JobResult, String>], ends: &[Duration]) {
+        let (kind, count) = (self.kind, ends.len());
+        let seconds = ends.last().map_or(0, Duration::as_secs);
         eprintln!("one boot of the nested machine, {kind}, ran {count} cases in {seconds} s:");
-        for (case, result) in self.cases.iter().zip(results).skip(first) {
+        let mut begun = Duration::ZERO;
+        for ((case, result), &ended) in self.cases.iter().zip(results).skip(first).zip(ends) {
             let outcome = result.as_ref().map(|result| &result.outcome);
-            eprintln!("    {:<28} {outcome:?}", case.name);
+            let took = ended.saturating_sub(begun).as_secs_f64();
+            eprintln!("    {:<28} {took:6.1} s  {outcome:?}", case.name);
+            begun = ended;
         }
     }
 }

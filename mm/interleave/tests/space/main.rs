@@ -38,7 +38,7 @@ const RW: Prot = Prot::READ.union(Prot::WRITE);
 
 /// Orders tried of each scenario; `INTERLEAVE_ORDERS` for more.
 fn orders() -> usize {
-    std::env::var("INTERLEAVE_ORDERS").ok().and_then(|text| text.parse().ok()).unwrap_or(1000)
+    std::env::var("INTERLEAVE_ORDERS").ok().and_then(|text| text.parse().ok()).unwrap_or(600)
 }
 
 /// Runs a scenario in random orders: half of them with few switches, at the worst places.
