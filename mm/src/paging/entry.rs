@@ -233,10 +233,11 @@ impl Entry {
         Entry(self.0 & !(ACCESSED | AGED) | referenced)
     }
 
-    /// The same entry with A clear, so that the next access shows; a vCPU may have it cached.
+    /// The same entry as not accessed, so that the next access shows; a vCPU that had it cached may have it still.
     #[must_use]
     pub const fn aged(self) -> Self {
-        Entry(self.0 & !ACCESSED | AGED)
+        let cached = if self.is_accessed() { AGED } else { 0 };
+        Entry(self.0 & !(ACCESSED | REFERENCED) | cached)
     }
 
     /// The same entry with its accessed bit set if the page was ever accessed.
@@ -334,13 +335,15 @@ impl Entry {
         self.0 & (ACCESSED | AGED) != 0
     }
 
-    /// Whether the page was accessed through this entry since it was last [aged](Self::aged).
+    /// Whether A is set: the page was accessed through this entry since it was last [aged](Self::aged), or made
+    /// [uncached](Self::uncached).
     #[must_use]
     pub const fn is_young(self) -> bool {
         self.0 & ACCESSED != 0
     }
 
-    /// Whether the page was ever accessed through this entry, also if no vCPU can have it cached now.
+    /// Whether the page was accessed through this entry since it was last [aged](Self::aged), also if no vCPU can have it
+    /// cached now.
     #[must_use]
     pub const fn is_referenced(self) -> bool {
         self.0 & (ACCESSED | REFERENCED) != 0

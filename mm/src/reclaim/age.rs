@@ -83,7 +83,7 @@ impl System {
                     seen.stays = true;
                     return ControlFlow::Break(());
                 }
-                if !entry.is_young() {
+                if !entry.is_referenced() {
                     break;
                 }
                 match exchange(&found, entry, entry.aged()) {

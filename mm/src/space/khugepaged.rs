@@ -92,7 +92,7 @@ impl AddressSpace {
             let folio = frames.has_folios().then(|| frames.folio(frame)).flatten();
             let any = folio.map_or(shared(frame), |folio| frames.pages_of(folio).any(shared));
             seen.shared += u64::from(any);
-            seen.accessed += u64::from(entry.is_young());
+            seen.accessed += u64::from(entry.is_referenced());
         }
     }
 

@@ -199,7 +199,7 @@ fn age(slot: &AtomicU64, is: fn(Entry) -> bool, batch: &mut FlushBatch) -> Optio
         |entry: Entry| entry.frame().is_some() && entry.owner() == Owner::Backing && is(entry);
     let young = |raw| {
         let entry = Entry::new(raw);
-        let is_young = of_object(entry) && entry.is_young() && !entry.is_locked();
+        let is_young = of_object(entry) && entry.is_referenced() && !entry.is_locked();
         is_young.then(|| entry.aged().raw())
     };
     match slot.fetch_update(AcqRel, Acquire, young) {

@@ -1,5 +1,6 @@
 //! Pages that are swapped out, and come back: what calls do with them, and when memory is short who goes.
 
+mod age;
 mod busy;
 mod each;
 mod failure;
@@ -52,7 +53,16 @@ fn page_out(m: &SoftwareMachine, at: u64, pages: u64) {
 }
 
 fn child_of(m: &SoftwareMachine) -> SoftwareMachine {
-    let child = m.space.change().fork(Vcpus::Running).unwrap();
+    forked(m, Vcpus::Running)
+}
+
+/// A child of a process that does not run meanwhile.
+fn stopped_child_of(m: &SoftwareMachine) -> SoftwareMachine {
+    forked(m, Vcpus::Stopped)
+}
+
+fn forked(m: &SoftwareMachine, vcpus: Vcpus) -> SoftwareMachine {
+    let child = m.space.change().fork(vcpus).unwrap();
     let (sink, frames) = (Arc::clone(&m.sink), Arc::clone(&m.frames));
     SoftwareMachine { space: SharedSpace::new(child), sink, frames }
 }
