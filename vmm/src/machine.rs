@@ -57,8 +57,11 @@ impl Machine {
     ///
     /// # Errors
     /// As of [`Machine::new`].
-    pub fn for_replay(config: MachineConfig) -> Result<Self, KvmError> {
-        Machine::with_half(config, None, |half, frames| {
+    pub fn for_replay(
+        config: MachineConfig,
+        swap: Option<Box<dyn SwapStore>>,
+    ) -> Result<Self, KvmError> {
+        Machine::with_half(config, swap, |half, frames| {
             half.add_accesses(frames.memory(), &mut || frame(frames))
         })
     }

@@ -11,6 +11,7 @@ mod replay;
 mod report;
 mod run;
 mod size;
+mod swap;
 
 use std::process::ExitCode;
 

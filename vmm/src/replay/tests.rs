@@ -18,7 +18,8 @@ fn machine(flush: FlushPolicy) -> Option<Arc<Machine>> {
         eprintln!("skipped: MMVISOR_NO_KVM=1");
         return None;
     }
-    Some(Arc::new(Machine::for_replay(MachineConfig { memory: MEMORY, flush, nodes: 1 }).unwrap()))
+    let config = MachineConfig { memory: MEMORY, flush, nodes: 1 };
+    Some(Arc::new(Machine::for_replay(config, None).unwrap()))
 }
 
 /// What differs from the trace.

@@ -321,6 +321,7 @@ impl Linux {
         match (name, value) {
             ("mmvisor.fault_ahead", _) => sysctl.set_fault_ahead(value),
             ("mmvisor.total_pages", _) => sysctl.set_total_pages(value),
+            ("mmvisor.reclaim", 1) => while self.system.reclaim()? > 0 {},
             ("vm.nr_hugepages", _) => return self.fill_pool(value),
             ("vm.max_map_count", _) => sysctl.set_max_map_count(value),
             ("vm.mmap_min_addr", _) => sysctl.set_mmap_min_addr(value),

@@ -39,6 +39,7 @@ use crate::numa;
 use crate::paging::KernelHalf;
 use crate::phys::{AllocError, Frames, Nodes, SoftwareMemory};
 use crate::space::{AddressSpace, SharedSpace, SpaceUser, Vcpus};
+use crate::swap::SwapStore;
 use crate::system::System;
 use crate::vma::Userfault;
 use crate::vma::limits::Limits;
@@ -71,17 +72,18 @@ impl Linux {
     /// A machine with `frames` frames of ordinary memory and no process.
     #[must_use]
     pub fn new(frames: u64) -> Self {
-        Linux::with_nodes(frames, 1)
+        Linux::with_swap(frames, 1, None)
     }
 
-    /// The same, divided among so many NUMA nodes.
+    /// The same, divided among so many NUMA nodes, with a swap area if there is a store for one.
     #[must_use]
-    pub fn with_nodes(frames: u64, nodes: u8) -> Self {
+    pub fn with_swap(frames: u64, nodes: u8, swap: Option<Box<dyn SwapStore>>) -> Self {
         let nodes = Nodes::new(nodes, frames);
         let frames = Arc::new(Frames::with_nodes(Arc::new(SoftwareMemory::new(frames)), nodes));
         // Nothing is remembered, so there is nothing to flush.
         let sink = Box::new(CountingSink::default());
-        let system = System::new(frames, sink, KernelHalf::default());
+        let mut system = System::new(frames, sink, KernelHalf::default());
+        swap.into_iter().for_each(|store| system.set_swap(store));
         Linux::on(Arc::new(system), Box::new(SoftwareProcessor))
     }
 

@@ -20,10 +20,13 @@ use mm::phys::NODES_MOST;
 use mm::replay::engine::{AddressMode, Mismatch, replay};
 use mm::replay::linux::Linux;
 use mm::replay::trace::Reader;
+use mm::swap::SwapStore;
 
 use self::programs::Programs;
 use super::hugetlb::{PoolError, PoolPages};
 use super::machine::Where;
+use super::size::Size;
+use super::swap::{self, SwapError};
 use super::{FAILED, complain};
 use crate::kvm::{FlushPolicy, KvmError};
 use crate::machine::{Machine, MachineConfig, VcpuError};
@@ -64,6 +67,10 @@ pub(super) struct Args {
     /// be repeated for the other size.
     #[arg(long, value_name = "2M:N|1G:N")]
     hugetlb: Vec<PoolPages>,
+    /// Gives the machine a swap area of this size, in the replaying host's temporary directory: MADV_PAGEOUT then swaps
+    /// out, and so does `@sysctl mmvisor.reclaim 1` in the trace, all that can be.
+    #[arg(long, value_name = "SIZE")]
+    swap: Option<Size>,
     /// What the trace is called in messages: how the nested machine is told.
     #[arg(long, value_name = "NAME", hide = true)]
     called: Option<String>,
@@ -86,6 +93,8 @@ enum ReplayFailed {
     #[error(transparent)]
     Nested(#[from] NestedError),
     #[error(transparent)]
+    Swap(#[from] SwapError),
+    #[error(transparent)]
     Pool(#[from] PoolError),
     #[error("the trace was not replayed in the nested machine: {0}")]
     NotStarted(String),
@@ -107,12 +116,13 @@ fn try_run(args: &Args) -> Result<u8, ReplayFailed> {
     let (name, text) = read(&args.file)?;
     let name = args.called.clone().unwrap_or(name);
     if !args.in_guest {
-        return print(args, &name, &text, Linux::with_nodes(FRAMES, args.nodes));
+        let linux = Linux::with_swap(FRAMES, args.nodes, swap::store(args.swap)?);
+        return print(args, &name, &text, linux);
     }
     if args.machine == Where::Nested {
         return nested::run(args, name, text, "as asked");
     }
-    match machine(args.nodes) {
+    match machine(args.nodes, swap::store(args.swap)?) {
         Err(error) if args.machine == Where::Auto && error.means_unusable() => {
             nested::run(args, name, text, &error.cause())
         }
@@ -121,9 +131,10 @@ fn try_run(args: &Args) -> Result<u8, ReplayFailed> {
 }
 
 /// The machine for a guest under the KVM of this host.
-fn machine(nodes: u8) -> Result<Machine, KvmError> {
+fn machine(nodes: u8, swap: Option<Box<dyn SwapStore>>) -> Result<Machine, KvmError> {
     let flush = FlushPolicy::of_environment();
-    let machine = Machine::for_replay(MachineConfig { memory: FRAMES * PAGE_SIZE, flush, nodes })?;
+    let config = MachineConfig { memory: FRAMES * PAGE_SIZE, flush, nodes };
+    let machine = Machine::for_replay(config, swap)?;
     log::info!("replaying in a guest under {} KVM", machine.kind());
     Ok(machine)
 }

@@ -30,13 +30,14 @@ pub(super) fn run(args: &Args, name: String, text: Vec<u8>, why: &str) -> Result
 /// The command in the machine: this one, told to use the KVM there.
 fn command(args: &Args, name: String) -> Vec<OsString> {
     // Each option is named, so that a new one cannot be forgotten here.
-    let Args { relocate, hugetlb, in_guest: _, machine: _, nodes, called: _, file: _ } = args;
+    let Args { relocate, hugetlb, swap, in_guest: _, machine: _, nodes, called: _, file: _ } = args;
     let mut command: Vec<OsString> =
         vec![GUEST_EXECUTABLE.into(), "replay".into(), "--in-guest".into()];
     command.extend(named("--machine", &Where::Kvm));
     command.extend(relocate.then(|| "--relocate".into()));
     command.push(option("--nodes", nodes.to_string()));
     command.extend(hugetlb.iter().map(|pages| option("--hugetlb", pages.to_string())));
+    command.extend(swap.map(|size| option("--swap", size.bytes().to_string())));
     command.push(option("--called", name));
     command.push("-".into());
     command
@@ -46,6 +47,7 @@ fn command(args: &Args, name: String) -> Vec<OsString> {
 mod tests {
     use clap::Parser;
 
+    use super::super::super::size::Size;
     use super::super::super::{Cli, Command};
     use super::*;
 
@@ -66,12 +68,14 @@ mod tests {
             "--relocate",
             "--nodes=2",
             "--hugetlb=2M:2",
+            "--swap=64M",
             "a b",
         ];
         let args = parse(typed.map(OsString::from));
         let inside = parse(command(&args, "--a b".to_owned()));
         assert_eq!((inside.machine, inside.in_guest, inside.relocate), (Where::Kvm, true, true));
         assert_eq!(inside.nodes, 2);
+        assert_eq!(inside.swap.map(Size::bytes), Some(64 << 20));
         assert_eq!(inside.hugetlb, ["2M:2".parse().unwrap()]);
         assert_eq!((inside.called.as_deref(), inside.file.to_str()), (Some("--a b"), Some("-")));
         let args = parse(typed[..4].iter().chain(&["file"]).map(OsString::from));

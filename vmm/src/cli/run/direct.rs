@@ -17,18 +17,7 @@ use super::{Args, HugePages, Program, RunError};
 use crate::hypercall::{TraceTarget, Tracer};
 use crate::kvm::{FlushPolicy, KvmError};
 use crate::machine::{Machine, MachineConfig};
-use crate::swap_file::SwapFile;
 use crate::task::{Background, End, Family, Identity, Launch, Task, Timing, exec};
-
-/// The file for the swap area that was asked for.
-pub(super) fn swap(args: &Args) -> Result<Option<Box<dyn SwapStore>>, RunError> {
-    let Some(size) = args.swap else { return Ok(None) };
-    let directory = std::env::temp_dir();
-    match SwapFile::new(&directory, size.bytes()) {
-        Ok(file) => Ok(Some(Box::new(file))),
-        Err(source) => Err(RunError::Swap { directory, source }),
-    }
-}
 
 /// A machine of the size that was asked for, or else of half the host's memory, `has` bytes.
 pub(super) fn machine(

@@ -29,6 +29,7 @@ use super::hugetlb::{PoolError, PoolPages};
 use super::machine::Where;
 use super::report;
 use super::size::Size;
+use super::swap::{self, SwapError};
 use super::{FAILED, complain};
 use crate::kvm::KvmError;
 use crate::load::{Image, LoadError};
@@ -163,8 +164,8 @@ enum RunError {
     ZeroByte(OsString),
     #[error("--file {}: {why}", .path.display())]
     File { path: PathBuf, why: String },
-    #[error("--swap: no file in {}: {source}", .directory.display())]
-    Swap { directory: PathBuf, source: std::io::Error },
+    #[error(transparent)]
+    Swap(#[from] SwapError),
     #[error(transparent)]
     Pool(#[from] PoolError),
     #[error("cannot get a random seed from the host: {0}")]
@@ -211,8 +212,10 @@ fn try_run(args: &Args) -> Result<u8, RunError> {
     }
     match args.machine {
         Where::Nested => nested::run(args, &program, has, "as asked"),
-        Where::Kvm => direct::run(args, program, &direct::machine(args, has, direct::swap(args)?)?),
-        Where::Auto => match direct::machine(args, has, direct::swap(args)?) {
+        Where::Kvm => {
+            direct::run(args, program, &direct::machine(args, has, swap::store(args.swap)?)?)
+        }
+        Where::Auto => match direct::machine(args, has, swap::store(args.swap)?) {
             Ok(machine) => direct::run(args, program, &machine),
             Err(error) if error.means_unusable() => {
                 nested::run(args, &program, has, &error.cause())
