@@ -43,7 +43,8 @@ fuzz-linux: linker
 	MMVISOR_FUZZ_CALLS=$(N) MMVISOR_FUZZ_SEED=$(SEED) \
 	    $(CARGO) test --release --package mmvisor --test linux -- differential --nocapture
 
-## The same, and in a guest under the host's KVM too: page faults and flushes are then the hardware's.
+## The same, and in a guest under the host's KVM too: page faults and flushes are then the hardware's. As many again
+## with a swap area, in software and in the guest.
 fuzz-guest: N = 100000
 fuzz-guest: linker
 	MMVISOR_FUZZ_GUEST=1 MMVISOR_FUZZ_CALLS=$(N) MMVISOR_FUZZ_SEED=$(SEED) \

@@ -11,6 +11,9 @@ use mm::replay::calls::{Call, IoVec, MemoryCall, Pointee};
 
 use crate::script::{CAPSET, FTRUNCATE, MEMFD_CREATE, Script};
 
+/// The setting that has the machine give up what it can.
+pub const RECLAIM: &str = "mmvisor.reclaim";
+
 /// What a process does.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Deed {
@@ -33,6 +36,8 @@ pub enum Deed {
     Uffd(i32, u64, u64, u64),
     /// Gives up capabilities, a bit each; those given up before are among them.
     DropCapabilities(u64),
+    /// Has the machine give up all memory that can be had again: with a swap area, and our side alone.
+    Reclaim,
     /// Makes a process with this number.
     Fork(u8),
     /// Ends.
@@ -76,6 +81,7 @@ impl Act {
             Deed::Uffd(..) => "UFFDIO_REGISTER".to_owned(),
             Deed::Open(..) => "open".to_owned(),
             Deed::DropCapabilities(_) => "capset".to_owned(),
+            Deed::Reclaim => "reclaim".to_owned(),
             Deed::Store(..) | Deed::Load(_) | Deed::Touch(..) => "touch".to_owned(),
             Deed::Call(MemoryCall::Madvise { .. }) => self.advice(),
             _ => {
@@ -134,6 +140,7 @@ impl Act {
                 script.call_of(process, number::IOCTL, &args)
             }
             &Deed::DropCapabilities(dropped) => drop_capabilities(script, process, dropped),
+            Deed::Reclaim => script.call_of(process, number::GETPID, &[]),
             &Deed::Fork(child) => script.step(process, Op::Fork { child }),
             Deed::Exit => script.step(process, Op::Exit),
         }
@@ -325,6 +332,7 @@ impl fmt::Display for Act {
             Deed::DropCapabilities(dropped) => write!(f, "@cap without {dropped:#x}"),
             Deed::Open(fd, open) => write!(f, "@file {fd} {open:?}"),
             Deed::Truncate(fd, len) => write!(f, "ftruncate({fd}, {})", len.cast_signed()),
+            Deed::Reclaim => write!(f, "@sysctl {RECLAIM} 1"),
             Deed::Fork(child) => write!(f, "fork() = {child}"),
             Deed::Exit => write!(f, "exit_group(0)"),
         }

@@ -13,7 +13,7 @@ use mm::paging::AccessKind;
 use mm::replay::calls::MemoryCall as M;
 
 use super::act::{Act, Deed, Open};
-use super::model::{Line, Model, Result, Start};
+use super::model::{Area, Line, Model, Result, Start};
 use super::run::{Ours, ends};
 use super::tally::Tally;
 
@@ -65,6 +65,7 @@ pub fn sequence(start: &Start, seed: u64, length: u64) -> std::result::Result<Se
         process: 0,
         top: start.top(),
         pool: start.pool(),
+        area: start.area(),
     };
     let mut acts = Vec::with_capacity(index(length));
     let mut steps = Vec::with_capacity(index(length));
@@ -118,6 +119,7 @@ struct Generator {
     top: u64,
     /// How many huge pages the pool has.
     pool: u64,
+    area: Area,
 }
 
 impl Generator {
@@ -176,6 +178,9 @@ impl Generator {
     }
 
     fn deed(&mut self) -> Option<Deed> {
+        if self.area != Area::None && self.chance(25) {
+            return Some(self.pressure());
+        }
         let deed = match self.below(100) {
             0..=18 => Deed::Call(self.mmap()),
             19..=26 => {
@@ -236,6 +241,28 @@ impl Generator {
             _ => self.rare()?,
         };
         Some(deed)
+    }
+
+    /// What has pages leave for the swap area, or come back, or fills memory so that there are some.
+    fn pressure(&mut self) -> Deed {
+        const WILLNEED: u64 = 3;
+        const COLD: u64 = 20;
+        const PAGEOUT: u64 = 21;
+        const POPULATE_READ: u64 = 22;
+        const POPULATE_WRITE: u64 = 23;
+        if self.area == Area::Roomy && self.chance(25) {
+            return Deed::Reclaim;
+        }
+        let (addr, len) = self.range();
+        let watched = self.model.is_range_watched(self.process, addr.get(), len);
+        let advice = match self.below(10) {
+            0..=1 if !watched => POPULATE_WRITE,
+            2 if !watched => POPULATE_READ,
+            3 => WILLNEED,
+            4 => COLD,
+            _ => PAGEOUT,
+        };
+        Deed::Call(M::Madvise { addr, len, advice })
     }
 
     /// Whether a deed might take the player's own memory away from under it.

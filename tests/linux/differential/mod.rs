@@ -74,9 +74,16 @@ pub fn trials() -> Vec<Trial> {
             Some(_) => Executors::KernelSoftwareGuest,
             None => Executors::KernelSoftware,
         };
-        return vec![Trial::test("differential::fuzz", move || {
-            many(first, calls.div_ceil(LENGTH), executors).map(drop)
+        let sequences = calls.div_ceil(LENGTH);
+        let mut trials = vec![Trial::test("differential::fuzz", move || {
+            many(first, sequences, executors).map(drop)
         })];
+        if executors == Executors::KernelSoftwareGuest {
+            trials.push(Trial::test("differential::fuzz_swapped", move || {
+                in_guest::with_swap(first, sequences).map(drop)
+            }));
+        }
+        return trials;
     }
     let mut trials = vec![Trial::test("differential::random_calls", random_calls)];
     trials.push(Trial::test("differential::kernel", says_what_differs));

@@ -47,6 +47,24 @@ pub struct End {
     pub accounts: [u64; 4],
 }
 
+impl End {
+    /// Where it differs from the guest's of the same process.
+    pub fn unlike(&self, guests: &End) -> String {
+        let (process, accounts) = (self.process, (self.accounts, guests.accounts));
+        let flags = first_unlike(&self.flags, &guests.flags);
+        let sizes = first_unlike(&self.sizes, &guests.sizes);
+        let pages = first_unlike(&self.pages, &guests.pages);
+        let lines = [flags, sizes, pages].concat();
+        format!("process {process} at the end, software and guest: {accounts:?}{lines}")
+    }
+}
+
+fn first_unlike<T: PartialEq + fmt::Debug>(ours: &[T], guests: &[T]) -> String {
+    let mut pairs = ours.iter().zip(guests);
+    let unlike = pairs.find(|(ours, guests)| ours != guests);
+    unlike.map_or(String::new(), |(ours, guests)| format!("\n    {ours:x?}\n    {guests:x?}"))
+}
+
 /// What our side answered.
 #[derive(Debug)]
 pub struct Ours {

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use mm::addr::{PAGE_SIZE as PAGE, VirtAddr, index};
 
+use super::super::model::Area;
 use super::{Generator, HUGE, PAGES, WINDOW, is_changeable};
 
 impl Generator {
@@ -37,7 +38,7 @@ impl Generator {
 
     /// A page inside a VMA that is not the player's.
     pub(super) fn mapped_page(&mut self) -> u64 {
-        let lines: Vec<Range<u64>> = self.ranges().collect();
+        let lines = self.ranges();
         if lines.is_empty() || self.chance(8) {
             return self.page();
         }
@@ -57,17 +58,24 @@ impl Generator {
         ranges[index(self.below(ranges.len() as u64))].clone()
     }
 
-    /// The VMAs that acts may change: those of the window, and those placed by the kernel.
-    pub(super) fn ranges(&self) -> impl Iterator<Item = Range<u64>> + '_ {
-        self.lines
-            .iter()
-            .map(|line| line.range.clone())
-            .filter(|range| is_changeable(range, self.top))
+    /// The VMAs that acts may change: those of the window, and those placed by the kernel. Half of the time only such
+    /// as have pages in the swap area, if there are any.
+    fn ranges(&mut self) -> Vec<Range<u64>> {
+        let of_area = self.area != Area::None && self.chance(50);
+        let changeable = |ranges: Vec<Range<u64>>| -> Vec<Range<u64>> {
+            ranges.into_iter().filter(|range| is_changeable(range, self.top)).collect()
+        };
+        let swapped = if of_area { self.model.swapped_ranges(self.process) } else { Vec::new() };
+        let swapped = changeable(swapped);
+        if !swapped.is_empty() {
+            return swapped;
+        }
+        changeable(self.lines.iter().map(|line| line.range.clone()).collect())
     }
 
     /// A range that is likely to be mapped, whole VMAs or parts of one or more.
     pub(super) fn range(&mut self) -> (VirtAddr, u64) {
-        let ranges: Vec<Range<u64>> = self.ranges().collect();
+        let ranges = self.ranges();
         if !ranges.is_empty() && self.chance(45) {
             let at = index(self.below(ranges.len() as u64));
             let mut range = ranges[at].clone();

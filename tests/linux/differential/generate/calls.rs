@@ -6,6 +6,7 @@ use mm::addr::{PAGE_SIZE as PAGE, VirtAddr};
 use mm::replay::calls::MemoryCall as M;
 
 use super::super::act::Deed;
+use super::super::model::Area;
 use super::{Generator, HUGE, HUGETLB, NORESERVE, PAGES};
 
 impl Generator {
@@ -30,6 +31,8 @@ impl Generator {
             _ => (0, 0),
         };
         flags |= match self.below(20) {
+            // Shared memory comes back in another way.
+            0..=6 if self.area != Area::None => 1,
             0..=15 => 2,
             16..=18 => 1,
             _ => self.pick(&[3, 8, 0, 4]),

@@ -15,7 +15,7 @@ use mm::replay::trace::{
     Touched, UffdChange, UffdModes, VmFlagNames,
 };
 
-use super::super::act::{Act, Deed, Open, huge_memfd_flags};
+use super::super::act::{Act, Deed, Open, RECLAIM, huge_memfd_flags};
 use super::super::model::{CAPABILITIES, Line, Model, Result, STREAMS, Start};
 use super::super::run;
 use super::{LOOKED_AT, sweep};
@@ -155,6 +155,9 @@ impl Trace {
                         self.set(process, Setting::Capability { name, held: Held::No });
                     }
                 }
+            }
+            (Deed::Reclaim, _) => {
+                self.set(process, Setting::Sysctl { name: RECLAIM.to_owned(), value: 1 });
             }
             (&Deed::Fork(child), result) => {
                 let outcome = match result {

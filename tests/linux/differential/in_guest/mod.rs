@@ -15,19 +15,23 @@
 
 mod as_trace;
 mod nested;
+mod swapped;
 
 pub use nested::both as in_nested_machine;
+pub use swapped::many as with_swap;
 
 use std::sync::Arc;
 
 use libtest_mimic::{Completion, Failed, Trial};
-use mm::addr::PAGE_BYTES;
+use mm::addr::{PAGE_BYTES, PAGE_SIZE};
+use mm::swap::SwapStore;
 use vmm::kvm::{FlushPolicy, Kind};
 use vmm::machine::{Machine, MachineConfig};
 use vmm::replay;
+use vmm::swap_file::SwapFile;
 
 use super::act::{Act, Deed};
-use super::model::{Model, Start};
+use super::model::{Area, Model, Start};
 use super::run::{self, Difference};
 use super::sizes::Cause;
 use super::{Executors, LENGTH, fault_ahead, generate, many, shrink};
@@ -56,6 +60,7 @@ pub fn trials() -> Vec<Trial> {
         let name = format!("differential::in_guest::{name}");
         trials.push(Trial::ignorable_test(name, move || notices(flush)));
     }
+    trials.extend(swapped::trials());
     trials.extend(nested::trials());
     trials
 }
@@ -71,13 +76,7 @@ fn random_calls() -> Result<Completion, Failed> {
 
 /// With a guest that is not flushed as it must be, a difference is found soon.
 fn notices(flush: FlushPolicy) -> Result<Completion, Failed> {
-    let kind = Kind::detect();
-    if let Some(why) = kvm_unusable() {
-        return Ok(Completion::ignored_with(why));
-    }
-    if !matches!(kind, Kind::Soft | Kind::Shadow) {
-        let why =
-            format!("a missing flush need not show under {kind}; the nested machine shows it");
+    if let Some(why) = cannot_notice() {
         return Ok(Completion::ignored_with(why));
     }
     let start = Start::of(&mut Oracle::start()?)?;
@@ -90,6 +89,16 @@ fn notices(flush: FlushPolicy) -> Result<Completion, Failed> {
         }
     }
     Err(format!("{NOTICED_WITHIN} acts did not show what {flush:?} leaves out").into())
+}
+
+/// Why a missing flush would not show here, if it would not.
+fn cannot_notice() -> Option<String> {
+    let kind = Kind::detect();
+    kvm_unusable().or_else(|| {
+        (!matches!(kind, Kind::Soft | Kind::Shadow)).then(|| {
+            format!("a missing flush need not show under {kind}; the nested machine shows it")
+        })
+    })
 }
 
 /// How the guest of a seed's sequence is flushed: half of them by write protection, which nobody would choose
@@ -110,8 +119,7 @@ pub fn check(start: &Start, seed: u64, acts: Vec<Act>) -> Result<(), Failed> {
 
 /// Does the acts in software and in a new guest. Differences of the sweep are at the act past the last.
 fn compare(start: &Start, acts: &[Act], flush: FlushPolicy) -> Result<Option<Difference>, Failed> {
-    let machine = Machine::for_replay(MachineConfig { memory: MEMORY, flush, nodes: 1 })?;
-    let guest = replay::in_guest(&Arc::new(machine))?;
+    let guest = replay::in_guest(&Arc::new(machine(start, flush)?))?;
     let mut both = Both { software: Model::new(start)?, guest: Model::on(start, guest)? };
     for (at, act) in acts.iter().enumerate() {
         let what = both.perform(act)?.or_else(|| both.differ_in(start, act.process));
@@ -121,8 +129,9 @@ fn compare(start: &Start, acts: &[Act], flush: FlushPolicy) -> Result<Option<Dif
     }
     let differs = |what| Ok(Some(Difference { act: acts.len(), what, cause: Cause::Other }));
     let (software, guest) = (run::ends(&both.software), run::ends(&both.guest));
-    if software != guest {
-        return differs(format!("at the end: software {software:x?}, the guest {guest:x?}"));
+    if let Some((ours, guests)) = software.iter().zip(&guest).find(|(ours, guests)| ours != guests)
+    {
+        return differs(ours.unlike(guests));
     }
     for act in &sweep(&both.software) {
         if both.software.lines(act.process).is_empty() {
@@ -140,6 +149,13 @@ fn compare(start: &Start, acts: &[Act], flush: FlushPolicy) -> Result<Option<Dif
         }
     }
     Ok(None)
+}
+
+fn machine(start: &Start, flush: FlushPolicy) -> Result<Machine, Failed> {
+    let area = start.area().pages().map(|pages| pages * PAGE_SIZE);
+    let file = area.map(|bytes| SwapFile::new(&std::env::temp_dir(), bytes)).transpose()?;
+    let store = file.map(|file| Box::new(file) as Box<dyn SwapStore>);
+    Ok(Machine::for_replay(MachineConfig { memory: MEMORY, flush, nodes: 1 }, store)?)
 }
 
 /// The two machines.
@@ -169,6 +185,13 @@ impl Both {
         let (ours, guests) = (software.lines(process), guest.lines(process));
         if ours != guests {
             return Some(format!("VMAs: software {ours:x?}, the guest {guests:x?}"));
+        }
+        if start.area() != Area::None {
+            let (ours, guests) = (software.usages(process), guest.usages(process));
+            let differ = ours.iter().zip(&guests).find(|(ours, guests)| ours != guests);
+            if let Some((ours, guests)) = differ {
+                return Some(format!("smaps: software {ours:x?}, the guest {guests:x?}"));
+            }
         }
         software.beginnings(process, LOOKED_AT).into_iter().find_map(|range| {
             let ours = software.resident(process, range.clone());

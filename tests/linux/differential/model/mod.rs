@@ -1,38 +1,31 @@
 //! Our side: the executor, in software or in a guest, begun from the state that a process of the player begins with.
 
 mod seen;
+mod start;
+
+pub use start::{Area, Start};
 
 use std::ops::Range;
 use std::sync::Arc;
 
-use guest::call::number::BRK;
-use guest::script::{self, Name, Op};
 use libtest_mimic::Failed;
-use mm::addr::{PAGE_SIZE, TASK_SIZE, VirtAddr, low_half};
+use mm::addr::{PAGE_SIZE, VirtAddr, low_half};
 use mm::backing::{FileMode, Seals};
 use mm::error::{AccessError, CallError, Fault};
 use mm::paging::AccessKind;
-use mm::phys::Order;
 use mm::replay::calls::MemoryCall as M;
 use mm::replay::engine::{Executor, Reply, Task};
 use mm::replay::linux::{ByteAccess, Linux, ObjectKind, Written};
-use mm::replay::trace::{AnonOrigin, Hidden, MapLine, Setting, Span, VmFlagNames};
-use mm::rules::Rule;
-use mm::sysctl::{OfSize, SizeThp};
+use mm::replay::trace::Setting;
+use mm::swap::{MemoryStore, SwapStore};
 use mm::vma::limits::Capabilities;
 use mm::vma::{Userfault, VmFlags, Vma};
-use vmm::load::{Image, Placement};
 
-use super::act::{Act, Deed, Open};
-use super::pool;
-use crate::common;
-use crate::oracle::Oracle;
-use crate::script::{Answer, Script};
+use super::act::{Act, Deed, Open, RECLAIM};
+use start::Swap;
 
 /// Bytes of a huge page.
 const HUGE: u64 = 512 * PAGE_SIZE;
-/// What the player sets for itself, with personality(2).
-const ADDR_NO_RANDOMIZE: u64 = libc::ADDR_NO_RANDOMIZE as u64;
 /// Frames of the machine: far more than the acts can touch.
 const FRAMES: u64 = 1 << 16;
 
@@ -73,223 +66,6 @@ pub struct Line {
     pub offset: u64,
 }
 
-/// The state that every script begins with.
-#[derive(Clone, Debug)]
-pub struct Start {
-    lines: Vec<MapLine>,
-    brk: u64,
-    data: Range<u64>,
-    /// What the host has: promises beyond it are refused.
-    total_pages: u64,
-    swap: Swap,
-    /// Huge pages in the pool.
-    pool: u64,
-    /// The sizes in which anonymous memory is given.
-    thp: Vec<OfSize>,
-    /// Rules that our side does without.
-    without: Vec<Rule>,
-    /// Settings of the machine by name, the later ones last.
-    settings: Vec<(&'static str, u64)>,
-}
-
-impl Start {
-    /// The same without one of our rules.
-    pub fn without(mut self, rule: Rule) -> Self {
-        self.without.push(rule);
-        self
-    }
-
-    /// The same on a machine with so many pages of memory, none in its pool of huge ones, and nothing set for
-    /// transparent ones.
-    pub fn on_machine(self, total_pages: u64) -> Self {
-        Start { total_pages, pool: 0, thp: Vec::new(), ..self }
-    }
-
-    /// The same with these settings of the machine (`vm.*`) beside those that it has.
-    pub fn set(mut self, settings: &[(&'static str, u64)]) -> Self {
-        self.settings.extend(settings);
-        self
-    }
-
-    /// Checks every invariant of a process, but not without a rule: then it is the comparison that has
-    /// to notice.
-    pub fn is_sound(&self, model: &Model, process: u8) -> std::result::Result<(), Failed> {
-        if !self.without.is_empty() { Ok(()) } else { model.audit(process) }
-    }
-
-    /// The same for all processes together.
-    pub fn are_sound(&self, model: &Model) -> std::result::Result<(), Failed> {
-        if !self.without.is_empty() { Ok(()) } else { model.audit_all() }
-    }
-
-    /// Where the kernel's own pages begin that lie above everything it places.
-    pub fn top(&self) -> u64 {
-        let starts = self.lines.iter().map(|line| line.span.start.get());
-        starts.filter(|&start| start > 0x7fff_0000_0000).min().unwrap_or(TASK_SIZE)
-    }
-
-    /// Whether anonymous memory may come in sizes between a page and a huge page.
-    fn gives_folios(&self) -> bool {
-        let given = |of_size: &OfSize| of_size.when() != SizeThp::Never;
-        self.thp.iter().any(|of_size| of_size.size() < Order::HUGE && given(of_size))
-    }
-
-    fn gives_huge_always(&self) -> bool {
-        let always = |of_size: &OfSize| of_size.when() == SizeThp::Always;
-        self.thp.iter().any(|of_size| of_size.size() == Order::HUGE && always(of_size))
-    }
-
-    /// How many huge pages the pool has.
-    pub fn pool(&self) -> u64 {
-        self.pool
-    }
-
-    /// The VMAs.
-    pub fn lines(&self) -> &[MapLine] {
-        &self.lines
-    }
-
-    /// Where the heap begins and ends.
-    pub fn brk(&self) -> u64 {
-        self.brk
-    }
-
-    /// Where the initialised data is.
-    pub fn data(&self) -> Range<u64> {
-        self.data.clone()
-    }
-
-    /// The personality.
-    pub fn personality(&self) -> u64 {
-        ADDR_NO_RANDOMIZE
-    }
-
-    /// The machine's settings, in the order in which they are made.
-    pub fn settings(&self) -> impl Iterator<Item = Setting> {
-        let memory = ("mmvisor.total_pages", self.total_pages);
-        let pool = (self.pool > 0).then_some(("vm.nr_hugepages", self.pool));
-        let numbers = std::iter::once(memory).chain(pool).chain(self.settings.iter().copied());
-        let sysctl = |(name, value): (&str, u64)| Setting::Sysctl { name: name.to_owned(), value };
-        numbers.map(sysctl).chain(self.thp.iter().copied().map(Setting::ThpOf))
-    }
-
-    /// Asks a player.
-    pub fn of(oracle: &mut Oracle) -> std::result::Result<Self, Failed> {
-        let mut script = Script::new();
-        script.maps(0..TASK_SIZE);
-        script.step(0, Op::VmFlags { start: 0, end: TASK_SIZE });
-        script.call(BRK, &[0]);
-        let answers = oracle.run(&script)?;
-        let (vmas, flags, brk) = match &answers[..] {
-            [Answer::Maps(vmas), Answer::VmFlags(flags), Answer::Result { value: Ok(brk), .. }] => {
-                (vmas.clone(), flags, brk)
-            }
-            // Kernels before 6.11 have no PROCMAP_QUERY.
-            [Answer::Error(_), Answer::VmFlags(flags), Answer::Result { value: Ok(brk), .. }] => {
-                (flags.iter().map(|vma| vma_of(&vma.range, &vma.flags)).collect(), flags, brk)
-            }
-            _ => return Err(format!("the starting state: {answers:?}").into()),
-        };
-        let lines = vmas.iter().zip(flags).enumerate().map(|(at, (vma, of_vma))| {
-            let names =
-                of_vma.flags.split_whitespace().filter_map(|n| n.as_bytes().try_into().ok());
-            let flags = VmFlagNames(names.collect());
-            starting_line(at, vma, flags)
-        });
-        Ok(Start {
-            lines: lines.collect(),
-            brk: *brk,
-            data: initialised_data()?,
-            total_pages: pages_of("MemTotal:")? + pages_of("SwapTotal:")?,
-            swap: if pages_of("SwapTotal:")? > 0 { Swap::Some } else { Swap::None },
-            pool: pool::pages(),
-            thp: thp_sizes(),
-            without: Vec::new(),
-            settings: Vec::new(),
-        })
-    }
-}
-
-/// The player's `start_data` and `end_data`.
-fn initialised_data() -> std::result::Result<Range<u64>, Failed> {
-    let elf = Image::open(&common::payload("player")).map_err(|error| error.to_string())?.elf;
-    let Placement::Fixed(start) = elf.placement() else { return Err("the player moves".into()) };
-    let layout = elf.at(start).map_err(|error| error.to_string())?;
-    Ok(layout.start_data.get()..layout.end_data.get())
-}
-
-/// A size of the host's memory, in pages, as /proc/meminfo names it.
-fn pages_of(name: &str) -> std::result::Result<u64, Failed> {
-    let text = std::fs::read_to_string("/proc/meminfo")?;
-    let line = text.lines().find_map(|line| line.strip_prefix(name));
-    let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
-    Ok(kib.ok_or_else(|| format!("no {name}"))?.parse::<u64>()? / 4)
-}
-
-/// A VMA as far as its flags tell. Of a file nothing is known, but for the sake of shared memory.
-fn vma_of(range: &Range<u64>, flags: &str) -> script::Vma {
-    let has = |name: &str| flags.split_whitespace().any(|flag| flag == name);
-    let bit = |name: &str, bit: u8| if has(name) { bit } else { 0 };
-    let name = match () {
-        () if has("gd") => Name::Stack,
-        () if has("pf") => Name::Vvar,
-        () if has("de") && has("ex") => Name::Vdso,
-        () => Name::None,
-    };
-    let permissions =
-        bit("rd", script::Vma::READ) | bit("wr", script::Vma::WRITE) | bit("ex", script::Vma::EXEC);
-    let (start, end, inode) = (range.start, range.end, u64::from(has("sh")));
-    let flags = permissions | bit("sh", script::Vma::SHARED);
-    script::Vma { start, end, offset: 0, inode, flags, name, device: 0 }
-}
-
-fn starting_line(at: usize, vma: &script::Vma, flags: VmFlagNames) -> MapLine {
-    let name = match vma.name {
-        Name::Stack => "[stack]",
-        Name::Heap => "[heap]",
-        Name::Vdso => "[vdso]",
-        Name::Vvar => "[vvar]",
-        _ => "",
-    };
-    let private = !vma.permissions().contains(&b's');
-    let written = private && (vma.permissions()[1] == b'w');
-    MapLine {
-        span: Span { start: VirtAddr::new(vma.start), end: VirtAddr::new(vma.end) },
-        permissions: vma.permissions(),
-        offset: vma.offset,
-        device: (0, u32::from(vma.inode != 0)),
-        inode: vma.inode,
-        name: name.to_owned(),
-        hidden: Hidden {
-            flags: Some(flags),
-            // The player's root has written to all of its own memory, and forked.
-            anon: Some(if written { AnonOrigin::Inherited(at as u64) } else { AnonOrigin::None }),
-            pgoff: None,
-        },
-    }
-}
-
-/// When the host gives anonymous memory in each size; none where its kernel has no such files (before 6.8).
-fn thp_sizes() -> Vec<OfSize> {
-    let of_size = |size: Order| {
-        let kib = (size.frames() * PAGE_SIZE) >> 10;
-        let file = format!("/sys/kernel/mm/transparent_hugepage/hugepages-{kib}kB/enabled");
-        let text = std::fs::read_to_string(file).ok()?;
-        let when = text.split_once('[')?.1.split_once(']')?.0;
-        format!("{kib}k:{when}").parse().ok()
-    };
-    OfSize::sizes().filter_map(of_size).collect()
-}
-
-/// Whether the host can page out the processes' own pages.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Swap {
-    /// It cannot, as ours cannot.
-    None,
-    /// It can.
-    Some,
-}
-
 /// The executor and what the acts need beside it.
 #[derive(Debug)]
 pub struct Model {
@@ -297,6 +73,7 @@ pub struct Model {
     userfault: Arc<Userfault>,
     /// Whether the host has swap.
     swap: Swap,
+    area: Area,
     /// Pages may have gone that stay on our side, or the other way round.
     paged_out: bool,
     /// There may have been huge pages, of which Linux remembers some things as of one page, also when they are split.
@@ -321,7 +98,8 @@ pub struct Model {
 impl Model {
     /// A machine in software with process 0 in the starting state.
     pub fn new(start: &Start) -> std::result::Result<Self, Failed> {
-        Model::on(start, Linux::new(FRAMES))
+        let store = |pages| Box::new(MemoryStore::new(pages)) as Box<dyn SwapStore>;
+        Model::on(start, Linux::with_swap(FRAMES, 1, start.area.pages().map(store)))
     }
 
     /// The same on a machine without processes.
@@ -352,6 +130,7 @@ impl Model {
             linux,
             userfault: Arc::default(),
             swap: start.swap,
+            area: start.area,
             paged_out: false,
             huge: false,
             folios: start.gives_folios(),
@@ -387,7 +166,7 @@ impl Model {
 
     /// Whether what is resident is not up to acts alone.
     fn residency_is_open(&self) -> bool {
-        self.paged_out
+        self.paged_out && self.area == Area::None
     }
 
     fn perform_one(&mut self, act: &Act) -> std::result::Result<Result, Failed> {
@@ -474,6 +253,13 @@ impl Model {
                     }
                 }
                 Ok(Result::Value(0))
+            }
+            Deed::Reclaim => {
+                let setting = Setting::Sysctl { name: RECLAIM.to_owned(), value: 1 };
+                match self.linux.configure(task, &setting).map_err(|error| error.to_string())? {
+                    Reply::Is(()) => Ok(Result::Value(0)),
+                    Reply::Unsupported => Err(format!("{RECLAIM} is not modelled").into()),
+                }
             }
             &Deed::Fork(child) => call(self.linux.fork(task, Task(u32::from(child)))),
             Deed::Exit => {

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use libtest_mimic::Failed;
 use mm::addr::{PAGE_SIZE, PageRange, VirtAddr};
-use mm::inspect;
+use mm::inspect::{self, PagemapWord, Usage};
 use mm::replay::engine::Task;
 use mm::vma::merge::Merge;
 use mm::vma::{VmFlags, Vma};
@@ -153,6 +153,46 @@ impl Model {
         let space = self.linux.space(Task(u32::from(process))).ok()?;
         let space = space.look();
         space.mincore(VirtAddr::new(range.start), range.end - range.start).ok()
+    }
+}
+
+/// What of it is in the swap area, and how much of a space.
+impl Model {
+    /// What is behind each VMA of a process, by its start.
+    pub fn usages(&self, process: u8) -> Vec<(u64, Usage)> {
+        let Ok(space) = self.linux.space(Task(u32::from(process))) else { return Vec::new() };
+        let space = space.look();
+        inspect::smaps(&space).map(|entry| (entry.line.range.start().get(), entry.usage)).collect()
+    }
+
+    /// The VMAs of a process that have pages in the swap area.
+    pub fn swapped_ranges(&self, process: u8) -> Vec<Range<u64>> {
+        let Ok(space) = self.linux.space(Task(u32::from(process))) else { return Vec::new() };
+        let space = space.look();
+        let swapped = inspect::smaps(&space).filter(|entry| entry.usage.swap > 0);
+        swapped.map(|e| e.line.range.start().get()..e.line.range.end().get()).collect()
+    }
+
+    /// How many pages of a process's range are in the swap area: its own, and those of shared memory in all VMAs
+    /// that reach into it.
+    pub fn swapped(&self, process: u8, range: &Range<u64>) -> [u64; 2] {
+        let Ok(space) = self.linux.space(Task(u32::from(process))) else { return [0; 2] };
+        let space = space.look();
+        let all = space.vmas().iter().zip(inspect::smaps(&space));
+        all.fold([0; 2], |[own, shared], (vma, entry)| {
+            let (start, end) = (vma.range().start().get(), vma.range().end().get());
+            let part = start.max(range.start) & !(PAGE_SIZE - 1)..end.min(range.end);
+            if part.is_empty() {
+                return [own, shared];
+            }
+            if vma.backing.is_some() && vma.flags.contains(VmFlags::SHARED) {
+                return [own, shared + entry.usage.swap / PAGE_SIZE];
+            }
+            let pages = PageRange::from_len(VirtAddr::new(part.start), part.end - part.start);
+            let words = pages.map(|pages| inspect::pagemap(&space, pages));
+            let swapped = words.into_iter().flatten().filter(|w| w.contains(PagemapWord::SWAPPED));
+            [own + swapped.count() as u64, shared]
+        })
     }
 }
 
