@@ -229,7 +229,13 @@ impl Generator {
                 }
                 // An instruction must not reach into the next page.
                 let addr = if kind == AccessKind::Execute { addr & !63 } else { addr };
-                match self.below(8) {
+                // What was swapped out is looked for at the beginning of its page.
+                let (of, addr) = match self.area {
+                    Area::None => (8, addr),
+                    Area::Roomy | Area::Tight if kind == AccessKind::Execute => (8, addr),
+                    Area::Roomy | Area::Tight => (3, addr & !(PAGE - 1)),
+                };
+                match self.below(of) {
                     0 => Deed::Store(addr, self.random.bits().to_le_bytes()[0]),
                     1 => Deed::Load(addr),
                     _ => Deed::Touch(addr, kind),

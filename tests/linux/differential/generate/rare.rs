@@ -4,6 +4,7 @@ use mm::addr::{PAGE_SIZE as PAGE, VirtAddr};
 use mm::replay::calls::{IoVec, Limit, MemoryCall as M, Pointee};
 
 use super::super::act::{Deed, Open};
+use super::super::model::Area;
 use super::{Generator, HUGE};
 
 impl Generator {
@@ -56,8 +57,9 @@ impl Generator {
                 let mask = self.pick(&[0, 1, 1, 1, 2, 3]);
                 let nodes = Pointee::Shown(vec![mask]);
                 let flags = self.pick(&[0, 0, 0, 1, 2, 3, 4, 5, 8]);
-                // Pages that the host has swapped out are on no node.
-                let flags = if self.model.has_paged_out() { flags & !1 } else { flags };
+                // Pages that are swapped out on one side are on no node.
+                let swaps = self.model.has_paged_out() || self.area != Area::None;
+                let flags = if swaps { flags & !1 } else { flags };
                 Deed::Call(M::Mbind { addr, len, mode, nodes, maxnode: 64, flags })
             }
             12 => {

@@ -1,6 +1,9 @@
 //! Software and guest with a swap area each, which few hosts have: what advice and want of memory swap out, what
 //! calls make of it, and how vCPUs bring it back.
 //!
+//! Results, bytes and VMAs are compared with the host's kernel, too, where nothing is given up that is not swapped out:
+//! there they are what they are without swap.
+//!
 //! Beside what is compared otherwise: how much of each VMA is in the area, and all the other lines of smaps. How many
 //! swapped pages each call has met is counted, so that a run that met none cannot pass.
 
@@ -11,15 +14,16 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use libtest_mimic::{Completion, Failed, Trial};
-use mm::addr::{PAGE_SIZE, VirtAddr, index};
+use mm::addr::{PAGE_BYTES, PAGE_SIZE, VirtAddr, index};
 use mm::replay::calls::MemoryCall as M;
 use vmm::kvm::FlushPolicy;
 
 use super::super::act::{Act, Deed};
+use super::super::kernel::Kernel;
 use super::super::model::{Area, Model, Start};
-use super::super::run::Difference;
-use super::super::{LENGTH, fault_ahead, fresh_seed, generate};
-use super::{cannot_notice, check, compare, sweep};
+use super::super::run::{self, Difference};
+use super::super::{LENGTH, fault_ahead, fresh_seed, generate, shrink};
+use super::{LOOKED_AT, cannot_notice, check, compare, sweep};
 use crate::common::kvm_unusable;
 use crate::oracle::Oracle;
 
@@ -128,14 +132,17 @@ pub fn many(first: u64, sequences: u64) -> Result<Met, Failed> {
     let began = Instant::now();
     let (next, failed) = (AtomicU64::new(first), AtomicBool::new(false));
     let met = Mutex::new(Met::default());
-    let bare = Start::of(&mut Oracle::start()?)?;
     let work = || -> Result<(), Failed> {
+        let mut oracle = Oracle::start()?;
+        let bare = Start::of(&mut oracle)?;
+        let kernel = Kernel::probe(&mut oracle, &bare)?;
         while !failed.load(Ordering::Relaxed) {
             let seed = next.fetch_add(1, Ordering::Relaxed);
             if seed - first >= sequences {
                 break;
             }
-            let found = one(&start(&bare, seed), seed).map_err(|failed| -> Failed {
+            let start = start(&bare, seed);
+            let found = one(&mut oracle, &kernel, &start, seed).map_err(|failed| -> Failed {
                 format!("seed {seed}, swapped: {}", failed.message().unwrap_or_default()).into()
             })?;
             met.lock().map_err(|_| "another thread failed")?.add(&found);
@@ -160,16 +167,61 @@ pub fn many(first: u64, sequences: u64) -> Result<Met, Failed> {
     Ok(met)
 }
 
-fn one(start: &Start, seed: u64) -> Result<Met, Failed> {
-    let sequence = generate::sequence(start, seed, LENGTH)?;
-    let met = Met::by(start, &sequence.acts)?;
-    check(start, seed, sequence.acts)?;
+fn one(oracle: &mut Oracle, kernel: &Kernel, start: &Start, seed: u64) -> Result<Met, Failed> {
+    let acts = generate::sequence(start, seed, LENGTH)?.acts;
+    let mut met = Met::by(start, &acts)?;
+    if !kernel.differs(&acts) && !loses_bytes(&acts) {
+        // Whether there is swap shows in no result, no byte and no VMA.
+        let start = start.clone().untold();
+        let mut differ = |acts: &[Act]| {
+            let acts = [acts, &loads(&start, acts)?].concat();
+            run::compare(oracle, &acts, &run::perform(&start, &acts)?)
+        };
+        if let Some(difference) = differ(&acts)? {
+            let fewer = |acts: &[Act]| differ(acts).ok().flatten();
+            let (acts, difference) = shrink::shrink(acts, difference, fewer);
+            let listing: String = acts.iter().map(|act| format!("{act}\n")).collect();
+            return Err(format!("with swap, shrunk:\n{listing}{difference}").into());
+        }
+        met.compared = 1;
+    }
+    check(start, seed, acts)?;
     Ok(met)
+}
+
+/// A look at each page that there is after the acts.
+fn loads(start: &Start, acts: &[Act]) -> Result<Vec<Act>, Failed> {
+    let mut model = Model::new(start)?;
+    acts.iter().try_for_each(|act| model.perform(act).map(drop))?;
+    let of_process = |process| {
+        let ranges = model.beginnings(process, LOOKED_AT).into_iter();
+        let ranges = ranges.filter(|range| generate::is_changeable(range, start.top()));
+        let pages = ranges.flat_map(|range| range.step_by(PAGE_BYTES));
+        let pages = pages.filter(|&at| !model.is_watched(process, at)).collect::<Vec<_>>();
+        pages.into_iter().map(move |at| Act { process, deed: Deed::Load(at) })
+    };
+    Ok((0..u8::MAX).flat_map(of_process).collect())
+}
+
+/// Whether memory may be given up without being swapped out, which a host that has enough does not.
+fn loses_bytes(acts: &[Act]) -> bool {
+    const FREE: u64 = 8;
+    const DROPPABLE: u64 = 8;
+    let gives_up = |act: &Act| match act.deed {
+        Deed::Call(M::Madvise { advice, .. }) => advice == FREE,
+        Deed::Call(M::Mmap { flags, .. }) => flags & 15 == DROPPABLE,
+        _ => false,
+    };
+    acts.iter().any(gives_up) && acts.iter().any(|act| act.deed == Deed::Reclaim)
 }
 
 /// How many pages in the swap area acts have met, by what they are called: of processes' own, and of shared memory.
 #[derive(Clone, Default, Debug)]
-pub struct Met(BTreeMap<String, [u64; 2]>);
+pub struct Met {
+    by: BTreeMap<String, [u64; 2]>,
+    /// Sequences that the host's kernel did, too.
+    compared: u64,
+}
 
 impl Met {
     /// What the acts and the sweep meet in software.
@@ -199,28 +251,29 @@ impl Met {
         let Some((start, len)) = range else { return };
         let found = model.swapped(act.process, &(start..start.saturating_add(len)));
         if found != [0; 2] {
-            let all = self.0.entry(act.name()).or_default();
+            let all = self.by.entry(act.name()).or_default();
             all.iter_mut().zip(found).for_each(|(all, found)| *all += found);
         }
     }
 
     /// Takes in another's counts.
     pub fn add(&mut self, other: &Met) {
-        for (name, found) in &other.0 {
-            let all = self.0.entry(name.clone()).or_default();
+        self.compared += other.compared;
+        for (name, found) in &other.by {
+            let all = self.by.entry(name.clone()).or_default();
             all.iter_mut().zip(found).for_each(|(all, found)| *all += found);
         }
     }
 
     /// Whether a swapped page was touched.
     pub fn has_touched(&self) -> bool {
-        self.0.contains_key("touch")
+        self.by.contains_key("touch")
     }
 
     /// What met none of the pages that it should have.
     fn missing(&self) -> Vec<String> {
         let unmet = |names: &[&str], which: usize, whose: &str| -> Vec<String> {
-            let met = |name: &str| self.0.get(name).is_some_and(|found| found[which] > 0);
+            let met = |name: &str| self.by.get(name).is_some_and(|found| found[which] > 0);
             let unmet = names.iter().filter(|name| !met(name));
             unmet.map(|name| format!("{name}, {whose}")).collect()
         };
@@ -230,8 +283,9 @@ impl Met {
 
 impl fmt::Display for Met {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|(name, [own, shared])| {
+        self.by.iter().try_for_each(|(name, [own, shared])| {
             write!(f, "\n  {name:22}{own} own, {shared} of shared memory")
-        })
+        })?;
+        write!(f, "\n  {} sequences on the host's kernel, too", self.compared)
     }
 }

@@ -22,7 +22,7 @@ use mm::vma::limits::Capabilities;
 use mm::vma::{Userfault, VmFlags, Vma};
 
 use super::act::{Act, Deed, Open, RECLAIM};
-use start::Swap;
+use start::{Residency, Swap};
 
 /// Bytes of a huge page.
 const HUGE: u64 = 512 * PAGE_SIZE;
@@ -73,7 +73,7 @@ pub struct Model {
     userfault: Arc<Userfault>,
     /// Whether the host has swap.
     swap: Swap,
-    area: Area,
+    residency: Residency,
     /// Pages may have gone that stay on our side, or the other way round.
     paged_out: bool,
     /// There may have been huge pages, of which Linux remembers some things as of one page, also when they are split.
@@ -130,7 +130,7 @@ impl Model {
             linux,
             userfault: Arc::default(),
             swap: start.swap,
-            area: start.area,
+            residency: start.residency,
             paged_out: false,
             huge: false,
             folios: start.gives_folios(),
@@ -166,7 +166,11 @@ impl Model {
 
     /// Whether what is resident is not up to acts alone.
     fn residency_is_open(&self) -> bool {
-        self.paged_out && self.area == Area::None
+        match self.residency {
+            Residency::AsLinux => self.paged_out,
+            Residency::Told => false,
+            Residency::Untold => true,
+        }
     }
 
     fn perform_one(&mut self, act: &Act) -> std::result::Result<Result, Failed> {

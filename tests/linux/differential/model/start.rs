@@ -30,8 +30,10 @@ pub struct Start {
     /// What the host has: promises beyond it are refused.
     total_pages: u64,
     pub(super) swap: Swap,
-    /// Ours, if we have one: then the host's kernel is not asked.
+    /// Ours, if we have one.
     pub(super) area: Area,
+    /// Whether what is resident is told.
+    pub(super) residency: Residency,
     /// Huge pages in the pool.
     pool: u64,
     /// The sizes in which anonymous memory is given.
@@ -63,7 +65,12 @@ impl Start {
 
     /// The same on a machine with a swap area of its own.
     pub fn with_area(self, area: Area) -> Self {
-        Start { area, ..self }
+        Start { area, residency: Residency::Told, ..self }
+    }
+
+    /// The same, but that nothing is told of what is resident: for a host without a swap area, against one with.
+    pub fn untold(self) -> Self {
+        Start { residency: Residency::Untold, ..self }
     }
 
     /// The same on a machine that gives anonymous memory in these sizes, whatever the host does.
@@ -168,6 +175,7 @@ impl Start {
             total_pages: pages_of("MemTotal:")? + pages_of("SwapTotal:")?,
             swap: if pages_of("SwapTotal:")? > 0 { Swap::Some } else { Swap::None },
             area: Area::None,
+            residency: Residency::AsLinux,
             pool: pool::pages(),
             thp: thp_sizes(),
             without: Vec::new(),
@@ -254,6 +262,17 @@ pub(super) enum Swap {
     None,
     /// It can.
     Some,
+}
+
+/// Whether what is resident is told, to be compared.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Residency {
+    /// Where the host's kernel must have the same.
+    AsLinux,
+    /// Always.
+    Told,
+    /// Never.
+    Untold,
 }
 
 /// A swap area of our side.
