@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
-use mm::addr::{PAGE_BYTES, PAGE_SIZE, SwapSlot};
+use mm::addr::{PAGE_SIZE, SwapSlot};
 use mm::swap::SwapStore;
 use rustix::fs::OFlags;
 
@@ -57,13 +57,15 @@ impl SwapStore for SwapFile {
         self.file.write_all_at(pages, offset(first))
     }
 
-    fn read(&self, slot: SwapSlot, page: &mut [u8; PAGE_BYTES]) -> io::Result<()> {
-        self.file.read_exact_at(page, offset(slot))
+    fn read(&self, first: SwapSlot, pages: &mut [u8]) -> io::Result<()> {
+        self.file.read_exact_at(pages, offset(first))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use mm::addr::PAGE_BYTES;
+
     use super::*;
 
     #[test]
@@ -74,9 +76,10 @@ mod tests {
         assert_eq!(file.slots(), 10);
         let pages = [[1; PAGE_BYTES], [2; PAGE_BYTES]].concat();
         file.write(SwapSlot::new(8), &pages).unwrap();
+        let mut read = vec![0; pages.len()];
+        file.read(SwapSlot::new(8), &mut read).unwrap();
+        assert_eq!(read, pages);
         let mut page = [0; PAGE_BYTES];
-        file.read(SwapSlot::new(9), &mut page).unwrap();
-        assert_eq!(page, [2; PAGE_BYTES]);
         file.read(SwapSlot::new(0), &mut page).unwrap();
         assert_eq!(page, [0; PAGE_BYTES]);
         assert_eq!(std::fs::read_dir(&directory).unwrap().count(), 0);

@@ -1,7 +1,7 @@
 //! What memory costs, measured by the program that uses it: the same natively and in a guest.
 //!
-//! Usage: pages \[MEBIBYTES\] (256) \[huge | swap\]. Each line is a name and nanoseconds, by the clock and of the
-//! processor; with `huge` in huge pages, with `swap` others:
+//! Usage: pages \[MEBIBYTES\] (256) \[huge | swap | swap-shared\]. Each line is a name and nanoseconds, by the clock and of
+//! the processor; with `huge` in huge pages, with `swap` others, of shared memory with `swap-shared`:
 //!
 //! ```text
 //!   touch   a write to each page of fresh memory      again   the same once more
@@ -39,17 +39,18 @@ const NAP: u64 = 1_000_000;
 fn main(args: Args) {
     let mebibytes = args.number(1).unwrap_or(256);
     let len = mebibytes << 20;
-    let area = must!(memory::map(Place::Anywhere, len, Prot::RW, Flags::OWN));
+    let mode = args.get(2);
+    let shared = Flags::SHARED | Flags::ANONYMOUS;
+    let kind = if mode == Some("swap-shared") { shared } else { Flags::OWN };
+    let area = must!(memory::map(Place::Anywhere, len, Prot::RW, kind));
     // SAFETY: advice without an effect on what memory holds.
     let advise = |advice| must!(unsafe { syscall(number::MADVISE, [area, len, advice]) });
-    let mode = args.get(2);
     advise(if mode == Some("huge") { HUGE_PAGES } else { NO_HUGE_PAGES });
-    let gate =
-        must!(memory::map(Place::Anywhere, PAGE, Prot::RW, Flags::SHARED | Flags::ANONYMOUS));
+    let gate = must!(memory::map(Place::Anywhere, PAGE, Prot::RW, shared));
     let all = || (area..area + len).step_by(4096);
     let write = |value: u64| all().for_each(|page| memory::store(page, value));
 
-    if mode == Some("swap") {
+    if matches!(mode, Some("swap" | "swap-shared")) {
         write(1);
         measure("out", || advise(PAGE_OUT));
         measure("in", || all().for_each(|page| _ = memory::load(page)));

@@ -289,6 +289,15 @@ pub trait Backing: Debug + Send + Sync {
         Vec::new()
     }
 
+    /// Reads these pages, as far as they are in the swap area still, together where they lie side by side there. The
+    /// caller [holds](ObjectMaps::hold) the maps.
+    ///
+    /// # Errors
+    /// [`Broken`] if a frame or a place cannot be given up.
+    fn read_ahead(&self, _pages: &[u64]) -> Result<(), Broken> {
+        Ok(())
+    }
+
     /// Is told that nobody maps it any more, if it notes its [`maps`](Self::maps). The space that did is locked.
     fn unmapped(&self, _: &System) {}
 

@@ -48,14 +48,19 @@ impl Ahead {
     /// How many pages to bring in for a fault at `addr`: twice as many each time for a program that goes
     /// on page by page, one at a time for one that jumps about.
     pub(super) fn window(&self, addr: VirtAddr) -> u64 {
+        let window = self.next_window(addr);
+        self.window.store(window, Ordering::Relaxed);
+        window
+    }
+
+    /// The same of a fault that may not come to its end.
+    pub(super) fn next_window(&self, addr: VirtAddr) -> u64 {
         let window = self.window.load(Ordering::Relaxed);
-        let window = if self.expected.load(Ordering::Relaxed) == addr.page_floor().get() {
+        if self.expected.load(Ordering::Relaxed) == addr.page_floor().get() {
             (window * 2).clamp(2, AHEAD_MOST)
         } else {
             (window / 4).max(1)
-        };
-        self.window.store(window, Ordering::Relaxed);
-        window
+        }
     }
 
     /// Notes where the next fault will be if the program goes on.

@@ -18,10 +18,12 @@ use crate::addr::{Frame, PageRange};
 use crate::backing::BackingError;
 use crate::error::Broken;
 use crate::paging::{Entry, Owner};
-use crate::phys::{AllocError, FrameKind, Marks};
+use crate::phys::{FrameKind, Marks};
 use crate::rmap::ObjectMaps;
-use crate::swap::Unswappable;
 use crate::vma::{VmFlags, Vma};
+
+/// How many pages are read ahead at a time.
+const AT_ONCE: usize = 64;
 
 impl AddressSpace {
     /// One entry more names the place of this one's page, if it is in the swap area.
@@ -78,7 +80,11 @@ impl AddressSpace {
         if let Some(backing) = &vma.backing {
             let pages = vma.page_index(part.start())..vma.page_index(part.end());
             let _held = backing.maps().map(ObjectMaps::hold);
-            for page in backing.swapped(pages) {
+            let pages = backing.swapped(pages);
+            for pages in pages.chunks(AT_ONCE) {
+                backing.read_ahead(pages)?;
+            }
+            for page in pages {
                 match backing.page(page, self) {
                     Ok(frame) => frames.put(frame)?,
                     Err(BackingError::OutOfMemory) => break,
@@ -88,14 +94,11 @@ impl AddressSpace {
             }
             return Ok(());
         }
-        for leaf in self.table.cursor(part) {
-            let Some(slot) = leaf.entry.swap_slot() else { continue };
-            match swap.page(frames, slot, || self.wish_for(vma, leaf.addr)) {
-                Ok(frame) => frames.put(frame)?,
-                Err(Unswappable::NoFrame(AllocError::Broken(broken))) => return Err(broken),
-                Err(Unswappable::NoFrame(AllocError::OutOfMemory)) => break,
-                Err(Unswappable::Lost | Unswappable::Unreadable) => {}
-            }
+        let leaves = self.table.cursor(part);
+        let swapped = leaves.filter_map(|leaf| Some((leaf.addr, leaf.entry.swap_slot()?)));
+        let (addrs, slots): (Vec<_>, Vec<_>) = swapped.unzip();
+        for (addrs, slots) in addrs.chunks(AT_ONCE).zip(slots.chunks(AT_ONCE)) {
+            swap.read_ahead(frames, slots, |i| self.wish_for(vma, addrs[i]))?;
         }
         Ok(())
     }

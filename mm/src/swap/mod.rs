@@ -38,6 +38,9 @@ use crate::error::Broken;
 use crate::failure::FailPoint;
 use crate::phys::{AllocError, Contents, FrameKind, Frames, Marks, Wish};
 
+/// How many pages are read together at most: 64 KiB.
+const CLUSTER: usize = 16;
+
 /// What is in the swap area, in pages.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct SwapStats {
@@ -231,12 +234,8 @@ impl Swap {
                 read.map_or(Ok(()), |fresh| frames.put(fresh)).map(|()| frame).map_err(Into::into)
             }
             (None, Ok(frame)) => {
-                if let Some(owner) = area.owner(slot) {
-                    frames.set_owner(frame, owner);
-                }
                 frames.get(frame);
-                frames.mark(frame, Marks::SWAP_CACHED);
-                area.cache(slot, Cached { frame, stored: true });
+                self.cache_read(&mut area, frames, slot, frame);
                 Ok(frame)
             }
             (None, Err(error)) => Err(error),
@@ -244,6 +243,89 @@ impl Swap {
         // If it was the last user, the caller will find that out, and drop the page.
         area.use_less(slot);
         found
+    }
+
+    /// Reads the pages of places that entries name, and that no frame holds, into the cache, many at a time where places
+    /// lie side by side; as far as there are frames and the store can be read.
+    ///
+    /// # Errors
+    /// [`Broken`] if a frame cannot be had or given up.
+    pub(crate) fn read_ahead(
+        &self,
+        frames: &Frames,
+        slots: &[SwapSlot],
+        wish: impl Fn(usize) -> Wish,
+    ) -> Result<(), Broken> {
+        let mut coming = Vec::new();
+        let mut area = self.area();
+        for (i, &slot) in slots.iter().enumerate() {
+            if area.cached(slot).is_none() && area.use_more(slot) {
+                coming.push((slot, i));
+            }
+        }
+        drop(area);
+        let mut came: Vec<(SwapSlot, Frame)> = Vec::new();
+        let mut result = Ok(());
+        for &(slot, i) in &coming {
+            match frames.alloc_on(FrameKind::Anonymous, Contents::Any, wish(i)) {
+                Ok(frame) => came.push((slot, frame)),
+                Err(AllocError::OutOfMemory) => break,
+                Err(AllocError::Broken(broken)) => {
+                    result = Err(broken);
+                    break;
+                }
+            }
+        }
+        let mut filled = Vec::with_capacity(came.len());
+        self.read_runs(&came, |&(_, frame), bytes| {
+            frames.memory().write(frame.addr(), bytes);
+            filled.push(frame);
+        });
+        let mut filled = filled.into_iter().peekable();
+        let mut area = self.area();
+        for (slot, frame) in came {
+            let is_filled = filled.next_if_eq(&frame).is_some();
+            if is_filled && area.cached(slot).is_none() {
+                self.cache_read(&mut area, frames, slot, frame);
+            } else {
+                result = result.and(frames.put(frame));
+            }
+        }
+        for (slot, _) in coming {
+            area.use_less(slot);
+        }
+        result
+    }
+
+    /// Reads the pages of places that the caller is a user of, those which lie side by side together, and gives the
+    /// bytes of each that could be read.
+    pub(crate) fn read_runs<T>(
+        &self,
+        pages: &[(SwapSlot, T)],
+        mut give: impl FnMut(&(SwapSlot, T), &[u8]),
+    ) {
+        let mut bytes = [0; CLUSTER * PAGE_BYTES];
+        for run in pages.chunk_by(|one, next| one.0.offset(1) == next.0) {
+            for cluster in run.chunks(CLUSTER) {
+                let Some(&(first, _)) = cluster.first() else { continue };
+                let bytes = &mut bytes[..cluster.len() * PAGE_BYTES];
+                if let Err(error) = self.store.read(first, bytes) {
+                    log::error!("swapped pages cannot be read: {error}");
+                    continue;
+                }
+                self.read.fetch_add(cluster.len() as u64, Ordering::Relaxed);
+                cluster.iter().zip(bytes.chunks(PAGE_BYTES)).for_each(|(page, b)| give(page, b));
+            }
+        }
+    }
+
+    /// A frame holds the page of a place, which was read into it; the caller's reference becomes the cache's.
+    fn cache_read(&self, area: &mut Area, frames: &Frames, slot: SwapSlot, frame: Frame) {
+        if let Some(owner) = area.owner(slot) {
+            frames.set_owner(frame, owner);
+        }
+        frames.mark(frame, Marks::SWAP_CACHED);
+        area.cache(slot, Cached { frame, stored: true });
     }
 
     fn read_page(&self, frames: &Frames, slot: SwapSlot, wish: Wish) -> Result<Frame, Unswappable> {

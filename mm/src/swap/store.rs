@@ -18,11 +18,11 @@ pub trait SwapStore: Debug + Send + Sync {
     /// What the host says; the pages are then as good as never written.
     fn write(&self, first: SwapSlot, pages: &[u8]) -> io::Result<()>;
 
-    /// Reads one page.
+    /// Reads whole pages, the first from `first`, the others from the places after it.
     ///
     /// # Errors
-    /// What the host says.
-    fn read(&self, slot: SwapSlot, page: &mut [u8; PAGE_BYTES]) -> io::Result<()>;
+    /// What the host says; then what has been read is unknown.
+    fn read(&self, first: SwapSlot, pages: &mut [u8]) -> io::Result<()>;
 }
 
 /// A store in memory, for tests.
@@ -53,10 +53,12 @@ impl SwapStore for MemoryStore {
         Ok(())
     }
 
-    fn read(&self, slot: SwapSlot, into: &mut [u8; PAGE_BYTES]) -> io::Result<()> {
+    fn read(&self, first: SwapSlot, into: &mut [u8]) -> io::Result<()> {
         let pages = self.pages.lock().unwrap_or_else(PoisonError::into_inner);
-        let page = pages.get(&slot).ok_or(io::ErrorKind::UnexpectedEof)?;
-        into.copy_from_slice(page);
+        for (i, into) in (0..).zip(into.chunks_mut(PAGE_BYTES)) {
+            let page = pages.get(&first.offset(i)).ok_or(io::ErrorKind::UnexpectedEof)?;
+            into.copy_from_slice(page);
+        }
         Ok(())
     }
 }

@@ -133,9 +133,11 @@ impl Figures {
     fn swapped(&self) -> Outcome<()> {
         let (rounds, mebibytes) = if self.effort > 1 { (5, 256) } else { (1, 16) };
         println!("{mebibytes} MiB to the swap area and back (floor: a file written and read)");
-        let figures = swapped::measure(rounds, mebibytes)?;
-        for ((_, name, aim), pair) in swapped::FIGURES.iter().zip(&figures) {
-            row(name, pair, 1, aim);
+        for kind in &swapped::FIGURES {
+            let pairs = swapped::measure(rounds, mebibytes, kind)?;
+            for ((_, name, aim), pair) in kind.1.iter().zip(&pairs) {
+                row(name, pair, 1, aim);
+            }
         }
         Ok(())
     }

@@ -9,14 +9,22 @@ use crate::lines;
 use crate::rounds::{Outcome, Pair, Spent};
 
 /// Each figure as the payload names it, as it is printed, and the most that it shall be of the file's.
-pub(crate) const FIGURES: [(&str, &str, &str); 2] =
-    [("out", "out, MADV_PAGEOUT", "1.3"), ("in", "in, page by page", "1.3")];
+type Figures = [(&'static str, &'static str, &'static str); 2];
+/// What the payload is asked for, and its figures: of a process's own memory and of shared memory.
+pub(crate) const FIGURES: [(&str, Figures); 2] = [
+    ("swap", [("out", "out, MADV_PAGEOUT", "1.3"), ("in", "in, page by page", "1.3")]),
+    ("swap-shared", [("out", "shared, out", "1.3"), ("in", "shared, in", "1.3")]),
+];
 
 /// Bytes that the floor moves at a time.
 const PIECE: usize = 128 << 10;
 
-/// Measures both with so much memory, by a file and in a guest in turn.
-pub(crate) fn measure(rounds: u32, mebibytes: u64) -> Outcome<Vec<Pair>> {
+/// Measures a kind of memory, so much of it, by a file and in a guest in turn.
+pub(crate) fn measure(
+    rounds: u32,
+    mebibytes: u64,
+    (asked, figures): &(&str, Figures),
+) -> Outcome<Vec<Pair>> {
     let (mmvisor, payload) = lines::payload("pages")?;
     let by_file = || {
         let file = unnamed()?;
@@ -32,10 +40,10 @@ pub(crate) fn measure(rounds: u32, mebibytes: u64) -> Outcome<Vec<Pair>> {
         let (memory, swap) = (2 * mebibytes, 2 * mebibytes);
         command.args(["run", "--machine", "kvm", &format!("--mem={memory}M")]);
         command.arg(format!("--swap={swap}M")).arg(&payload);
-        command.args([&mebibytes.to_string(), "swap"]);
-        lines::run(&mut command, &FIGURES)
+        command.args([&mebibytes.to_string(), *asked]);
+        lines::run(&mut command, figures)
     };
-    lines::alternate(rounds, FIGURES.len(), by_file, hosted)
+    lines::alternate(rounds, figures.len(), by_file, hosted)
 }
 
 /// A file where the swap area is, that has no name any more.

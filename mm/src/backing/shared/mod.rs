@@ -243,6 +243,10 @@ impl Backing for SharedMemory {
         self.swapped.as_ref().map_or_else(Vec::new, |swapped| swapped.held(pages))
     }
 
+    fn read_ahead(&self, pages: &[u64]) -> Result<(), Broken> {
+        self.swap_in_together(pages)
+    }
+
     fn maps(&self) -> Option<&ObjectMaps> {
         Some(&self.maps)
     }

@@ -10,7 +10,7 @@ use super::SharedMemory;
 use crate::addr::{Frame, PAGE_BYTES, SwapSlot};
 use crate::backing::BackingError;
 use crate::error::Broken;
-use crate::phys::{Frames, Marks};
+use crate::phys::{Contents, Frames, Marks};
 use crate::rmap::Changing;
 use crate::swap::Swap;
 use crate::system::System;
@@ -53,6 +53,18 @@ impl Swapped {
         Some(self.swap.read(slot))
     }
 
+    /// The places of pages, of which the caller is a user more, so that they stay theirs.
+    fn hold(&self, pages: &[u64]) -> Vec<(SwapSlot, u64)> {
+        let places = self.places();
+        let held = pages.iter().filter_map(|&page| Some((places.get(&page).copied()?, page)));
+        held.inspect(|&(slot, _)| self.swap.dup(slot)).collect()
+    }
+
+    /// Whether the bytes of a page are at this place.
+    fn is_at(&self, page: u64, slot: SwapSlot) -> bool {
+        self.places().get(&page) == Some(&slot)
+    }
+
     /// Changes the bytes of a page, if it is there. Nobody else does meanwhile.
     pub(super) fn rewrite(&self, page: u64, change: impl FnOnce(&mut [u8])) -> io::Result<()> {
         let Some(slot) = self.places().get(&page).copied() else { return Ok(()) };
@@ -75,6 +87,14 @@ impl Swapped {
             self.swap.put(&self.frames, slot)?;
         }
         Ok(gone.len() as u64)
+    }
+
+    /// Has the bytes of a page in its frame from now on.
+    fn fill(&self, page: u64, frame: Frame, bytes: &[u8]) -> Result<(), BackingError> {
+        self.frames.memory().write(frame.addr(), bytes);
+        self.frames.mark(frame, Marks::DIRTY);
+        self.forget(page..page + 1)?;
+        Ok(())
     }
 
     fn places(&self) -> MutexGuard<'_, BTreeMap<u64, SwapSlot>> {
@@ -147,6 +167,35 @@ impl SharedMemory {
         self.swapped.as_ref().is_some_and(|swapped| swapped.holds(page))
     }
 
+    /// Brings in pages that are in the swap area, as far as there are frames and they can be read.
+    pub(super) fn swap_in_together(&self, pages: &[u64]) -> Result<(), Broken> {
+        let Some(swapped) = &self.swapped else { return Ok(()) };
+        let held = swapped.hold(pages);
+        let (mut brought, mut broken) = (Vec::new(), Ok(()));
+        swapped.swap.read_runs(&held, |&(slot, page), bytes| {
+            let found = self.cache.page(
+                page,
+                Contents::Any,
+                || self.wish(page),
+                |_, frame| {
+                    // Whoever was faster may have changed it since, and it may have gone to another place.
+                    if !swapped.is_at(page, slot) {
+                        return Err(BackingError::NoPage);
+                    }
+                    swapped.fill(page, frame, bytes)
+                },
+            );
+            match found {
+                Ok(frame) => brought.push(frame),
+                Err(BackingError::Broken(error)) => broken = Err(error),
+                Err(BackingError::NoPage | BackingError::OutOfMemory) => {}
+            }
+        });
+        brought.into_iter().try_for_each(|frame| swapped.frames.put(frame))?;
+        held.into_iter().try_for_each(|(slot, _)| swapped.swap.put(&swapped.frames, slot))?;
+        broken
+    }
+
     /// Fills a frame with a page that is in the swap area, which it leaves; says whether it was there.
     pub(super) fn swap_in(&self, page: u64, frame: Frame) -> Result<bool, BackingError> {
         let Some(swapped) = &self.swapped else { return Ok(false) };
@@ -156,12 +205,7 @@ impl SharedMemory {
                 log::error!("a swapped page cannot be read: {error}");
                 Err(BackingError::NoPage)
             }
-            Some(Ok(bytes)) => {
-                swapped.frames.memory().write(frame.addr(), &bytes);
-                swapped.frames.mark(frame, Marks::DIRTY);
-                swapped.forget(page..page + 1)?;
-                Ok(true)
-            }
+            Some(Ok(bytes)) => swapped.fill(page, frame, &bytes).map(|()| true),
         }
     }
 }

@@ -4,9 +4,9 @@
 use std::sync::atomic::Ordering;
 
 use super::{At, no_frame, page_in_table};
-use crate::addr::{Frame, PAGE_BYTES, PageRange, TABLE_SPAN, VirtAddr};
+use crate::addr::{Frame, PAGE_BYTES, PAGE_SIZE, PageRange, TABLE_SPAN, VirtAddr};
 use crate::backing::{Backing, BackingError};
-use crate::error::{AccessError, Fault};
+use crate::error::{AccessError, Broken, Fault};
 use crate::paging::{Access, AccessKind, Entry, Owner, Touch, holds_nothing};
 use crate::phys::{Contents, FrameKind, Gone, Marks, Place};
 use crate::space::AddressSpace;
@@ -29,6 +29,9 @@ impl AddressSpace {
         let mut access = entry_access(at.vma.flags, Owner::Backing);
         if at.kind != AccessKind::Write && backing.wants_write_notify() {
             access.remove(Access::WRITE);
+        }
+        if self.system.swap().is_some() {
+            self.read_swapped(at, backing)?;
         }
         let frame = match self.backing_page(at, backing, at.page) {
             Err(error @ AccessError::Fault(Fault::NoBacking(_)))
@@ -62,6 +65,22 @@ impl AddressSpace {
             return self.map_rest_of_folio(at, backing, access);
         }
         self.map_around(at, backing, access)
+    }
+
+    /// Has a page of shared memory that is in the swap area come with those after it, where a program goes on page by
+    /// page.
+    fn read_swapped(&self, at: &At<'_>, backing: &dyn Backing) -> Result<(), Broken> {
+        let page = at.vma.page_index(at.page);
+        if backing.swapped(page..page.saturating_add(1)).is_empty() {
+            return Ok(());
+        }
+        let window = self.ahead.window(at.addr).min(self.system.sysctl.fault_ahead());
+        let room = (at.vma.range().end().get() - at.page.get()) / PAGE_SIZE;
+        let end = page.saturating_add(window.min(room));
+        let next = backing.swapped(page..end);
+        let run = (page..end).zip(&next).take_while(|(page, held)| page == *held).count();
+        self.ahead.expect(at.page.offset(run as u64 * PAGE_SIZE));
+        if run < 2 { Ok(()) } else { backing.read_ahead(&next[..run]) }
     }
 
     /// Maps the pages around a touched one of a backing, where they can be had. A page that is not

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::{OnceLock, Weak};
 
 use super::*;
-use crate::addr::{PAGE_BYTES, SwapSlot};
+use crate::addr::SwapSlot;
 use crate::error::Broken;
 use crate::paging::{FlushRequest, FlushSink, KernelHalf};
 use crate::phys::{Frames, SoftwareMemory};
@@ -66,8 +66,8 @@ impl SwapStore for TouchedStore {
         self.0.write(first, pages)
     }
 
-    fn read(&self, slot: SwapSlot, page: &mut [u8; PAGE_BYTES]) -> io::Result<()> {
-        self.0.read(slot, page)
+    fn read(&self, first: SwapSlot, pages: &mut [u8]) -> io::Result<()> {
+        self.0.read(first, pages)
     }
 }
 

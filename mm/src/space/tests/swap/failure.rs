@@ -19,6 +19,8 @@ pub(super) struct Faulty {
     pub(super) writes: FailPoint,
     /// How many pages were written at a time.
     runs: Mutex<Vec<usize>>,
+    /// How many were read.
+    pub(super) read_runs: Mutex<Vec<usize>>,
 }
 
 impl SwapStore for Arc<Faulty> {
@@ -34,11 +36,12 @@ impl SwapStore for Arc<Faulty> {
         self.store.write(first, pages)
     }
 
-    fn read(&self, slot: SwapSlot, page: &mut [u8; PAGE_BYTES]) -> io::Result<()> {
+    fn read(&self, first: SwapSlot, pages: &mut [u8]) -> io::Result<()> {
         if self.reads.refuses() {
             return Err(io::ErrorKind::InvalidData.into());
         }
-        self.store.read(slot, page)
+        self.read_runs.lock().unwrap().push(pages.len() / PAGE_BYTES);
+        self.store.read(first, pages)
     }
 }
 
@@ -49,6 +52,7 @@ impl Faulty {
             reads: FailPoint::default(),
             writes: FailPoint::default(),
             runs: Mutex::default(),
+            read_runs: Mutex::default(),
         })
     }
 }

@@ -2,6 +2,7 @@
 
 mod age;
 mod busy;
+mod clusters;
 mod each;
 mod failure;
 mod pressure;
