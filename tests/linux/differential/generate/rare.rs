@@ -69,6 +69,8 @@ impl Generator {
             }
             13 => {
                 let flags = self.pick(&[0, 1, 2, 2, 3, 3, 4, 6, 8]);
+                // A page that may not be read is on a node as long as it is in memory.
+                let flags = if self.area != Area::None && flags == 3 { 2 } else { flags };
                 let mode = Pointee::Unread(VirtAddr::ZERO);
                 let addr = if flags & 2 != 0 { addr } else { VirtAddr::ZERO };
                 let nodes = Pointee::Null;
