@@ -6,7 +6,7 @@ use std::sync::Arc;
 use mm::addr::{Frame, PAGE_SIZE};
 use mm::error::Broken;
 use mm::paging;
-use mm::phys::{AllocError, Contents, FrameKind, Frames, Nodes, PhysMemory};
+use mm::phys::{AllocError, Contents, FrameKind, Frames, PhysMemory};
 use mm::swap::SwapStore;
 use mm::system::System;
 
@@ -73,10 +73,9 @@ impl Machine {
         complete: impl FnOnce(&boot::KernelHalf, &Frames) -> Result<(), Broken>,
     ) -> Result<Self, KvmError> {
         let kvm = Kvm::open()?;
-        let vm = Arc::new(Vm::new(&kvm, config.memory)?);
+        let vm = Arc::new(Vm::new(&kvm, config.memory, config.nodes)?);
         let memory: Arc<dyn PhysMemory> = Arc::clone(vm.memory()) as Arc<dyn PhysMemory>;
-        let nodes = Nodes::new(config.nodes, vm.memory().limit() / PAGE_SIZE);
-        let frames = Arc::new(Frames::with_nodes(memory, nodes));
+        let frames = Arc::new(Frames::with_nodes(memory, vm.memory().nodes()));
         let sink = Arc::new(KvmSink::new(&vm, config.flush, frames.pages_in_use())?);
         let half = boot::install(frames.memory(), vm.kind().call_port(), &mut || frame(&frames))?;
         complete(&half, &frames)?;

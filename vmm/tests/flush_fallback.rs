@@ -40,7 +40,7 @@ fn a_notifier_that_the_host_refuses_gives_way_to_the_dummy_slot() {
         return;
     }
     let kvm = Kvm::open().expect("this test needs KVM (MMVISOR_NO_KVM=1 skips it)");
-    let vm = Vm::new(&kvm, 64 << 20).unwrap();
+    let vm = Vm::new(&kvm, 64 << 20, 1).unwrap();
     let sink = KvmSink::new(&vm, FlushPolicy::NotifierOnly, Arc::new(AtomicU64::new(0))).unwrap();
     let page = Frame::new(100);
     vm.memory().zero(page);

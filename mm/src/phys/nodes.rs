@@ -96,6 +96,14 @@ impl Nodes {
         u8::try_from(node).unwrap_or(u8::MAX).min(self.count - 1)
     }
 
+    /// The numbers of a node's frames; of the last one all that there may ever be from its first on.
+    #[must_use]
+    pub fn frames(&self, node: u8) -> Range<u64> {
+        let Range { start, end } = self.blocks(node);
+        let number = |block: usize| (block as u64).saturating_mul(BLOCK_FRAMES);
+        number(start)..number(end)
+    }
+
     /// The blocks of a node; of the last one all that there may ever be from its first on.
     pub(super) fn blocks(&self, node: u8) -> Range<usize> {
         let first = |node: u8| index(u64::from(node) * self.each);
@@ -128,6 +136,7 @@ mod tests {
             [nodes.blocks(0), nodes.blocks(1), nodes.blocks(2)],
             [0..2, 2..4, 4..usize::MAX]
         );
+        assert_eq!([nodes.frames(1), nodes.frames(2)], [1024..2048, 2048..u64::MAX]);
         assert_eq!((nodes.mask(), Nodes::ONE.mask(), Nodes::ONE.blocks(0)), (7, 1, 0..usize::MAX));
     }
 

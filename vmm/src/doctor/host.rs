@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::kvm::Kind;
+use crate::kvm::{HostNodes, Kind};
 
 /// The host, as far as it matters to KVM. What cannot be read is `None`.
 #[derive(Clone, PartialEq, Eq, Debug, serde::Serialize)]
@@ -15,6 +15,8 @@ pub struct Host {
     pub kernel: Option<String>,
     /// The CPU's name.
     pub cpu: Option<String>,
+    /// The NUMA nodes from which a guest may have memory; empty where the kernel knows none.
+    pub nodes: Vec<usize>,
     /// Whether this host is itself a virtual machine.
     pub virtualized: Option<bool>,
 }
@@ -33,6 +35,7 @@ impl Host {
             kernel: fs::read_to_string("/proc/sys/kernel/osrelease")
                 .ok()
                 .map(|release| release.trim().to_owned()),
+            nodes: HostNodes::of_host().numbers().to_vec(),
             cpu: field("model name"),
             virtualized: field("flags")
                 .map(|flags| flags.split_whitespace().any(|flag| flag == "hypervisor")),

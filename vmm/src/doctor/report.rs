@@ -78,6 +78,13 @@ impl fmt::Display for Report {
             None => "",
         };
         writeln!(f, "CPU      {}{place}", self.host.cpu.clone().unwrap_or_else(unknown))?;
+        if let [_, _, ..] = self.host.nodes.as_slice() {
+            writeln!(
+                f,
+                "nodes    {:?}, among which --nodes divides a guest's memory",
+                self.host.nodes
+            )?;
+        }
         if !self.probes.is_empty() {
             writeln!(f)?;
         }
@@ -129,6 +136,16 @@ mod tests {
         assert!(!report(&[pass, fail]).is_usable());
         assert!(!report(&[]).is_usable());
         assert!(!Report { problem: Some("no device".to_owned()), ..report(&[]) }.is_usable());
+    }
+
+    #[test]
+    fn the_hosts_nodes_are_told_where_it_has_several() {
+        let told = |nodes: &[usize]| {
+            let host = Host { nodes: nodes.to_vec(), ..Host::of(None) };
+            Report { host, ..report(&[]) }.to_string()
+        };
+        assert!(told(&[0, 2]).contains("\nnodes    [0, 2], among"), "{}", told(&[0, 2]));
+        assert!(!told(&[0]).contains("nodes"));
     }
 
     #[test]

@@ -6,6 +6,9 @@
 //!   guest    frame 0 ──────────────────────────────> frames()          (address = offset)
 //! ```
 //!
+//! With several NUMA nodes the reservation is as many parts, each on a node of the host where that has several
+//! ([`HostNodes`]); the slots do not care.
+//!
 //! A slot costs in proportion to its size under shadow paging (64 MiB 0.1 ms, 1 GiB 0.5 ms, 64 GiB
 //! 27 ms), so slots are added as the memory grows.
 //!
@@ -36,7 +39,7 @@ use log::debug;
 use mm::addr::{Frame, FrameRun, GuestPhysAddr, PAGE_BYTES, PAGE_SHIFT, PAGE_SIZE};
 use mm::error::Broken;
 use mm::paging::AccessKind;
-use mm::phys::{BLOCK_FRAMES, FileAccess, FilePart, Gone, HostPages, PhysMemory, Words};
+use mm::phys::{BLOCK_FRAMES, FileAccess, FilePart, Gone, HostPages, Nodes, PhysMemory, Words};
 use nix::sys::uio::{RemoteIoVec, process_vm_readv, process_vm_writev};
 use nix::unistd::Pid;
 use pagemap::Pagemap;
@@ -45,6 +48,7 @@ use vm_memory::{MmapRegion, VolatileMemory, VolatileSlice};
 
 use super::KvmError;
 use super::host_calls::HostCalls;
+use super::host_nodes::{self, HostNodes};
 use super::memory_slot::MemorySlot;
 
 /// Bytes of a host huge page: the alignment of the reservation and of its size.
@@ -66,6 +70,9 @@ pub struct GuestMemory {
     /// Bytes that KVM has slots for. Grows under the lock of `slots`, read by everyone.
     size: AtomicU64,
     slots: Mutex<Vec<MemorySlot>>,
+    /// How it is divided among the guest's NUMA nodes.
+    nodes: Nodes,
+    host_nodes: HostNodes,
     pages: HostPages,
     shown: Shown,
     pagemap: Pagemap,
@@ -95,17 +102,23 @@ fn host_pages() -> HostPages {
 }
 
 impl GuestMemory {
-    /// Reserves `limit` bytes of host addresses, rounded up to 2 MiB, and shows KVM the first of them.
+    /// Reserves `limit` bytes of host addresses, rounded up to 2 MiB, divides them among so many NUMA nodes, and shows
+    /// KVM the first of them.
     ///
     /// # Errors
     /// [`KvmError::MemorySize`] if the size is zero, overflows or cannot be reserved;
     /// [`KvmError::Broken`] if KVM refuses the first slot.
-    pub(super) fn new(host: Arc<HostCalls>, limit: u64) -> Result<Self, KvmError> {
-        GuestMemory::with_pages(host, limit, host_pages())
+    pub(super) fn new(host: Arc<HostCalls>, limit: u64, nodes: u8) -> Result<Self, KvmError> {
+        GuestMemory::on(host, limit, host_pages(), (nodes, HostNodes::of_host()))
     }
 
-    /// The same in such pages.
-    fn with_pages(host: Arc<HostCalls>, limit: u64, pages: HostPages) -> Result<Self, KvmError> {
+    /// The same on a host with such pages and nodes.
+    fn on(
+        host: Arc<HostCalls>,
+        limit: u64,
+        pages: HostPages,
+        (nodes, host_nodes): (u8, HostNodes),
+    ) -> Result<Self, KvmError> {
         let size_error = |why: String| KvmError::MemorySize { bytes: limit, why };
         let rounded = limit
             .checked_next_multiple_of(HUGE_PAGE)
@@ -128,11 +141,14 @@ impl GuestMemory {
             limit: rounded,
             size: AtomicU64::new(0),
             slots: Mutex::default(),
+            nodes: Nodes::new(nodes, rounded / PAGE_SIZE),
+            host_nodes,
             pages,
             shown: Shown::none(rounded / HUGE_PAGE),
             pagemap: Pagemap::new(),
         };
         memory.advise_if_possible(0, rounded, &ADVICE);
+        memory.place(0..rounded / PAGE_SIZE);
         memory.grow()?;
         Ok(memory)
     }
@@ -141,6 +157,32 @@ impl GuestMemory {
     #[must_use]
     pub fn limit(&self) -> u64 {
         self.limit
+    }
+
+    /// How its frames are divided among the guest's NUMA nodes.
+    #[must_use]
+    pub fn nodes(&self) -> Nodes {
+        self.nodes
+    }
+
+    /// Has the host take what memory these frames will have from its nodes for theirs, where it has several.
+    fn place(&self, frames: Range<u64>) {
+        if self.nodes.is_one() {
+            return;
+        }
+        for node in 0..self.nodes.count() {
+            let Some(host_node) = self.host_nodes.for_node(node) else { return };
+            let of_node = self.nodes.frames(node);
+            let (first, end) = (of_node.start.max(frames.start), of_node.end.min(frames.end));
+            if first >= end {
+                continue;
+            }
+            let (at, bytes) = (first << PAGE_SHIFT, (end - first) << PAGE_SHIFT);
+            // It lies in the reservation, or the frames would not be ours.
+            if let Ok(span) = self.region.get_slice(self.skew + to_usize(at), to_usize(bytes)) {
+                host_nodes::prefer(&span, host_node);
+            }
+        }
     }
 
     /// How the host is asked to take translations from vCPUs.
@@ -403,6 +445,8 @@ impl PhysMemory for GuestMemory {
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
         self.map_over(block, libc::PROT_READ | libc::PROT_WRITE, flags, (-1, 0))
             .map_err(|source| Broken::Host { what: "take a file out of guest memory", source })?;
+        // What was mapped anew has forgotten it.
+        self.place(block.start.number()..block.start.offset(block.count).number());
         self.shown.set(block, Place::Memory);
         Ok(())
     }

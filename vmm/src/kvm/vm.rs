@@ -136,11 +136,11 @@ pub struct Vm {
 }
 
 impl Vm {
-    /// A machine whose memory may grow to `memory_limit` bytes, rounded up to 2 MiB.
+    /// A machine whose memory may grow to `memory_limit` bytes, rounded up to 2 MiB, divided among so many NUMA nodes.
     ///
     /// # Errors
     /// [`KvmError`] if the size is impossible or the host refuses.
-    pub fn new(kvm: &Kvm, memory_limit: u64) -> Result<Vm, KvmError> {
+    pub fn new(kvm: &Kvm, memory_limit: u64, nodes: u8) -> Result<Vm, KvmError> {
         let fd = loop {
             match kvm.fd.create_vm() {
                 Ok(fd) => break fd,
@@ -164,7 +164,7 @@ impl Vm {
         let xsave_bytes = usize::try_from(fd.check_extension_int(Cap::Xsave2)).unwrap_or(0);
         let fd = Arc::new(fd);
         let host = Arc::new(HostCalls::new(Arc::clone(&fd)));
-        let memory = Arc::new(GuestMemory::new(host, memory_limit)?);
+        let memory = Arc::new(GuestMemory::new(host, memory_limit, nodes)?);
         let most_vcpus = kvm.fd.get_max_vcpus();
         allow_shadow_pages(&fd, memory.limit(), most_vcpus);
         let (kind, cpuid) = (kvm.kind, kvm.cpuid.clone());

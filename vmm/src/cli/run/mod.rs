@@ -100,7 +100,8 @@ pub(super) struct Args {
     /// there is none left.
     #[arg(long, value_name = "SIZE")]
     swap: Option<Size>,
-    /// Divides the guest's memory among so many NUMA nodes, to which its vCPUs belong in turn.
+    /// Divides the guest's memory among so many NUMA nodes, to which its vCPUs belong in turn. Where the host has
+    /// several nodes, each of them has its memory on one of those, in turn.
     #[arg(long, value_name = "N", default_value_t = 1,
           value_parser = clap::value_parser!(u8).range(1..=i64::from(NODES_MOST)))]
     nodes: u8,

@@ -120,7 +120,7 @@ pub(crate) struct Lab {
 impl Lab {
     /// A machine whose flushes follow `policy`.
     pub(crate) fn new(kvm: &Kvm, policy: FlushPolicy) -> Result<Lab, LabError> {
-        let vm = Arc::new(Vm::new(kvm, MEMORY)?);
+        let vm = Arc::new(Vm::new(kvm, MEMORY, 1)?);
         let sink = KvmSink::new(&vm, policy, Arc::new(AtomicU64::new(64)))?;
         let memory = Arc::clone(vm.memory());
         let next_frame = Mutex::new(1);

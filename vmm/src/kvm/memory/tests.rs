@@ -1,5 +1,6 @@
 //! What the host holds for the guest, as the host itself says it, beside what the guest uses.
 
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use mm::phys::{Contents, FrameKind, FrameStats, Frames};
@@ -17,14 +18,7 @@ struct Guest {
 impl Guest {
     /// `None` where the environment says that there is no KVM.
     fn new(pages: HostPages, bytes: u64) -> Option<Guest> {
-        if std::env::var_os("MMVISOR_NO_KVM").is_some_and(|value| value == "1") {
-            eprintln!("skipped: MMVISOR_NO_KVM=1");
-            return None;
-        }
-        let vm = kvm_ioctls::Kvm::new().unwrap().create_vm().unwrap();
-        let memory = Arc::new(
-            GuestMemory::with_pages(Arc::new(HostCalls::new(Arc::new(vm))), bytes, pages).unwrap(),
-        );
+        let memory = Arc::new(memory(pages, bytes, (1, HostNodes::of_host()))?);
         let frames = Frames::new(Arc::clone(&memory) as Arc<dyn PhysMemory>);
         Some(Guest { memory, frames, pages })
     }
@@ -93,6 +87,75 @@ impl Guest {
         }
         kilobytes * 1024 / PAGE_SIZE
     }
+}
+
+/// Memory of a machine; `None` where the environment says that there is no KVM.
+fn memory(pages: HostPages, bytes: u64, nodes: (u8, HostNodes)) -> Option<GuestMemory> {
+    if std::env::var_os("MMVISOR_NO_KVM").is_some_and(|value| value == "1") {
+        eprintln!("skipped: MMVISOR_NO_KVM=1");
+        return None;
+    }
+    let vm = kvm_ioctls::Kvm::new().unwrap().create_vm().unwrap();
+    let host = Arc::new(HostCalls::new(Arc::new(vm)));
+    Some(GuestMemory::on(host, bytes, pages, nodes).unwrap())
+}
+
+/// The policies that the host has for these frames' memory, in order, each once in a row: `/proc/self/numa_maps`.
+fn policies(memory: &GuestMemory, frames: Range<u64>) -> Vec<String> {
+    let address = |frame: u64| {
+        let first = memory.slice(Frame::new(0).addr(), PAGE_SIZE).ptr_guard().as_ptr() as u64;
+        first + (frame << PAGE_SHIFT)
+    };
+    let all = std::fs::read_to_string("/proc/self/numa_maps").unwrap();
+    let parsed = |line: &str| {
+        let mut words = line.split(' ');
+        let start = u64::from_str_radix(words.next().unwrap(), 16).unwrap();
+        (start, words.next().unwrap().to_owned())
+    };
+    let all: Vec<(u64, String)> = all.lines().map(parsed).collect();
+    let first = all.iter().rposition(|(start, _)| *start <= address(frames.start)).unwrap();
+    let inside = all[first..].iter().take_while(|(start, _)| *start < address(frames.end));
+    let mut policies: Vec<String> = inside.map(|(_, policy)| policy.clone()).collect();
+    policies.dedup();
+    policies
+}
+
+/// Node 0 twice: all that each host has.
+fn two_nodes() -> HostNodes {
+    HostNodes(vec![0, 0])
+}
+
+#[test]
+fn each_node_of_the_guest_prefers_one_of_the_hosts_also_where_a_file_was_shown() {
+    let Some(memory) = memory(HostPages::Small, 16 << 20, (2, two_nodes())) else { return };
+    let all = 0..memory.frames();
+    assert_eq!(policies(&memory, all.clone()), ["prefer:0"]);
+    let file = nix::sys::memfd::memfd_create(c"shown", nix::sys::memfd::MFdFlags::empty()).unwrap();
+    nix::unistd::ftruncate(&file, 2 << 20).unwrap();
+    let block = FrameRun { start: Frame::new(1024), count: BLOCK_FRAMES };
+    let part = FilePart { file: file.as_fd(), offset: 0, access: FileAccess::Read };
+    memory.show(block, part).unwrap();
+    assert_eq!(policies(&memory, all.clone()), ["prefer:0", "default", "prefer:0"]);
+    memory.hide(block).unwrap();
+    assert_eq!(policies(&memory, all), ["prefer:0"]);
+}
+
+#[test]
+fn a_host_that_refuses_its_nodes_gives_memory_all_the_same() {
+    let Some(memory) = memory(HostPages::Small, 16 << 20, (2, HostNodes(vec![1000, 1001]))) else {
+        return;
+    };
+    assert_eq!(policies(&memory, 0..memory.frames()), ["default"]);
+    memory.write(Frame::new(2048).addr(), &[7; 8]);
+    let mut bytes = [0; 8];
+    memory.read(Frame::new(2048).addr(), &mut bytes);
+    assert_eq!(bytes, [7; 8]);
+}
+
+#[test]
+fn a_guest_with_one_node_has_its_memory_where_the_host_likes() {
+    let Some(memory) = memory(HostPages::Small, 16 << 20, (1, two_nodes())) else { return };
+    assert_eq!(policies(&memory, 0..memory.frames()), ["default"]);
 }
 
 const MEMORY: u64 = 256 << 20;

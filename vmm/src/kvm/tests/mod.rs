@@ -348,7 +348,7 @@ fn memory_grows_to_its_limit_and_keeps_what_was_written() {
 fn an_impossible_memory_size_is_refused_with_a_reason() {
     let Some(kvm) = kvm() else { return };
     for bytes in [0, u64::MAX, 1 << 60] {
-        let error = Vm::new(&kvm, bytes).unwrap_err();
+        let error = Vm::new(&kvm, bytes, 1).unwrap_err();
         assert!(matches!(error, KvmError::MemorySize { .. }), "{bytes}: {error}");
     }
 }
