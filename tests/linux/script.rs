@@ -179,3 +179,7 @@ pub const CAPSET: u64 = libc::SYS_capset as u64;
 pub const MEMFD_CREATE: u64 = libc::SYS_memfd_create as u64;
 /// ftruncate(2)
 pub const FTRUNCATE: u64 = libc::SYS_ftruncate as u64;
+/// migrate_pages(2)
+pub const MIGRATE_PAGES: u64 = libc::SYS_migrate_pages as u64;
+/// set_mempolicy_home_node(2)
+pub const HOME_NODE: u64 = libc::SYS_set_mempolicy_home_node as u64;

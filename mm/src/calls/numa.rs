@@ -115,11 +115,15 @@ pub(super) fn nodes(c: &Call<'_>, at: VirtAddr, maxnode: u64) -> CallResult<u64>
     // Downwards, as Linux does: bits that no kernel knows are refused before the others are read.
     for index in (0..bits.div_ceil(WORD)).rev() {
         let [word] = c.read_words(at.checked_add(index * 8).ok_or(Errno::EFAULT)?)?;
+        if index * WORD >= MAX_NODES {
+            // All of it, also bits past the end.
+            if word != 0 {
+                return Err(Errno::EINVAL.into());
+            }
+            continue;
+        }
         let valid = bits - index * WORD;
         let word = if valid < WORD { word & ((1 << valid) - 1) } else { word };
-        if word != 0 && index * WORD >= MAX_NODES {
-            return Err(Errno::EINVAL.into());
-        }
         mask |= if index == 0 { word } else { u64::from(word != 0) << (WORD - 1) };
     }
     Ok(mask)

@@ -9,7 +9,8 @@ use mm::calls::{UFFDIO_API, UFFDIO_REGISTER, UFFDIO_UNREGISTER};
 use mm::paging::AccessKind;
 use mm::replay::calls::{Call, IoVec, MemoryCall, Pointee};
 
-use crate::script::{CAPSET, FTRUNCATE, MEMFD_CREATE, Script};
+use super::model::buffers;
+use crate::script::{CAPSET, FTRUNCATE, HOME_NODE, MEMFD_CREATE, MIGRATE_PAGES, Script};
 
 /// The setting that has the machine give up what it can.
 pub const RECLAIM: &str = "mmvisor.reclaim";
@@ -213,6 +214,25 @@ fn add_open(script: &mut Script, process: u8, fd: i32, open: Open) -> usize {
     step
 }
 
+/// The buffers for what a call writes.
+fn outputs(call: &MemoryCall) -> impl Iterator<Item = Arg<'static>> {
+    buffers(call).into_iter().map(|bytes| Arg::Out(u32::try_from(bytes).unwrap_or(0)))
+}
+
+/// The next of them.
+fn next(buffers: &mut impl Iterator<Item = Arg<'static>>) -> Arg<'static> {
+    buffers.next().unwrap_or(Arg::Value(0))
+}
+
+/// What a call reads: these bytes, if they are shown; else a null pointer or a bad one.
+fn given<'a, T>(pointee: &Pointee<T>, bytes: Option<&'a [u8]>) -> Arg<'a> {
+    match (pointee, bytes) {
+        (Pointee::Unread(at), _) => Arg::Value(at.get()),
+        (_, Some(bytes)) => Arg::In(bytes),
+        (_, None) => Arg::Value(0),
+    }
+}
+
 fn add_call(script: &mut Script, process: u8, call: &MemoryCall) -> usize {
     use MemoryCall as M;
     let bytes_of =
@@ -253,24 +273,59 @@ fn add_call(script: &mut Script, process: u8, call: &MemoryCall) -> usize {
         }
         M::Mbind { addr, len, mode, ref nodes, maxnode, flags } => {
             let bytes = nodes.shown().map(|words| bytes_of(words));
-            let nodes = bytes.as_deref().map_or(Arg::Value(0), Arg::In);
+            let nodes = given(nodes, bytes.as_deref());
             let (addr, len) = (Arg::Value(a(addr)), Arg::Value(len));
             let rest = [Arg::Value(mode), nodes, Arg::Value(maxnode), Arg::Value(flags)];
             script.call_of(process, number::MBIND, &[addr, len, rest[0], rest[1], rest[2], rest[3]])
         }
         M::SetMempolicy { mode, ref nodes, maxnode } => {
             let bytes = nodes.shown().map(|words| bytes_of(words));
-            let nodes = bytes.as_deref().map_or(Arg::Value(0), Arg::In);
+            let nodes = given(nodes, bytes.as_deref());
             script.call_of(
                 process,
                 number::SET_MEMPOLICY,
                 &[Arg::Value(mode), nodes, Arg::Value(maxnode)],
             )
         }
-        M::GetMempolicy { addr, flags, .. } => {
-            let args =
-                [Arg::Out(4), Arg::Value(0), Arg::Value(0), Arg::Value(a(addr)), Arg::Value(flags)];
+        M::GetMempolicy { ref mode, ref nodes, maxnode, addr, flags } => {
+            let mut buffers = outputs(call);
+            let mode = if *mode == Pointee::Null { Arg::Value(0) } else { next(&mut buffers) };
+            let nodes = if *nodes == Pointee::Null { Arg::Value(0) } else { next(&mut buffers) };
+            let rest = [Arg::Value(maxnode), Arg::Value(a(addr)), Arg::Value(flags)];
+            let args = [mode, nodes, rest[0], rest[1], rest[2]];
             script.call_of(process, number::GET_MEMPOLICY, &args)
+        }
+        M::SetMempolicyHomeNode { addr, len, node, flags } => {
+            numbers(HOME_NODE, &[a(addr), len, node, flags])
+        }
+        M::MovePages { pid, count, ref pages, ref nodes, ref status, flags } => {
+            let addresses = pages.shown().map(|pages| -> Vec<u8> {
+                pages.iter().flat_map(|page| page.get().to_le_bytes()).collect()
+            });
+            let numbers = nodes.shown().map(|nodes| -> Vec<u8> {
+                nodes.iter().flat_map(|node| node.to_le_bytes()).collect()
+            });
+            let mut buffers = outputs(call);
+            let status = if *status == Pointee::Null { Arg::Value(0) } else { next(&mut buffers) };
+            let args = [
+                Arg::Value(word(pid)),
+                Arg::Value(count),
+                given(pages, addresses.as_deref()),
+                given(nodes, numbers.as_deref()),
+                status,
+                Arg::Value(flags),
+            ];
+            script.call_of(process, number::MOVE_PAGES, &args)
+        }
+        M::MigratePages { pid, maxnode, ref old, ref new } => {
+            let [from, to] = [old, new].map(|nodes| nodes.shown().map(|words| bytes_of(words)));
+            let args = [
+                Arg::Value(word(pid)),
+                Arg::Value(maxnode),
+                given(old, from.as_deref()),
+                given(new, to.as_deref()),
+            ];
+            script.call_of(process, MIGRATE_PAGES, &args)
         }
         M::Prctl { option, args, .. } => {
             numbers(number::PRCTL, &[option, args[0], args[1], args[2], args[3]])

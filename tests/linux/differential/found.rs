@@ -4,6 +4,7 @@ mod collapse;
 mod folios;
 mod huge;
 mod mthp;
+mod numa;
 mod thp;
 
 use libtest_mimic::{Failed, Trial};
@@ -64,6 +65,7 @@ pub fn trials() -> Vec<Trial> {
         .chain(collapse::FOUND)
         .chain(folios::FOUND)
         .chain(mthp::FOUND)
+        .chain(numa::FOUND)
         .map(trial)
         .chain([data])
         .collect()

@@ -2,6 +2,7 @@
 
 mod addresses;
 mod calls;
+mod numa;
 mod rare;
 
 use std::ops::Range;

@@ -191,7 +191,14 @@ const PROBES: &[Probe] = &[
         touches: |deed| {
             matches!(
                 deed,
-                Deed::Call(M::Mbind { .. } | M::SetMempolicy { .. } | M::GetMempolicy { .. })
+                Deed::Call(
+                    M::Mbind { .. }
+                        | M::SetMempolicy { .. }
+                        | M::GetMempolicy { .. }
+                        | M::SetMempolicyHomeNode { .. }
+                        | M::MovePages { .. }
+                        | M::MigratePages { .. }
+                )
             )
         },
     },

@@ -238,6 +238,9 @@ pub fn result_of(answer: &Answer, ours: &Result) -> std::result::Result<Result, 
             let pages = outputs.first().map(Vec::as_slice).unwrap_or_default();
             Result::Resident(pages.iter().map(|byte| byte & 1).collect())
         }
+        Answer::Result { value, outputs } if matches!(ours, Result::Wrote(..)) => {
+            Result::Wrote(value.map_err(|errno| i32::from(errno.0)), outputs.clone())
+        }
         Answer::Result { value: Ok(value), .. } => Result::Value(*value),
         Answer::Result { value: Err(errno), .. } => Result::Errno(i32::from(errno.0)),
         Answer::Access { fault: None, byte } => Result::Done(*byte),

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use mm::error::Errno;
+use mm::replay::calls::MemoryCall as M;
 use mm::vma::merge::Merge;
 
-use super::act::Act;
+use super::act::{Act, Deed};
 use super::model::Result;
 
 /// Counts of answers and merges.
@@ -23,12 +24,22 @@ impl Tally {
     pub fn answer(&mut self, act: &Act, result: &Result) {
         let answer = match result {
             Result::Value(_) | Result::Resident(_) | Result::Done(_) => "ok".to_owned(),
-            Result::Errno(number) => format!("{:?}", Errno::from_raw(*number)),
+            Result::Wrote(Ok(_), _) => "ok".to_owned(),
+            Result::Errno(number) | Result::Wrote(Err(number), _) => name(*number),
             Result::Signal(11, 1) => "SEGV_MAPERR".to_owned(),
             Result::Signal(11, _) => "SEGV_ACCERR".to_owned(),
             Result::Signal(..) => "SIGBUS".to_owned(),
         };
         *self.answers.entry((act.name(), answer)).or_default() += 1;
+        if let (Deed::Call(M::MovePages { .. }), Result::Wrote(Ok(_), buffers)) =
+            (&act.deed, result)
+        {
+            for status in buffers.iter().flat_map(|statuses| statuses.chunks(4)) {
+                let status = status.try_into().map_or(0, i32::from_le_bytes);
+                let answer = if status < 0 { name(-status) } else { "ok".to_owned() };
+                *self.answers.entry(("a page's status".to_owned(), answer)).or_default() += 1;
+            }
+        }
     }
 
     /// Counts a sequence that is not compared on this kernel.
@@ -72,6 +83,11 @@ impl Tally {
             .chain(merges.map(|merge| format!("a merge: {}", merge.name())))
             .collect()
     }
+}
+
+/// An errno's.
+fn name(number: i32) -> String {
+    format!("{:?}", Errno::from_raw(number))
 }
 
 impl fmt::Display for Tally {

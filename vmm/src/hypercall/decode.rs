@@ -120,6 +120,7 @@ impl Line {
             | Arg::PathOut
             | Arg::NodesOut
             | Arg::PolicyOut
+            | Arg::PageStatusOut
             | Arg::StatusOut
             | Arg::ResidentOut => true,
             Arg::ArchValue => matches!(self.call.args[0], 0x1003 | 0x1004),
@@ -181,6 +182,13 @@ impl Line {
                 or_address(structs::nodes(value, next, read))
             }
             Arg::NodesOut => text::address(value),
+            Arg::NodesOfSecond => or_address(structs::nodes(value, args[1], read)),
+            Arg::PagesIn => or_address(structs::addresses(value, args[1], read)),
+            Arg::PageNodesIn => or_address(structs::ints(value, args[1], read)),
+            Arg::PageStatusOut if matches!(stage, Stage::Returned(_)) => {
+                or_address(structs::statuses(value, args[1], read))
+            }
+            Arg::PageStatusOut => text::address(value),
             Arg::PolicyOut => written(structs::policy),
             Arg::Persona if low(value) == low(u64::MAX) => text::hex(low(value)),
             Arg::Persona => flags::PERSONALITY.text(low(value)),

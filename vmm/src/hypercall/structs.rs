@@ -153,31 +153,59 @@ pub(crate) fn vector(at: u64, count: u64, filled: u64, read: Reader<'_>) -> Opti
     Some(format!("[{}]", elements.join(", ")))
 }
 
-/// `struct iovec[count]`, of which the addresses alone count.
-pub(crate) fn ranges(at: u64, count: u64, read: Reader<'_>) -> Option<String> {
+/// An array of so many elements, each of so many bytes; of a long one the first are shown.
+fn array(
+    (at, count, size): (u64, u64, u64),
+    mut element: impl FnMut(u64) -> Option<String>,
+) -> Option<String> {
     let mut elements = Vec::new();
     for index in 0..count.min(SHOWN) {
-        let [base, len] = words(at.checked_add(index * 16)?, read)?;
-        elements.push(format!("{{iov_base={}, iov_len={len}}}", text::address(base)));
-    }
-    if count > SHOWN {
-        elements.push("...".to_owned());
-    }
-    Some(format!("[{}]", elements.join(", ")))
-}
-
-/// A mask of NUMA nodes that is said to have `maxnode` bits, of which the kernel looks at one fewer.
-pub(crate) fn nodes(at: u64, maxnode: u64, read: Reader<'_>) -> Option<String> {
-    let count = maxnode.saturating_sub(1).div_ceil(64);
-    let mut elements = Vec::new();
-    for index in 0..count.min(SHOWN) {
-        let [word] = words(at.checked_add(index * 8)?, read)?;
-        elements.push(format!("{word:#016x}"));
+        elements.push(element(at.checked_add(index * size)?)?);
     }
     if count > SHOWN {
         elements.push("...".to_owned());
     }
     (at != 0).then(|| format!("[{}]", elements.join(", ")))
+}
+
+/// `struct iovec[count]`, of which the addresses alone count.
+pub(crate) fn ranges(at: u64, count: u64, read: Reader<'_>) -> Option<String> {
+    array((at, count, 16), |at| {
+        let [base, len] = words(at, read)?;
+        Some(format!("{{iov_base={}, iov_len={len}}}", text::address(base)))
+    })
+}
+
+/// `void *[count]`.
+pub(crate) fn addresses(at: u64, count: u64, read: Reader<'_>) -> Option<String> {
+    array((at, count, 8), |at| {
+        let [address] = words(at, read)?;
+        Some(text::address(address))
+    })
+}
+
+/// `int[count]`.
+pub(crate) fn ints(at: u64, count: u64, read: Reader<'_>) -> Option<String> {
+    array((at, count, 4), |at| Some(int(at, read)?.to_string()))
+}
+
+/// What move_pages(2) says of pages: a node, or an errno.
+pub(crate) fn statuses(at: u64, count: u64, read: Reader<'_>) -> Option<String> {
+    array((at, count, 4), |at| Some(flags::page_status(int(at, read)?)))
+}
+
+fn int(at: u64, read: Reader<'_>) -> Option<i32> {
+    Some(i32::from_le_bytes(block(at, 4, read)?.try_into().ok()?))
+}
+
+/// A mask of NUMA nodes that is said to have `maxnode` bits, of which the kernel looks at one fewer.
+pub(crate) fn nodes(at: u64, maxnode: u64, read: Reader<'_>) -> Option<String> {
+    let count = maxnode.saturating_sub(1).div_ceil(64);
+    array((at, count, 8), |at| {
+        let [word] = words(at, read)?;
+        // As C's `%#016lx` has it: 0 has no prefix.
+        Some(if word == 0 { "0".repeat(16) } else { format!("{word:#016x}") })
+    })
 }
 
 /// A status that wait4(2) wrote, by the macros of wait(2).
@@ -197,8 +225,7 @@ pub(crate) fn status(at: u64, read: Reader<'_>) -> Option<String> {
 
 /// An `int` that the call wrote.
 pub(crate) fn number(at: u64, read: Reader<'_>) -> Option<String> {
-    let bytes = block(at, 4, read)?;
-    Some(format!("[{}]", i32::from_le_bytes(bytes.try_into().ok()?)))
+    Some(format!("[{}]", int(at, read)?))
 }
 
 /// A memory policy's mode, an `int`.

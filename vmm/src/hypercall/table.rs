@@ -72,6 +72,14 @@ pub(crate) enum Arg {
     NodesIn,
     /// A mask of NUMA nodes, written; likewise.
     NodesOut,
+    /// A mask of NUMA nodes, passed; the second argument is its length in bits, plus one.
+    NodesOfSecond,
+    /// `move_pages`' addresses, of which the second argument says how many there are; likewise below.
+    PagesIn,
+    /// Its nodes, an `int` each.
+    PageNodesIn,
+    /// What it says of the pages, an `int` each, written.
+    PageStatusOut,
     /// A memory policy's mode, written as an `int`.
     PolicyOut,
     /// `personality`'s argument: flags, or all bits to ask.
@@ -175,8 +183,9 @@ fn arguments(call: Sysno) -> Option<&'static [Arg]> {
 
 fn memory(call: Sysno) -> Option<&'static [Arg]> {
     use Arg::{
-        Address, Choice, Fd, FixedAddress, Flags, Flags64, Hex, Int, NodesIn, NodesOut, Persona,
-        PolicyOut, PrctlTail, RangesIn, ResidentOut, Size, Text,
+        Address, Choice, Fd, FixedAddress, Flags, Flags64, Hex, Int, NodesIn, NodesOfSecond,
+        NodesOut, PageNodesIn, PageStatusOut, PagesIn, Persona, PolicyOut, PrctlTail, RangesIn,
+        ResidentOut, Size, Text,
     };
     Some(match call {
         Sysno::mmap => &[Address, Size, Flags64(&flags::PROT), Flags(&flags::MAP), Fd, Hex],
@@ -200,6 +209,11 @@ fn memory(call: Sysno) -> Option<&'static [Arg]> {
             &[Address, Size, Flags64(&flags::MPOL), NodesIn, Size, Flags(&flags::MPOL_MF)]
         }
         Sysno::set_mempolicy => &[Flags(&flags::MPOL), NodesIn, Size],
+        Sysno::set_mempolicy_home_node => &[Address, Size, Size, Hex],
+        Sysno::move_pages => {
+            &[Int, Size, PagesIn, PageNodesIn, PageStatusOut, Flags64(&flags::MPOL_MF)]
+        }
+        Sysno::migrate_pages => &[Int, Size, NodesOfSecond, NodesOfSecond],
         Sysno::get_mempolicy => &[PolicyOut, NodesOut, Size, Address, Flags64(&flags::MPOL_F)],
         Sysno::personality => &[Persona],
         Sysno::prctl => &[Choice(&flags::PR), PrctlTail, PrctlTail, PrctlTail, PrctlTail],

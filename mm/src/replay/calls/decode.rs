@@ -238,6 +238,19 @@ fn memory(name: &str, f: &mut Fields<'_>) -> Result<Option<MemoryCall>, Problem>
             addr: f.address("addr")?,
             flags: f.named("flags", &names::MPOL_F)?,
         },
+        "set_mempolicy_home_node" => M::SetMempolicyHomeNode {
+            addr: f.address("start")?,
+            len: f.number("len")?,
+            node: f.number("home_node")?,
+            flags: f.number("flags")?,
+        },
+        "move_pages" => return move_pages(f),
+        "migrate_pages" => M::MigratePages {
+            pid: f.int("pid")?,
+            maxnode: f.number("maxnode")?,
+            old: f.pointee("old_nodes", words)?,
+            new: f.pointee("new_nodes", words)?,
+        },
         "prctl" => return prctl(f),
         "prlimit64" => M::Prlimit {
             pid: f.int("pid")?,
@@ -286,6 +299,33 @@ fn memory(name: &str, f: &mut Fields<'_>) -> Result<Option<MemoryCall>, Problem>
 fn mseal(f: &mut Fields<'_>) -> Result<MemoryCall, Problem> {
     let (addr, len) = (f.address("addr")?, f.number("len")?);
     Ok(MemoryCall::Mseal { addr, len, flags: f.number("flags")? })
+}
+
+/// move_pages, of which all pages are shown.
+fn move_pages(f: &mut Fields<'_>) -> Result<Option<MemoryCall>, Problem> {
+    let address = |word: &str| lex::value(word, &[]).map(VirtAddr::new);
+    let (pid, count) = (f.int("pid")?, f.number("count")?);
+    let pages = f.pointee("pages", |word| array(word, address))?;
+    let nodes = f.pointee("nodes", |word| array(word, lex::int))?;
+    let status = f.pointee("status", |word| array(word, status))?;
+    let flags = f.named("flags", &names::MPOL_MF)?;
+    let (Some(pages), Some(nodes)) = (whole(pages), whole(nodes)) else { return Ok(None) };
+    let status = status.map(|(status, _)| status);
+    Ok(Some(MemoryCall::MovePages { pid, count, pages, nodes, status, flags }))
+}
+
+/// What is shown, if it is all.
+fn whole<T>(shown: Pointee<(T, Extent)>) -> Option<Pointee<T>> {
+    let is_cut = matches!(&shown, Pointee::Shown((_, Extent::Cut)));
+    (!is_cut).then(|| shown.map(|(content, _)| content))
+}
+
+/// What move_pages says of a page: `1`, `-ENOENT`.
+fn status(word: &str) -> Result<i32, Syntax> {
+    match word.strip_prefix('-').and_then(names::errno) {
+        Some(errno) => Ok(-(errno as i32)),
+        None => lex::int(word),
+    }
 }
 
 /// prctl, with an option that is about memory and arguments that are shown as numbers.

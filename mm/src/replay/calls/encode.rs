@@ -172,6 +172,26 @@ fn memory(call: &MemoryCall) -> (&'static str, Arguments) {
                 .address(*addr)
                 .named(&names::MPOL_F, *flags),
         ),
+        M::SetMempolicyHomeNode { addr, len, node, flags } => {
+            ("set_mempolicy_home_node", a.address(*addr).size(*len).size(*node).hex(*flags))
+        }
+        M::MovePages { pid, count, pages, nodes, status, flags } => (
+            "move_pages",
+            a.int(*pid)
+                .size(*count)
+                .pointee(pages, |pages| {
+                    array(pages.iter().map(|page| text::address(page.get())), Extent::Whole)
+                })
+                .pointee(nodes, |nodes| array(nodes.iter().map(i32::to_string), Extent::Whole))
+                .pointee(status, |status| {
+                    array(status.iter().copied().map(names::page_status), Extent::Whole)
+                })
+                .named(&names::MPOL_MF, *flags),
+        ),
+        M::MigratePages { pid, maxnode, old, new } => (
+            "migrate_pages",
+            a.int(*pid).size(*maxnode).pointee(old, node_words).pointee(new, node_words),
+        ),
         M::Prctl { option, args, name } => ("prctl", prctl(*option, args, name.as_ref())),
         M::Prlimit { pid, resource, new, old } => (
             "prlimit64",

@@ -54,6 +54,16 @@ impl<T> Pointee<T> {
             Pointee::Null | Pointee::Unread(_) => None,
         }
     }
+
+    /// The same with another content.
+    #[must_use]
+    pub fn map<U>(self, other: impl FnOnce(T) -> U) -> Pointee<U> {
+        match self {
+            Pointee::Null => Pointee::Null,
+            Pointee::Unread(addr) => Pointee::Unread(addr),
+            Pointee::Shown(content) => Pointee::Shown(other(content)),
+        }
+    }
 }
 
 /// Whether strace shows all of something.
@@ -161,6 +171,19 @@ pub enum MemoryCall {
         addr: VirtAddr,
         flags: u64,
     },
+    /// set_mempolicy_home_node(2).
+    SetMempolicyHomeNode { addr: VirtAddr, len: u64, node: u64, flags: u64 },
+    /// move_pages(2), which without nodes only asks. It writes the statuses: a node, or an errno below zero.
+    MovePages {
+        pid: i32,
+        count: u64,
+        pages: Pointee<Vec<VirtAddr>>,
+        nodes: Pointee<Vec<i32>>,
+        status: Pointee<Vec<i32>>,
+        flags: u64,
+    },
+    /// migrate_pages(2); the nodes are 64-bit words of bitmaps.
+    MigratePages { pid: i32, maxnode: u64, old: Pointee<Vec<u64>>, new: Pointee<Vec<u64>> },
     /// prctl(2) with an option that is about memory: `PR_SET_VMA`, `PR_SET_MM`, `PR_SET_MDWE`,
     /// `PR_SET_THP_DISABLE` and the two that ask. A name that `PR_SET_VMA` gives is in `name`, and its
     /// argument is 0 then.
@@ -266,7 +289,8 @@ impl MemoryCall {
             | M::Mseal { addr, len, .. }
             | M::Msync { addr, len, .. }
             | M::Mincore { addr, len, .. }
-            | M::Mbind { addr, len, .. } => Some((addr, len)),
+            | M::Mbind { addr, len, .. }
+            | M::SetMempolicyHomeNode { addr, len, .. } => Some((addr, len)),
             M::Mremap { addr, old_len, .. } => Some((addr, old_len)),
             _ => None,
         }

@@ -46,6 +46,8 @@ pub enum Output {
         /// The nodes, as 64-bit words of a bitmap.
         nodes: Option<Vec<u64>>,
     },
+    /// What move_pages says of the pages.
+    Statuses(Vec<i32>),
 }
 
 /// Whether two tasks have one of something, or each its own.

@@ -265,6 +265,17 @@ impl<E: Executor> Engine<'_, E> {
                     flags: *flags,
                 })
             }
+            M::MovePages { pid, count, pages: Pointee::Shown(pages), nodes, status, flags } => {
+                let ours = |page: &VirtAddr| map.translate(page.get()).map(VirtAddr::new);
+                one(M::MovePages {
+                    pid: *pid,
+                    count: *count,
+                    pages: Pointee::Shown(pages.iter().map(ours).collect::<Option<_>>()?),
+                    nodes: nodes.clone(),
+                    status: status.clone(),
+                    flags: *flags,
+                })
+            }
             M::GetMempolicy { addr, .. } if *addr != VirtAddr::ZERO => {
                 one(with_address(call, VirtAddr::new(map.translate(addr.get())?))?)
             }
@@ -410,6 +421,7 @@ fn with_address(call: &MemoryCall, ours: VirtAddr) -> Option<MemoryCall> {
         | M::Msync { addr, .. }
         | M::Mincore { addr, .. }
         | M::Mbind { addr, .. }
+        | M::SetMempolicyHomeNode { addr, .. }
         | M::GetMempolicy { addr, .. } => *addr = ours,
         _ => return None,
     }
@@ -431,7 +443,8 @@ fn with_length(call: &MemoryCall, part: u64) -> Option<MemoryCall> {
         | M::Munlock { len, .. }
         | M::Mseal { len, .. }
         | M::Msync { len, .. }
-        | M::Mbind { len, .. } => *len = part,
+        | M::Mbind { len, .. }
+        | M::SetMempolicyHomeNode { len, .. } => *len = part,
         _ => return None,
     }
     Some(call)
@@ -458,6 +471,11 @@ fn written(call: &MemoryCall, output: &Output) -> Option<Sides> {
             let (current, maximum) = (text::limit(limit.current), text::limit(limit.maximum));
             format!("{{rlim_cur={current}, rlim_max={maximum}}}")
         }),
+        (M::MovePages { status: Pointee::Shown(shown), .. }, Output::Statuses(statuses)) => {
+            let mut got = statuses.clone();
+            got.resize(shown.len(), 0);
+            Sides::of(shown, &got, |statuses| format!("{statuses:?}"))
+        }
         (
             M::GetMempolicy { mode, nodes, .. },
             Output::Policy { mode: our_mode, nodes: our_nodes },

@@ -26,6 +26,8 @@ pub enum Written {
     Limit(RecordedLimit),
     /// get_mempolicy's mode and nodes, each if it was asked for.
     Policy(Option<u64>, Option<Vec<u64>>),
+    /// What move_pages says of the pages, up to the last that it says anything of; also if it fails.
+    Statuses(Vec<i32>),
 }
 
 /// The result of a call that is modelled; `None` for one that is not.
@@ -52,8 +54,7 @@ impl Caller for Recorded<'_> {
     }
 
     fn write(&self, to: VirtAddr, bytes: &[u8]) -> Result<(), AccessError> {
-        self.memory.write(to, bytes);
-        Ok(())
+        self.memory.write(to, bytes)
     }
 
     fn file(&self, fd: i32) -> Result<Arc<dyn Backing>, Errno> {
@@ -97,11 +98,18 @@ impl Linux {
         }
         match result {
             Ok(value) => Ok(Some((Ok(value), written(call, &memory)))),
-            Err(CallError::Errno(errno)) => Ok(Some((Err(errno), Written::Nothing))),
+            Err(CallError::Errno(errno)) => {
+                let moves = matches!(call, MemoryCall::MovePages { .. });
+                let written = if moves { written(call, &memory) } else { Written::Nothing };
+                Ok(Some((Err(errno), written)))
+            }
             Err(CallError::Broken(broken)) => Err(broken),
         }
     }
 }
+
+/// There is no process with a number above this one (`PID_MAX_LIMIT`).
+const MOST_PIDS: i32 = 1 << 22;
 
 /// Whether a call is about another process (pids are not known here), or sets or asks for a limit that
 /// memory does not depend on, as far as it is not refused.
@@ -111,6 +119,9 @@ fn is_of_something_else(call: &MemoryCall) -> bool {
         |new: &Pointee<RecordedLimit>| new.shown().is_some_and(|new| new.current > new.maximum);
     let (resource, refused) = match call {
         M::Prlimit { pid, .. } if *pid != 0 => return true,
+        M::MovePages { pid, .. } | M::MigratePages { pid, .. } => {
+            return (1..=MOST_PIDS).contains(pid);
+        }
         M::Prlimit { resource, new, .. } | M::Setrlimit { resource, new } => {
             (*resource, refused(new))
         }
@@ -126,7 +137,7 @@ pub(super) fn limits_memory(resource: &Resource) -> bool {
     matches!(resource, R::Data | R::Stack | R::LockedMemory | R::AddressSpace)
 }
 
-/// What a call that succeeded has written.
+/// What a call has written.
 fn written(call: &MemoryCall, memory: &RecordedMemory) -> Written {
     use MemoryCall as M;
     let words = |bytes: Vec<u8>| -> Vec<u64> {
@@ -142,6 +153,11 @@ fn written(call: &MemoryCall, memory: &RecordedMemory) -> Written {
         M::Mincore { .. } => Written::Resident(memory.written(2).unwrap_or_default()),
         M::Prlimit { .. } => limit(3),
         M::Getrlimit { .. } => limit(1),
+        M::MovePages { .. } => {
+            let status = |bytes: &[u8]| bytes.try_into().map_or(0, i32::from_le_bytes);
+            let bytes = memory.written(4).unwrap_or_default();
+            Written::Statuses(bytes.chunks(4).map(status).collect())
+        }
         M::GetMempolicy { .. } => {
             let mode = memory.written(0).map(words).and_then(|words| words.first().copied());
             Written::Policy(mode, memory.written(1).map(words))

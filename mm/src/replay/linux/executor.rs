@@ -119,6 +119,7 @@ impl Executor for Linux {
             Written::Resident(pages) => Output::Resident(pages),
             Written::Limit(limit) => Output::Limit(limit),
             Written::Policy(mode, nodes) => Output::Policy { mode, nodes },
+            Written::Statuses(statuses) => Output::Statuses(statuses),
         };
         Ok(Reply::Is(Answer { result, output }))
     }

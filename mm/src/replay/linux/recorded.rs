@@ -12,12 +12,13 @@ use std::collections::BTreeMap;
 
 use nix::libc;
 
-use crate::addr::{PAGE_BYTES, PAGE_SIZE, VirtAddr};
+use crate::addr::{PAGE_BYTES, VirtAddr};
 use crate::error::{AccessError, Fault};
 use crate::replay::calls::{MemoryCall, Pointee};
 
-/// Where the bytes lie that calls read, a page for each argument.
-const INPUTS: u64 = 0x1000_0000;
+/// Where the bytes lie that calls read, far apart: none of these is this long.
+const INPUTS: u64 = 1 << 40;
+const INPUT_STRIDE: u64 = 1 << 36;
 /// Where the bytes lie that calls write, far apart: none is this long.
 const OUTPUTS: u64 = 0x4000_0000_0000;
 const OUTPUT_STRIDE: u64 = 1 << 40;
@@ -49,7 +50,7 @@ impl RecordedMemory {
             Pointee::Null => 0,
             Pointee::Unread(_) => NOWHERE,
             Pointee::Shown(content) => {
-                let at = INPUTS + index * PAGE_SIZE;
+                let at = INPUTS + index * INPUT_STRIDE;
                 self.inputs.insert(at, bytes(content));
                 at
             }
@@ -84,10 +85,20 @@ impl RecordedMemory {
         Ok(())
     }
 
-    /// The call writes, each argument from its beginning upwards.
-    pub(super) fn write(&self, to: VirtAddr, bytes: &[u8]) {
+    /// The call writes; what it leaves out is zeros.
+    pub(super) fn write(&self, to: VirtAddr, bytes: &[u8]) -> Result<(), AccessError> {
+        let none = || AccessError::Fault(Fault::NotMapped(to));
         let base = to.get() & !(OUTPUT_STRIDE - 1);
-        self.outputs.borrow_mut().entry(base).or_default().extend(bytes);
+        if base < OUTPUTS {
+            return Err(none());
+        }
+        let mut outputs = self.outputs.borrow_mut();
+        let output = outputs.entry(base).or_default();
+        let first = usize::try_from(to.get() - base).map_err(|_| none())?;
+        let end = first + bytes.len();
+        output.resize(output.len().max(end), 0);
+        output[first..end].copy_from_slice(bytes);
+        Ok(())
     }
 }
 
@@ -142,6 +153,22 @@ pub(super) fn registers(call: &MemoryCall) -> Option<Registers> {
             let mode = RecordedMemory::output(0, mode);
             let nodes = RecordedMemory::output(1, nodes);
             (libc::SYS_get_mempolicy, [mode, nodes, maxnode, addr.get(), flags, 0])
+        }
+        M::SetMempolicyHomeNode { addr, len, node, flags } => {
+            (libc::SYS_set_mempolicy_home_node, [addr.get(), len, node, flags, 0, 0])
+        }
+        M::MovePages { pid, count, ref pages, ref nodes, ref status, flags } => {
+            let pages = m.input(2, pages, |pages| words(pages.iter().map(|page| page.get())));
+            let nodes = m.input(3, nodes, |nodes| {
+                nodes.iter().flat_map(|node| node.to_le_bytes()).collect()
+            });
+            let status = RecordedMemory::output(4, status);
+            (libc::SYS_move_pages, [sign_extended(pid), count, pages, nodes, status, flags])
+        }
+        M::MigratePages { pid, maxnode, ref old, ref new } => {
+            let old = m.input(2, old, |mask| words(mask.iter().copied()));
+            let new = m.input(3, new, |mask| words(mask.iter().copied()));
+            (libc::SYS_migrate_pages, [sign_extended(pid), maxnode, old, new, 0, 0])
         }
         M::Prctl { option, args: [a, b, c, d], ref name } => {
             let name = name.as_ref().map(|name| {

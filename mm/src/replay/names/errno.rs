@@ -33,6 +33,15 @@ pub fn errno_text(errno: Errno) -> String {
     format!("-1 {errno:?} ({text})")
 }
 
+/// What strace prints for what move_pages(2) says of a page: a node, or `-ENOENT`.
+#[must_use]
+pub fn page_status(status: i32) -> String {
+    match Errno::from_raw(status.wrapping_neg()) {
+        errno if status < 0 && errno != Errno::UnknownErrno => format!("-{errno:?}"),
+        _ => status.to_string(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

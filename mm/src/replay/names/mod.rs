@@ -9,7 +9,7 @@ mod files;
 mod memory;
 mod process;
 
-pub use errno::{errno, errno_text};
+pub use errno::{errno, errno_text, page_status};
 pub use files::{F_SEAL, FCNTL, MFD, O, O_DESCRIPTOR, OPEN, UFFD, makes_file};
 pub use memory::{
     IPC, MADV, MAP, MCL, MLOCK, MPOL, MPOL_F, MPOL_MF, MREMAP, MS, PROT, SHMAT, SHMGET,

@@ -77,6 +77,10 @@ fn lines_that_strace_printed_are_read() {
         "24072 get_mempolicy([0x8002 /* MPOL_??? */], [0x00000000000001], 64, 0x7f9a06aed000, MPOL_F_ADDR) = 0",
         "24072 get_mempolicy([MPOL_DEFAULT], NULL, 0, NULL, 0) = 0",
         "24072 set_mempolicy(0x63 /* MPOL_??? */, [0x00000000000001], 64) = -1 EINVAL (Invalid argument)",
+        "24072 set_mempolicy_home_node(0x7f9a06aed000, 4096, 18446744073709551615, 0x1) = -1 EINVAL (Invalid argument)",
+        "24072 move_pages(0, 4, [0x7f9a06aed000, 0x7f9a06aee000, 0x7f9a06aef000, NULL], NULL, [0, -ENOENT, 0, -EFAULT], 0) = 0",
+        "24072 move_pages(0, 2, [0x7f9a06aed000, 0x7f9a06aee000], [0, 1], 0x7ffe92801d70, MPOL_MF_MOVE) = -1 ENODEV (No such device)",
+        "24072 migrate_pages(0, 64, [0x00000000000001], [0x00000000000002]) = -1 EINVAL (Invalid argument)",
         "24072 mremap(0x7f9a06aed000, 4096, 4096, MREMAP_MAYMOVE|MREMAP_FIXED, 0x7f9a06bed000) = -1 EFAULT (Bad address)",
         "24072 remap_file_pages(0x7f9a06aed000, 4096, PROT_NONE, 0, MAP_FILE) = -1 EINVAL (Invalid argument)",
         "24072 madvise(0x7f9a06aed000, 4096, 0xffffffff /* MADV_??? */) = -1 EINVAL (Invalid argument)",
@@ -168,6 +172,8 @@ fn calls_that_are_not_modelled_are_kept_as_text() {
     let (_, outcome) = call("poll([{fd=3}], 1, -1) = 1 ([{fd=3, revents=POLLIN}])");
     assert_eq!(outcome, Outcome::Value(1));
     assert!(matches!(call("foo(%&!) = what").0, Call::Other(_)));
+    let cut = "move_pages(0, 40, [0x1000, ...], NULL, [0, ...], 0) = 0";
+    assert!(matches!(call(cut).0, Call::Other(_)));
     assert!(matches!(call("fcntl(3, F_SETFD, FD_CLOEXEC) = 0").0, Call::Other(_)));
 }
 

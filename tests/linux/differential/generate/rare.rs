@@ -4,7 +4,6 @@ use mm::addr::{PAGE_SIZE as PAGE, VirtAddr};
 use mm::replay::calls::{IoVec, Limit, MemoryCall as M, Pointee};
 
 use super::super::act::{Deed, Open};
-use super::super::model::Area;
 use super::{Generator, HUGE};
 
 impl Generator {
@@ -24,7 +23,7 @@ impl Generator {
     pub(super) fn rare(&mut self) -> Option<Deed> {
         let (addr, len) = self.odd_range();
         let process = usize::from(self.process);
-        Some(match self.below(24) {
+        Some(match self.below(26) {
             0..=3 => {
                 let fd = self.next_fd[process];
                 if fd > 12 {
@@ -52,30 +51,7 @@ impl Generator {
                 let vec = Pointee::Unread(VirtAddr::ZERO);
                 Deed::Call(M::Mincore { addr, len: len.min(64 * PAGE), vec })
             }
-            9..=11 => {
-                let mode = self.pick(&[0, 1, 2, 3, 4, 5, 6, 2 | 1 << 15, 1 | 1 << 14, 7, 1 << 13]);
-                let mask = self.pick(&[0, 1, 1, 1, 2, 3]);
-                let nodes = Pointee::Shown(vec![mask]);
-                let flags = self.pick(&[0, 0, 0, 1, 2, 3, 4, 5, 8]);
-                // Pages that are swapped out on one side are on no node.
-                let swaps = self.model.has_paged_out() || self.area != Area::None;
-                let flags = if swaps { flags & !1 } else { flags };
-                Deed::Call(M::Mbind { addr, len, mode, nodes, maxnode: 64, flags })
-            }
-            12 => {
-                let mode = self.pick(&[0, 1, 2, 3, 4, 5, 6, 2 | 1 << 15, 3 | 1 << 14]);
-                let nodes = Pointee::Shown(vec![self.pick(&[0, 1, 2])]);
-                Deed::Call(M::SetMempolicy { mode, nodes, maxnode: 64 })
-            }
-            13 => {
-                let flags = self.pick(&[0, 1, 2, 2, 3, 3, 4, 6, 8]);
-                // A page that may not be read is on a node as long as it is in memory.
-                let flags = if self.area != Area::None && flags == 3 { 2 } else { flags };
-                let mode = Pointee::Unread(VirtAddr::ZERO);
-                let addr = if flags & 2 != 0 { addr } else { VirtAddr::ZERO };
-                let nodes = Pointee::Null;
-                Deed::Call(M::GetMempolicy { mode, nodes, maxnode: 0, addr, flags })
-            }
+            9..=13 => Deed::Call(self.nodes(addr, len)),
             14 => {
                 let (option, args) = match self.below(8) {
                     0 => (65, [self.pick(&[1, 3, 0, 2, 4]), 0, 0, 0]),
@@ -127,7 +103,10 @@ impl Generator {
             22 if self.chance(60) => Deed::DropCapabilities(
                 self.dropped[process] | 1 << self.pick(&[14, 14, 14, 17, 23]),
             ),
-            23 => {
+            // Where a page is said to be is not alike where it is swapped out on one side.
+            23 | 24 if !self.swaps() => Deed::Call(self.moves(addr)),
+            23 | 24 => Deed::Call(self.nodes(addr, len)),
+            25 => {
                 let ranges = Pointee::Shown(vec![IoVec { base: addr, len }]);
                 let advice = self.pick(&[4, 10, 2, 99]);
                 Deed::Call(M::ProcessMadvise {

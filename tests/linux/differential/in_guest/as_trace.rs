@@ -223,16 +223,44 @@ fn map_line(line: &Line) -> MapLine {
 fn outcome(result: &Result) -> Outcome {
     match *result {
         Result::Value(value) => Outcome::Value(value),
-        Result::Errno(number) => Outcome::Failed(Errno::from_raw(number)),
+        Result::Errno(number) | Result::Wrote(Err(number), _) => {
+            Outcome::Failed(Errno::from_raw(number))
+        }
+        Result::Wrote(Ok(value), _) => Outcome::Value(value),
         Result::Resident(_) | Result::Done(_) => Outcome::Value(0),
         Result::Signal(..) => Outcome::Unknown,
+    }
+}
+
+/// Where pointers lead whose content is not compared.
+const SOMEWHERE: VirtAddr = VirtAddr::new(0x1000);
+
+/// What a call that succeeded has written.
+fn written(result: &Result) -> impl Iterator<Item = &[u8]> {
+    let buffers = match result {
+        Result::Wrote(Ok(_), buffers) => buffers.as_slice(),
+        _ => &[],
+    };
+    buffers.iter().map(Vec::as_slice)
+}
+
+/// What was asked for, with the next of what was written for content.
+fn shown<'a, T>(
+    asked: &Pointee<T>,
+    written: &mut impl Iterator<Item = &'a [u8]>,
+    content: impl Fn(&[u8]) -> T,
+) -> Pointee<T> {
+    match asked {
+        Pointee::Null => Pointee::Null,
+        _ => written
+            .next()
+            .map_or(Pointee::Unread(SOMEWHERE), |bytes| Pointee::Shown(content(bytes))),
     }
 }
 
 /// The call with what it has written, as far as it is compared. Where it is not, its pointer leads
 /// somewhere.
 fn answered(call: &M, result: &Result) -> M {
-    const SOMEWHERE: VirtAddr = VirtAddr::new(0x1000);
     match call.clone() {
         M::Mincore { addr, len, .. } => {
             let vec = match result {
@@ -243,8 +271,19 @@ fn answered(call: &M, result: &Result) -> M {
             };
             M::Mincore { addr, len, vec }
         }
-        M::GetMempolicy { nodes, maxnode, addr, flags, .. } => {
-            M::GetMempolicy { mode: Pointee::Unread(SOMEWHERE), nodes, maxnode, addr, flags }
+        M::GetMempolicy { mode, nodes, maxnode, addr, flags } => {
+            let mut buffers = written(result);
+            let int = |bytes: &[u8]| bytes.try_into().map_or(0, u32::from_le_bytes);
+            let word = |bytes: &[u8]| bytes.try_into().map_or(0, u64::from_le_bytes);
+            let mode = shown(&mode, &mut buffers, |bytes| int(bytes).into());
+            let nodes = shown(&nodes, &mut buffers, |bytes| bytes.chunks(8).map(word).collect());
+            M::GetMempolicy { mode, nodes, maxnode, addr, flags }
+        }
+        M::MovePages { pid, count, pages, nodes, status, flags } => {
+            let int = |bytes: &[u8]| bytes.try_into().map_or(0, i32::from_le_bytes);
+            let status =
+                shown(&status, &mut written(result), |bytes| bytes.chunks(4).map(int).collect());
+            M::MovePages { pid, count, pages, nodes, status, flags }
         }
         M::Prlimit { pid, resource, new, .. } => {
             M::Prlimit { pid, resource, new, old: Pointee::Unread(SOMEWHERE) }

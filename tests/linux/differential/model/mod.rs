@@ -2,8 +2,10 @@
 
 mod seen;
 mod start;
+mod written;
 
 pub use start::{Area, Start};
+pub use written::buffers;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -49,6 +51,8 @@ pub enum Result {
     Resident(Vec<u8>),
     /// A call's error.
     Errno(i32),
+    /// A call's value or error, and the buffers that it writes.
+    Wrote(std::result::Result<u64, i32>, Vec<Vec<u8>>),
     /// An access that was done, with the byte that a load read.
     Done(u8),
     /// An access's signal and si_code.
@@ -216,6 +220,14 @@ impl Model {
                                 && !self.shares_huge(act.process, addr.get(), len)
                         });
                     Ok(if told { Result::Resident(pages) } else { Result::Value(value) })
+                }
+                Some((Ok(value), written)) if self.is_compared(act.process, memory) => {
+                    Ok(Result::Wrote(Ok(value), written::filled(memory, written)))
+                }
+                Some((Err(errno), written @ Written::Statuses(_)))
+                    if self.is_compared(act.process, memory) =>
+                {
+                    Ok(Result::Wrote(Err(errno as i32), written::filled(memory, written)))
                 }
                 Some((Ok(value), _)) => Ok(Result::Value(value)),
                 Some((Err(errno), _)) => Ok(Result::Errno(errno as i32)),

@@ -210,6 +210,14 @@ impl Model {
         Some(brk)
     }
 
+    /// The VMAs of a process that have a memory policy.
+    pub fn with_policy(&self, process: u8) -> Vec<Range<u64>> {
+        let Ok(space) = self.linux.space(Task(u32::from(process))) else { return Vec::new() };
+        let space = space.look();
+        let has_one = space.vmas().iter().filter(|vma| vma.policy().is_some());
+        has_one.map(|vma| vma.range().start().get()..vma.range().end().get()).collect()
+    }
+
     /// The VMAs of a process that are sealed so that what they hold cannot be thrown away.
     pub fn undiscardable(&self, process: u8) -> Vec<Range<u64>> {
         let Ok(space) = self.linux.space(Task(u32::from(process))) else { return Vec::new() };

@@ -182,6 +182,24 @@ fn policies_ranges_names_and_layouts_are_shown_as_strace_does() {
         mask.line(c::SYS_get_mempolicy, [at, 0, 0, 0, 0, 0], -14),
         "get_mempolicy(0x7000, NULL, 0, NULL, 0) = -1 EFAULT (Bad address)"
     );
+    assert_eq!(
+        mask.line(c::SYS_set_mempolicy_home_node, [0x1000, 4096, u64::MAX, 1, 0, 0], -22),
+        "set_mempolicy_home_node(0x1000, 4096, 18446744073709551615, 0x1) = -1 EINVAL (Invalid argument)"
+    );
+    assert_eq!(
+        mask.line(c::SYS_migrate_pages, [0, 65, at, at + 8, 0, 0], 0),
+        "migrate_pages(0, 65, [0x00000000000001], [0000000000000000]) = 0"
+    );
+    let pages = Memory::words(0x1000, &[0x7f9a_06ae_d000, 0])
+        .and(at, &[0, 0, 0, 0, 0xfe, 0xff, 0xff, 0xff]);
+    assert_eq!(
+        pages.line(c::SYS_move_pages, [0, 2, 0x1000, 0, at, 0], 0),
+        "move_pages(0, 2, [0x7f9a06aed000, NULL], NULL, [0, -ENOENT], 0) = 0"
+    );
+    assert_eq!(
+        pages.line(c::SYS_move_pages, [u64::MAX, 2, 0x1000, at, at, 2], -3),
+        "move_pages(-1, 2, [0x7f9a06aed000, NULL], [0, -2], 0x7000, MPOL_MF_MOVE) = -1 ESRCH (No such process)"
+    );
     let ranges = Memory::words(at, &[0x1000, 4096, 0x3000, 8192]);
     assert_eq!(
         ranges.line(c::SYS_process_madvise, [u64::MAX - 9999, at, 2, 20, 0, 0], 12288),

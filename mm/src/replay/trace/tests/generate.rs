@@ -150,6 +150,27 @@ fn setting_call() -> impl Strategy<Value = MemoryCall> {
                 flags
             }
         ),
+        (addr(), number(), number(), number()).prop_map(|(addr, len, node, flags)| {
+            M::SetMempolicyHomeNode { addr, len, node, flags }
+        }),
+        (
+            any::<i32>(),
+            number(),
+            pointee(prop::collection::vec(addr(), 0..3)),
+            pointee(prop::collection::vec(any::<i32>(), 0..3)),
+            pointee(prop::collection::vec(-200..200, 0..3)),
+            number()
+        )
+            .prop_map(|(pid, count, pages, nodes, status, flags)| M::MovePages {
+                pid,
+                count,
+                pages,
+                nodes,
+                status,
+                flags
+            }),
+        (any::<i32>(), number(), nodes(), nodes())
+            .prop_map(|(pid, maxnode, old, new)| M::MigratePages { pid, maxnode, old, new }),
         prctl.prop_map(|(option, mut args, name)| {
             if name.is_some() {
                 args[3] = 0;
