@@ -176,6 +176,12 @@ pub trait Backing: Debug + Send + Sync {
         Ok(None)
     }
 
+    /// Whether its pages are made by somebody outside ([`is_ready`](Self::is_ready)), and leave memory again as they
+    /// like: those that are locked do not.
+    fn is_paged(&self) -> bool {
+        false
+    }
+
     /// What `/proc/PID/maps` prints for it.
     fn name(&self) -> BackingName;
 

@@ -67,6 +67,10 @@ impl Backing for OpenFile {
         self.object.is_ready(index)
     }
 
+    fn is_paged(&self) -> bool {
+        self.object.is_paged()
+    }
+
     fn bring(&self, index: u64, system: &System) -> Result<Option<Brought>, BackingError> {
         self.object.bring(index, system)
     }

@@ -3,7 +3,8 @@
 use super::{Call, done};
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, VirtAddr};
 use crate::error::{CallResult, Errno};
-use crate::space::Advice;
+use crate::paging::AccessKind;
+use crate::space::{Advice, Populate, not_populated};
 
 /// `PIDFD_SELF_THREAD`, `PIDFD_SELF_THREAD_GROUP`: descriptors that always stand for the caller.
 const PIDFD_SELF: [i32; 2] = [-10000, -10001];
@@ -16,12 +17,23 @@ const CHUNK: u64 = 4096;
 
 /// madvise(2).
 pub(super) fn madvise(c: &Call<'_>) -> CallResult<u64> {
-    let (space, advice) = (c.caller.space(), c.int(2));
-    if [Advice::PopulateRead, Advice::PopulateWrite].iter().any(|&one| one as i32 == advice) {
-        space.bring_range(c.address(0), c.args[1])?;
-    }
-    let advised = space.change().madvise(c.address(0), c.args[1], advice);
+    let advised = advise(c, c.address(0), c.args[1], c.int(2));
     c.served(done(advised))
+}
+
+/// Advice on one range. No lock is held.
+fn advise(c: &Call<'_>, addr: VirtAddr, len: u64, advice: i32) -> CallResult<()> {
+    let space = c.caller.space();
+    space.change().madvise(addr, len, advice)?;
+    let kind = match advice {
+        _ if advice == Advice::PopulateRead as i32 => AccessKind::Read,
+        _ if advice == Advice::PopulateWrite as i32 => AccessKind::Write,
+        _ => return Ok(()),
+    };
+    match space.populate_paged(addr, len, Populate::For(kind))? {
+        None => Ok(()),
+        Some(fault) => Err(not_populated(fault).into()),
+    }
 }
 
 /// process_madvise(2) on the caller itself: no descriptor stands for another process here. Linux's
@@ -35,20 +47,18 @@ pub(super) fn process_madvise(c: &Call<'_>) -> CallResult<u64> {
     if !PIDFD_SELF.contains(&c.int(0)) {
         return Err(Errno::EBADF.into());
     }
-    let mut space = c.caller.space().change();
     let total: u64 = ranges.iter().map(|&(_, len)| len).sum();
     let mut done = 0;
     for (addr, len) in ranges {
         if done == total {
             break;
         }
-        match space.madvise(addr, len, c.int(3)) {
+        match advise(c, addr, len, c.int(3)) {
             Ok(()) => done += len,
             Err(_) if done > 0 => break,
             Err(error) => return Err(error),
         }
     }
-    drop(space);
     c.served(Ok(done))
 }
 

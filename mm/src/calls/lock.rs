@@ -1,7 +1,9 @@
 //! The calls that lock memory in place or seal it.
 
 use super::{Call, done};
+use crate::addr::VirtAddr;
 use crate::error::CallResult;
+use crate::space::{Populate, not_locked};
 
 /// mlock(2).
 pub(super) fn mlock(c: &Call<'_>) -> CallResult<u64> {
@@ -15,10 +17,11 @@ pub(super) fn mlock2(c: &Call<'_>) -> CallResult<u64> {
 
 fn lock(c: &Call<'_>, flags: u64) -> CallResult<u64> {
     let (space, addr, len) = (c.caller.space(), c.address(0), c.args[1]);
-    if flags == 0 {
-        space.bring_range(addr, len)?;
+    space.change().mlock2(addr, len, flags)?;
+    match space.populate_paged(addr, len, Populate::Locked)? {
+        None => Ok(0),
+        Some(fault) => Err(not_locked(fault).into()),
     }
-    done(space.change().mlock2(addr, len, flags))
 }
 
 /// munlock(2).
@@ -28,7 +31,10 @@ pub(super) fn munlock(c: &Call<'_>) -> CallResult<u64> {
 
 /// mlockall(2).
 pub(super) fn mlockall(c: &Call<'_>) -> CallResult<u64> {
-    done(c.caller.space().change().mlockall(c.word(0)))
+    let space = c.caller.space();
+    space.change().mlockall(c.word(0))?;
+    space.populate_all_paged(VirtAddr::ZERO, VirtAddr::TASK_END.get(), Populate::Locked)?;
+    Ok(0)
 }
 
 /// munlockall(2).

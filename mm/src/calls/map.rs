@@ -4,7 +4,7 @@
 use super::{Call, done};
 use crate::addr::{PAGE_SIZE, VirtAddr};
 use crate::error::{CallResult, Errno};
-use crate::space::{MapRequest, RemapRequest};
+use crate::space::{MapRequest, Populate, RemapRequest};
 use crate::vma::{MapFlags, Prot};
 
 /// mmap(2): Linux's `sys_mmap` and `ksys_mmap_pgoff`. The offset is looked at before the descriptor, and
@@ -26,7 +26,7 @@ pub(super) fn mmap(c: &Call<'_>) -> CallResult<u64> {
     };
     let prot = Prot::from_bits_retain(prot);
     let request = MapRequest { addr: c.address(0), len, prot, flags, file, offset };
-    let mapped = space.change().mmap(&request);
+    let mapped = space.map_and_populate(&request);
     c.served(mapped.map(VirtAddr::get))
 }
 
@@ -58,7 +58,11 @@ pub(super) fn mremap(c: &Call<'_>) -> CallResult<u64> {
     let [_, old_len, new_len, flags, ..] = c.args;
     let request =
         RemapRequest { addr: c.address(0), old_len, new_len, flags, new_addr: c.address(4) };
-    let moved = c.caller.space().change().mremap(&request);
+    let (space, len) = (c.caller.space(), request.new_len);
+    let moved = space.change().mremap(&request);
+    if let Ok(addr) = moved {
+        space.populate_all_paged(addr, len, Populate::Locked)?;
+    }
     c.served(moved.map(VirtAddr::get))
 }
 

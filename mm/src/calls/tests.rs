@@ -1,5 +1,7 @@
 //! The order in which arguments are looked at, and what is written where.
 
+mod pager;
+
 use std::cell::Cell;
 use std::collections::BTreeMap;
 
@@ -24,6 +26,8 @@ struct Process {
     machine: SoftwareMachine,
     policy: Cell<Option<Policy>>,
     uffds: std::cell::RefCell<BTreeMap<i32, Arc<Userfault>>>,
+    /// Descriptor 1, if it is open.
+    file: std::cell::RefCell<Option<Arc<dyn Backing>>>,
 }
 
 impl Caller for Process {
@@ -36,6 +40,7 @@ impl Caller for Process {
     fn file(&self, fd: i32) -> Result<Arc<dyn Backing>, Errno> {
         match fd {
             0 => Ok(Arc::new(OpenFile::unmappable(FileMode::READ))),
+            1 => self.file.borrow().clone().ok_or(Errno::EBADF),
             _ => Err(Errno::EBADF),
         }
     }
@@ -54,7 +59,12 @@ impl Caller for Process {
 impl Process {
     fn new() -> Self {
         let machine = SoftwareMachine::new(4096, Limits::default()).unwrap();
-        let process = Process { machine, policy: Cell::new(None), uffds: Default::default() };
+        let process = Process {
+            machine,
+            policy: Cell::new(None),
+            uffds: Default::default(),
+            file: Default::default(),
+        };
         process.map(SCRATCH, 4);
         process
     }
@@ -308,69 +318,4 @@ fn a_userfaultfd_registers_once_features_are_agreed_on() {
     assert!(!p.flags(BASE + PAGE_SIZE).contains(VmFlags::UFFD_MISSING));
     assert_eq!(ioctl(unregister, range), Ok(0));
     assert!(!p.flags(BASE).contains(VmFlags::UFFD_MISSING));
-}
-
-/// A process with three pages of a pager at [`BASE`], of which the last cannot be filled; and what was taken.
-fn paged() -> (Process, crate::backing::PagedMemory, Arc<std::sync::Mutex<Vec<u64>>>) {
-    let process = Process::new();
-    let taken: Arc<std::sync::Mutex<Vec<u64>>> = Arc::default();
-    let taking = Arc::clone(&taken);
-    let pager = crate::backing::Pager::new("pager", 3 * PAGE_SIZE, |offset, _| match offset {
-        0x2000 => Err(std::io::Error::other("on purpose")),
-        _ => Ok(()),
-    });
-    let pager = pager.taking(move |offset, page| {
-        taking.lock().unwrap().push(offset);
-        if page[0] == 99 { Err(std::io::Error::other("on purpose")) } else { Ok(()) }
-    });
-    let space = &process.machine.space;
-    let system = Arc::clone(space.look().system());
-    let memory = pager.open(&system);
-    let prot = crate::vma::Prot::READ | crate::vma::Prot::WRITE;
-    let flags = crate::vma::MapFlags::FIXED | crate::vma::MapType::Shared.into();
-    memory.map(space, VirtAddr::new(BASE), prot, flags).unwrap();
-    (process, memory, taken)
-}
-
-#[test]
-fn a_pager_is_asked_for_what_a_call_shall_bring_in() {
-    const READ: u64 = 22;
-    const WRITE: u64 = 23;
-    let (p, memory, _) = paged();
-    let populate = |pages: u64, how| p.call(libc::SYS_madvise, [BASE, pages * PAGE_SIZE, how]);
-    assert_eq!((populate(2, READ), memory.in_memory()), (Ok(0), 2));
-    memory.evict(2).unwrap();
-    assert_eq!((populate(1, WRITE), memory.in_memory()), (Ok(0), 1));
-    assert_eq!((populate(3, READ), memory.in_memory()), (Err(Errno::EFAULT), 2));
-    memory.evict(2).unwrap();
-    let lock = |pages: u64| p.call(libc::SYS_mlock, [BASE + 1, pages * PAGE_SIZE - 1]);
-    assert_eq!((lock(2), memory.in_memory()), (Ok(0), 2));
-    assert_eq!(lock(3), Err(Errno::ENOMEM));
-    assert_eq!(p.call(libc::SYS_mincore, [BASE, 3 * PAGE_SIZE, SCRATCH]), Ok(0));
-    let mut seen = [9; 3];
-    p.machine.space.read(VirtAddr::new(SCRATCH), &mut seen).unwrap();
-    assert_eq!(seen, [1, 1, 0]);
-}
-
-#[test]
-fn what_a_call_leaves_for_a_pager_is_done_when_it_has_no_lock() {
-    let (p, memory, taken) = paged();
-    let write = |page: u64, byte| {
-        p.machine.space.write(VirtAddr::new(BASE + page * PAGE_SIZE), &[byte]).unwrap();
-    };
-    let taken = || std::mem::take(&mut *taken.lock().unwrap());
-    write(0, 1);
-    write(1, 1);
-    let page_out = [BASE, PAGE_SIZE, 21];
-    assert_eq!(p.call(libc::SYS_madvise, page_out), Ok(0));
-    assert_eq!((taken(), memory.in_memory()), (vec![0], 1));
-    let sync = [BASE, 3 * PAGE_SIZE, 4];
-    assert_eq!((p.call(libc::SYS_msync, sync), taken()), (Ok(0), vec![0x1000]));
-    write(1, 99);
-    assert_eq!((p.call(libc::SYS_msync, sync), taken()), (Err(Errno::EIO), vec![0x1000]));
-    // Memory that is gone after it says which error came first.
-    let further = [BASE, 5 * PAGE_SIZE, 4];
-    assert_eq!((p.call(libc::SYS_msync, further), taken()), (Err(Errno::EIO), vec![0x1000]));
-    write(1, 2);
-    assert_eq!((p.call(libc::SYS_munmap, [BASE, 3 * PAGE_SIZE]), taken()), (Ok(0), vec![0x1000]));
 }

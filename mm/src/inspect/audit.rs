@@ -121,10 +121,12 @@ fn audit_entries(space: &AddressSpace) -> Result<(), String> {
         check(!entry.is_dirty() || !stored(), || {
             format!("{addr} has written {frame:?}, which is in the swap area as it was")
         })?;
-        let locked = vma.flags.contains(VmFlags::LOCKED) && swaps.is_some();
-        let stays =
-            entry.owner() == Owner::Backing && frames.kind(frame) != Some(FrameKind::Shared);
-        check(!locked || stays || entry.is_locked(), || {
+        let could_go = match entry.owner() {
+            Owner::Process => swaps.is_some(),
+            Owner::Backing => space.object_page_could_go(vma, entry),
+        };
+        let locked = vma.flags.contains(VmFlags::LOCKED) && could_go;
+        check(!locked || entry.is_locked(), || {
             format!("{addr} has {entry:?}, which does not tell that {vma:?} is locked")
         })?;
         check(frames.references(frame) > 0, || format!("{addr} names the free {frame:?}"))?;

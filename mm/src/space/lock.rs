@@ -8,8 +8,8 @@ use crate::addr::{PAGE_SHIFT, PageRange, VirtAddr};
 use crate::error::{CallResult, Errno};
 use crate::paging::{Entry, Owner};
 use crate::rules::Rule;
-use crate::vma::VmFlags;
 use crate::vma::limits::Capabilities;
+use crate::vma::{VmFlags, Vma};
 
 /// `MLOCK_ONFAULT`.
 const MLOCK_ONFAULT: u64 = 1;
@@ -111,6 +111,11 @@ impl AddressSpace {
         self.lock_all(VmFlags::empty());
     }
 
+    /// Whether anything is locked.
+    pub(super) fn locks_something(&self) -> bool {
+        self.account.locked > 0
+    }
+
     /// Every VMA, whatever becomes of the others.
     fn lock_all(&mut self, add: VmFlags) {
         let mut at = VirtAddr::ZERO;
@@ -150,8 +155,9 @@ impl AddressSpace {
         let noted = |entry: Entry| if locked { entry.locked() } else { entry.unlocked() };
         // The entries of a huge page have the note when it is split, before which none of it goes.
         self.table.large_in(part).for_each(|large| _ = large.update(noted));
+        let Some(vma) = self.vmas.find_exact(part.start()) else { return };
         for leaf in self.table.cursor(part) {
-            if !self.could_go(leaf.entry) && !leaf.entry.is_locked() {
+            if !self.could_go(vma, leaf.entry) && !leaf.entry.is_locked() {
                 continue;
             }
             // The hardware sets bits meanwhile, and the page may be given up.
@@ -162,12 +168,11 @@ impl AddressSpace {
         }
     }
 
-    /// Whether a page could be given up but for a lock on it: with swap also shared memory's.
-    fn could_go(&self, entry: Entry) -> bool {
-        let swaps = self.system.swap().is_some();
+    /// Whether a page could be given up but for a lock on it.
+    fn could_go(&self, vma: &Vma, entry: Entry) -> bool {
         match entry.owner() {
-            Owner::Process => swaps || self.is_lazy(entry),
-            Owner::Backing => swaps && self.is_of_shared_memory(entry),
+            Owner::Process => self.system.swap().is_some() || self.is_lazy(entry),
+            Owner::Backing => self.object_page_could_go(vma, entry),
         }
     }
 

@@ -38,8 +38,7 @@ impl AddressSpace {
             let Some(part) = vma.range().intersect(range) else { continue };
             match self.populate_part(vma, part)? {
                 None => {}
-                Some(Fault::OutOfMemory(_)) => return Err(Errno::EAGAIN.into()),
-                Some(_) => return Err(Errno::ENOMEM.into()),
+                Some(fault) => return Err(not_locked(fault).into()),
             }
         }
         Ok(())
@@ -80,8 +79,7 @@ impl AddressSpace {
         if vma.flags.intersects(VmFlags::LOCKONFAULT | VmFlags::IO | VmFlags::PFNMAP) {
             return Ok(None);
         }
-        let private_writable = vma.flags.contains(VmFlags::WRITE) && vma.is_private();
-        let kind = if private_writable { AccessKind::Write } else { AccessKind::Read };
+        let kind = populated_for(vma);
         for page in pages(part) {
             match self.populate_page(vma, page, kind) {
                 Ok(()) => {}
@@ -90,6 +88,33 @@ impl AddressSpace {
             }
         }
         Ok(None)
+    }
+
+    /// Whether a page is there, for such an access.
+    fn is_populated(&self, page: VirtAddr, kind: AccessKind) -> bool {
+        let entry = self.entry_at(page);
+        !entry.is_ahead() && entry.access().contains(kind.needed())
+    }
+
+    /// The first page of pagers' memory in a range that is to be populated, and for what.
+    pub(super) fn next_to_populate(
+        &self,
+        range: PageRange,
+        populate: Populate,
+    ) -> Option<(VirtAddr, AccessKind)> {
+        let paged = |vma: &&Vma| vma.backing.as_ref().is_some_and(|backing| backing.is_paged());
+        self.vmas.range(range).filter(paged).find_map(|vma| {
+            let kind = match populate {
+                Populate::Locked if !vma.flags.contains(VmFlags::LOCKED) => return None,
+                Populate::Locked | Populate::Mapped if vma.flags.contains(VmFlags::LOCKONFAULT) => {
+                    return None;
+                }
+                Populate::Locked | Populate::Mapped => populated_for(vma),
+                Populate::For(kind) => kind,
+            };
+            let part = vma.range().intersect(range)?;
+            pages(part).find(|&page| !self.is_populated(page, kind)).map(|page| (page, kind))
+        })
     }
 
     /// One page, as `get_user_pages` has it: what is there is not faulted in, and the page remembers what
@@ -107,15 +132,14 @@ impl AddressSpace {
             }
             return Err(Fault::NoBacking(page).into());
         }
-        let fits = |entry: Entry| !entry.is_ahead() && entry.access().contains(kind.needed());
-        if !fits(self.entry_at(page)) {
+        if !self.is_populated(page, kind) {
             loop {
                 match self.fault(page, kind)? {
                     Resolved::Done => break,
                     // Who populates has the lock.
                     Resolved::NeedsExclusive => self.make_way_for_page(vma, page)?,
-                    // So no pager can be asked (`SharedSpace::bring_range`).
-                    Resolved::NeedsPage => return Err(Fault::NoBacking(page).into()),
+                    // So no pager can be asked: that is left for when it has not (`SharedSpace::populate_paged`).
+                    Resolved::NeedsPage => return Ok(()),
                 }
             }
         }
@@ -153,10 +177,7 @@ impl AddressSpace {
             for page in pages(part) {
                 match self.populate_page(vma, page, kind) {
                     Ok(()) => {}
-                    Err(AccessError::Fault(Fault::OutOfMemory(_))) => {
-                        return Err(Errno::ENOMEM.into());
-                    }
-                    Err(AccessError::Fault(_)) => return Err(Errno::EFAULT.into()),
+                    Err(AccessError::Fault(fault)) => return Err(not_populated(fault).into()),
                     Err(AccessError::Broken(broken)) => return Err(broken.into()),
                 }
             }
@@ -164,6 +185,39 @@ impl AddressSpace {
         }
         Ok(())
     }
+}
+
+/// What of pagers' memory is brought in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Populate {
+    /// What is locked, but for what comes once it is touched.
+    Locked,
+    /// All of it (`MAP_POPULATE`).
+    Mapped,
+    /// The same for such accesses (`MADV_POPULATE_READ`, `MADV_POPULATE_WRITE`).
+    For(AccessKind),
+}
+
+/// What mlock(2) answers where a page cannot be brought in.
+pub(crate) fn not_locked(fault: Fault) -> Errno {
+    match fault {
+        Fault::OutOfMemory(_) => Errno::EAGAIN,
+        _ => Errno::ENOMEM,
+    }
+}
+
+/// What `MADV_POPULATE_READ` and `MADV_POPULATE_WRITE` answer then.
+pub(crate) fn not_populated(fault: Fault) -> Errno {
+    match fault {
+        Fault::OutOfMemory(_) => Errno::ENOMEM,
+        _ => Errno::EFAULT,
+    }
+}
+
+/// For which access the pages of a VMA are brought in ahead of any.
+fn populated_for(vma: &Vma) -> AccessKind {
+    let private_writable = vma.flags.contains(VmFlags::WRITE) && vma.is_private();
+    if private_writable { AccessKind::Write } else { AccessKind::Read }
 }
 
 fn pages(range: PageRange) -> impl Iterator<Item = VirtAddr> {

@@ -5,7 +5,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::access::{Accessed, pieces};
 use super::{AddressSpace, Resolved};
-use crate::addr::{GuestPhysAddr, PAGE_BYTES, PAGE_SIZE, PageRange, VirtAddr};
+use crate::addr::{GuestPhysAddr, VirtAddr};
 use crate::backing::{BackingError, Brought};
 use crate::error::{AccessError, Broken, Fault};
 use crate::paging::AccessKind;
@@ -122,46 +122,6 @@ impl SharedSpace {
             BackingError::OutOfMemory => Fault::OutOfMemory(addr).into(),
             BackingError::Broken(broken) => broken.into(),
         })
-    }
-
-    /// Has pagers bring the pages of a range, up to the first that cannot be had: what follows, under the space's
-    /// lock, finds them in memory, or they are brought when they are touched.
-    ///
-    /// # Errors
-    /// [`Broken`] only.
-    pub(crate) fn bring_range(&self, addr: VirtAddr, len: u64) -> Result<(), Broken> {
-        let system = {
-            let space = self.look();
-            if space.system().pagers.is_empty() {
-                return Ok(());
-            }
-            Arc::clone(space.system())
-        };
-        let end = addr.checked_add(len).and_then(VirtAddr::page_ceil);
-        let end = end.unwrap_or(VirtAddr::TASK_END).min(VirtAddr::TASK_END);
-        let mut at = addr.page_floor();
-        while let Some(page) = self.next_to_bring(at, end) {
-            match self.bring(page, &system) {
-                Ok(_) => at = page.offset(PAGE_SIZE),
-                Err(AccessError::Fault(_)) => return Ok(()),
-                Err(AccessError::Broken(broken)) => return Err(broken),
-            }
-        }
-        Ok(())
-    }
-
-    /// The first page from `at` on that a pager would have to bring.
-    fn next_to_bring(&self, at: VirtAddr, end: VirtAddr) -> Option<VirtAddr> {
-        let space = self.look();
-        let vmas = space.vmas().range(PageRange::new(at, end)?);
-        let paged = vmas.filter_map(|vma| Some((vma, vma.backing.as_ref()?)));
-        paged
-            .flat_map(|(vma, backing)| {
-                let (first, last) = (at.max(vma.range().start()), end.min(vma.range().end()));
-                let pages = (first.get()..last.get()).step_by(PAGE_BYTES).map(VirtAddr::new);
-                pages.filter(|&page| !backing.is_ready(vma.page_index(page)))
-            })
-            .next()
     }
 
     /// Does what a call has left for pagers to be done. The caller has no lock.

@@ -38,6 +38,13 @@ impl AddressSpace {
         vma.flags.contains(VmFlags::LOCKED) && self.system.swap().is_some()
     }
 
+    /// Whether the page of an object's that this entry of a VMA names could leave memory but for a lock on it: a pager's,
+    /// and with a swap area shared memory's.
+    pub(crate) fn object_page_could_go(&self, vma: &Vma, entry: Entry) -> bool {
+        let swapped = || self.system.swap().is_some() && self.is_of_shared_memory(entry);
+        vma.backing.as_ref().is_some_and(|backing| backing.is_paged()) || swapped()
+    }
+
     /// Whether the page is an object's that can be swapped out.
     pub(super) fn is_of_shared_memory(&self, entry: Entry) -> bool {
         let kind = entry.frame().and_then(|frame| self.system.frames().kind(frame));

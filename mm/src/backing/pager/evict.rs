@@ -12,12 +12,12 @@
 use std::io;
 
 use super::paged::Paged;
-use super::pages::{Held, Outcome};
-use crate::addr::{Frame, PAGE_BYTES, PAGE_SIZE};
+use super::pages::Outcome;
+use crate::addr::{Frame, PAGE_BYTES, PAGE_SIZE, index};
 use crate::error::Broken;
 use crate::paging::FlushBatch;
 use crate::phys::Marks;
-use crate::rmap::Copies;
+use crate::rmap::{Changing, Copies};
 use crate::system::System;
 
 /// The most pages that leave together, with one flush: 2 MiB.
@@ -81,26 +81,49 @@ impl Paged {
         if closures == Closures::MayNot && self.pager.watch.is_some() {
             return Ok(0);
         }
-        let most = usize::try_from(most).unwrap_or(usize::MAX);
         let may = |&(_, frame): &Out| {
             let written = self.frames.marks(frame).contains(Marks::DIRTY);
             // Others may change that at any time: it is only to spare pages a flush for nothing.
             let idle = self.frames.references(frame) == self.frames.maps(frame) + 1;
             idle && (closures == Closures::MayRun || !written)
         };
-        self.evict(closures, system, |held| held.oldest().filter(may).take(most).collect())
+        self.evict(closures, system, |maps| {
+            let mut chosen = Vec::new();
+            // Each is looked at once.
+            let mut left = self.pages.lock().count();
+            loop {
+                let want = index(left.min(most - chosen.len() as u64));
+                let some: Vec<Out> = self.pages.lock().oldest().filter(may).take(want).collect();
+                if some.is_empty() {
+                    break;
+                }
+                left -= some.len() as u64;
+                for (page, frame) in some {
+                    if maps.keeps(page) {
+                        self.pages.lock().comes_last(page);
+                    } else {
+                        self.pages.lock().take_out(page);
+                        chosen.push((page, frame));
+                    }
+                }
+            }
+            chosen
+        })
     }
 
     /// Has those pages leave that programs want to be out of memory.
     pub(super) fn evict_unwanted(&self, system: &System) -> Result<u64, Broken> {
-        self.evict(Closures::MayRun, system, |held| {
+        self.evict(Closures::MayRun, system, |_| {
+            let mut held = self.pages.lock();
             let mut unwanted = std::mem::take(&mut held.unwanted);
             unwanted.sort_unstable();
             unwanted.dedup();
             // Somebody may have mapped it since, or always had.
             let unneeded = |&(_, frame): &Out| self.frames.references(frame) == 1;
             let here = unwanted.into_iter().filter_map(|page| Some((page, held.here(page)?)));
-            here.filter(unneeded).collect()
+            let chosen: Vec<Out> = here.filter(unneeded).collect();
+            chosen.iter().for_each(|&(page, _)| held.take_out(page));
+            chosen
         })
     }
 
@@ -113,12 +136,12 @@ impl Paged {
         before == entries + 1 && self.frames.references(frame) == before
     }
 
-    /// Has the chosen pages leave.
+    /// Has the pages leave that `choose` takes out of use.
     fn evict(
         &self,
         closures: Closures,
         system: &System,
-        choose: impl FnOnce(&mut Held) -> Vec<Out>,
+        choose: impl FnOnce(&Changing<'_>) -> Vec<Out>,
     ) -> Result<u64, Broken> {
         system.pagers.round(|| self.evict_now(closures, system, choose))
     }
@@ -127,19 +150,17 @@ impl Paged {
         &self,
         closures: Closures,
         system: &System,
-        choose: impl FnOnce(&mut Held) -> Vec<Out>,
+        choose: impl FnOnce(&Changing<'_>) -> Vec<Out>,
     ) -> Result<u64, Broken> {
         let mut batch = FlushBatch::new();
         let chosen = {
             let maps = self.maps.change();
-            let mut held = self.pages.lock();
-            let mut chosen = choose(&mut held);
+            let mut chosen = choose(&maps);
             chosen.sort_unstable_by_key(|&(page, _)| page);
-            chosen.iter().for_each(|&(page, _)| held.take_out(page));
-            drop(held);
             for run in chosen.chunk_by(|one, next| one.0 + 1 == next.0) {
                 if let (Some(first), Some(last)) = (run.first(), run.last()) {
-                    maps.zap(&(first.0..last.0 + 1), Copies::Stay, system, &mut batch);
+                    // One that is locked meanwhile stays.
+                    maps.zap(&(first.0..last.0 + 1), Copies::StayAndLocked, system, &mut batch);
                 }
             }
             chosen

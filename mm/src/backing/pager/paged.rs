@@ -104,6 +104,10 @@ impl Backing for Paged {
         self.pages.lock().here(index).is_some()
     }
 
+    fn is_paged(&self) -> bool {
+        true
+    }
+
     fn bring(&self, page: u64, system: &System) -> Result<Option<Brought>, BackingError> {
         if page >= self.len() {
             return Err(BackingError::NoPage);
@@ -220,7 +224,8 @@ impl PagedMemory {
 
     /// Maps all of it in a program, which may be running: what it has at these addresses with
     /// [`MapFlags::FIXED`] is replaced, as mmap(2) does. Only who is a [user](crate::space::SpaceUser) of a space may
-    /// change it while it runs. Nothing is filled before it is touched, whatever the flags say.
+    /// change it while it runs. Nothing is filled before it is touched but with
+    /// [`MapFlags::POPULATE`], or where what is mapped is to be locked: then as far as it can be.
     ///
     /// # Errors
     /// As of [`mmap`](crate::space::AddressSpace::mmap): `EACCES` a shared map to be written, of a pager that takes
@@ -234,7 +239,7 @@ impl PagedMemory {
     ) -> CallResult<VirtAddr> {
         let (len, file) = (self.object.pager.len, Some(self.backing()));
         let request = MapRequest { addr, len, prot, flags, file, offset: 0 };
-        let mapped = space.change().mmap(&request);
+        let mapped = space.map_and_populate(&request);
         // It may have replaced another pager's.
         self.system.serve_pagers()?;
         mapped

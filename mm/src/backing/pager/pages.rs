@@ -122,10 +122,7 @@ impl Pages {
             Outcome::Stays => {
                 held.slots.insert(index, Slot::Here(here));
             }
-            Outcome::ComesLast => {
-                held.order.remove(&here.since);
-                held.add(index, here.frame);
-            }
+            Outcome::ComesLast => held.put_last(index, here),
             Outcome::Goes => {
                 held.slots.remove(&index);
                 held.order.remove(&here.since);
@@ -149,6 +146,18 @@ impl Held {
         self.came += 1;
         self.slots.insert(index, Slot::Here(Here { frame, since: self.came }));
         self.order.insert(self.came, index);
+    }
+
+    /// Others are tried before this page is again, which may be mapped.
+    pub(super) fn comes_last(&mut self, index: u64) {
+        if let Some(&Slot::Here(here)) = self.slots.get(&index) {
+            self.put_last(index, here);
+        }
+    }
+
+    fn put_last(&mut self, index: u64, here: Here) {
+        self.order.remove(&here.since);
+        self.add(index, here.frame);
     }
 
     /// How many pages have a frame.

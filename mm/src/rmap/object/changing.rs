@@ -33,6 +33,19 @@ impl Changing<'_> {
         }
     }
 
+    /// Whether an entry keeps this page in memory, in any space.
+    pub(crate) fn keeps(&self, page: u64) -> bool {
+        self.0.values().any(|space| {
+            let table = &space.mapper.table;
+            let _still = table.hold_still();
+            let mut parts = space.maps().filter_map(|map| map.part_of(&(page..page + 1)));
+            parts.any(|part| {
+                let keeps = |entry: Entry| entry.owner() == Owner::Backing && entry.is_locked();
+                table.cursor(part).any(|leaf| keeps(leaf.entry))
+            })
+        })
+    }
+
     /// Makes the entries of pages old, in all spaces. Says of each, in the order of `pages`, which ascend, how many were
     /// accessed; `None` if one keeps it in memory.
     pub(crate) fn age(&self, pages: &[u64], batch: &mut FlushBatch) -> Vec<Option<u32>> {

@@ -13,7 +13,7 @@ use crate::space::AddressSpace;
 use crate::space::ahead::{FILE_AROUND, around};
 use crate::space::anon::run_of;
 use crate::space::protect::entry_access;
-use crate::vma::Vma;
+use crate::vma::{VmFlags, Vma};
 
 impl AddressSpace {
     pub(super) fn backed_fault(
@@ -181,7 +181,7 @@ impl AddressSpace {
         touch: Touch,
     ) -> Entry {
         let entry = Entry::leaf(frame, Owner::Backing, access, touch);
-        let stays = self.keeps_in_memory(vma) && self.is_of_shared_memory(entry);
+        let stays = vma.flags.contains(VmFlags::LOCKED) && self.object_page_could_go(vma, entry);
         if stays { entry.locked() } else { entry }
     }
 

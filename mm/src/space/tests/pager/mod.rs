@@ -301,6 +301,64 @@ fn who_goes_on_page_by_page_gets_several_at_once() {
 }
 
 #[test]
+fn what_comes_ahead_is_a_part_of_what_may_stay() {
+    let (m, store) = (machine(), Arc::default());
+    let memory = pager(200, &store).keeping(64).ahead(100).open(&system(&m));
+    map(&m, 0, &memory);
+    m.load(page(0)).unwrap();
+    m.load(page(1)).unwrap();
+    assert_eq!(memory.in_memory(), 1 + 16);
+    for at in 2..200 {
+        m.load(page(at)).unwrap();
+        assert!(memory.in_memory() <= 64, "{}", memory.in_memory());
+    }
+    end(m, memory);
+}
+
+#[test]
+fn where_there_are_too_many_some_leave_with_one_flush() {
+    let (m, store) = (machine(), Arc::default());
+    let memory = pager(100, &store).keeping(64).open(&system(&m));
+    map(&m, 0, &memory);
+    (0..65).for_each(|at| _ = m.load(page(at)).unwrap());
+    assert_eq!(memory.in_memory(), 65 - 9);
+    end(m, memory);
+}
+
+#[test]
+fn nothing_comes_ahead_from_the_first_page_on_that_cannot_be_had() {
+    let m = machine();
+    let asked = Arc::new(AtomicU64::new(0));
+    let count = Arc::clone(&asked);
+    let memory = Pager::new("hole", 32 * PAGE_SIZE, move |offset, _| {
+        count.fetch_add(1, Ordering::Relaxed);
+        if offset / PAGE_SIZE == 4 { Err(io::Error::other("on purpose")) } else { Ok(()) }
+    });
+    let memory = memory.taking(|_, _| Ok(())).ahead(16).open(&system(&m));
+    map(&m, 0, &memory);
+    m.load(page(0)).unwrap();
+    m.load(page(1)).unwrap();
+    assert_eq!((memory.in_memory(), asked.load(Ordering::Relaxed)), (4, 5));
+    end(m, memory);
+}
+
+#[test]
+fn what_another_pager_replaces_or_outlives_is_taken() {
+    let (m, first, memory) = paged(2);
+    let second: Arc<Store> = Arc::default();
+    let other = pager(2, &second).open(&system(&m));
+    m.store(page(0), 50).unwrap();
+    map(&m, 0, &other);
+    assert_eq!(first.byte(0), Some(50), "mapped over");
+    m.store(page(1), 51).unwrap();
+    unmap(&m, 0, 2).unwrap();
+    assert_eq!(second.byte(1), None, "under a lock");
+    drop(memory);
+    assert_eq!(second.byte(1), Some(51));
+    end(m, other);
+}
+
+#[test]
 fn msync_has_pages_taken_that_stay() {
     let (m, store, memory) = paged(4);
     m.store(page(0), 50).unwrap();
@@ -403,6 +461,18 @@ fn madv_pageout_has_its_pages_leave() {
     end(m, memory);
 }
 
+#[test]
+fn what_was_to_leave_and_was_touched_again_stays() {
+    let (m, _, memory) = paged(4);
+    (0..4).for_each(|at| _ = m.load(page(at)).unwrap());
+    let advice = Advice::PageOut as i32;
+    m.space.change().madvise(page(2), PAGE_SIZE, advice).unwrap();
+    m.load(page(2)).unwrap();
+    system(&m).serve_pagers().unwrap();
+    assert_eq!(m.space.look().mincore(page(0), 4 * PAGE_SIZE).unwrap(), [1; 4]);
+    end(m, memory);
+}
+
 /// Fails if it does not come to its end.
 fn in_time(test: impl FnOnce() + Send + 'static) {
     let (done, ended) = channel();
@@ -443,10 +513,15 @@ fn a_closure_that_touches_its_own_page_is_refused_it() {
 
 /// A pager of one page that takes it only when it is told to: says when it has begun, and waits.
 fn slow_pager() -> (Pager, Receiver<()>, Sender<()>) {
+    slow_pager_of(1)
+}
+
+/// The same of so many pages.
+fn slow_pager_of(pages: u64) -> (Pager, Receiver<()>, Sender<()>) {
     let (may_go_on, goes_on) = channel::<()>();
     let (begun, beginning) = channel();
     let goes_on = Mutex::new(goes_on);
-    let pager = Pager::new("slow", PAGE_SIZE, |_, _| Ok(())).taking(move |_, _| {
+    let pager = Pager::new("slow", pages * PAGE_SIZE, |_, _| Ok(())).taking(move |_, _| {
         begun.send(()).unwrap();
         goes_on.lock().unwrap().recv().map_err(io::Error::other)
     });

@@ -165,6 +165,33 @@ fn no_closure_is_called_within_another() {
 }
 
 #[test]
+fn what_a_closure_has_leave_of_another_pager_is_what_nobody_has_written() {
+    in_time(|| {
+        let (m, store) = (machine(), Arc::<Store>::default());
+        let other = Arc::new(pager(4, &store).open(&system(&m)));
+        map(&m, 10, &other);
+        m.store(page(10), 1).unwrap();
+        (11..14).for_each(|at| _ = m.load(page(at)).unwrap());
+        let gone = Arc::new(AtomicU64::new(0));
+        let (evicted, of_other) = (Arc::clone(&gone), Arc::clone(&other));
+        let memory = Pager::new("evicts", PAGE_SIZE, move |_, _| {
+            evicted.store(of_other.evict(u64::MAX).unwrap(), Ordering::Relaxed);
+            Ok(())
+        });
+        let memory = memory.taking(|_, _| Ok(())).open(&system(&m));
+        map(&m, 0, &memory);
+        m.load(page(0)).unwrap();
+        assert_eq!((gone.load(Ordering::Relaxed), store.counts().1), (3, 0));
+        assert_eq!((other.evict(u64::MAX).unwrap(), store.counts().1), (1, 1));
+        drop(memory);
+        unmap(&m, 0, 20).unwrap();
+        // With the closure the other reference to it ends.
+        system(&m).serve_pagers().unwrap();
+        end(m, Arc::into_inner(other).unwrap());
+    });
+}
+
+#[test]
 fn pages_that_cannot_be_taken_are_not_in_the_way_of_others() {
     let m = small();
     let memory = Pager::new("some", 2000 * PAGE_SIZE, |_, _| Ok(()));

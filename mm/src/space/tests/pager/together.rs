@@ -13,6 +13,60 @@ fn what_was_brought_stays_until_it_is_used() {
     end(m, memory);
 }
 
+/// Somebody who has just emptied an entry and not flushed it, say.
+#[test]
+fn a_page_that_somebody_has_meanwhile_stays_and_is_taken_again() {
+    let m = machine();
+    let (frames, held) = (Arc::clone(&m.frames), Arc::new(Mutex::new(None)));
+    let (holding, takes) = (Arc::clone(&held), Arc::new(Mutex::new(Vec::new())));
+    let taken = Arc::clone(&takes);
+    let memory = Pager::new("held", 2 * PAGE_SIZE, |_, _| Ok(())).taking(move |offset, _| {
+        // While the first is taken, the second has been chosen.
+        if let Some(frame) = *holding.lock().unwrap()
+            && offset == 0
+        {
+            frames.get(frame);
+        }
+        taken.lock().unwrap().push(offset / PAGE_SIZE);
+        Ok(())
+    });
+    let memory = memory.open(&system(&m));
+    map(&m, 0, &memory);
+    m.store(page(0), 1).unwrap();
+    m.store(page(1), 1).unwrap();
+    let second = memory.backing().at_hand(1..2)[0].unwrap();
+    *held.lock().unwrap() = Some(second);
+    assert_eq!((memory.evict(2).unwrap(), memory.in_memory()), (1, 1));
+    assert_eq!(*takes.lock().unwrap(), [0, 1]);
+    m.frames.put(second).unwrap();
+    assert_eq!((memory.evict(2).unwrap(), memory.in_memory()), (1, 0));
+    assert_eq!(*takes.lock().unwrap(), [0, 1, 1], "he may have written it");
+    end(m, memory);
+}
+
+#[test]
+fn what_comes_ahead_ends_at_a_page_that_is_being_taken() {
+    let m = machine();
+    let (slow, beginning, may_go_on) = slow_pager_of(4);
+    let memory = slow.ahead(16).open(&system(&m));
+    map(&m, 0, &memory);
+    m.store(page(2), 1).unwrap();
+    std::thread::scope(|scope| {
+        // Where this fails, the closure must not wait for ever.
+        let may_go_on = may_go_on;
+        let evicted = scope.spawn(|| memory.evict(1).unwrap());
+        beginning.recv().unwrap();
+        assert_eq!(m.space.look().mincore(page(0), 4 * PAGE_SIZE).unwrap(), [0, 0, 1, 0]);
+        m.load(page(0)).unwrap();
+        m.load(page(1)).unwrap();
+        assert_eq!(memory.in_memory(), 3);
+        may_go_on.send(()).unwrap();
+        assert_eq!(evicted.join().unwrap(), 1);
+    });
+    assert_eq!(memory.in_memory(), 2);
+    end(m, memory);
+}
+
 #[test]
 fn who_asks_for_pages_to_be_taken_waits_for_those_that_another_takes() {
     let m = machine();
