@@ -40,6 +40,29 @@ fn filled() -> SoftwareMachine {
 }
 
 #[test]
+fn pages_of_a_pager_stay_and_are_told_as_linux_tells_what_it_cannot_isolate() {
+    let m = machine_of(2);
+    let system = Arc::clone(m.space.look().system());
+    let pager = crate::backing::Pager::new("pager", 2 * PAGE_SIZE, |_, _| Ok(()));
+    let memory = pager.open(&system);
+    let flags = MapFlags::FIXED | MapType::Shared.into();
+    memory.map(&m.space, page(0), Prot::READ, flags).unwrap();
+    m.load(page(0)).unwrap();
+    m.load(page(1)).unwrap();
+    let here = nodes_of(&m, 0..2);
+    let there = 1 - here[0];
+    let busy = NotQueued::Status(Errno::EBUSY);
+    assert_eq!(move_to(&m, 0..2, there, Shared::Move), (vec![busy; 2], Migrated::All { but: 0 }));
+    let bind = |flags| m.space.change().mbind(page(0), 2 * PAGE_SIZE, 2, 1 << there, flags);
+    assert_eq!(errno_of(bind(MOVE | STRICT)), Errno::EIO);
+    bind(MOVE).unwrap();
+    let from = 1 - there;
+    let migrated = m.space.change().migrate_node(from, there, Shared::Move).unwrap();
+    assert_eq!((migrated, nodes_of(&m, 0..2)), (Migrated::All { but: 0 }, here));
+    audited(&[&m]);
+}
+
+#[test]
 fn a_page_is_the_same_on_its_new_node_and_the_old_frame_is_free() {
     let m = filled();
     let (before, flushes) = (m.frames.stats().pages, m.sink.flushes());

@@ -355,6 +355,14 @@ fn what_another_pager_replaces_or_outlives_is_taken() {
     assert_eq!(second.byte(1), None, "under a lock");
     drop(memory);
     assert_eq!(second.byte(1), Some(51));
+    // Mapped again, it is not what nobody maps.
+    map(&m, 0, &other);
+    m.store(page(0), 60).unwrap();
+    let third = pager(1, &first).open(&system(&m));
+    map(&m, 9, &third);
+    unmap(&m, 9, 1).unwrap();
+    drop(third);
+    assert_eq!(second.byte(0), None);
     end(m, other);
 }
 
@@ -381,6 +389,22 @@ fn msync_has_pages_taken_that_stay() {
     store.refuses_takes.store(false, Ordering::Relaxed);
     m.space.msync(page(0), PAGE_SIZE, 4).unwrap();
     assert_eq!(store.byte(0), Some(61));
+    end(m, memory);
+}
+
+#[test]
+fn no_more_is_taken_after_the_first_page_that_is_not() {
+    let (m, asked) = (machine(), Arc::new(AtomicU64::new(0)));
+    let count = Arc::clone(&asked);
+    let memory = Pager::new("refuses", 4 * PAGE_SIZE, |_, _| Ok(())).taking(move |offset, _| {
+        count.fetch_add(1, Ordering::Relaxed);
+        if offset == PAGE_SIZE { Err(io::Error::other("on purpose")) } else { Ok(()) }
+    });
+    let memory = memory.open(&system(&m));
+    map(&m, 0, &memory);
+    (0..4).for_each(|at| m.store(page(at), 1).unwrap());
+    assert_eq!((memory.sync(), asked.load(Ordering::Relaxed)), (Err(Errno::EIO), 2));
+    assert_eq!((memory.evict(4).unwrap(), asked.load(Ordering::Relaxed)), (3, 5));
     end(m, memory);
 }
 
@@ -457,6 +481,8 @@ fn madv_pageout_has_its_pages_leave() {
     assert_eq!(store.counts().1, 0, "not under the lock");
     system(&m).serve_pagers().unwrap();
     assert_eq!((store.counts().1, memory.in_memory()), (2, 2));
+    assert_eq!(system(&m).reclaimed().paged, 2);
+    assert!(!system(&m).pagers.are_due(), "it is done");
     assert_eq!([0, 1, 2, 3].map(|at| m.load(page(at)).unwrap()), [30, 31, 32, 33]);
     end(m, memory);
 }

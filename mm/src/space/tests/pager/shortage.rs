@@ -174,12 +174,16 @@ fn what_a_closure_has_leave_of_another_pager_is_what_nobody_has_written() {
         (11..14).for_each(|at| _ = m.load(page(at)).unwrap());
         let gone = Arc::new(AtomicU64::new(0));
         let (evicted, of_other) = (Arc::clone(&gone), Arc::clone(&other));
+        let of_system = Arc::clone(m.space.look().system());
         let memory = Pager::new("evicts", PAGE_SIZE, move |_, _| {
+            of_system.serve_pagers().unwrap();
             evicted.store(of_other.evict(u64::MAX).unwrap(), Ordering::Relaxed);
             Ok(())
         });
         let memory = memory.taking(|_, _| Ok(())).open(&system(&m));
         map(&m, 0, &memory);
+        // Left to be done when no closure runs.
+        m.space.change().madvise(page(10), PAGE_SIZE, Advice::PageOut as i32).unwrap();
         m.load(page(0)).unwrap();
         assert_eq!((gone.load(Ordering::Relaxed), store.counts().1), (3, 0));
         assert_eq!((other.evict(u64::MAX).unwrap(), store.counts().1), (1, 1));

@@ -119,6 +119,11 @@ fn a_flush_that_fails_leaves_nobody_waiting() {
     assert_eq!(store.counts().1, 0, "its bytes are not final");
     assert_eq!(memory.in_memory(), 1);
     sink.0.store(false, Ordering::Relaxed);
+    // The entry went with the flush that failed.
+    space.write(page(0), &[5]).unwrap();
+    sink.0.store(true, Ordering::Relaxed);
+    assert_eq!((memory.sync(), store.counts().1), (Err(Errno::EIO), 0));
+    sink.0.store(false, Ordering::Relaxed);
     let mut byte = [0];
     space.read(page(0), &mut byte).unwrap();
     assert_eq!(byte, [5]);
