@@ -24,9 +24,14 @@ fn pages_are_on_the_nodes_on_which_linux_has_them() {
     let native = String::from_utf8(native.stdout).unwrap();
 
     let mut ours = Command::new(MMVISOR);
-    ours.args(["run", "--nodes=2", "--mem=64M"]).arg(&program);
+    ours.args(["run", "--nodes=2", "--mem=64M", "--numa-maps"]).arg(&program);
     let ours = run(&mut ours, b"", LIMIT);
     assert_eq!(ours.status, Some(0), "{ours:?}");
+    // What it did last.
+    let last = ours.stderr.lines().find(|line| line.starts_with("10000000000 "));
+    let told = ["interleave:0-1 file=/dev/zero", " N0=8 ", " N1=8 "];
+    let last = last.unwrap_or_else(|| panic!("{}", ours.stderr));
+    assert!(told.iter().all(|told| last.contains(told)), "{last}");
     let ours = String::from_utf8(ours.stdout).unwrap();
     let pairs = native.lines().zip(ours.lines());
     let differ: Vec<_> = pairs.filter(|(native, ours)| native != ours).collect();

@@ -2,9 +2,9 @@
 
 use std::io;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use mm::inspect::{audit, maps_text};
+use mm::inspect::{audit, maps_text, numa_maps};
 use mm::space::ADDR_COMPAT_LAYOUT;
 use mm::swap::SwapStore;
 use mm::vma::Aslr;
@@ -57,6 +57,12 @@ pub(super) fn run(args: &Args, program: Program, machine: &Arc<Machine>) -> Resu
     let space = &task.process().space;
     if args.maps {
         eprint!("{}", maps_text(&space.look()));
+    }
+    if args.numa_maps {
+        let policy = *task.process().policy.lock().unwrap_or_else(PoisonError::into_inner);
+        let space = space.look();
+        let lines = numa_maps(&space, policy).map(|line| format!("{line}\n"));
+        eprint!("{}", lines.collect::<String>());
     }
     if let Some(format) = args.stats {
         let report = Report::new(machine, space, task.stats(), &family.totals());

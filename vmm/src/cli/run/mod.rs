@@ -64,6 +64,10 @@ pub(super) struct Args {
     /// Prints at the end what /proc/PID/maps would have said, to standard error.
     #[arg(long)]
     maps: bool,
+    /// Prints at the end what /proc/PID/numa_maps would have said, to standard error: policies, and how many pages are on
+    /// each node.
+    #[arg(long)]
+    numa_maps: bool,
     /// Prints counts at the end, to standard error.
     #[arg(long, value_name = "FORMAT", num_args = 0..=1, require_equals = true,
           default_missing_value = "text")]

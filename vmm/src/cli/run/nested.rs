@@ -80,6 +80,7 @@ fn command(args: &Args, inside: &Inside<'_>, memory: u64) -> Vec<OsString> {
         trace_page,
         record,
         maps,
+        numa_maps,
         stats,
         aslr,
         compat_layout,
@@ -110,6 +111,7 @@ fn command(args: &Args, inside: &Inside<'_>, memory: u64) -> Vec<OsString> {
     command.extend(trace_page.iter().map(|addr| option("--trace-page", addr.to_string())));
     command.extend(record.as_ref().map(|_| option("--record", SIDE_OUTPUT)));
     command.extend(maps.then(|| "--maps".into()));
+    command.extend(numa_maps.then(|| "--numa-maps".into()));
     command.extend(stats.as_ref().and_then(|format| named("--stats", format)));
     command.extend(aslr.map(|seed| match seed {
         None => "--aslr".into(),
@@ -176,6 +178,7 @@ mod tests {
             "--env=--maps=",
             "--trace",
             "--maps",
+            "--numa-maps",
             "--stats=json",
             "--aslr=7",
             "--compat-layout",
@@ -196,7 +199,7 @@ mod tests {
         assert_eq!(args.mem.map(Size::bytes), Some(7 << 20));
         assert_eq!(args.env, [c"A=b c".to_owned(), c"--maps=".to_owned()]);
         assert_eq!(args.trace, Some(None));
-        assert!(args.maps && args.compat_layout);
+        assert!(args.maps && args.numa_maps && args.compat_layout);
         assert_eq!(args.thp, super::super::HugePages::Never);
         let sizes =
             ["64k:always", "1m:madvise", "2m:never"].map(|of_size| of_size.parse().unwrap());
@@ -214,7 +217,7 @@ mod tests {
         let args = inside(&["--trace=/tmp/trace", "program"]);
         assert_eq!(args.trace, Some(Some(SIDE_OUTPUT.into())));
         assert_eq!(args.record, None);
-        assert!(!args.maps && args.stats.is_none() && args.env.is_empty());
+        assert!(!args.maps && !args.numa_maps && args.stats.is_none() && args.env.is_empty());
         let args = inside(&["--record", "/tmp/trace", "program"]);
         assert_eq!((args.record, args.trace), (Some(SIDE_OUTPUT.into()), None));
     }
