@@ -36,8 +36,8 @@
 //! A page leaves when memory is short, when there are more than [`keeping`](Pager::keeping) allows, and when
 //! somebody asks for it ([`PagedMemory::evict`], `MADV_PAGEOUT`): the ones filled first are the first to go. All its
 //! entries go, in all spaces, and what vCPUs have cached of them; then its bytes are final, and if anybody has
-//! written it they are given to the taker. One that is not taken stays, and counts as written as before; so does one that
-//! a program has locked (mlock(2)).
+//! written it they are given to the taker. One that is not taken stays, and counts as written as before. What a
+//! program has locked (mlock(2)) does not leave.
 //!
 //! Written pages are also taken, and stay, by msync(2) with `MS_SYNC` ([`PagedMemory::sync`]), when nobody maps the
 //! memory any more, and at its end.
