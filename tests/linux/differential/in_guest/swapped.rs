@@ -29,8 +29,8 @@ use crate::common::kvm_unusable;
 use crate::oracle::Oracle;
 
 /// Sequences from seeds that never change, and from such that nobody tried before.
-const FIXED: u64 = 100;
-const FRESH: u64 = 20;
+const FIXED: u64 = 200;
+const FRESH: u64 = 40;
 /// Every so many sequences have an area that is too small.
 const TIGHT: u64 = 4;
 
