@@ -40,9 +40,23 @@ impl Ran {
     }
 }
 
+/// What becomes of a command's standard input once all is written to it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Then {
+    /// It ends.
+    Ends,
+    /// It stays open until the command ends: who reads on waits.
+    StaysOpen,
+}
+
 /// Runs a command to its end or its time limit. It is in a process group of its own, which is killed as
 /// a whole, so nothing is left behind.
 pub fn run(command: &mut Command, stdin: &[u8], limit: Duration) -> Ran {
+    run_with_input(command, stdin, Then::Ends, limit)
+}
+
+/// The same, its standard input as is said.
+pub fn run_with_input(command: &mut Command, stdin: &[u8], then: Then, limit: Duration) -> Ran {
     let mut child = command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -53,9 +67,10 @@ pub fn run(command: &mut Command, stdin: &[u8], limit: Duration) -> Ran {
     let (mut input, mut output, mut errors) =
         (child.stdin.take().unwrap(), child.stdout.take().unwrap(), child.stderr.take().unwrap());
     thread::scope(|scope| {
-        scope.spawn(move || {
+        let input = scope.spawn(move || {
             // A program need not read its input.
             let _ = input.write_all(stdin);
+            (then == Then::StaysOpen).then_some(input)
         });
         let output = scope.spawn(move || {
             let mut bytes = Vec::new();
@@ -70,6 +85,7 @@ pub fn run(command: &mut Command, stdin: &[u8], limit: Duration) -> Ran {
         if ended.is_none() {
             let _ = child.wait();
         }
+        drop(input.join().unwrap());
         let stderr = String::from_utf8_lossy(&errors.join().unwrap().unwrap()).into_owned();
         Ran {
             status: ended.map(shell_status),

@@ -9,7 +9,7 @@ use mm::phys::FileAccess;
 use serde_json::Value;
 use vmm::kvm::FlushPolicy;
 
-use crate::common::{self, Ran};
+use crate::common::{self, Ran, Then};
 
 /// How a run must end.
 #[derive(Clone, Debug)]
@@ -85,6 +85,8 @@ pub struct Case {
     pub files: Vec<GivenFile>,
     /// Its standard input.
     pub stdin: Vec<u8>,
+    /// And then; in the nested machine it always ends.
+    pub stdin_then: Then,
     /// Environment of mmvisor itself.
     pub env: Vec<(&'static str, &'static str)>,
     /// How it must end.
@@ -109,6 +111,7 @@ impl Case {
             args: args.iter().map(|&arg| arg.to_owned()).collect(),
             files: Vec::new(),
             stdin: Vec::new(),
+            stdin_then: Then::Ends,
             env: Vec::new(),
             expect: Expect::Status(0),
             prints: Vec::new(),
@@ -239,7 +242,7 @@ impl Case {
         let mut command = Command::new("/bin/sh");
         command.arg("-c").arg(format!("exec \"$0\" \"$@\"{opened}")).arg(program);
         command.args(&self.args).env_clear();
-        common::run(&mut command, &self.stdin, self.limit)
+        common::run_with_input(&mut command, &self.stdin, self.stdin_then, self.limit)
     }
 }
 

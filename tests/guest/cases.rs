@@ -7,7 +7,7 @@ use mm::phys::FileAccess;
 use vmm::kvm::FlushPolicy;
 
 use crate::case::{Case, Expect, Where};
-use crate::common::{c_example, c_program, payload};
+use crate::common::{Then, c_example, c_program, payload};
 
 /// awk's array script, with `n` elements.
 fn awk(n: u32) -> String {
@@ -38,6 +38,7 @@ pub fn all() -> Vec<Case> {
     cases.extend(bad_input());
     cases.extend(others_programs());
     cases.extend(c_programs());
+    cases.extend(signals());
     cases.push(Case::command("doctor", &["doctor"]));
     cases.extend(without_flush());
     cases
@@ -407,6 +408,44 @@ fn c_programs() -> Vec<Case> {
         let example = Case::new(name, c_example(flags), &[]);
         cases.push(example.prints("read-only: signal 11, si_code 2\n").prints("[stack]\n"));
     }
+    cases
+}
+
+/// Signals: handlers, what waits, calls that are interrupted, stops; the same natively.
+fn signals() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for compiler in ["musl-gcc", "gcc"] {
+        let case = |name: &str, program: &str, args: &[&str]| {
+            let program = c_program(program, compiler, &["-static"]);
+            Case::new(format!("signals-{name}-{compiler}"), program, args).natively()
+        };
+        cases.extend([
+            case("handlers", "signals", &[]),
+            case("pending", "pending", &[]),
+            case("sigreturn", "sigreturn", &[]),
+            case("waits", "waits", &[]),
+            Case { stdin_then: Then::StaysOpen, ..case("read", "waits", &["read"]) }
+                .only(Where::Direct),
+            case("stops", "stops", &[]),
+            case("barrier", "barrier", &["1000", "100"]).only(Where::Direct),
+            case("barrier-2000", "barrier", &["20", "100"]).only(Where::Nested),
+        ]);
+    }
+    let made_up = |count: &str| {
+        let program = c_program("sigreturn", "gcc", &["-static"]);
+        Case::new(format!("signals-made-up-frames-{count}"), program, &[count])
+    };
+    cases.push(made_up("1000").prints("1000 frames\n").only(Where::Direct));
+    cases.push(made_up("50").prints("50 frames\n").only(Where::Nested));
+    let traced = Case::new("signals-traced", c_program("signals", "gcc", &["-static"]), &[]);
+    cases.push(
+        traced
+            .option("--trace")
+            .says("rt_sigaction(SIGSEGV, {sa_handler=0x")
+            .says("--- SIGSEGV {si_signo=SIGSEGV, si_code=SEGV_MAPERR, si_addr=0x10} ---")
+            .says("--- SIGUSR1 {si_signo=SIGUSR1, si_code=SI_TKILL, si_pid=1, si_uid=0} ---")
+            .says("rt_sigreturn()"),
+    );
     cases
 }
 

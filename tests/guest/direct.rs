@@ -29,7 +29,7 @@ fn trial(case: &Case) -> Result<Completion, Failed> {
         .args(&case.args)
         .env_remove("RUST_LOG");
     command.envs(case.env.iter().copied());
-    let ran = common::run(&mut command, &case.stdin, case.limit);
+    let ran = common::run_with_input(&mut command, &case.stdin, case.stdin_then, case.limit);
     case.judge(&ran)?;
     Ok(Completion::Completed)
 }

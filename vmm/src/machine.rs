@@ -11,7 +11,7 @@ use mm::swap::SwapStore;
 use mm::system::System;
 
 use crate::boot;
-use crate::kvm::{FlushPolicy, Kind, Kvm, KvmError, KvmSink, Vcpu, VcpuPool, Vm};
+use crate::kvm::{FlushPolicy, Kind, Kvm, KvmError, KvmSink, Vcpu, VcpuPool, Vm, XsaveLayout};
 
 /// What a machine is made from.
 #[derive(Clone, Copy, Debug)]
@@ -96,6 +96,12 @@ impl Machine {
     #[must_use]
     pub fn kind(&self) -> Kind {
         self.kind
+    }
+
+    /// What its vCPUs' floating-point and vector state has in it.
+    #[must_use]
+    pub fn xsave_layout(&self) -> &XsaveLayout {
+        self.pool.vm().xsave_layout()
     }
 
     /// What its address spaces share.

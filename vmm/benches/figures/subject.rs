@@ -36,8 +36,14 @@ impl Subject {
             Machine::new(MachineConfig { memory: MEMORY, flush: FlushPolicy::Chosen, nodes: 1 })?;
         let image = Image::from_file(Arc::clone(program))?;
         let argv = [CString::from(c"figures")];
-        let loaded =
-            exec(machine.system(), &image, Path::new("/figures"), &argv, &[], &Launch::default())?;
+        let loaded = exec(
+            machine.system(),
+            &image,
+            Path::new("/figures"),
+            &argv,
+            &[],
+            &Launch::on(&machine),
+        )?;
         let identity = Identity {
             executable: "/figures".to_owned(),
             name: Mutex::new(*b"figures\0\0\0\0\0\0\0\0\0"),

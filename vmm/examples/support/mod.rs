@@ -33,7 +33,7 @@ impl Program {
         let image = Image::open(path)?;
         let argv: Vec<CString> =
             arguments.iter().map(|word| CString::new(word.as_str())).collect::<Result<_, _>>()?;
-        let loaded = exec(machine.system(), &image, path, &argv, &[], &Launch::default())?;
+        let loaded = exec(machine.system(), &image, path, &argv, &[], &Launch::on(&machine))?;
         let identity =
             Identity { executable: path.display().to_string(), name: Mutex::new([0; 16]) };
         let tracer = Tracer::new(&TraceTarget::Off, &[])?;

@@ -70,7 +70,7 @@ fn clone_with(c: &mut Context<'_>, [flags, stack, parent_tid, child_tid, tls]: [
         tid_in_parent: address_if(PARENT_SETTID, parent_tid),
         clear_at_exit: address_if(CHILD_CLEARTID, child_tid),
     };
-    let newborn = spawn(c.process, c.vcpu, &request)?;
+    let newborn = spawn(c.process, c.vcpu, c.delivery, &request)?;
     let pid = newborn.pid;
     *c.newborn = Some(newborn);
     Ok(u64::from(pid.unsigned_abs()))

@@ -1,16 +1,18 @@
 //! Calls on descriptors, whatever they stand for.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use mm::addr::VirtAddr;
 use mm::error::Errno;
 use mm::phys::FileAccess;
 use nix::libc;
 use nix::poll::{PollFd, PollFlags};
 
+use super::pause::{continued, left};
 use super::{Context, Served, Stop};
 use crate::files::{DESCRIPTORS, Object, Open, Stream};
-use crate::task::rest;
+use crate::task::{Continuation, rest};
 
 /// A descriptor as a result.
 pub(super) fn descriptor(fd: i32) -> u64 {
@@ -153,11 +155,22 @@ const ALWAYS: PollFlags = PollFlags::POLLIN
 
 /// poll(2).
 pub(super) fn poll(c: &mut Context<'_>) -> Served {
-    let count = c.args[1];
+    let millis = u64::try_from(c.int(2)).ok();
+    let until = millis.and_then(|millis| Instant::now().checked_add(Duration::from_millis(millis)));
+    poll_until(c, c.address(0), c.args[1], until)
+}
+
+/// The same, up to a point in time.
+pub(super) fn poll_until(
+    c: &mut Context<'_>,
+    at: VirtAddr,
+    count: u64,
+    until: Option<Instant>,
+) -> Served {
     if count > u64::from(DESCRIPTORS.unsigned_abs()) {
         return Err(Errno::EINVAL.into());
     }
-    let bytes = c.read_bytes(c.address(0), usize::try_from(count * 8).unwrap_or(0))?;
+    let bytes = c.read_bytes(at, usize::try_from(count * 8).unwrap_or(0))?;
     let asked: Vec<(i32, i16)> = bytes
         .chunks_exact(8)
         .map(|b| (i32::from_le_bytes([b[0], b[1], b[2], b[3]]), i16::from_le_bytes([b[4], b[5]])))
@@ -180,17 +193,18 @@ pub(super) fn poll(c: &mut Context<'_>) -> Served {
     let mut fds: Vec<PollFd<'_>> =
         polled.iter().map(|(_, stream, events)| PollFd::new(stream.host(), *events)).collect();
     let known = results.iter().any(|&result| result != 0);
-    let wait = match u64::try_from(c.int(2)) {
-        _ if known => Some(Duration::ZERO),
-        Ok(millis) => Some(Duration::from_millis(millis)),
-        Err(_) => None,
+    let wait = if known { Some(Duration::ZERO) } else { until.map(left) };
+    match rest(c.process, &mut fds, wait) {
+        Ok(answer) => answer?,
+        // What is ready already counts.
+        Err(_) if known => 0,
+        Err(_) => return Err(continued(c, Continuation::Poll { at, count, until })),
     };
-    rest(c.process, &mut fds, wait).map_err(Stop::Signal)??;
     for ((index, ..), fd) in polled.iter().zip(&fds) {
         results[*index] = fd.revents().map_or(0, |flags| flags.bits());
     }
     for (index, result) in (0u64..).zip(&results) {
-        let at = c.address(0).checked_add(index * 8 + 6).ok_or(Errno::EFAULT)?;
+        let at = at.checked_add(index * 8 + 6).ok_or(Errno::EFAULT)?;
         c.write_bytes(at, &result.to_le_bytes())?;
     }
     Ok(results.iter().filter(|&&result| result != 0).count() as u64)

@@ -13,12 +13,15 @@ mod identity;
 mod memory;
 mod own;
 mod paths;
+mod pause;
 mod process;
+mod send;
 mod signals;
 mod structs;
 mod table;
 mod text;
 mod time;
+mod timers;
 mod trace;
 mod transfer;
 mod user;
@@ -33,7 +36,7 @@ use mm::error::{AccessError, Broken, CallError, Errno};
 use nix::libc;
 
 use crate::kvm::Vcpu;
-use crate::task::{Newborn, Process, Signalled};
+use crate::task::{Delivery, Interrupted, Newborn, Process, Restart};
 
 /// What a call came to.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -44,8 +47,12 @@ pub enum Answer {
     Error(Errno),
     /// The program has ended with this exit status.
     Exit(u8),
-    /// A signal that the program is not ready for ends it.
-    Signal(Signalled),
+    /// A signal came while it waited.
+    Interrupted(Restart),
+    /// A handler has returned: the program goes on where [`Delivery::returned`] says.
+    Returned,
+    /// Likewise, but its frame cannot be: that is a `SIGSEGV` there.
+    BadFrame,
 }
 
 impl Answer {
@@ -55,7 +62,7 @@ impl Answer {
         match self {
             Answer::Value(value) => Some(*value),
             Answer::Error(errno) => Some(negated(*errno)),
-            Answer::Exit(_) | Answer::Signal(_) => None,
+            _ => None,
         }
     }
 }
@@ -70,7 +77,9 @@ pub(crate) fn negated(errno: Errno) -> u64 {
 enum Stop {
     Errno(Errno),
     Exit(u8),
-    Signal(Signalled),
+    Interrupted(Restart),
+    Returned,
+    BadFrame,
     Broken(Broken),
 }
 
@@ -105,6 +114,13 @@ impl From<Broken> for Stop {
     }
 }
 
+/// As most calls that wait are interrupted (`ERESTARTSYS`).
+impl From<Interrupted> for Stop {
+    fn from(_: Interrupted) -> Self {
+        Stop::Interrupted(Restart::IfAsked)
+    }
+}
+
 impl From<rustix::io::Errno> for Stop {
     fn from(errno: rustix::io::Errno) -> Self {
         Stop::Errno(Errno::from_raw(errno.raw_os_error()))
@@ -120,27 +136,39 @@ struct Context<'a> {
     args: [u64; 6],
     process: &'a Process,
     vcpu: &'a mut Vcpu,
-    /// The process that the call made, which does not run yet.
+    delivery: &'a mut Delivery,
     newborn: &'a mut Option<Newborn>,
 }
 
-/// Serves a call. A process that it makes is left in `newborn`, to begin once the answer is known.
+/// Who makes a call.
+#[derive(Debug)]
+pub struct Caller<'a> {
+    /// The process.
+    pub process: &'a Process,
+    /// Its vCPU, which has stopped for the call.
+    pub vcpu: &'a mut Vcpu,
+    /// What delivery of signals knows of its task.
+    pub delivery: &'a mut Delivery,
+    /// Where a process goes that the call makes, to begin once the answer is known.
+    pub newborn: &'a mut Option<Newborn>,
+}
+
+/// Serves a call.
 ///
 /// # Errors
 /// [`Broken`] when the machine must stop.
-pub fn serve(
-    call: &Call,
-    process: &Process,
-    vcpu: &mut Vcpu,
-    newborn: &mut Option<Newborn>,
-) -> Result<Answer, Broken> {
+pub fn serve(call: &Call, caller: Caller<'_>) -> Result<Answer, Broken> {
     let handler = handler(call.number).unwrap_or(memory::serve);
-    let mut context = Context { number: call.number, args: call.args, process, vcpu, newborn };
+    let Caller { process, vcpu, delivery, newborn } = caller;
+    let (number, args) = (call.number, call.args);
+    let mut context = Context { number, args, process, vcpu, delivery, newborn };
     match handler(&mut context) {
         Ok(value) => Ok(Answer::Value(value)),
         Err(Stop::Errno(errno)) => Ok(Answer::Error(errno)),
         Err(Stop::Exit(status)) => Ok(Answer::Exit(status)),
-        Err(Stop::Signal(by)) => Ok(Answer::Signal(by)),
+        Err(Stop::Interrupted(restart)) => Ok(Answer::Interrupted(restart)),
+        Err(Stop::Returned) => Ok(Answer::Returned),
+        Err(Stop::BadFrame) => Ok(Answer::BadFrame),
         Err(Stop::Broken(broken)) => Err(broken),
     }
 }
@@ -200,12 +228,23 @@ fn handler(number: u64) -> Option<Handler> {
         libc::SYS_getcpu => process::getcpu,
         libc::SYS_getrusage => process::getrusage,
 
-        libc::SYS_kill => signals::kill,
-        libc::SYS_tkill => signals::tkill,
-        libc::SYS_tgkill => signals::tgkill,
+        libc::SYS_kill => send::kill,
+        libc::SYS_tkill => send::tkill,
+        libc::SYS_tgkill => send::tgkill,
+        libc::SYS_rt_sigqueueinfo => send::rt_sigqueueinfo,
+        libc::SYS_rt_tgsigqueueinfo => send::rt_tgsigqueueinfo,
         libc::SYS_rt_sigaction => signals::rt_sigaction,
         libc::SYS_rt_sigprocmask => signals::rt_sigprocmask,
+        libc::SYS_rt_sigpending => signals::rt_sigpending,
+        libc::SYS_rt_sigreturn => signals::rt_sigreturn,
         libc::SYS_sigaltstack => signals::sigaltstack,
+        libc::SYS_rt_sigsuspend => pause::rt_sigsuspend,
+        libc::SYS_rt_sigtimedwait => pause::rt_sigtimedwait,
+        libc::SYS_pause => pause::pause,
+        libc::SYS_alarm => timers::alarm,
+        libc::SYS_setitimer => timers::setitimer,
+        libc::SYS_getitimer => timers::getitimer,
+        libc::SYS_restart_syscall => pause::restart_syscall,
 
         libc::SYS_getpid | libc::SYS_gettid => identity::getpid,
         libc::SYS_getppid => identity::getppid,

@@ -1,97 +1,37 @@
-//! Signals: what is asked and told about them, and from one process to another. Handlers are not called
-//! yet: a signal that would have one called ends the program, as its default action would.
+//! What a program wants done about signals, and the return from a handler.
 
 use mm::addr::VirtAddr;
-use mm::error::Errno;
+use mm::error::{AccessError, Errno};
 use nix::libc;
-use nix::sys::signal::Signal;
 
 use super::{Context, Served, Stop};
-use crate::task::{Code, Sent, SignalAction, Signalled, Target};
+use crate::kvm::Registers;
+use crate::task::{
+    AltStack, FRAME_FLAGS, FRAME_MASK, FRAME_REGISTERS, FRAME_STACK, Info, NoState, REGISTER_WORDS,
+    Returned, SI_USER, Selectors, Signal, SignalAction, SignalSet, To, frame_bytes, from_frame,
+};
 
 /// Bytes of the kernel's `sigset_t`.
 const SIGSET: u64 = 8;
-/// The highest signal.
-const HIGHEST: i32 = 64;
 
-/// kill(2).
-pub(super) fn kill(c: &mut Context<'_>) -> Served {
-    let group = c.process.family.group(c.process.pid);
-    let target = match c.int(0) {
-        i32::MIN => return Err(Errno::ESRCH.into()),
-        -1 => Target::Others,
-        0 => Target::Group(group),
-        group if group < 0 => Target::Group(-group),
-        pid => Target::Process(pid),
-    };
-    let targets = c.process.family.targets(target, c.process.pid);
-    send_all(c, &targets, c.int(1), Code::User)
-}
-
-/// tkill(2): a process has one task, of its number.
-pub(super) fn tkill(c: &mut Context<'_>) -> Served {
-    if c.int(0) <= 0 {
-        return Err(Errno::EINVAL.into());
-    }
-    let targets = c.process.family.targets(Target::Process(c.int(0)), c.process.pid);
-    send_all(c, &targets, c.int(1), Code::Tkill)
-}
-
-/// tgkill(2).
-pub(super) fn tgkill(c: &mut Context<'_>) -> Served {
-    if c.int(0) <= 0 || c.int(1) <= 0 {
-        return Err(Errno::EINVAL.into());
-    }
-    if c.int(0) != c.int(1) {
-        return Err(Errno::ESRCH.into());
-    }
-    let targets = c.process.family.targets(Target::Process(c.int(1)), c.process.pid);
-    send_all(c, &targets, c.int(2), Code::Tkill)
-}
-
-/// A signal to processes; to the caller itself last, so that the others get it even if it dies.
-fn send_all(c: &Context<'_>, targets: &[i32], number: i32, code: Code) -> Served {
-    if targets.is_empty() {
-        return Err(Errno::ESRCH.into());
-    }
-    if !(0..=HIGHEST).contains(&number) {
-        return Err(Errno::EINVAL.into());
-    }
-    // Real-time signals and 0, which only asks whether the process is there, have no name.
-    let Ok(signal) = Signal::try_from(number) else { return Ok(0) };
-    for &pid in targets.iter().filter(|&&pid| pid != c.process.pid) {
-        c.process.family.send(pid, signal, code);
-    }
-    if targets.contains(&c.process.pid) {
-        return deliver(c.process.signals.send(signal, code));
-    }
-    Ok(0)
-}
-
-/// Goes on or dies.
-fn deliver(sent: Sent) -> Served {
-    match sent {
-        Sent::GoesOn => Ok(0),
-        Sent::Dies(by) => Err(Stop::Signal(by)),
-    }
-}
-
-/// What a write to a closed pipe comes to: `SIGPIPE` kills, unless it is ignored or blocked.
+/// What a write to a closed pipe comes to: `EPIPE`, and a `SIGPIPE` to who wrote.
 pub(super) fn broken_pipe(c: &Context<'_>) -> Stop {
-    match c.process.signals.send(Signal::SIGPIPE, Code::User) {
-        Sent::GoesOn => Stop::Errno(Errno::EPIPE),
-        Sent::Dies(by) => Stop::Signal(by),
-    }
+    let info = Info::from_process(Signal::PIPE, SI_USER, c.process.pid);
+    c.process.signals.post_from_kernel(info, To::Task);
+    Stop::Errno(Errno::EPIPE)
 }
 
-/// What a call of the host that was interrupted comes to: `None` if it is to be made again.
-pub(super) fn interrupted(c: &Context<'_>) -> Option<Signalled> {
-    c.process.signals.fatal()
+/// A set of signals at argument `index`, whose bytes argument `size` counts.
+pub(super) fn set_at(c: &Context<'_>, index: usize, size: usize) -> Result<SignalSet, Stop> {
+    if c.args[size] != SIGSET {
+        return Err(Errno::EINVAL.into());
+    }
+    let [set] = c.read_words(c.address(index))?;
+    Ok(SignalSet(set))
 }
 
 /// rt_sigaction(2).
 pub(super) fn rt_sigaction(c: &mut Context<'_>) -> Served {
-    let number = c.int(0);
     if c.args[3] != SIGSET {
         return Err(Errno::EINVAL.into());
     }
@@ -99,17 +39,17 @@ pub(super) fn rt_sigaction(c: &mut Context<'_>) -> Served {
         VirtAddr::ZERO => None,
         at => Some(c.read_words::<4>(at)?),
     };
-    let fixed = number == Signal::SIGKILL as i32 || number == Signal::SIGSTOP as i32;
-    if !(1..=HIGHEST).contains(&number) || (new.is_some() && fixed) {
+    let signal = Signal::new(c.int(0)).ok_or(Errno::EINVAL)?;
+    if new.is_some() && SignalSet::UNBLOCKABLE.contains(signal) {
         return Err(Errno::EINVAL.into());
     }
-    let signals = &c.process.signals;
-    let old = signals.action(number);
+    let old = c.process.signals.action(signal);
     if let Some([handler, flags, restorer, mask]) = new {
-        signals.set_action(number, SignalAction { handler, flags, restorer, mask });
+        let mask = SignalSet(mask);
+        c.process.signals.set_action(signal, SignalAction { handler, flags, restorer, mask });
     }
     if c.address(2) != VirtAddr::ZERO {
-        c.write_words(c.address(2), &[old.handler, old.flags, old.restorer, old.mask])?;
+        c.write_words(c.address(2), &[old.handler, old.flags, old.restorer, old.mask.0])?;
     }
     Ok(0)
 }
@@ -120,31 +60,110 @@ pub(super) fn rt_sigprocmask(c: &mut Context<'_>) -> Served {
         return Err(Errno::EINVAL.into());
     }
     let old = c.process.signals.blocked();
-    let mut sent = Sent::GoesOn;
     if c.address(1) != VirtAddr::ZERO {
-        let [set] = c.read_words(c.address(1))?;
+        let set = set_at(c, 1, 3)?;
         let new = match c.int(0) {
             libc::SIG_BLOCK => old | set,
-            libc::SIG_UNBLOCK => old & !set,
+            libc::SIG_UNBLOCK => old - set,
             libc::SIG_SETMASK => set,
             _ => return Err(Errno::EINVAL.into()),
         };
-        sent = c.process.signals.set_blocked(new);
+        c.process.signals.set_blocked(new);
     }
     if c.address(2) != VirtAddr::ZERO {
-        c.write_words(c.address(2), &[old])?;
-    }
-    // What was blocked comes as the call returns.
-    deliver(sent)
-}
-
-/// sigaltstack(2): none is in use, and one may be named.
-pub(super) fn sigaltstack(c: &mut Context<'_>) -> Served {
-    if c.address(0) != VirtAddr::ZERO {
-        c.read_words::<3>(c.address(0))?;
-    }
-    if c.address(1) != VirtAddr::ZERO {
-        c.write_words(c.address(1), &[0, u64::from(libc::SS_DISABLE.unsigned_abs()), 0])?;
+        c.write_words(c.address(2), &[old.0])?;
     }
     Ok(0)
+}
+
+/// rt_sigpending(2): of a set that is said to be shorter, so much is written.
+pub(super) fn rt_sigpending(c: &mut Context<'_>) -> Served {
+    if c.args[1] > SIGSET {
+        return Err(Errno::EINVAL.into());
+    }
+    let waiting = c.process.signals.waiting().0.to_le_bytes();
+    let wanted = usize::try_from(c.args[1]).unwrap_or(0).min(waiting.len());
+    c.write_bytes(c.address(0), &waiting[..wanted])?;
+    Ok(0)
+}
+
+/// sigaltstack(2).
+pub(super) fn sigaltstack(c: &mut Context<'_>) -> Served {
+    let new = match c.address(0) {
+        VirtAddr::ZERO => None,
+        at => Some(AltStack::from_words(c.read_words(at)?)),
+    };
+    let rsp = c.vcpu.registers().rsp;
+    let old = c.delivery.stack.told(rsp);
+    if let Some(new) = new {
+        c.delivery.stack.replace(new, rsp)?;
+    }
+    if c.address(1) != VirtAddr::ZERO {
+        c.write_words(c.address(1), &old.words())?;
+    }
+    Ok(0)
+}
+
+/// rt_sigreturn(2). All of the frame is the program's to make up: it is read once and checked, and what is
+/// wrong with it is a `SIGSEGV` of the program's.
+pub(super) fn rt_sigreturn(c: &mut Context<'_>) -> Served {
+    let now = *c.vcpu.registers();
+    // The restorer's address has been taken off it.
+    let frame = VirtAddr::new(now.rsp.wrapping_sub(8));
+    c.delivery.returned = Some(Returned { registers: now, selectors: Selectors::USER, fpstate: 0 });
+    match returned(c, frame, &now) {
+        Ok(()) => Err(Stop::Returned),
+        Err(Stop::Broken(broken)) => Err(Stop::Broken(broken)),
+        Err(_) => Err(Stop::BadFrame),
+    }
+}
+
+/// Takes a frame back, as far as that goes.
+fn returned(c: &mut Context<'_>, frame: VirtAddr, now: &Registers) -> Result<(), Stop> {
+    let at = |offset| VirtAddr::new(frame.get().wrapping_add(offset));
+    c.check_user(frame, FRAME_MASK + SIGSET)?;
+    let [mask] = c.read_words(at(FRAME_MASK))?;
+    let [flags] = c.read_words(at(FRAME_FLAGS))?;
+    c.process.signals.set_blocked(SignalSet(mask));
+    let stack = AltStack::from_words(c.read_words(at(FRAME_STACK))?);
+    // What is wrong with it is not said.
+    let _ = c.delivery.stack.replace(stack, now.rsp);
+    c.delivery.continuation = None;
+    let words: [u64; REGISTER_WORDS] = c.read_words(at(FRAME_REGISTERS))?;
+    let returned = Returned::from_words(flags, words, now);
+    c.delivery.returned = Some(returned);
+    restore_state(c, returned.fpstate)
+}
+
+/// Takes the floating-point and vector state back; where there is none, or none that can be, it is a fresh
+/// program's.
+fn restore_state(c: &Context<'_>, at: u64) -> Result<(), Stop> {
+    let failed =
+        |error: crate::kvm::KvmError| Stop::Broken(mm::error::Broken::Invariant(error.to_string()));
+    if at == 0 {
+        return c.vcpu.reset_xsave().map_err(failed);
+    }
+    let layout = c.vcpu.xsave_layout();
+    let read = |offset: usize, into: &mut [u8]| {
+        let from = VirtAddr::new(at.wrapping_add(offset as u64));
+        c.process.space.read(from, into)
+    };
+    let image = match c.check_user(VirtAddr::new(at), frame_bytes(layout)) {
+        Ok(()) => from_frame(layout, at, read),
+        Err(_) => Err(NoState::Bad),
+    };
+    match image {
+        Ok(image) => {
+            let mut state = c.vcpu.xsave().map_err(failed)?;
+            state.set_bytes(&image);
+            // Which bits of MXCSR there are is the host's to know.
+            if c.vcpu.set_xsave(&state).is_ok() {
+                return Ok(());
+            }
+        }
+        Err(NoState::Unreadable(AccessError::Broken(broken))) => return Err(broken.into()),
+        Err(_) => {}
+    }
+    c.vcpu.reset_xsave().map_err(failed)?;
+    Err(Errno::EFAULT.into())
 }

@@ -1,6 +1,6 @@
 //! Clocks and sleeping: the host's.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mm::addr::VirtAddr;
 use mm::error::Errno;
@@ -8,12 +8,11 @@ use nix::libc;
 use rustix::thread::ClockId;
 use rustix::time::{Timespec, clock_getres as host_getres, clock_gettime as host_gettime};
 
+use super::pause::{continued, left};
 use super::{Context, Served, Stop};
-use crate::task::rest;
+use crate::task::{Continuation, Restart, rest, ticks};
 
 const NANOS: u64 = 1_000_000_000;
-/// Ticks a second of times(2).
-const CLOCK_TICKS: u64 = 100;
 
 /// Host time that the calling thread has used: a guest process's, for each has a thread of its own.
 pub(crate) fn thread_time() -> Duration {
@@ -87,7 +86,7 @@ pub(super) fn time(c: &mut Context<'_>) -> Served {
 }
 
 /// A `struct timespec` of the program's.
-fn timespec(c: &Context<'_>, at: VirtAddr) -> Result<Duration, Stop> {
+pub(super) fn timespec(c: &Context<'_>, at: VirtAddr) -> Result<Duration, Stop> {
     let [seconds, nanos] = c.read_words(at)?;
     if nanos >= NANOS || seconds > i64::MAX.cast_unsigned() {
         return Err(Errno::EINVAL.into());
@@ -97,31 +96,57 @@ fn timespec(c: &Context<'_>, at: VirtAddr) -> Result<Duration, Stop> {
 
 /// nanosleep(2).
 pub(super) fn nanosleep(c: &mut Context<'_>) -> Served {
-    sleep(c, timespec(c, c.address(0))?)
+    let time = timespec(c, c.address(0))?;
+    sleep(c, time, c.address(1))
 }
 
 /// clock_nanosleep(2).
 pub(super) fn clock_nanosleep(c: &mut Context<'_>) -> Served {
     let clock = clock(c.int(0))?;
     let wanted = timespec(c, c.address(2))?;
-    let left = if c.int(1) & libc::TIMER_ABSTIME == 0 {
-        wanted
-    } else {
-        wanted.saturating_sub(duration(host_gettime(clock)))
-    };
-    sleep(c, left)
+    if c.int(1) & libc::TIMER_ABSTIME == 0 {
+        return sleep(c, wanted, c.address(3));
+    }
+    let left = wanted.saturating_sub(duration(host_gettime(clock)));
+    match rest(c.process, &mut [], Some(left)) {
+        Ok(answer) => {
+            answer?;
+            Ok(0)
+        }
+        Err(_) => Err(Stop::Interrupted(Restart::IfUnhandled)),
+    }
 }
 
-fn sleep(c: &Context<'_>, time: Duration) -> Served {
-    rest(c.process, &mut [], Some(time)).map_err(Stop::Signal)??;
-    Ok(0)
+/// The end of a time that begins now. What is longer than any clock goes on for a century.
+fn end_of(time: Duration) -> Instant {
+    const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+    let now = Instant::now();
+    now.checked_add(time.min(CENTURY)).unwrap_or(now)
+}
+
+fn sleep(c: &mut Context<'_>, time: Duration, left_at: VirtAddr) -> Served {
+    sleep_until(c, end_of(time), left_at)
+}
+
+/// Sleeps; if a signal ends that, the time left goes to `left_at` (`hrtimer_nanosleep`).
+pub(super) fn sleep_until(c: &mut Context<'_>, until: Instant, left_at: VirtAddr) -> Served {
+    match rest(c.process, &mut [], Some(left(until))) {
+        Ok(answer) => {
+            answer?;
+            return Ok(0);
+        }
+        Err(_) if left(until).is_zero() => return Ok(0),
+        Err(_) => {}
+    }
+    if left_at != VirtAddr::ZERO {
+        let left = left(until);
+        c.write_words(left_at, &[left.as_secs(), u64::from(left.subsec_nanos())])?;
+    }
+    Err(continued(c, Continuation::Sleep { until, left_at }))
 }
 
 /// times(2): all of it as user time.
 pub(super) fn times(c: &mut Context<'_>) -> Served {
-    let ticks = |time: Duration| {
-        time.as_secs() * CLOCK_TICKS + u64::from(time.subsec_nanos()) * CLOCK_TICKS / NANOS
-    };
     if c.address(0) != VirtAddr::ZERO {
         let children = c.process.family.children_usage(c.process.pid).time;
         c.write_words(c.address(0), &[ticks(thread_time()), 0, ticks(children), 0])?;

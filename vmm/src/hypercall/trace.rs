@@ -17,7 +17,7 @@ use mm::space::SharedSpace;
 use super::Answer;
 use super::decode::{Call, Line};
 use super::history::History;
-use crate::task::{Death, End};
+use crate::task::{Death, End, Info};
 
 /// Where the trace goes.
 #[derive(Debug)]
@@ -102,9 +102,10 @@ impl Tracer {
     pub fn leave(&self, pid: i32, line: Option<Line>, answer: &Answer, space: &SharedSpace) {
         let Some(line) = line else { return };
         let read = |addr: VirtAddr, bytes: &mut [u8]| space.read(addr, bytes).is_ok();
-        let text = match answer.rax() {
-            Some(rax) => line.leave(rax, &read),
-            None => line.never_returns(&read),
+        let text = match (answer.rax(), answer) {
+            (Some(rax), _) => line.leave(rax, &read),
+            (None, Answer::Interrupted(how)) => format!("{} {how}", line.never_returns(&read)),
+            (None, _) => line.never_returns(&read),
         };
         if self.purpose == Purpose::Replay && *answer == Answer::Error(Errno::ENOSYS) {
             self.print(None, &format!("# not served: {text}"));
@@ -144,6 +145,13 @@ impl Tracer {
         self.pages(pid, space);
     }
 
+    /// Prints a signal for which process `pid` has a handler called.
+    pub fn signal(&self, pid: i32, info: &Info) {
+        if self.output.is_some() {
+            self.print(Some(pid), &format!("--- {} {info} ---", info.signal()));
+        }
+    }
+
     /// Prints how process `pid` ended, for a replay after the VMAs that it had, and writes the trace out.
     pub fn end(&self, pid: i32, end: &End, space: &SharedSpace) {
         if self.output.is_none() {
@@ -157,9 +165,8 @@ impl Tracer {
                 self.print(Some(pid), &format!("+++ exited with {status} +++"));
             }
             End::Killed(Death { by, .. }) => {
-                let (signal, code, address) = (by.signal, by.code, by.address);
-                let siginfo = format!("si_signo={signal}, si_code={code}, si_addr={address:#x}");
-                self.print(Some(pid), &format!("--- {signal} {{{siginfo}}} ---"));
+                let signal = by.signal();
+                self.print(Some(pid), &format!("--- {signal} {by} ---"));
                 self.print(Some(pid), &format!("+++ killed by {signal} +++"));
             }
         }

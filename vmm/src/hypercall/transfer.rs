@@ -5,9 +5,10 @@ use mm::backing::{FileMode, LONGEST};
 use mm::error::Errno;
 use nix::libc;
 use nix::poll::{PollFd, PollFlags};
-use rustix::io::Errno as HostErrno;
+use rustix::fs::{FileType, OFlags};
+use rustix::io::{Errno as HostErrno, ReadWriteFlags};
 
-use super::signals::{broken_pipe, interrupted};
+use super::signals::broken_pipe;
 use super::{Context, Served, Stop};
 use crate::files::{Content, Object, Open, Stream};
 use crate::task::rest;
@@ -221,20 +222,63 @@ fn write_content(
     })
 }
 
-/// Reads from the host, waiting as long as it takes, or until the process is killed.
+/// The offset of preadv2(2) and pwritev2(2) that stands for a stream's own position.
+const POSITION: u64 = u64::MAX;
+
+/// Reads from the host, waiting as long as it takes, or until a signal comes.
 fn read_host(c: &Context<'_>, stream: Stream, buffer: &mut [u8]) -> Result<usize, Stop> {
-    loop {
-        let flags = rustix::fs::fcntl_getfl(stream.host())?;
-        if !flags.contains(rustix::fs::OFlags::NONBLOCK) {
-            let mut fds = [PollFd::new(stream.host(), PollFlags::POLLIN)];
-            rest(c.process, &mut fds, None).map_err(Stop::Signal)??;
+    wait_for(c, stream, PollFlags::POLLIN, |how| match how {
+        How::AtOnce => {
+            let mut pieces = [std::io::IoSliceMut::new(buffer)];
+            rustix::io::preadv2(stream.host(), &mut pieces, POSITION, ReadWriteFlags::NOWAIT)
         }
-        // Another process may have been quicker: then this waits, too, and can be interrupted.
-        match rustix::io::read(stream.host(), &mut *buffer) {
-            Err(HostErrno::INTR) => match interrupted(c) {
-                Some(by) => return Err(Stop::Signal(by)),
-                None => continue,
-            },
+        How::Plainly => rustix::io::read(stream.host(), &mut *buffer),
+    })
+}
+
+/// Writes some bytes to the host, waiting as long as it takes, or until a signal comes.
+fn write_host(c: &Context<'_>, stream: Stream, bytes: &[u8]) -> Result<usize, Stop> {
+    wait_for(c, stream, PollFlags::POLLOUT, |how| match how {
+        How::AtOnce => {
+            let pieces = [std::io::IoSlice::new(bytes)];
+            rustix::io::pwritev2(stream.host(), &pieces, POSITION, ReadWriteFlags::NOWAIT)
+        }
+        How::Plainly => rustix::io::write(stream.host(), bytes),
+    })
+}
+
+/// How the host is asked.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum How {
+    /// To do what it can without waiting.
+    AtOnce,
+    /// Whether it waits or not.
+    Plainly,
+}
+
+/// Moves bytes once the stream is ready. Another process may be quicker, and a kick that comes just before a
+/// call that waits is lost: so, where the host can be asked not to wait, it is. It cannot for terminals, nor, of
+/// pipes, before Linux 6.4; of files it would say that it has to, though they never wait long.
+fn wait_for(
+    c: &Context<'_>,
+    stream: Stream,
+    ready: PollFlags,
+    mut moved: impl FnMut(How) -> Result<usize, HostErrno>,
+) -> Result<usize, Stop> {
+    let waits = !rustix::fs::fcntl_getfl(stream.host())?.contains(OFlags::NONBLOCK);
+    let kind = FileType::from_raw_mode(rustix::fs::fstat(stream.host())?.st_mode);
+    let can_ask = waits && matches!(kind, FileType::Fifo | FileType::Socket);
+    let mut how = if can_ask { How::AtOnce } else { How::Plainly };
+    loop {
+        if waits {
+            rest(c.process, &mut [PollFd::new(stream.host(), ready)], None)??;
+        }
+        match moved(how) {
+            Err(HostErrno::INTR) => {}
+            Err(HostErrno::AGAIN) if how == How::AtOnce => {}
+            Err(HostErrno::OPNOTSUPP | HostErrno::NOSYS) if how == How::AtOnce => {
+                how = How::Plainly;
+            }
             answer => return Ok(answer?),
         }
     }
@@ -303,21 +347,17 @@ fn write_stream(c: &Context<'_>, stream: Stream, pieces: &[Piece]) -> Served {
 fn write_all(c: &Context<'_>, stream: Stream, bytes: &[u8], before: u64) -> Served {
     let mut done = 0;
     loop {
-        match rustix::io::write(stream.host(), &bytes[done..]) {
+        match write_host(c, stream, &bytes[done..]) {
             Ok(count) => {
                 done += count;
                 if done == bytes.len() || count == 0 {
                     return Ok(before + done as u64);
                 }
             }
-            Err(HostErrno::INTR) => {
-                if let Some(by) = interrupted(c) {
-                    return Err(Stop::Signal(by));
-                }
-            }
+            Err(Stop::Broken(broken)) => return Err(broken.into()),
             Err(_) if before > 0 || done > 0 => return Ok(before + done as u64),
-            Err(HostErrno::PIPE) => return Err(broken_pipe(c)),
-            Err(errno) => return Err(errno.into()),
+            Err(Stop::Errno(Errno::EPIPE)) => return Err(broken_pipe(c)),
+            Err(stop) => return Err(stop),
         }
     }
 }

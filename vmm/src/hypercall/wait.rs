@@ -1,11 +1,11 @@
-//! wait4(2), waitid(2): a child's end. Nothing stops a process or has it go on yet.
+//! wait4(2), waitid(2): a child's end, stop or continuation.
 
 use mm::addr::VirtAddr;
 use mm::error::Errno;
 use nix::libc;
 
 use super::{Context, Served, Stop};
-use crate::task::{Ended, Ends, Kinds, Taking, Wanted, Which};
+use crate::task::{Asked, Kinds, Taking, Told, Wanted, Which};
 
 /// wait4(2).
 pub(super) fn wait4(c: &mut Context<'_>) -> Served {
@@ -26,7 +26,14 @@ pub(super) fn wait4(c: &mut Context<'_>) -> Served {
         group if group < 0 => Which::Group(-group),
         child => Which::Child(child),
     };
-    let wanted = Wanted { which, kinds: kinds(options), ends: Ends::Wanted, taking: Taking::Reap };
+    let wanted = Wanted {
+        which,
+        kinds: kinds(options),
+        ends: Asked::For,
+        stops: asked(options, libc::WUNTRACED),
+        continuations: asked(options, libc::WCONTINUED),
+        taking: Taking::Reap,
+    };
     let Some(ended) = wait(c, &wanted, options)? else { return Ok(0) };
     // The child is reaped, whether this can be written or not.
     if status_at != VirtAddr::ZERO {
@@ -48,14 +55,14 @@ pub(super) fn waitid(c: &mut Context<'_>) -> Served {
         c.write_words(usage_at, &ended.usage.words())?;
     }
     // Also after an error, all zeros: so Linux has it.
-    if info_at != VirtAddr::ZERO && !matches!(result, Err(Stop::Signal(_) | Stop::Broken(_))) {
+    if info_at != VirtAddr::ZERO && !matches!(result, Err(Stop::Broken(_))) {
         write_info(c, info_at, result.as_ref().ok().copied().flatten())?;
     }
     result.map(|_| 0)
 }
 
 /// The fields of a `siginfo_t` that waitid(2) writes.
-fn write_info(c: &Context<'_>, at: VirtAddr, ended: Option<Ended>) -> Result<(), Stop> {
+fn write_info(c: &Context<'_>, at: VirtAddr, ended: Option<Told>) -> Result<(), Stop> {
     let none = [0; 6];
     let fields = ended.map_or(none, |ended| {
         let (status, pid) = (ended.status, ended.pid);
@@ -70,7 +77,7 @@ fn write_info(c: &Context<'_>, at: VirtAddr, ended: Option<Ended>) -> Result<(),
     Ok(())
 }
 
-fn find(c: &Context<'_>) -> Result<Option<Ended>, Stop> {
+fn find(c: &Context<'_>) -> Result<Option<Told>, Stop> {
     const KNOWN: i32 = libc::WNOHANG
         | libc::WNOWAIT
         | libc::WEXITED
@@ -80,8 +87,8 @@ fn find(c: &Context<'_>) -> Result<Option<Ended>, Stop> {
         | libc::__WCLONE
         | libc::__WALL;
     let (id, options) = (c.int(1), c.int(3));
-    let asked = options & (libc::WEXITED | libc::WSTOPPED | libc::WCONTINUED);
-    if options & !KNOWN != 0 || asked == 0 {
+    let changes = options & (libc::WEXITED | libc::WSTOPPED | libc::WCONTINUED);
+    if options & !KNOWN != 0 || changes == 0 {
         return Err(Errno::EINVAL.into());
     }
     let which = match c.int(0).cast_unsigned() {
@@ -93,13 +100,19 @@ fn find(c: &Context<'_>) -> Result<Option<Ended>, Stop> {
         libc::P_PIDFD if id >= 0 => return Err(Errno::EBADF.into()),
         _ => return Err(Errno::EINVAL.into()),
     };
-    let ends = match options & (libc::WEXITED | libc::WCONTINUED) {
-        0 => Ends::Unwanted,
-        libc::WCONTINUED => Ends::Continued,
-        _ => Ends::Wanted,
+    let wanted = Wanted {
+        which,
+        kinds: kinds(options),
+        ends: asked(options, libc::WEXITED),
+        stops: asked(options, libc::WSTOPPED),
+        continuations: asked(options, libc::WCONTINUED),
+        taking: if options & libc::WNOWAIT == 0 { Taking::Reap } else { Taking::Leave },
     };
-    let taking = if options & libc::WNOWAIT == 0 { Taking::Reap } else { Taking::Leave };
-    wait(c, &Wanted { which, kinds: kinds(options), ends, taking }, options)
+    wait(c, &wanted, options)
+}
+
+fn asked(options: i32, option: i32) -> Asked {
+    if options & option == 0 { Asked::NotFor } else { Asked::For }
 }
 
 fn kinds(options: i32) -> Kinds {
@@ -113,14 +126,13 @@ fn kinds(options: i32) -> Kinds {
 }
 
 /// Waits as the options say; `None` if there is a child, but nothing to tell of it (`WNOHANG`).
-fn wait(c: &Context<'_>, wanted: &Wanted, options: i32) -> Result<Option<Ended>, Stop> {
+fn wait(c: &Context<'_>, wanted: &Wanted, options: i32) -> Result<Option<Told>, Stop> {
     let (family, pid) = (&c.process.family, c.process.pid);
     if options & libc::WNOHANG != 0 {
         return family.poll(pid, wanted).ok_or_else(|| Errno::ECHILD.into());
     }
-    match family.wait(pid, wanted) {
-        Ok(Some(ended)) => Ok(Some(ended)),
-        Ok(None) => Err(Errno::ECHILD.into()),
-        Err(by) => Err(Stop::Signal(by)),
+    match family.wait(pid, wanted)? {
+        Some(told) => Ok(Some(told)),
+        None => Err(Errno::ECHILD.into()),
     }
 }

@@ -5,7 +5,7 @@
 
 use kvm_bindings::{CpuId, kvm_cpuid_entry2};
 
-use super::KvmError;
+use super::{Component, KvmError, XsaveLayout};
 
 /// XCR0: x87, always there.
 const X87: u64 = 1;
@@ -59,6 +59,21 @@ pub(super) fn xcr0(table: &CpuId) -> Option<u64> {
     has_xsave.then(|| xcr0_of(table.as_slice()))
 }
 
+/// What an image of a vCPU's state has in it. On software KVM ring 3 has the real CPU's components, whether the
+/// table offers XSAVE or not.
+pub(super) fn xsave_layout(table: &CpuId) -> XsaveLayout {
+    let entries = table.as_slice();
+    let xcr0 = xcr0_of(entries);
+    let parts = entries.iter().filter(|entry| entry.function == 0xd && entry.index >= 2);
+    let parts = parts.filter(|entry| xcr0 >> entry.index.min(63) & 1 == 1);
+    let component = |entry: &kvm_cpuid_entry2| Component {
+        bit: entry.index,
+        offset: entry.ebx as usize,
+        bytes: entry.eax as usize,
+    };
+    XsaveLayout::new(parts.map(component).collect())
+}
+
 /// Whether ring 3 may be given RDFSBASE and its like (CR4.FSGSBASE).
 pub(super) fn has_fsgsbase(table: &CpuId) -> bool {
     table
@@ -91,6 +106,23 @@ mod tests {
 
     fn with_xcr0(eax: u32) -> Vec<kvm_cpuid_entry2> {
         vec![kvm_cpuid_entry2 { function: 0xd, eax, ..Default::default() }]
+    }
+
+    #[test]
+    fn an_image_has_the_parts_that_xcr0_enables() {
+        let part = |index, eax, ebx| kvm_cpuid_entry2 {
+            function: 0xd,
+            index,
+            eax,
+            ebx,
+            ..Default::default()
+        };
+        let mut entries = with_xcr0(0x207);
+        entries.extend([part(1, 15, 0), part(2, 256, 576), part(9, 8, 2688)]);
+        let layout = xsave_layout(&CpuId::from_entries(&entries).unwrap());
+        assert_eq!((layout.features(), layout.bytes()), (7, 832), "no protection keys");
+        let none = xsave_layout(&CpuId::from_entries(&[]).unwrap());
+        assert_eq!((none.features(), none.bytes()), (3, 576));
     }
 
     #[test]

@@ -42,13 +42,16 @@ pub enum Exit {
     Broken(String),
 }
 
-/// Where an interrupted vCPU is.
+/// Where a vCPU is that has stopped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Position {
     /// In the program: its registers may be read and changed.
     User,
-    /// In the trampoline, on its way to or from an exit: run again before anything else.
-    Trampoline,
+    /// In the trampoline, before the `out`: it must be run again, to say why it is there, before anything else.
+    Entering,
+    /// In an exception's entry, behind the `out`, on its way back to the program: that has done nothing since the
+    /// exception, so its registers are those of then, and may be changed.
+    Leaving,
 }
 
 /// What the CPU pushed when it left ring 3 (Intel SDM volume 3, figure 6-9).
@@ -127,6 +130,19 @@ pub(super) fn meaning(
     }
 }
 
+/// Where a vCPU is that stopped elsewhere than at an `out`. In the stub it may be at ring 3 (software KVM, or a
+/// program that jumped there).
+pub(super) fn position(regs: &kvm_regs, sregs: &kvm_sregs) -> Position {
+    let at_call = [STUB_CALL, STUB_COMPAT].iter().any(|offset| regs.rip == STUB_PAGE + offset);
+    let is_behind_out = |offset: u64| offset % ENTRY_STRIDE >= OUT_LENGTH;
+    match regs.rip.checked_sub(ENTRY_PAGE).filter(|offset| *offset < VECTORS * ENTRY_STRIDE) {
+        _ if at_call => Position::Entering,
+        _ if !is_kernel(sregs) => Position::User,
+        Some(offset) if is_behind_out(offset) => Position::Leaving,
+        _ => Position::Entering,
+    }
+}
+
 fn entry(regs: &kvm_regs, stack_top: u64) -> Option<Meaning> {
     let number = regs.rip.checked_sub(ENTRY_PAGE)? / ENTRY_STRIDE;
     let vector = u8::try_from(number).ok().filter(|vector| u64::from(*vector) < VECTORS)?;
@@ -199,6 +215,25 @@ mod tests {
         assert_eq!(at(STUB_PAGE, 0, 0x33, wide), Meaning::User);
         let inward = PortAccess { direction: Direction::In, ..out(PORT_CALL) };
         assert_eq!(at(STUB_PAGE, 0, 0x33, inward), Meaning::User);
+    }
+
+    #[test]
+    fn a_vcpu_in_the_trampoline_is_on_its_way_in_up_to_the_out_and_out_behind_it() {
+        let at = |rip, cs| {
+            let mut sregs = kvm_sregs::default();
+            sregs.cs.selector = cs;
+            position(&kvm_regs { rip, ..Default::default() }, &sregs)
+        };
+        let page_fault = ENTRY_PAGE + 14 * ENTRY_STRIDE;
+        assert_eq!(at(0x40_0000, 0x33), Position::User);
+        assert_eq!(at(page_fault, 0x10), Position::Entering);
+        assert_eq!(at(page_fault + OUT_LENGTH, 0x10), Position::Leaving);
+        assert_eq!(at(page_fault + OUT_LENGTH + 4, 0x10), Position::Leaving);
+        assert_eq!(at(page_fault + OUT_LENGTH, 0x33), Position::User, "a jump that faults next");
+        assert_eq!(at(STUB_PAGE, 0x10), Position::Entering);
+        assert_eq!(at(STUB_PAGE, 0x33), Position::Entering);
+        assert_eq!(at(STUB_PAGE + STUB_COMPAT, 0x33), Position::Entering);
+        assert_eq!(at(STUB_PAGE + 2, 0x33), Position::User);
     }
 
     #[test]

@@ -63,6 +63,12 @@ impl Kicker {
         Kicker { thread: unsafe { libc::gettid() } }
     }
 
+    /// The host's number of that thread.
+    #[must_use]
+    pub fn thread_id(self) -> i32 {
+        self.thread
+    }
+
     /// Makes that thread's [`Vcpu::run`](super::Vcpu::run) return
     /// [`Exit::Interrupted`](super::Exit::Interrupted) soon, once. The handler must be installed and the
     /// thread alive.

@@ -31,6 +31,7 @@ mod sync;
 mod vcpu;
 mod vm;
 mod xsave;
+mod xsave_layout;
 
 pub use error::KvmError;
 pub use exit::{Exit, Position, UserFrame};
@@ -44,6 +45,7 @@ pub use pool::VcpuPool;
 pub use vcpu::{NonCanonical, Registers, Vcpu};
 pub use vm::{DEVICE_VARIABLE, Kvm, Vm};
 pub use xsave::XsaveArea;
+pub use xsave_layout::{Component, HEADER_BYTES, LEGACY_BYTES, X87_AND_SSE, XsaveLayout};
 
 #[cfg(test)]
 mod presence_model;

@@ -33,6 +33,12 @@ impl VcpuPool {
         VcpuPool { vm, half, state: Mutex::default() }
     }
 
+    /// The machine that they are of.
+    #[must_use]
+    pub fn vm(&self) -> &Vm {
+        &self.vm
+    }
+
     /// A vCPU at its start; a new one if none is idle, whose pages come from `frames`.
     ///
     /// # Errors

@@ -11,8 +11,8 @@ use kvm_bindings::{
 
 use crate::boot::VcpuArea;
 
-/// CR0: PE, MP, ET, NE, WP, PG.
-const CR0: u64 = 1 | 1 << 1 | 1 << 4 | 1 << 5 | 1 << 16 | 1 << 31;
+/// CR0: PE, MP, ET, NE, WP, AM, PG, as Linux has them.
+const CR0: u64 = 1 | 1 << 1 | 1 << 4 | 1 << 5 | 1 << 16 | 1 << 18 | 1 << 31;
 /// CR4: PAE, OSFXSR, OSXMMEXCPT. Never SMEP or SMAP (ring 0 runs the user-executable stub), nor PCIDE.
 const CR4: u64 = 1 << 5 | 1 << 9 | 1 << 10;
 /// CR4.FSGSBASE.

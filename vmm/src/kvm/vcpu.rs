@@ -22,7 +22,8 @@ use mm::phys::PhysMemory;
 use super::exit::{self, Direction, Meaning, PortAccess};
 use super::presence::Place;
 use super::{
-    Exit, GuestMemory, Kind, KvmError, Position, UserFrame, Vm, XsaveArea, cpuid, kick, state,
+    Exit, GuestMemory, Kind, KvmError, Position, UserFrame, Vm, XsaveArea, XsaveLayout, cpuid,
+    kick, state,
 };
 use crate::boot::VcpuArea;
 
@@ -45,6 +46,7 @@ pub struct Vcpu {
     initial: InitialState,
     /// Ring 3's registers at the last exit.
     user: Registers,
+    position: Position,
     retry: RetryBy,
 }
 
@@ -66,6 +68,7 @@ struct InitialState {
     cr4: u64,
     xsave: XsaveArea,
     xsave_bytes: usize,
+    layout: Arc<XsaveLayout>,
 }
 
 impl Vcpu {
@@ -89,12 +92,14 @@ impl Vcpu {
         }
         let xsave_bytes = vm.xsave_bytes();
         let xsave = XsaveArea::initial(xsave_bytes)?;
-        let initial = InitialState { sregs, xcr0, cr4, xsave, xsave_bytes };
+        let layout = Arc::clone(vm.xsave_layout());
+        let initial = InitialState { sregs, xcr0, cr4, xsave, xsave_bytes, layout };
         let memory = Arc::clone(vm.memory());
         let retry = if vm.kind() == Kind::Soft { RetryBy::State } else { RetryBy::EntryReturn };
         let user = Registers::default();
         let place = vm.presence().add();
-        let mut vcpu = Vcpu { fd, memory, place, area, initial, user, retry };
+        let position = Position::User;
+        let mut vcpu = Vcpu { fd, memory, place, area, initial, user, position, retry };
         for register in [SyncReg::Register, SyncReg::SystemRegister, SyncReg::VcpuEvents] {
             vcpu.fd.set_sync_valid_reg(register);
         }
@@ -181,7 +186,13 @@ impl Vcpu {
         self.fd.set_kvm_immediate_exit(kicked);
     }
 
-    /// Ring 3's registers as of the last exit. After [`Exit::Call`] rip and rflags are what the stub found
+    /// Where the last exit left it.
+    #[must_use]
+    pub fn position(&self) -> Position {
+        self.position
+    }
+
+    /// Ring 3's registers as of the last exit, unless it is [entering](Position::Entering). After [`Exit::Call`] rip and rflags are what the stub found
     /// in rcx and r11; after [`Exit::Fault`] rip, rsp and rflags are the frame's.
     #[must_use]
     pub fn registers(&self) -> &Registers {
@@ -312,6 +323,34 @@ impl Vcpu {
         Ok(area)
     }
 
+    /// What that state has in it.
+    #[must_use]
+    pub fn xsave_layout(&self) -> &XsaveLayout {
+        &self.initial.layout
+    }
+
+    /// Sets it to that of a fresh program.
+    ///
+    /// # Errors
+    /// [`KvmError::Host`] if KVM refuses.
+    pub fn reset_xsave(&self) -> Result<(), KvmError> {
+        self.initial.xsave.store_to(&self.fd)
+    }
+
+    /// DR6, which says why the last debug exception came; it is a reset CPU's again.
+    ///
+    /// # Errors
+    /// [`KvmError::Host`] if KVM refuses.
+    pub fn take_debug_status(&self) -> Result<u64, KvmError> {
+        let mut debug = self.fd.get_debug_regs().map_err(KvmError::host("read debug registers"))?;
+        let status = debug.dr6;
+        if status != DR6_RESET {
+            debug.dr6 = DR6_RESET;
+            self.fd.set_debug_regs(&debug).map_err(KvmError::host("set debug registers"))?;
+        }
+        Ok(status)
+    }
+
     /// Sets the floating-point and vector state.
     ///
     /// # Errors
@@ -345,6 +384,7 @@ impl Vcpu {
         let page = self.fd.sync_regs();
         let (regs, sregs) = (page.regs, page.sregs);
         self.user = regs;
+        self.position = Position::User;
         match exit::meaning(access, &regs, &sregs, self.area.stack_top) {
             Meaning::Call => {
                 self.note_call(&regs);
@@ -391,20 +431,26 @@ impl Vcpu {
             }
         };
         result.map_err(|stop| match stop {
-            Stop::Signal => self.interrupted(),
-            Stop::Unbacked => Exit::Unbacked(format!("KVM_RUN says EFAULT; {}", self.describe())),
+            Stop::Signal => {
+                self.fd.set_kvm_immediate_exit(0);
+                self.note_position();
+                Exit::Interrupted(self.position)
+            }
+            Stop::Unbacked => {
+                self.note_position();
+                Exit::Unbacked(format!("KVM_RUN says EFAULT; {}", self.describe()))
+            }
             Stop::Other(what) => Exit::Broken(format!("{what}; {}", self.describe())),
         })
     }
 
-    fn interrupted(&mut self) -> Exit {
-        self.fd.set_kvm_immediate_exit(0);
+    /// Notes where the vCPU is that stopped for nothing that the guest did.
+    fn note_position(&mut self) {
         let page = self.fd.sync_regs();
-        self.user = page.regs;
-        if exit::is_kernel(&page.sregs) {
-            Exit::Interrupted(Position::Trampoline)
-        } else {
-            Exit::Interrupted(Position::User)
+        let (regs, sregs) = (page.regs, page.sregs);
+        self.position = exit::position(&regs, &sregs);
+        if self.position == Position::User {
+            self.user = regs;
         }
     }
 

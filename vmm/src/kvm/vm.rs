@@ -18,7 +18,7 @@ use mm::addr::PAGE_SIZE;
 
 use super::host_calls::HostCalls;
 use super::presence::Presence;
-use super::{GuestMemory, Kind, KvmError, cpuid};
+use super::{GuestMemory, Kind, KvmError, XsaveLayout, cpuid};
 
 /// The device, unless [`DEVICE_VARIABLE`] names another.
 const DEVICE: &str = "/dev/kvm";
@@ -132,6 +132,7 @@ pub struct Vm {
     memory: Arc<GuestMemory>,
     presence: Arc<Presence>,
     xsave_bytes: usize,
+    xsave_layout: Arc<XsaveLayout>,
     most_vcpus: usize,
 }
 
@@ -169,7 +170,8 @@ impl Vm {
         allow_shadow_pages(&fd, memory.limit(), most_vcpus);
         let (kind, cpuid) = (kvm.kind, kvm.cpuid.clone());
         let presence = Arc::default();
-        Ok(Vm { fd, kind, cpuid, memory, presence, xsave_bytes, most_vcpus })
+        let xsave_layout = Arc::new(cpuid::xsave_layout(&cpuid));
+        Ok(Vm { fd, kind, cpuid, memory, presence, xsave_bytes, xsave_layout, most_vcpus })
     }
 
     /// The guest's physical memory.
@@ -206,6 +208,12 @@ impl Vm {
     /// Bytes of a vCPU's XSAVE image by KVM's count; 0 where KVM has only the old size of 4096.
     pub(super) fn xsave_bytes(&self) -> usize {
         self.xsave_bytes
+    }
+
+    /// What such an image has in it.
+    #[must_use]
+    pub fn xsave_layout(&self) -> &Arc<XsaveLayout> {
+        &self.xsave_layout
     }
 }
 

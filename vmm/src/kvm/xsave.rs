@@ -64,11 +64,26 @@ impl XsaveArea {
         result.map_err(KvmError::host("set a vCPU's floating-point state"))
     }
 
+    /// Takes over an image's bytes, as far as there is room for them.
+    pub fn set_bytes(&mut self, bytes: &[u8]) {
+        // SAFETY: the length of the image's variable part is not changed.
+        let base = unsafe { &mut self.0.as_mut_fam_struct().xsave.region };
+        let (first, rest) = bytes.split_at(bytes.len().min(size_of_val(base)));
+        copy_words(base, first);
+        copy_words(self.0.as_mut_slice(), rest);
+    }
+
     /// The image's bytes.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
         let base = &self.0.as_fam_struct_ref().xsave.region;
         base.iter().chain(self.0.as_slice()).flat_map(|word| word.to_le_bytes()).collect()
+    }
+}
+
+fn copy_words(words: &mut [u32], bytes: &[u8]) {
+    for (word, chunk) in words.iter_mut().zip(bytes.chunks_exact(size_of::<u32>())) {
+        *word = chunk.iter().rev().fold(0, |word, byte| word << 8 | u32::from(*byte));
     }
 }
 

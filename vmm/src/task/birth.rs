@@ -20,7 +20,7 @@ use mm::space::{Counters, SpaceUser, Vcpus};
 
 use super::process::{Identity, Process};
 use super::table::Birth;
-use super::{Signalled, Signals, Task};
+use super::{AltStack, Delivery, Signals, Task};
 use crate::kvm::{KvmError, Vcpu};
 use crate::machine::VcpuError;
 
@@ -91,25 +91,26 @@ pub struct Newborn {
 
 impl Newborn {
     /// Lets it run, and has its parent wait if that is what it asked for.
-    ///
-    /// # Errors
-    /// The signal that the parent is to die of.
-    pub(super) fn begin(self, parent: &Process) -> Result<(), Signalled> {
+    pub(super) fn begin(self, parent: &Process) {
         parent.family.tracer().several();
         drop(self.gate);
-        match self.parent {
-            Parent::GoesOn => Ok(()),
-            Parent::Waits => parent.family.wait_for_release(parent.pid, self.pid),
+        if self.parent == Parent::Waits {
+            parent.family.wait_for_release(parent.pid, self.pid);
         }
     }
 }
 
-/// Makes a child of `parent`, whose `vcpu` has stopped for the call.
+/// Makes a child of `parent`, whose `vcpu` has stopped for the call. `delivery` is the parent's.
 ///
 /// # Errors
 /// `EAGAIN`: no vCPU, number or thread for it; `ENOMEM`: no memory, or the first process has ended.
 /// [`Broken`] when the machine must stop.
-pub fn spawn(parent: &Process, vcpu: &mut Vcpu, request: &Request) -> Result<Newborn, CallError> {
+pub fn spawn(
+    parent: &Process,
+    vcpu: &mut Vcpu,
+    delivery: &Delivery,
+    request: &Request,
+) -> Result<Newborn, CallError> {
     let family = &parent.family;
     family.join_ended();
     let child_vcpu = match family.machine().take_vcpu() {
@@ -152,7 +153,12 @@ pub fn spawn(parent: &Process, vcpu: &mut Vcpu, request: &Request) -> Result<New
         Err(errno) => (0, Some(errno)),
     };
     let process = child_process(parent, pid, space, signals, request);
-    let mut child = Task::from_parts(child_vcpu, Arc::new(process));
+    let delivery = delivery.of_child(match (request.space, request.parent) {
+        // Both would use it at once.
+        (Sharing::Shared, Parent::GoesOn) => AltStack::NONE,
+        _ => delivery.stack,
+    });
+    let mut child = Task::from_parts(child_vcpu, Arc::new(process), delivery);
     if let Some(errno) = refused {
         discard(child)?;
         return Err(errno.into());

@@ -17,9 +17,11 @@ use mm::vma::limits::Limits;
 use mm::vma::{Aslr, MapFlags, MapType, Prot};
 use nix::sys::mman::ProtFlags;
 
+use super::signals::{frame_bytes, largest};
 use crate::load::{
     Aux, Image, InitialStack, Layout, LoadError, Mapping, Placement, StackAccess, StackInputs,
 };
+use crate::machine::Machine;
 
 /// Why a program could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +50,17 @@ pub struct Launch {
     pub personality: u32,
     /// Where its parts are moved; ignored under `ADDR_NO_RANDOMIZE`.
     pub aslr: Aslr,
+    /// The most bytes that a signal frame takes, as it is told; `None` for nothing.
+    pub signal_frame: Option<u64>,
+}
+
+impl Launch {
+    /// As by default, on a vCPU of this machine.
+    #[must_use]
+    pub fn on(machine: &Machine) -> Self {
+        let signal_frame = Some(largest(frame_bytes(machine.xsave_layout())));
+        Launch { signal_frame, ..Launch::default() }
+    }
 }
 
 /// `ADDR_NO_RANDOMIZE` of personality(2).
@@ -119,7 +132,7 @@ fn load(
         execfn: &execfn,
         argv,
         envp,
-        aux: aux(&layout)?,
+        aux: Aux { min_signal_stack: launch.signal_frame, ..aux(&layout)? },
     })?;
     space.map_stack(top, stack.bytes.len() as u64, layout.stack.into())?;
     space.set_start_stack(stack.start);

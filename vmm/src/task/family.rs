@@ -6,8 +6,8 @@
 //!
 //! ```text
 //!   a thread waits                 and is woken by
-//!     for another process's end      that end, or a signal that kills it: its bell (wait, rest)
-//!     for a stream or for time       a kick: `ppoll` lets it in at one point only
+//!     for another process            what has become of that, or a signal: its bell (wait)
+//!     for a stream, time or a signal a kick: `ppoll` lets it in at one point only (rest)
 //!     in KVM_RUN                     a kick
 //! ```
 //!
@@ -20,15 +20,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use mm::space::SpaceUser;
-use nix::sys::signal::Signal;
 
-use super::disposition::Sent;
 use super::process::{Identity, Process};
+use super::rest::Interrupted;
 use super::table::{Birth, FIRST, Look, Member, Table};
+use super::timers::Timers;
 use super::{
-    Code, Death, End, Ended, Loaded, Signalled, Signals, Stats, Status, Task, TaskError, Timing,
+    Death, End, Info, Loaded, QueueFull, Queued, SI_USER, Sent, Signal, Signals, Stats, Status,
+    Task, TaskError, Timing, To, Told, Usage, Wanted,
 };
-use super::{Usage, Wanted};
 use crate::files::Descriptors;
 use crate::hypercall::Tracer;
 use crate::kvm::{Kicker, install_kick_handler};
@@ -113,6 +113,9 @@ pub struct Family {
     totals: Mutex<Totals>,
     /// Why the machine cannot go on; found by any thread, told by the first's.
     failure: Mutex<Option<TaskError>>,
+    /// How many signals are queued for all of them.
+    queued: Queued,
+    pub(super) timers: Timers,
 }
 
 impl Family {
@@ -129,6 +132,8 @@ impl Family {
             table: Mutex::default(),
             totals: Mutex::default(),
             failure: Mutex::default(),
+            queued: Queued::default(),
+            timers: Timers::default(),
         }))
     }
 
@@ -144,7 +149,7 @@ impl Family {
         identity: Identity,
     ) -> Result<Task, StartError> {
         let vcpu = self.machine.take_vcpu()?;
-        let signals = Arc::new(Signals::default());
+        let signals = Arc::new(Signals::new(self.queued.clone()));
         let birth = Birth {
             parent: 0,
             exit_signal: 0,
@@ -238,69 +243,89 @@ impl Family {
         table.pids().filter(is_meant).collect()
     }
 
-    /// Sends a signal to a process; to one that has ended it is nothing.
-    pub fn send(&self, pid: i32, signal: Signal, code: Code) {
-        let table = self.lock();
-        let Some(member) = table.get(pid) else { return };
-        if let Sent::Dies(_) = member.signals.send(signal, code) {
-            member.interrupt();
-            // It may wait for this one: now with less patience.
-            if let Some(parent) = table.get(member.parent) {
-                parent.bell.notify_all();
-            }
-        }
-    }
-
-    /// Waits until a child of `pid` has ended; `None` if there is no such child.
+    /// Sends a signal to a process; to one that has ended it is nothing. `limit` is the sender's
+    /// `RLIMIT_SIGPENDING`.
     ///
     /// # Errors
-    /// The signal that `pid` itself is to die of.
-    pub fn wait(&self, pid: i32, wanted: &Wanted) -> Result<Option<Ended>, Signalled> {
-        self.wait_until(pid, |table| match table.look(pid, wanted) {
+    /// [`QueueFull`].
+    pub fn send(&self, pid: i32, info: Info, to: To, limit: u64) -> Result<(), QueueFull> {
+        let table = self.lock();
+        let Some(member) = table.get(pid) else { return Ok(()) };
+        let sent = member.signals.post(info, to, limit)?;
+        if sent != Sent::Nothing {
+            member.interrupt();
+        }
+        if sent == Sent::Kills
+            && let Some(parent) = table.get(member.parent)
+        {
+            // It may wait for this one: now with less patience.
+            parent.bell.notify_all();
+        }
+        Ok(())
+    }
+
+    /// Waits until there is something to tell of a child of `pid`; `None` if there is no such child.
+    ///
+    /// # Errors
+    /// [`Interrupted`].
+    pub fn wait(&self, pid: i32, wanted: &Wanted) -> Result<Option<Told>, Interrupted> {
+        self.wait_until(pid, Signals::interrupts, |table| match table.look(pid, wanted) {
             Look::Nobody => Some(None),
             Look::NotYet => None,
-            Look::Ended(ended) => Some(Some(ended)),
+            Look::Found(told) => Some(Some(told)),
         })
     }
 
-    /// Looks for a child of `pid` that has ended, without waiting: `ECHILD` is an outer `None`, one that has
-    /// not ended an inner one.
+    /// Looks for a child of `pid` of which there is something to tell, without waiting: `ECHILD` is an outer
+    /// `None`, nothing to tell an inner one.
     #[must_use]
-    pub fn poll(&self, pid: i32, wanted: &Wanted) -> Option<Option<Ended>> {
+    pub fn poll(&self, pid: i32, wanted: &Wanted) -> Option<Option<Told>> {
         match self.lock().look(pid, wanted) {
             Look::Nobody => None,
             Look::NotYet => Some(None),
-            Look::Ended(ended) => Some(Some(ended)),
+            Look::Found(told) => Some(Some(told)),
         }
     }
 
-    /// Waits until `child` no longer holds its parent `pid` up (vfork(2)).
-    ///
-    /// # Errors
-    /// The signal that `pid` itself is to die of.
-    pub(super) fn wait_for_release(&self, pid: i32, child: i32) -> Result<(), Signalled> {
-        self.wait_until(pid, |table| {
+    /// Waits until `child` no longer holds its parent `pid` up (vfork(2)), or that is to die.
+    pub(super) fn wait_for_release(&self, pid: i32, child: i32) {
+        let dies = |signals: &Signals| signals.fatal().is_some();
+        // Whoever is to die finds that as it goes on.
+        let _ = self.wait_until(pid, dies, |table| {
             let held = table.get(child).is_some_and(|member| member.holds_parent);
             (!held).then_some(())
-        })
+        });
     }
 
-    /// Waits at the bell of `pid` until `ready` gives something.
+    /// `process`, which the calling thread runs, has stopped by `signal`: waits until it is continued, or is to
+    /// die (`do_signal_stop`).
+    pub(super) fn stop(&self, process: &Process, signal: Signal) {
+        self.lock().stop(process.pid, signal);
+        let dies = |signals: &Signals| signals.fatal().is_some();
+        let goes_on = self.wait_until(process.pid, dies, |_| {
+            let stopped = process.signals.is_stopped();
+            (!stopped).then_some(())
+        });
+        if goes_on.is_ok() && process.signals.fatal().is_none() {
+            self.lock().go_on(process.pid);
+        }
+    }
+
+    /// Waits at the bell of `pid` until `ready` gives something, or its signals end the wait.
     fn wait_until<T>(
         &self,
         pid: i32,
+        ends: impl Fn(&Signals) -> bool,
         mut ready: impl FnMut(&mut Table) -> Option<T>,
-    ) -> Result<T, Signalled> {
+    ) -> Result<T, Interrupted> {
         let mut table = self.lock();
         loop {
             if let Some(value) = ready(&mut table) {
                 return Ok(value);
             }
-            let Some(member) = table.get(pid) else {
-                return Err(Signalled::plain(Signal::SIGKILL, Code::User));
-            };
-            if let Some(by) = member.signals.fatal() {
-                return Err(by);
+            let Some(member) = table.get(pid) else { return Err(Interrupted) };
+            if ends(&member.signals) {
+                return Err(Interrupted);
             }
             let bell = Arc::clone(&member.bell);
             table = if is_anyone_to_die(&table) {
@@ -342,7 +367,7 @@ impl Family {
             }
             Err(error) => {
                 self.fail(error);
-                Status::Killed(Signal::SIGKILL)
+                Status::Killed(Signal::KILL)
             }
         };
         self.end(pid, status, usage);
@@ -369,6 +394,7 @@ impl Family {
     }
 
     fn end(&self, pid: i32, status: Status, usage: Usage) {
+        self.forget_timers(pid);
         let mut table = self.lock();
         let parent = table.get(pid).map(|member| member.parent);
         table.end(pid, status, usage);
@@ -413,6 +439,7 @@ impl Family {
         }
         let threads = std::mem::take(&mut table.ended);
         drop(table);
+        self.close_timers();
         for thread in threads {
             join(thread);
         }
@@ -463,7 +490,7 @@ fn kill_all(table: &mut Table) {
 }
 
 fn kill(member: &Member) {
-    member.signals.doom(Signalled::plain(Signal::SIGKILL, Code::User));
+    member.signals.doom(Info::from_process(Signal::KILL, SI_USER, 0));
     member.interrupt();
 }
 

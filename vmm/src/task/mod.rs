@@ -9,28 +9,36 @@
 
 mod background;
 mod birth;
-mod disposition;
 mod exec;
 mod family;
 mod out_of_memory;
 mod process;
 mod rest;
 mod run;
-mod signal;
+mod signals;
 mod stats;
 mod status;
 mod table;
+mod timers;
 
 pub use background::Background;
 pub use birth::{ChildOf, Newborn, Parent, Request, Sharing, spawn};
-pub use disposition::{Sent, SignalAction, Signals};
 pub use exec::{ExecError, Launch, Loaded, exec};
 pub(crate) use exec::{clear_tails, map_image};
 pub use family::{Family, FaultTotals, StartError, Target, Totals, usage};
 pub use process::{Identity, Process};
-pub use rest::rest;
+pub use rest::{Interrupted, rest};
 pub use run::{End, Task, TaskError, Timing};
-pub use signal::{Code, Death, Place, Signalled};
+pub use signals::{
+    AltStack, ChildChange, Continuation, Death, Delivery, Due, Effect, Info, InterruptedCall, KEPT,
+    Place, QueueFull, Queued, Restart, SI_TKILL, SI_USER, Sent, Signal, SignalAction, SignalSet,
+    Signals, To,
+};
+pub(crate) use signals::{
+    FRAME_FLAGS, FRAME_MASK, FRAME_REGISTERS, FRAME_STACK, NoState, REGISTER_WORDS, Returned,
+    Selectors, frame_bytes, from_frame,
+};
 pub use stats::{CallStats, Exits, Stats};
-pub use status::{Status, Usage};
-pub use table::{Ended, Ends, Kinds, Taking, Wanted, Which};
+pub use status::{Status, Usage, ticks};
+pub use table::{Asked, Kinds, Taking, Told, Wanted, Which};
+pub use timers::{Measured, Setting};

@@ -1,4 +1,4 @@
-//! Waiting for the host, in such a way that a process that is killed meanwhile notices.
+//! Waiting for the host, in such a way that a process that gets a signal meanwhile notices.
 //!
 //! The signal of a kick is blocked up to `ppoll`, which lets it in as it begins to wait: one that came
 //! before ends the wait at once.
@@ -10,17 +10,21 @@ use nix::poll::{PollFd, ppoll};
 use nix::sys::signal::{SigSet, SigmaskHow};
 use nix::sys::time::TimeSpec;
 
-use super::{Process, Signalled};
+use super::Process;
+
+/// A signal came, and there is something to be done about it before the program goes on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Interrupted;
 
 /// Waits until one of `streams` is ready, or for `time`; how many are ready.
 ///
 /// # Errors
-/// Outer: the signal that the process is to die of. Inner: the host's errno, never `EINTR`.
+/// Outer: a signal came. Inner: the host's errno, never `EINTR`.
 pub fn rest(
     process: &Process,
     streams: &mut [PollFd<'_>],
     time: Option<Duration>,
-) -> Result<Result<i32, Errno>, Signalled> {
+) -> Result<Result<i32, Errno>, Interrupted> {
     // All of them: nix has no names for real-time signals, which a kick is.
     let before = match SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK) {
         Ok(before) => before,
@@ -28,11 +32,12 @@ pub fn rest(
     };
     let started = std::time::Instant::now();
     let answer = loop {
-        if let Some(by) = process.signals.fatal() {
-            break Err(by);
-        }
+        let interrupted = process.signals.interrupts();
+        let time = if interrupted { Some(Duration::ZERO) } else { time };
         let left = time.map(|time| TimeSpec::from(time.saturating_sub(started.elapsed())));
         match ppoll(streams, left, Some(before)) {
+            // What is ready already comes first.
+            Ok(0) | Err(Errno::EINTR) if interrupted => break Err(Interrupted),
             Err(Errno::EINTR) => {}
             answer => break Ok(answer),
         }

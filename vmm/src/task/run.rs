@@ -7,9 +7,13 @@
 //!   Fault 14 ──> SharedSpace::fault ──> Ok: the same again ────┤
 //!        │                         └──> signal ──┐             │
 //!   Fault n ──> signal ──────────────────────────┤             │
-//!                                recovery armed? ├─ yes: there ┘
-//!                                                └─ no: Death
+//!   a signal from elsewhere ─────────────────────┤             │
+//!                               handler, call of │             │
+//!                               recover, default ├─ goes on ───┘
+//!                                                └─ Death
 //! ```
+//!
+//! What signals come to is in `signals/deliver`.
 
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
@@ -19,18 +23,14 @@ use mm::error::{AccessError, Broken};
 use mm::inspect::maps;
 use mm::numa;
 
+use super::Stats;
 use super::out_of_memory::OutOfMemory;
 use super::process::Process;
-use super::signal::floating_point_code;
-use super::{Code, Death, Place, Signalled, Stats};
-use crate::hypercall::{self, Answer, Call, Tracer};
-use crate::kvm::{Exit, Registers, Vcpu, faulting_access};
-
-/// Flags that a program at its recovery address starts without, as a signal handler does: trace,
-/// direction, resume.
-const HANDLER_CLEARS: u64 = 1 << 8 | 1 << 10 | 1 << 16;
-/// The page fault's vector.
-const PAGE_FAULT: u8 = 14;
+use super::signals::{
+    self, Death, Delivery, Details, Info, InterruptedCall, PAGE_FAULT, Place, Trap,
+};
+use crate::hypercall::{self, Answer, Call, Caller, Tracer};
+use crate::kvm::{Exit, Position, Registers, Vcpu, faulting_access};
 
 /// How a program ended.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -64,8 +64,9 @@ pub enum Timing {
 /// A vCPU that runs in a process.
 #[derive(Debug)]
 pub struct Task {
-    vcpu: Vcpu,
-    process: Arc<Process>,
+    pub(super) vcpu: Vcpu,
+    pub(super) process: Arc<Process>,
+    pub(super) delivery: Delivery,
     stats: Stats,
     /// How often the host has refused the program's memory since anything else happened.
     refused: u32,
@@ -77,7 +78,7 @@ const MOST_REFUSED: u32 = 1000;
 const RACES: u32 = 2;
 
 /// What serving an exit came to.
-enum Next {
+pub(super) enum Next {
     /// Run again.
     Run,
     /// The program has ended.
@@ -98,12 +99,12 @@ impl Task {
         vcpu.set_root(process.space.look().table().root());
         let registers = Registers { rip: entry.get(), rsp: stack.get(), ..Registers::default() };
         vcpu.resume_user(&registers).map_err(|error| TaskError::Vcpu(error.to_string()))?;
-        Ok(Task::from_parts(vcpu, process))
+        Ok(Task::from_parts(vcpu, process, Delivery::default()))
     }
 
     /// A task whose vCPU is set by somebody else.
-    pub(super) fn from_parts(vcpu: Vcpu, process: Arc<Process>) -> Self {
-        Task { vcpu, process, stats: Stats::default(), refused: 0 }
+    pub(super) fn from_parts(vcpu: Vcpu, process: Arc<Process>, delivery: Delivery) -> Self {
+        Task { vcpu, process, delivery, stats: Stats::default(), refused: 0 }
     }
 
     /// Gives everything back that is not counted in the process table.
@@ -149,17 +150,17 @@ impl Task {
     /// # Errors
     /// [`TaskError`] when mmvisor itself cannot go on.
     pub fn step(&mut self) -> Result<Option<End>, TaskError> {
-        let next = match self.process.signals.fatal() {
-            Some(by) => self.die(by, self.vcpu.registers().rip),
-            None => {
-                let started = self.now();
-                let exit = self.vcpu.run();
-                self.stats.guest_time += since(started);
-                if !matches!(exit, Exit::Unbacked(_)) {
-                    self.refused = 0;
-                }
-                self.serve(exit)?
+        let can_deliver = self.vcpu.position() != Position::Entering;
+        let next = if can_deliver && self.is_signal_due() {
+            self.deliver(*self.vcpu.registers())?
+        } else {
+            let started = self.now();
+            let exit = self.vcpu.run();
+            self.stats.guest_time += since(started);
+            if !matches!(exit, Exit::Unbacked(_)) {
+                self.refused = 0;
             }
+            self.serve(exit)?
         };
         match next {
             Next::Run => Ok(None),
@@ -190,18 +191,15 @@ impl Task {
                 self.stats.exits.page_faults += 1;
                 self.page_fault(address, error)
             }
-            Exit::Fault { vector, frame, .. } => {
+            Exit::Fault { vector, error, frame, .. } => {
                 self.stats.exits.exceptions += 1;
-                let by = Signalled::exception(vector, frame.rip, || self.floating_point_code());
-                match by {
-                    Some(by) => self.signal(by, *self.vcpu.registers()),
-                    None => Err(TaskError::Vcpu(format!("exception {vector} at {:#x}", frame.rip))),
-                }
+                let Some(info) = signals::exception(vector, error, frame.rip, &self.vcpu) else {
+                    return Err(TaskError::Vcpu(format!("exception {vector} at {:#x}", frame.rip)));
+                };
+                let trap = Trap { vector, error, ..self.delivery.trap };
+                self.caused(info, trap, *self.vcpu.registers())
             }
-            Exit::UserPort { .. } => {
-                self.stats.exits.exceptions += 1;
-                self.signal(Signalled::general_protection(), *self.vcpu.registers())
-            }
+            Exit::UserPort { .. } => self.general_protection(),
             Exit::Interrupted(_) => {
                 self.stats.exits.interrupts += 1;
                 Ok(Next::Run)
@@ -231,11 +229,16 @@ impl Task {
     /// its 32-bit ABI by `int 0x80` alone, and a jump into the kernel half is `SIGSEGV` there, as it is
     /// here.
     fn compat_call(&mut self) -> Result<Next, TaskError> {
-        self.stats.exits.exceptions += 1;
-        self.signal(Signalled::general_protection(), *self.vcpu.registers())
+        self.general_protection()
     }
 
-    fn tracer(&self) -> &Tracer {
+    fn general_protection(&mut self) -> Result<Next, TaskError> {
+        self.stats.exits.exceptions += 1;
+        let (info, trap) = signals::general_protection(self.delivery.trap, 0);
+        self.caused(info, trap, *self.vcpu.registers())
+    }
+
+    pub(super) fn tracer(&self) -> &Tracer {
         self.process.family.tracer()
     }
 
@@ -257,20 +260,23 @@ impl Task {
         let started = self.now();
         let line = self.tracer().enter(call, &self.process.space);
         let mut newborn = None;
-        let answer = hypercall::serve(&call, &self.process, &mut self.vcpu, &mut newborn)?;
+        let caller = Caller {
+            process: &self.process,
+            vcpu: &mut self.vcpu,
+            delivery: &mut self.delivery,
+            newborn: &mut newborn,
+        };
+        let answer = hypercall::serve(&call, caller)?;
         let counted = self.stats.calls.entry(call.number).or_default();
         counted.count += 1;
         counted.errors += u64::from(matches!(answer, Answer::Error(_)));
         counted.time += since(started);
         self.tracer().leave(self.process.pid, line, &answer, &self.process.space);
-        if let Some(newborn) = newborn
-            && let Err(by) = newborn.begin(&self.process)
-        {
-            return Ok(self.die(by, registers.rip));
+        if let Some(newborn) = newborn {
+            newborn.begin(&self.process);
         }
         match answer {
             Answer::Exit(status) => Ok(Next::End(End::Exited(status))),
-            Answer::Signal(by) => Ok(self.die(by, self.vcpu.registers().rip)),
             Answer::Value(value) => {
                 registers.rax = value;
                 self.resume(&registers)
@@ -278,6 +284,22 @@ impl Task {
             Answer::Error(errno) => {
                 registers.rax = hypercall::negated(errno);
                 self.resume(&registers)
+            }
+            Answer::Interrupted(restart) => {
+                let number = registers.rax;
+                self.delivery.interrupted = Some(InterruptedCall { restart, number });
+                self.deliver(registers)
+            }
+            Answer::Returned | Answer::BadFrame => {
+                if let Some(returned) = self.delivery.returned.take() {
+                    self.delivery.selectors = returned.selectors;
+                    registers = returned.registers;
+                }
+                if answer == Answer::Returned {
+                    return self.deliver(registers);
+                }
+                let info = Info::from_kernel(signals::Signal::SEGV);
+                self.caused(info, self.delivery.trap, registers)
             }
         }
     }
@@ -294,48 +316,30 @@ impl Task {
                 Ok(Next::Run)
             }
             Err(AccessError::Fault(fault)) => {
-                self.signal(Signalled::page_fault(fault, error), *self.vcpu.registers())
+                let (info, trap) = signals::page_fault(fault, error);
+                self.caused(info, trap, *self.vcpu.registers())
             }
             Err(AccessError::Broken(broken)) => Err(broken.into()),
         }
     }
 
-    /// Sends the program, which was at these registers, to its recovery address, if one is armed; else
-    /// it dies.
-    fn signal(&mut self, by: Signalled, mut registers: Registers) -> Result<Next, TaskError> {
-        let recovery = self.process.set_recovery(0);
-        if recovery == 0 || by.signal == nix::sys::signal::Signal::SIGKILL {
-            return Ok(self.die(by, registers.rip));
-        }
-        registers.rcx = registers.rip;
-        registers.rip = recovery;
-        registers.rdi = u64::from((by.signal as i32).unsigned_abs());
-        registers.rsi = i64::from(by.code.number()).cast_unsigned();
-        registers.rdx = by.address;
-        registers.rax = by.error;
-        registers.rflags &= !HANDLER_CLEARS;
-        self.resume(&registers)
-    }
-
-    /// Goes on in ring 3. An address that ring 3 cannot be entered at is a #GP of the program there, as
-    /// where Linux's return to it fails. If it was the recovery address itself, none is armed any more,
-    /// and the program dies.
+    /// Goes on in ring 3; where it cannot be entered there, `deliver` says what comes of it.
     fn resume(&mut self, registers: &Registers) -> Result<Next, TaskError> {
         match self.vcpu.resume_user(registers) {
             Ok(()) => Ok(Next::Run),
-            Err(_) => self.signal(Signalled::general_protection(), *registers),
+            Err(_) => self.deliver(*registers),
         }
     }
 
-    fn die(&self, by: Signalled, rip: u64) -> Next {
+    pub(super) fn die(&self, by: Info, rip: u64) -> Next {
         if by.is_out_of_memory() {
             log::warn!("{}", OutOfMemory::now(&self.process.family, self.process.pid));
         }
+        let missed = by.is_out_of_memory().then_some(self.delivery.trap.cr2);
         // A null pointer is an address, too; without any, the instruction is all there is to look at.
-        let has_address =
-            by.address != 0 || matches!(by.code, Code::NotMapped | Code::Denied | Code::NoBacking);
-        let at = VirtAddr::new(if has_address { by.address } else { rip });
-        Next::End(End::Killed(Death { by, rip, place: self.place_of(at) }))
+        let address = by.address().or(missed);
+        let place = self.place_of(VirtAddr::new(address.unwrap_or(rip)));
+        Next::End(End::Killed(Death { by, address: address.unwrap_or(0), rip, place }))
     }
 
     fn place_of(&self, at: VirtAddr) -> Place {
@@ -353,19 +357,18 @@ impl Task {
         Place::Near(below.into_iter().collect())
     }
 
-    /// The si_code of the floating-point exception that the vCPU's state shows.
-    fn floating_point_code(&self) -> i32 {
-        let Ok(area) = self.vcpu.xsave() else { return floating_point_code(0) };
-        let bytes = area.to_bytes();
-        let word = |at: usize| {
-            bytes.get(at..at + 2).map_or(0, |b| u32::from(u16::from_le_bytes([b[0], b[1]])))
-        };
-        let (control, status, mxcsr) = (word(0), word(2), word(24));
-        floating_point_code((status & !control | mxcsr & !(mxcsr >> 7)) & 0x3f)
-    }
-
     fn now(&self) -> Option<Instant> {
         (self.process.family.timing() == Timing::On).then(Instant::now)
+    }
+}
+
+impl Details for Vcpu {
+    fn raised(&self) -> u32 {
+        self.xsave().map_or(0, |state| signals::raised(&state.to_bytes()))
+    }
+
+    fn debug_status(&self) -> u64 {
+        self.take_debug_status().unwrap_or(0)
     }
 }
 

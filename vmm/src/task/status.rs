@@ -3,17 +3,20 @@
 use std::time::Duration;
 
 use nix::libc;
-use nix::sys::signal::Signal;
 
-use super::End;
+use super::{End, Signal};
 
-/// How a process ended.
+/// How a process ended, or what else has become of it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Status {
     /// It exited with this status.
     Exited(u8),
     /// This signal killed it.
     Killed(Signal),
+    /// This signal stopped it.
+    Stopped(Signal),
+    /// It goes on after a stop.
+    Continued,
 }
 
 impl Status {
@@ -22,7 +25,9 @@ impl Status {
     pub fn word(self) -> u32 {
         match self {
             Status::Exited(status) => u32::from(status) << 8,
-            Status::Killed(signal) => (signal as i32).unsigned_abs(),
+            Status::Killed(signal) => signal.number().unsigned_abs(),
+            Status::Stopped(signal) => signal.number().unsigned_abs() << 8 | 0x7f,
+            Status::Continued => 0xffff,
         }
     }
 
@@ -32,6 +37,8 @@ impl Status {
         match self {
             Status::Exited(_) => libc::CLD_EXITED,
             Status::Killed(_) => libc::CLD_KILLED,
+            Status::Stopped(_) => libc::CLD_STOPPED,
+            Status::Continued => libc::CLD_CONTINUED,
         }
     }
 
@@ -40,7 +47,8 @@ impl Status {
     pub fn number(self) -> i32 {
         match self {
             Status::Exited(status) => i32::from(status),
-            Status::Killed(signal) => signal as i32,
+            Status::Killed(signal) | Status::Stopped(signal) => signal.number(),
+            Status::Continued => Signal::CONT.number(),
         }
     }
 }
@@ -49,9 +57,18 @@ impl From<&End> for Status {
     fn from(end: &End) -> Self {
         match end {
             End::Exited(status) => Status::Exited(*status),
-            End::Killed(death) => Status::Killed(death.by.signal),
+            End::Killed(death) => Status::Killed(death.by.signal()),
         }
     }
+}
+
+/// Ticks a second of times(2) (`USER_HZ`).
+const CLOCK_TICKS: u64 = 100;
+
+/// A time in ticks of times(2), the rest of one left out.
+#[must_use]
+pub fn ticks(time: Duration) -> u64 {
+    time.as_secs() * CLOCK_TICKS + u64::from(time.subsec_millis()) * CLOCK_TICKS / 1000
 }
 
 /// What processes used.
@@ -71,6 +88,12 @@ impl Usage {
         self.time += other.time;
         self.peak_pages = self.peak_pages.max(other.peak_pages);
         self.faults += other.faults;
+    }
+
+    /// Its time in ticks of times(2).
+    #[must_use]
+    pub fn ticks(self) -> u64 {
+        ticks(self.time)
     }
 
     /// As a `struct rusage`, all time as user time.
@@ -93,9 +116,12 @@ mod tests {
     fn a_status_is_what_the_macros_of_wait_expect() {
         let exited = Status::Exited(7).word().cast_signed();
         assert!(libc::WIFEXITED(exited) && libc::WEXITSTATUS(exited) == 7);
-        let killed = Status::Killed(Signal::SIGSEGV).word().cast_signed();
+        let killed = Status::Killed(Signal::SEGV).word().cast_signed();
         assert!(libc::WIFSIGNALED(killed) && libc::WTERMSIG(killed) == libc::SIGSEGV);
         assert!(!libc::WCOREDUMP(killed));
+        let stopped = Status::Stopped(Signal::TSTP).word().cast_signed();
+        assert!(libc::WIFSTOPPED(stopped) && libc::WSTOPSIG(stopped) == libc::SIGTSTP);
+        assert!(libc::WIFCONTINUED(Status::Continued.word().cast_signed()));
     }
 
     #[test]

@@ -5,6 +5,8 @@
 //!   add ──> alive ── end ──┬──> zombie ── look, reaping ──> gone
 //!                          └──> gone, where the parent ignores SIGCHLD
 //!   its children, of either kind, become the first process's
+//!
+//!   alive ── stop ──> told of once (WUNTRACED) ── go_on ──> told of once (WCONTINUED)
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,10 +14,8 @@ use std::sync::{Arc, Condvar};
 use std::thread::JoinHandle;
 
 use mm::space::Counters;
-use nix::sys::signal::Signal;
 
-use super::disposition::Sent;
-use super::{Code, Signals, Status, Usage};
+use super::{ChildChange, Info, Sent, Signal, Signals, Status, To, Usage};
 use crate::kvm::Kicker;
 
 /// The first process's number, as in a container.
@@ -42,6 +42,8 @@ pub(super) struct Member {
     /// What its thread waits at, when it waits for another process.
     pub(super) bell: Arc<Condvar>,
     state: State,
+    /// A stop or a continuation that no wait has told of.
+    change: Option<Status>,
     /// What its children used that have been waited for.
     pub(super) reaped: Usage,
     /// Its thread, once that runs and until it ends.
@@ -111,29 +113,31 @@ pub struct Wanted {
     pub which: Which,
     /// Of these kinds.
     pub kinds: Kinds,
-    /// Ends (`WEXITED`), or only what never happens here: stops and continuations.
-    pub ends: Ends,
+    /// Ends (`WEXITED`). Where they are not asked for, a zombie is as good as gone.
+    pub ends: Asked,
+    /// Stops (`WUNTRACED`).
+    pub stops: Asked,
+    /// Continuations (`WCONTINUED`).
+    pub continuations: Asked,
     /// And then.
     pub taking: Taking,
 }
 
-/// Whether ends are waited for.
+/// Whether something is waited for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Ends {
-    /// They are.
-    Wanted,
-    /// They are not, though continuations of those that have ended would be (`WCONTINUED`).
-    Continued,
-    /// They are not: a zombie is as good as gone.
-    Unwanted,
+pub enum Asked {
+    /// It is.
+    For,
+    /// It is not.
+    NotFor,
 }
 
-/// A child that has ended.
+/// A child of which there is something to tell.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Ended {
+pub struct Told {
     /// Its number.
     pub pid: i32,
-    /// How.
+    /// What has become of it.
     pub status: Status,
     /// What it and the children that it waited for used.
     pub usage: Usage,
@@ -144,10 +148,10 @@ pub struct Ended {
 pub(super) enum Look {
     /// There is no such child: `ECHILD`.
     Nobody,
-    /// There is, but it has not ended.
+    /// There is, but there is nothing to tell.
     NotYet,
-    /// It has.
-    Ended(Ended),
+    /// There is something.
+    Found(Told),
 }
 
 /// All processes.
@@ -178,6 +182,7 @@ impl Table {
             counters: birth.counters,
             bell: Arc::new(Condvar::new()),
             state: State::Alive,
+            change: None,
             reaped: Usage::default(),
             kicker: None,
             thread: None,
@@ -240,7 +245,7 @@ impl Table {
     fn adopt(&mut self, orphan: i32) {
         let Some(member) = self.members.get_mut(&orphan) else { return };
         member.parent = FIRST;
-        member.exit_signal = Signal::SIGCHLD as i32;
+        member.exit_signal = Signal::CHLD.number();
         let is_zombie = matches!(member.state, State::Zombie { .. });
         if let Some(first) = self.members.get_mut(&FIRST) {
             first.children.insert(orphan);
@@ -253,25 +258,39 @@ impl Table {
     /// Tells the parent of a zombie (`do_notify_parent`); one that does not want to know has it reaped.
     fn notify_parent(&mut self, pid: i32) {
         let Some(member) = self.members.get(&pid) else { return };
-        let (parent, exit_signal) = (member.parent, member.exit_signal);
-        let Some(parent) = self.members.get(&parent) else { return };
+        let State::Zombie { status, usage } = member.state else { return };
+        let signal = Signal::new(member.exit_signal);
+        let Some(parent) = self.members.get(&member.parent) else { return };
         parent.bell.notify_all();
-        let is_child_signal = exit_signal == Signal::SIGCHLD as i32;
-        let reaped = is_child_signal && parent.signals.reaps_itself();
-        if let Ok(signal) = Signal::try_from(exit_signal)
-            && let Sent::Dies(_) = parent.signals.send(signal, Code::Child(self.cause(pid)))
-        {
-            parent.interrupt();
+        let reaped = signal == Some(Signal::CHLD) && parent.signals.reaps_itself();
+        if let Some(signal) = signal {
+            parent.told_of(signal, pid, status, usage);
         }
         if reaped {
             self.remove(pid);
         }
     }
 
-    fn cause(&self, pid: i32) -> i32 {
-        match self.members.get(&pid).map(|member| member.state) {
-            Some(State::Zombie { status, .. }) => status.cause(),
-            _ => 0,
+    /// A process has stopped.
+    pub(super) fn stop(&mut self, pid: i32, signal: Signal) {
+        self.change(pid, Status::Stopped(signal));
+    }
+
+    /// One that had stopped goes on.
+    pub(super) fn go_on(&mut self, pid: i32) {
+        self.change(pid, Status::Continued);
+    }
+
+    /// Tells a parent (`do_notify_parent_cldstop`).
+    fn change(&mut self, pid: i32, status: Status) {
+        let Some(member) = self.members.get_mut(&pid) else { return };
+        member.change = Some(status);
+        let of = member.parent;
+        if let Some(parent) = self.members.get(&of) {
+            if parent.signals.hears_of_stops() {
+                parent.told_of(Signal::CHLD, pid, status, Usage::default());
+            }
+            parent.bell.notify_all();
         }
     }
 
@@ -285,21 +304,43 @@ impl Table {
                 continue;
             }
             match (member.state, wanted.ends) {
-                (State::Zombie { status, usage }, Ends::Wanted) => {
-                    found = Look::Ended(Ended { pid, status, usage });
+                (State::Zombie { status, usage }, Asked::For) => {
+                    found = Look::Found(Told { pid, status, usage });
                     break;
                 }
-                (State::Zombie { .. }, Ends::Unwanted) => {}
-                (State::Alive, _) | (State::Zombie { .. }, Ends::Continued) => found = Look::NotYet,
+                (State::Zombie { .. }, Asked::NotFor) => {
+                    if wanted.continuations == Asked::For {
+                        found = Look::NotYet;
+                    }
+                }
+                (State::Alive, _) => {
+                    match member.change.filter(|&change| wanted.asks_for(change)) {
+                        Some(status) => {
+                            found = Look::Found(Told { pid, status, usage: member.reaped });
+                            break;
+                        }
+                        None => found = Look::NotYet,
+                    }
+                }
             }
         }
-        if let (Look::Ended(ended), Taking::Reap) = (found, wanted.taking) {
-            self.remove(ended.pid);
-            if let Some(waiting) = self.members.get_mut(&parent) {
-                waiting.reaped.add(ended.usage);
-            }
+        if let (Look::Found(told), Taking::Reap) = (found, wanted.taking) {
+            self.take(parent, &told);
         }
         found
+    }
+
+    /// What has been told is not told again.
+    fn take(&mut self, parent: i32, told: &Told) {
+        let Some(member) = self.members.get_mut(&told.pid) else { return };
+        if matches!(member.state, State::Alive) {
+            member.change = None;
+            return;
+        }
+        self.remove(told.pid);
+        if let Some(waiting) = self.members.get_mut(&parent) {
+            waiting.reaped.add(told.usage);
+        }
     }
 }
 
@@ -307,8 +348,8 @@ impl Wanted {
     fn includes(&self, pid: i32, member: &Member) -> bool {
         let kind = match self.kinds {
             Kinds::All => true,
-            Kinds::Ordinary => member.exit_signal == Signal::SIGCHLD as i32,
-            Kinds::Clones => member.exit_signal != Signal::SIGCHLD as i32,
+            Kinds::Ordinary => member.exit_signal == Signal::CHLD.number(),
+            Kinds::Clones => member.exit_signal != Signal::CHLD.number(),
         };
         kind && match self.which {
             Which::Any => true,
@@ -318,8 +359,28 @@ impl Wanted {
     }
 }
 
+impl Wanted {
+    fn asks_for(&self, change: Status) -> bool {
+        match change {
+            Status::Stopped(_) => self.stops == Asked::For,
+            Status::Continued => self.continuations == Asked::For,
+            Status::Exited(_) | Status::Killed(_) => false,
+        }
+    }
+}
+
 impl Member {
-    /// Makes its thread look whether it is to die, wherever that waits or runs.
+    /// It is sent what has become of its child.
+    fn told_of(&self, signal: Signal, pid: i32, status: Status, usage: Usage) {
+        let (cause, number) = (status.cause(), status.number());
+        let change = ChildChange { pid, cause, status: number, ticks: usage.ticks() };
+        let sent = self.signals.post_from_kernel(Info::child(signal, &change), To::Process);
+        if sent != Sent::Nothing {
+            self.interrupt();
+        }
+    }
+
+    /// Makes its thread look at its signals, wherever that waits or runs.
     pub(super) fn interrupt(&self) {
         self.bell.notify_all();
         if let Some(kicker) = self.kicker
@@ -335,11 +396,13 @@ mod tests {
     use super::*;
     use crate::task::SignalAction;
 
-    const CHILD: i32 = Signal::SIGCHLD as i32;
+    const CHILD: i32 = 17;
     const ANY: Wanted = Wanted {
         which: Which::Any,
         kinds: Kinds::Ordinary,
-        ends: Ends::Wanted,
+        ends: Asked::For,
+        stops: Asked::NotFor,
+        continuations: Asked::NotFor,
         taking: Taking::Reap,
     };
 
@@ -365,7 +428,7 @@ mod tests {
 
     fn ended(look: Look) -> (i32, Status) {
         match look {
-            Look::Ended(ended) => (ended.pid, ended.status),
+            Look::Found(told) => (told.pid, told.status),
             other => panic!("{other:?}"),
         }
     }
@@ -409,11 +472,11 @@ mod tests {
     #[test]
     fn a_zombie_is_gone_for_who_waits_for_stops_alone() {
         let mut table = family(1);
-        let stops = Wanted { ends: Ends::Unwanted, ..ANY };
+        let stops = Wanted { ends: Asked::NotFor, stops: Asked::For, ..ANY };
         assert_eq!(table.look(FIRST, &stops), Look::NotYet);
         end(&mut table, 2, 0);
         assert_eq!(table.look(FIRST, &stops), Look::Nobody);
-        assert_eq!(table.look(FIRST, &Wanted { ends: Ends::Continued, ..ANY }), Look::NotYet);
+        assert_eq!(table.look(FIRST, &Wanted { continuations: Asked::For, ..stops }), Look::NotYet);
     }
 
     #[test]
@@ -432,8 +495,7 @@ mod tests {
     #[test]
     fn who_ignores_sigchld_has_no_zombies_nor_do_those_it_adopts() {
         let mut table = family(2);
-        let ignore = SignalAction { handler: 1, ..SignalAction::default() };
-        table.get(FIRST).unwrap().signals.set_action(CHILD, ignore);
+        table.get(FIRST).unwrap().signals.set_action(Signal::CHLD, SignalAction::IGNORE);
         let orphan = born(&mut table, 2, CHILD);
         end(&mut table, orphan, 0);
         assert!(table.get(orphan).is_some(), "its own parent does not ignore it");
@@ -457,9 +519,40 @@ mod tests {
     #[test]
     fn a_parent_dies_of_what_its_child_sends_it_at_its_end() {
         let mut table = family(1);
-        let grandchild = born(&mut table, 2, Signal::SIGUSR1 as i32);
+        let grandchild = born(&mut table, 2, Signal::USR1.number());
         end(&mut table, grandchild, 0);
         let fatal = table.get(2).unwrap().signals.fatal().unwrap();
-        assert_eq!(fatal.signal, Signal::SIGUSR1);
+        assert_eq!(fatal.signal(), Signal::USR1);
+    }
+
+    #[test]
+    fn a_stop_and_a_continuation_are_told_once_and_only_to_who_asks() {
+        let mut table = family(1);
+        let all = Wanted { stops: Asked::For, continuations: Asked::For, ..ANY };
+        table.stop(2, Signal::TSTP);
+        assert_eq!(table.look(FIRST, &ANY), Look::NotYet);
+        let leave = Wanted { taking: Taking::Leave, ..all };
+        for wanted in [leave, all] {
+            assert_eq!(ended(table.look(FIRST, &wanted)), (2, Status::Stopped(Signal::TSTP)));
+        }
+        assert_eq!(table.look(FIRST, &all), Look::NotYet);
+        table.go_on(2);
+        assert_eq!(ended(table.look(FIRST, &all)), (2, Status::Continued));
+        end(&mut table, 2, 0);
+        assert_eq!(ended(table.look(FIRST, &all)), (2, Status::Exited(0)));
+    }
+
+    #[test]
+    fn a_parent_that_wants_no_word_of_stops_gets_no_signal_but_can_wait() {
+        let mut table = family(1);
+        let signals = Arc::clone(&table.get(FIRST).unwrap().signals);
+        signals.set_blocked(Signal::CHLD.into());
+        let quiet = SignalAction { handler: 7, flags: 1, ..SignalAction::default() };
+        signals.set_action(Signal::CHLD, quiet);
+        table.stop(2, Signal::STOP);
+        assert!(signals.waiting().is_empty());
+        signals.set_action(Signal::CHLD, SignalAction { flags: 0, ..quiet });
+        table.go_on(2);
+        assert_eq!(signals.waiting(), Signal::CHLD.into());
     }
 }

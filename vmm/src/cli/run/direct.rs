@@ -43,7 +43,7 @@ pub(super) fn run(args: &Args, program: Program, machine: &Arc<Machine>) -> Resu
     let family = Family::new(Arc::clone(machine), tracer, timing).map_err(RunError::Kick)?;
     // Before there is a space: it notes each that begins.
     let background = background(args, &family).map_err(RunError::Background)?;
-    let loaded = exec(machine.system(), &image, &path, &argv, &args.env, &launch(args)?)
+    let loaded = exec(machine.system(), &image, &path, &argv, &args.env, &launch(args, machine)?)
         .map_err(|source| RunError::Exec { path: name.clone(), source })?;
     // Not before: what is written to the stack then comes page by page (`vma_is_temporary_stack`).
     args.mthp.iter().for_each(|&of_size| machine.system().sysctl.set_thp_size(of_size));
@@ -115,7 +115,7 @@ fn take_apart(machine: &Machine, task: Task) -> Result<(), RunError> {
 }
 
 /// How the program is started: as Linux does under `setarch -R`, but for what was asked for.
-fn launch(args: &Args) -> Result<Launch, RunError> {
+fn launch(args: &Args, machine: &Machine) -> Result<Launch, RunError> {
     let personality = if args.compat_layout { ADDR_COMPAT_LAYOUT } else { 0 };
     let aslr = match args.aslr {
         None => Aslr::OFF,
@@ -129,7 +129,7 @@ fn launch(args: &Args) -> Result<Launch, RunError> {
             Aslr::from_seed(seed)
         }
     };
-    Ok(Launch { personality, aslr })
+    Ok(Launch { personality, aslr, ..Launch::on(machine) })
 }
 
 fn tracer(args: &Args) -> Result<Tracer, RunError> {

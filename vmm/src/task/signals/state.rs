@@ -1,0 +1,510 @@
+//! The signals of one process: what it wants done about each, what it blocks, what waits, and whether it is
+//! to die or has been stopped (Linux's `sighand_struct`, `signal_struct`, `blocked`, `pending`).
+//!
+//! ```text
+//!   post ── ignored and not blocked: nothing ── deadly by default: fatal ── else it waits
+//!   due  ── fatal ── caused by an instruction ── sent to the task ── sent to the process ──> what is to be done
+//! ```
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::actions::{Actions, SA_NOCLDSTOP, SA_NOCLDWAIT, SA_NODEFER, SA_RESETHAND};
+use super::pending::{Pending, Queued};
+use super::{Effect, Info, QueueFull, Signal, SignalAction, SignalSet};
+
+/// Whom a signal is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum To {
+    /// The task: tkill, tgkill, what its own instructions cause.
+    Task,
+    /// The process: kill, timers, children.
+    Process,
+}
+
+/// What came of sending a signal.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Sent {
+    /// Nothing that the process need know of now.
+    Nothing,
+    /// There is something to be done: its thread must look.
+    Wakes,
+    /// The process is to die of it, wherever it waits.
+    Kills,
+}
+
+/// What is to be done before the program goes on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Due {
+    /// Nothing.
+    Nothing,
+    /// It dies.
+    Die(Info),
+    /// A handler is called.
+    Handle(Info, SignalAction),
+    /// It stops.
+    Stop(Signal),
+}
+
+/// The signals of one process.
+#[derive(Debug)]
+pub struct Signals {
+    actions: Arc<Mutex<Actions>>,
+    state: Mutex<State>,
+    queued: Queued,
+    /// Whether there is anything to be done, for the run loop to ask cheaply.
+    attention: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    blocked: SignalSet,
+    /// What rt_sigtimedwait(2) waits for.
+    awaited: SignalSet,
+    to_task: Pending,
+    to_process: Pending,
+    /// What it is to die of.
+    fatal: Option<Info>,
+    /// Whether it has stopped.
+    stopped: bool,
+}
+
+impl State {
+    fn waiting(&self) -> SignalSet {
+        self.to_task.set() | self.to_process.set()
+    }
+
+    fn forget(&mut self, these: SignalSet) {
+        self.to_task.forget(these);
+        self.to_process.forget(these);
+    }
+
+    fn take(&mut self, among: SignalSet) -> Option<Info> {
+        self.to_task.take(among).or_else(|| self.to_process.take(among))
+    }
+
+    fn needs_attention(&self) -> bool {
+        self.fatal.is_some() || !(self.waiting() - self.blocked).is_empty()
+    }
+}
+
+impl Default for Signals {
+    /// Of a fresh process that shares nothing with others.
+    fn default() -> Self {
+        Signals::new(Queued::default())
+    }
+}
+
+impl Signals {
+    /// Of a fresh process: all as by default. `queued` counts for all processes.
+    #[must_use]
+    pub fn new(queued: Queued) -> Self {
+        Signals::with(Arc::default(), SignalSet::NONE, queued)
+    }
+
+    fn with(actions: Arc<Mutex<Actions>>, blocked: SignalSet, queued: Queued) -> Self {
+        let state = Mutex::new(State { blocked, ..State::default() });
+        Signals { actions, state, queued, attention: AtomicBool::new(false) }
+    }
+
+    /// A child's: the same actions, of its own, and mask; nothing waits for it.
+    #[must_use]
+    pub fn copy(&self) -> Self {
+        let actions = Arc::new(Mutex::new(self.actions().clone()));
+        Signals::with(actions, self.blocked(), self.queued.clone())
+    }
+
+    /// A child's that shares the actions (`CLONE_SIGHAND`).
+    #[must_use]
+    pub fn share(&self) -> Self {
+        Signals::with(Arc::clone(&self.actions), self.blocked(), self.queued.clone())
+    }
+
+    fn actions(&self) -> MutexGuard<'_, Actions> {
+        self.actions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes the state, and says what has come of it.
+    fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        let mut state = self.state();
+        let result = change(&mut state);
+        self.attention.store(state.needs_attention(), Ordering::Release);
+        result
+    }
+
+    /// What is done about `signal`.
+    #[must_use]
+    pub fn action(&self, signal: Signal) -> SignalAction {
+        self.actions().get(signal)
+    }
+
+    /// Sets what is done about `signal`. One that waits and comes to nothing now is forgotten.
+    pub fn set_action(&self, signal: Signal, action: SignalAction) {
+        self.change(|state| {
+            self.actions().set(signal, action);
+            if action.effect(signal) == Some(Effect::None) {
+                state.forget(signal.into());
+            }
+        });
+    }
+
+    /// Whether the process has its children reaped for it: it ignores `SIGCHLD`, or says `SA_NOCLDWAIT`.
+    #[must_use]
+    pub fn reaps_itself(&self) -> bool {
+        let action = self.action(Signal::CHLD);
+        action.is_ignore() || action.has(SA_NOCLDWAIT)
+    }
+
+    /// Whether it wants to know when a child stops or goes on.
+    #[must_use]
+    pub fn hears_of_stops(&self) -> bool {
+        let action = self.action(Signal::CHLD);
+        !action.is_ignore() && !action.has(SA_NOCLDSTOP)
+    }
+
+    /// For a program that takes this one's place (execve(2)): what is ignored stays so, handlers are gone, the
+    /// mask and what waits stay.
+    pub fn begin_program(&self) {
+        let mut actions = self.actions();
+        *actions = actions.for_new_program();
+    }
+
+    /// Blocked signals.
+    #[must_use]
+    pub fn blocked(&self) -> SignalSet {
+        self.state().blocked
+    }
+
+    /// Sets the blocked signals.
+    pub fn set_blocked(&self, mask: SignalSet) {
+        self.change(|state| state.blocked = mask - SignalSet::UNBLOCKABLE);
+    }
+
+    /// Those that wait and are blocked (sigpending(2)).
+    #[must_use]
+    pub fn waiting(&self) -> SignalSet {
+        let state = self.state();
+        state.waiting() & state.blocked
+    }
+
+    /// A signal comes (`send_signal_locked`, `complete_signal`). `limit` is the sender's
+    /// `RLIMIT_SIGPENDING`.
+    ///
+    /// # Errors
+    /// [`QueueFull`] for a real-time signal of which something is told.
+    pub fn post(&self, info: Info, to: To, limit: u64) -> Result<Sent, QueueFull> {
+        let signal = info.signal();
+        self.change(|state| {
+            if SignalSet::STOPS.contains(signal) {
+                state.forget(Signal::CONT.into());
+            }
+            if signal == Signal::CONT {
+                state.forget(SignalSet::STOPS);
+                state.stopped = false;
+            }
+            let blocked = state.blocked.contains(signal);
+            let effect = self.actions().get(signal).effect(signal);
+            if effect == Some(Effect::None) && !blocked {
+                // It has gone on nonetheless.
+                return Ok(if signal == Signal::CONT { Sent::Wakes } else { Sent::Nothing });
+            }
+            // Who has stopped dies of others only as it goes on (`wants_signal`).
+            let dies = effect == Some(Effect::Dies) && !blocked && !state.stopped;
+            if signal == Signal::KILL || dies {
+                state.fatal.get_or_insert(info);
+                return Ok(Sent::Kills);
+            }
+            let pending = match to {
+                To::Task => &mut state.to_task,
+                To::Process => &mut state.to_process,
+            };
+            pending.post(info, &self.queued, limit)?;
+            let wakes = !blocked || state.awaited.contains(signal) || signal == Signal::CONT;
+            Ok(if wakes { Sent::Wakes } else { Sent::Nothing })
+        })
+    }
+
+    /// The kernel sends one: there is always room.
+    pub fn post_from_kernel(&self, info: Info, to: To) -> Sent {
+        self.post(info, to, u64::MAX).unwrap_or(Sent::Nothing)
+    }
+
+    /// A signal that cannot be put off, since the program cannot go on as it is (`force_sig_info`): where it
+    /// is blocked or ignored, its default comes.
+    pub fn force(&self, info: Info) {
+        let signal = info.signal();
+        self.change(|state| {
+            let mut actions = self.actions();
+            if state.blocked.contains(signal) || actions.get(signal).is_ignore() {
+                actions.reset_handler(signal);
+                state.blocked = state.blocked - signal.into();
+            }
+            drop(actions);
+            // One of these always has room.
+            let _ = state.to_task.post(info, &self.queued, u64::MAX);
+        });
+    }
+
+    /// Whether [`force`](Signals::force) would have a handler called.
+    #[must_use]
+    pub fn would_handle(&self, signal: Signal) -> bool {
+        let blocked = self.state().blocked.contains(signal);
+        !blocked && self.action(signal).is_handled()
+    }
+
+    /// The handler of `failed` could not be called (`force_sigsegv`).
+    pub fn force_after(&self, failed: Signal) {
+        if failed == Signal::SEGV {
+            self.change(|_| self.actions().reset_handler(Signal::SEGV));
+        }
+        self.force(Info::from_kernel(Signal::SEGV));
+    }
+
+    /// Has the process die of `by`, whatever it wants done about it. The first such signal counts.
+    pub fn doom(&self, by: Info) {
+        self.change(|state| {
+            state.fatal.get_or_insert(by);
+        });
+    }
+
+    /// What the process is to die of, if anything.
+    #[must_use]
+    pub fn fatal(&self) -> Option<Info> {
+        if self.needs_attention() { self.state().fatal } else { None }
+    }
+
+    /// Whether something may be [due](Signals::due).
+    #[must_use]
+    pub fn needs_attention(&self) -> bool {
+        self.attention.load(Ordering::Acquire)
+    }
+
+    /// Whether a call that waits is to give up.
+    #[must_use]
+    pub fn interrupts(&self) -> bool {
+        if self.needs_attention() {
+            return true;
+        }
+        let state = self.state();
+        !(state.waiting() & state.awaited).is_empty()
+    }
+
+    /// What is to be done now (`get_signal`). A signal that is told here is no longer waiting.
+    pub fn due(&self) -> Due {
+        self.change(|state| {
+            loop {
+                if let Some(info) = state.fatal {
+                    return Due::Die(info);
+                }
+                let free = !state.blocked;
+                let caused = state.to_task.take_caused(free);
+                let Some(info) = caused.or_else(|| state.take(free)) else { return Due::Nothing };
+                let signal = info.signal();
+                let mut actions = self.actions();
+                let action = actions.get(signal);
+                match action.effect(signal) {
+                    None => {
+                        if action.has(SA_RESETHAND) {
+                            actions.reset_handler(signal);
+                        }
+                        return Due::Handle(info, action);
+                    }
+                    Some(Effect::None) => {}
+                    Some(Effect::Stops) => {
+                        state.stopped = true;
+                        return Due::Stop(signal);
+                    }
+                    Some(Effect::Dies | Effect::DumpsCore) => state.fatal = Some(info),
+                }
+            }
+        })
+    }
+
+    /// Whether it has stopped, and nothing has it go on or die.
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        let state = self.state();
+        state.stopped && state.fatal.is_none()
+    }
+
+    /// A handler has been called (`signal_delivered`): its signals are blocked until it returns.
+    pub fn enter_handler(&self, signal: Signal, action: &SignalAction) {
+        let own = if action.has(SA_NODEFER) { SignalSet::NONE } else { signal.into() };
+        let mask = self.blocked() | action.mask | own;
+        self.set_blocked(mask);
+    }
+
+    /// Takes one of `among` that waits, whatever is done about it (`do_sigtimedwait`).
+    pub fn take(&self, among: SignalSet) -> Option<Info> {
+        self.change(|state| state.take(among - SignalSet::UNBLOCKABLE))
+    }
+
+    /// Has the calling task woken by `these`, though they are blocked; by none after that.
+    pub fn set_awaited(&self, these: SignalSet) {
+        self.change(|state| state.awaited = these - SignalSet::UNBLOCKABLE);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::task::signals::info::SI_USER;
+
+    fn send(signals: &Signals, signal: Signal) -> Sent {
+        signals.post(Info::from_process(signal, SI_USER, 1), To::Process, 100).unwrap()
+    }
+
+    fn died(signal: Signal) -> Due {
+        Due::Die(Info::from_process(signal, SI_USER, 1))
+    }
+
+    fn handled(flags: u64) -> SignalAction {
+        SignalAction { handler: 7, flags, ..SignalAction::default() }
+    }
+
+    fn handles(due: Due, signal: Signal) -> bool {
+        matches!(due, Due::Handle(info, _) if info.signal() == signal)
+    }
+
+    #[test]
+    fn what_is_blocked_waits_until_it_is_not() {
+        let signals = Signals::default();
+        signals.set_blocked(!SignalSet::NONE);
+        assert_eq!(send(&signals, Signal::TERM), Sent::Nothing);
+        assert_eq!((signals.due(), signals.fatal()), (Due::Nothing, None));
+        assert_eq!(signals.waiting(), Signal::TERM.into());
+        signals.set_blocked(SignalSet::NONE);
+        assert!(signals.needs_attention());
+        assert_eq!(signals.due(), died(Signal::TERM));
+    }
+
+    #[test]
+    fn sigkill_cannot_be_blocked_or_ignored() {
+        let signals = Signals::default();
+        signals.set_blocked(!SignalSet::NONE);
+        assert_eq!(send(&signals, Signal::KILL), Sent::Kills);
+        assert_eq!(signals.due(), died(Signal::KILL));
+    }
+
+    #[test]
+    fn a_waiting_signal_that_is_ignored_now_is_forgotten() {
+        let signals = Signals::default();
+        signals.set_blocked(!SignalSet::NONE);
+        send(&signals, Signal::TERM);
+        signals.set_action(Signal::TERM, SignalAction::IGNORE);
+        signals.set_action(Signal::TERM, SignalAction::default());
+        signals.set_blocked(SignalSet::NONE);
+        assert_eq!(signals.due(), Due::Nothing);
+    }
+
+    #[test]
+    fn a_copy_has_actions_of_its_own_and_nothing_waits_for_it() {
+        let signals = Signals::default();
+        signals.set_blocked(!SignalSet::NONE);
+        send(&signals, Signal::TERM);
+        let (copy, share) = (signals.copy(), signals.share());
+        assert_eq!((copy.waiting(), copy.blocked()), (SignalSet::NONE, signals.blocked()));
+        signals.set_action(Signal::TERM, handled(0));
+        assert!(!copy.action(Signal::TERM).is_handled() && share.action(Signal::TERM).is_handled());
+    }
+
+    #[test]
+    fn children_are_reaped_for_who_ignores_sigchld_not_for_who_does_not_care() {
+        let signals = Signals::default();
+        assert!(!signals.reaps_itself());
+        for action in [SignalAction::IGNORE, SignalAction { flags: 2, ..SignalAction::default() }] {
+            signals.set_action(Signal::CHLD, action);
+            assert!(signals.reaps_itself());
+        }
+    }
+
+    #[test]
+    fn the_lowest_is_due_first_and_what_the_task_was_sent_before_what_the_process_was() {
+        let signals = Signals::default();
+        signals.set_blocked(!SignalSet::NONE);
+        for signal in [Signal::USR2, Signal::USR1] {
+            signals.set_action(signal, handled(0));
+            send(&signals, signal);
+        }
+        signals.post_from_kernel(Info::from_kernel(Signal::USR2), To::Task);
+        signals.set_blocked(SignalSet::NONE);
+        for signal in [Signal::USR2, Signal::USR1, Signal::USR2] {
+            assert!(handles(signals.due(), signal), "{signal}");
+        }
+        assert_eq!((signals.due(), signals.needs_attention()), (Due::Nothing, false));
+    }
+
+    #[test]
+    fn a_handler_blocks_its_signal_unless_told_otherwise_and_may_be_for_once() {
+        let signals = Signals::default();
+        let once = handled(SA_RESETHAND | SA_NODEFER);
+        signals.set_action(Signal::USR1, once);
+        send(&signals, Signal::USR1);
+        assert!(handles(signals.due(), Signal::USR1));
+        signals.enter_handler(Signal::USR1, &once);
+        assert_eq!(signals.blocked(), SignalSet::NONE);
+        assert_eq!(send(&signals, Signal::USR1), Sent::Kills);
+        signals.enter_handler(Signal::USR2, &handled(0));
+        assert_eq!(signals.blocked(), Signal::USR2.into());
+    }
+
+    #[test]
+    fn a_forced_signal_that_is_blocked_or_ignored_kills() {
+        let fault = Info::fault(Signal::SEGV, 1, 0);
+        let blocked = Signals::default();
+        blocked.set_action(Signal::SEGV, handled(0));
+        blocked.set_blocked(Signal::SEGV.into());
+        assert!(!blocked.would_handle(Signal::SEGV));
+        blocked.force(fault);
+        assert_eq!(blocked.due(), Due::Die(fault));
+        let ignored = Signals::default();
+        ignored.set_action(Signal::SEGV, SignalAction::IGNORE);
+        ignored.force(fault);
+        assert_eq!(ignored.due(), Due::Die(fault));
+    }
+
+    #[test]
+    fn a_handler_of_sigsegv_that_cannot_be_called_kills_and_another_one_has_it_called() {
+        let signals = Signals::default();
+        signals.set_action(Signal::SEGV, handled(0));
+        signals.force_after(Signal::USR1);
+        assert!(handles(signals.due(), Signal::SEGV));
+        signals.force_after(Signal::SEGV);
+        assert_eq!(signals.due(), Due::Die(Info::from_kernel(Signal::SEGV)));
+    }
+
+    #[test]
+    fn who_waits_for_a_signal_gets_it_though_it_is_blocked_and_handled() {
+        let signals = Signals::default();
+        signals.set_action(Signal::USR1, handled(0));
+        signals.set_blocked(Signal::USR1.into());
+        signals.set_awaited(Signal::USR1.into());
+        assert!(!signals.interrupts());
+        assert_eq!(send(&signals, Signal::USR1), Sent::Wakes);
+        assert!(signals.interrupts() && !signals.needs_attention());
+        assert_eq!(signals.take(Signal::USR1.into()).map(|info| info.signal()), Some(Signal::USR1));
+        assert_eq!(signals.take(!SignalSet::NONE), None);
+    }
+
+    #[test]
+    fn a_stop_and_a_continuation_undo_each_other() {
+        let signals = Signals::default();
+        signals.set_blocked(SignalSet::of(&[Signal::TSTP, Signal::CONT]));
+        send(&signals, Signal::CONT);
+        send(&signals, Signal::TSTP);
+        assert_eq!(signals.waiting(), Signal::TSTP.into());
+        send(&signals, Signal::CONT);
+        assert_eq!(signals.waiting(), Signal::CONT.into());
+        send(&signals, Signal::STOP);
+        assert_eq!(signals.due(), Due::Stop(Signal::STOP));
+        send(&signals, Signal::TERM);
+        assert!(signals.is_stopped());
+        assert_eq!(send(&signals, Signal::CONT), Sent::Wakes);
+        assert!(!signals.is_stopped());
+        assert_eq!(signals.due(), died(Signal::TERM));
+    }
+}
