@@ -421,6 +421,7 @@ fn signals() -> Vec<Case> {
         };
         cases.extend([
             case("handlers", "signals", &[]),
+            case("handlers-of-sse", "signals", &["sse"]).only(Where::Direct),
             case("pending", "pending", &[]),
             case("sigreturn", "sigreturn", &[]),
             case("waits", "waits", &[]),

@@ -108,6 +108,19 @@ static void fault(long (*stub)(void *), void *argument, void *rip) {
     check(result > 0 && result < 32, "the result is the handler's");
 }
 
+// Exceptions of SSE, which QEMU's emulation does not raise.
+static void of_sse(void) {
+    static double none = 0.0, negative = -1.0;
+    on(SIGFPE, told, 0);
+    unsigned unmasked = 0x1900, masked = 0x1f80;
+    __asm__ volatile("ldmxcsr %0" : : "m"(unmasked));
+    __asm__ volatile("movsd %0, %%xmm0" : : "m"(negative) : "xmm0");
+    fault(divide_sse, &none, divide_sse);
+    __asm__ volatile("ldmxcsr %0" : : "m"(unmasked));
+    fault(root_sse, &negative, root_sse);
+    __asm__ volatile("ldmxcsr %0" : : "m"(masked));
+}
+
 // A page of its own.
 static volatile char *area(unsigned long at, int protection) {
     void *page = mmap((void *)at, PAGE, protection, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
@@ -152,14 +165,6 @@ static void faults(void) {
     printf("arithmetic\n");
     static int zero;
     fault(divide, &zero, divide);
-    static double none = 0.0, negative = -1.0;
-    unsigned unmasked = 0x1900, masked = 0x1f80;
-    __asm__ volatile("ldmxcsr %0" : : "m"(unmasked));
-    __asm__ volatile("movsd %0, %%xmm0" : : "m"(negative) : "xmm0");
-    fault(divide_sse, &none, divide_sse);
-    __asm__ volatile("ldmxcsr %0" : : "m"(unmasked));
-    fault(root_sse, &negative, root_sse);
-    __asm__ volatile("ldmxcsr %0" : : "m"(masked));
     unsigned short control = 0x37b;
     __asm__ volatile("fninit\n fldcw %0\n fld1\n fldz\n fdivrp" : : "m"(control));
     fault(wait_x87, NULL, wait_x87);
@@ -377,14 +382,17 @@ static void block(int number) {
 }
 
 static void deadly(int way) {
-    stack_t small = {.ss_sp = stack, .ss_size = SMALLEST}, page = {.ss_sp = stack, .ss_size = 3 * PAGE};
+    // Nothing below it.
+    char *area = mmap(NULL, 5 * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    mprotect(area + PAGE, 4 * PAGE, PROT_READ | PROT_WRITE);
+    stack_t none = {.ss_sp = area, .ss_size = PAGE}, page = {.ss_sp = area + PAGE, .ss_size = 4 * PAGE};
     switch (way) {
     case 0: on(SIGSEGV, again, 0); break;
     case 1: on(SIGSEGV, nothing, 0); block(SIGSEGV); break;
     case 2: signal(SIGSEGV, SIG_IGN); break;
     case 3: on(SIGSEGV, nothing, 0); deep(0); break;
-    case 4: // A frame does not fit.
-        sigaltstack(&small, NULL);
+    case 4: // A frame cannot be written.
+        sigaltstack(&none, NULL);
         on(SIGUSR1, nothing, SA_ONSTACK);
         raise(SIGUSR1);
         _exit(0);
@@ -395,7 +403,6 @@ static void deadly(int way) {
         _exit(0);
     case 6: // No place for a frame: SIGSEGV, whose handler has one.
         on(SIGUSR1, nothing, 0);
-        page.ss_size = sizeof stack;
         sigaltstack(&page, NULL);
         on(SIGSEGV, leave, SA_ONSTACK);
         if (sigsetjmp(place, 1))
@@ -431,8 +438,12 @@ static void deaths(void) {
     }
 }
 
-int main(void) {
+int main(int argc, char **argv) {
     setvbuf(stdout, NULL, _IOFBF, 1 << 16);
+    if (argc > 1 && !strcmp(argv[1], "sse")) {
+        of_sse();
+        return 0;
+    }
     faults();
     vectors();
     stacks();
