@@ -382,6 +382,7 @@ static void block(int number) {
 }
 
 static void deadly(int way) {
+    signal(SIGSEGV, SIG_DFL);
     // Nothing below it.
     char *area = mmap(NULL, 5 * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     mprotect(area + PAGE, 4 * PAGE, PROT_READ | PROT_WRITE);

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
 #include <sys/wait.h>
@@ -216,6 +217,13 @@ static void computing(void) {
         for (int i = 0; i < 20000000; i++) {
             state = state * 6364136223846793005UL + 1442695040888963407UL;
             x = x * 1.0000001 + (double)(state >> 40);
+            if (i % 20000 == 0) {
+                // Faults and calls, too.
+                volatile char *page = mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+                page[4096] = page[0] + 1;
+                x += page[4096];
+                munmap((void *)page, 8192);
+            }
         }
         quiet();
         memcpy(&sum[round], &x, sizeof x);

@@ -114,6 +114,8 @@ impl Line {
             | Arg::SignalsOut
             | Arg::TimeOut
             | Arg::MicrosOut
+            | Arg::IntervalOut
+            | Arg::StackOut
             | Arg::StatOut
             | Arg::NamesOut
             | Arg::PairOut
@@ -204,6 +206,10 @@ impl Line {
             Arg::TimeIn => or_address(structs::time(value, read)),
             Arg::TimeOut => written(structs::time),
             Arg::MicrosOut => written(structs::micros),
+            Arg::IntervalIn => or_address(structs::interval(value, read)),
+            Arg::IntervalOut => written(structs::interval),
+            Arg::StackIn => or_address(structs::stack(value, read)),
+            Arg::StackOut => written(structs::stack),
             Arg::StatOut => written(structs::stat),
             Arg::NamesOut => written(structs::names),
             Arg::PairOut => written(structs::pair),

@@ -111,6 +111,20 @@ pub(crate) const ARCH: ChoiceSet = ChoiceSet {
     ],
 };
 
+/// `setitimer` and `getitimer`.
+pub(crate) const ITIMER: ChoiceSet = ChoiceSet {
+    prefix: "ITIMER_",
+    names: &[(0, "ITIMER_REAL"), (1, "ITIMER_VIRTUAL"), (2, "ITIMER_PROF")],
+};
+
+/// `sigaltstack`'s `ss_flags`.
+pub(crate) const SS: FlagSet = FlagSet {
+    prefix: "SS_",
+    zero: Some("0"),
+    names: &[(1, "SS_ONSTACK"), (2, "SS_DISABLE"), (0x8000_0000, "SS_AUTODISARM")],
+    aliases: &[],
+};
+
 /// `rt_sigprocmask`.
 pub(crate) const SIGMASK: ChoiceSet =
     ChoiceSet { prefix: "SIG_", names: names![SIG_BLOCK, SIG_UNBLOCK, SIG_SETMASK] };

@@ -78,6 +78,23 @@ pub(crate) fn micros(at: u64, read: Reader<'_>) -> Option<String> {
     Some(format!("{{tv_sec={seconds}, tv_usec={microseconds}}}"))
 }
 
+/// `struct itimerval`.
+pub(crate) fn interval(at: u64, read: Reader<'_>) -> Option<String> {
+    let words: [u64; 4] = words(at, read)?;
+    let [every, every_micros, value, micros] = words.map(text::signed);
+    Some(format!(
+        "{{it_interval={{tv_sec={every}, tv_usec={every_micros}}}, \
+         it_value={{tv_sec={value}, tv_usec={micros}}}}}"
+    ))
+}
+
+/// `stack_t`.
+pub(crate) fn stack(at: u64, read: Reader<'_>) -> Option<String> {
+    let [start, flag_bits, bytes] = words(at, read)?;
+    let (start, flag_text) = (text::address(start), flags::SS.text(flag_bits & 0xffff_ffff));
+    Some(format!("{{ss_sp={start}, ss_flags={flag_text}, ss_size={bytes}}}"))
+}
+
 /// `struct stat`: what strace shows of it, the mode and the size or the device.
 pub(crate) fn stat(at: u64, read: Reader<'_>) -> Option<String> {
     let [_, _, _, mode, _, device, size] = words(at, read)?;
@@ -214,13 +231,19 @@ pub(crate) fn status(at: u64, read: Reader<'_>) -> Option<String> {
     let word = i32::from_le_bytes(bytes.try_into().ok()?);
     let text = if libc::WIFEXITED(word) {
         format!("WIFEXITED(s) && WEXITSTATUS(s) == {}", libc::WEXITSTATUS(word))
+    } else if libc::WIFSTOPPED(word) {
+        format!("WIFSTOPPED(s) && WSTOPSIG(s) == {}", signal_name(libc::WSTOPSIG(word)))
+    } else if libc::WIFCONTINUED(word) {
+        "WIFCONTINUED(s)".to_owned()
     } else {
-        let number = libc::WTERMSIG(word);
-        let name = u64::try_from(number).ok().and_then(flags::signal);
-        let name = name.map_or_else(|| number.to_string(), |name| format!("SIG{name}"));
-        format!("WIFSIGNALED(s) && WTERMSIG(s) == {name}")
+        format!("WIFSIGNALED(s) && WTERMSIG(s) == {}", signal_name(libc::WTERMSIG(word)))
     };
     Some(format!("[{{{text}}}]"))
+}
+
+fn signal_name(number: i32) -> String {
+    let name = u64::try_from(number).ok().and_then(flags::signal);
+    name.map_or_else(|| number.to_string(), |name| format!("SIG{name}"))
 }
 
 /// An `int` that the call wrote.

@@ -106,6 +106,14 @@ pub(crate) enum Arg {
     TimeOut,
     /// `struct timeval`, written.
     MicrosOut,
+    /// `struct itimerval`, passed.
+    IntervalIn,
+    /// `struct itimerval`, written.
+    IntervalOut,
+    /// `stack_t`, passed.
+    StackIn,
+    /// `stack_t`, written.
+    StackOut,
     /// `struct stat`, written.
     StatOut,
     /// `struct utsname`, written.
@@ -271,8 +279,9 @@ fn files(call: Sysno) -> Option<&'static [Arg]> {
 fn process(call: Sysno) -> Option<&'static [Arg]> {
     use Arg::{
         ActionIn, ActionOut, Address, ArchValue, Choice, CloneFlags, CloneStack, CloneTail, Flags,
-        FutexOp, FutexTail, Hex, Int, LimitIn, LimitOut, MicrosOut, NamesOut, RandomOut, Signal,
-        SignalsIn, SignalsOut, Size, StatusOut, TimeIn, TimeOut, Unsigned,
+        FutexOp, FutexTail, Hex, Int, IntervalIn, IntervalOut, LimitIn, LimitOut, MicrosOut,
+        NamesOut, RandomOut, Signal, SignalsIn, SignalsOut, Size, StackIn, StackOut, StatusOut,
+        TimeIn, TimeOut, Unsigned,
     };
     Some(match call {
         Sysno::exit | Sysno::exit_group => &[Int],
@@ -287,7 +296,15 @@ fn process(call: Sysno) -> Option<&'static [Arg]> {
         Sysno::rt_sigaction => &[Signal, ActionIn, ActionOut, Size],
         Sysno::rt_sigprocmask => &[Choice(&flags::SIGMASK), SignalsIn, SignalsOut, Size],
         Sysno::rt_sigreturn => &[],
-        Sysno::sigaltstack => &[Address, Address],
+        Sysno::rt_sigpending => &[SignalsOut, Size],
+        Sysno::rt_sigsuspend => &[SignalsIn, Size],
+        Sysno::rt_sigtimedwait => &[SignalsIn, Address, TimeIn, Size],
+        Sysno::rt_sigqueueinfo => &[Int, Signal, Address],
+        Sysno::rt_tgsigqueueinfo => &[Int, Int, Signal, Address],
+        Sysno::sigaltstack => &[StackIn, StackOut],
+        Sysno::alarm => &[Unsigned],
+        Sysno::setitimer => &[Choice(&flags::ITIMER), IntervalIn, IntervalOut],
+        Sysno::getitimer => &[Choice(&flags::ITIMER), IntervalOut],
         Sysno::kill | Sysno::tkill => &[Int, Signal],
         Sysno::tgkill => &[Int, Int, Signal],
         Sysno::futex => &[Address, FutexOp, Unsigned, FutexTail, FutexTail, FutexTail],
@@ -308,7 +325,8 @@ fn process(call: Sysno) -> Option<&'static [Arg]> {
         | Sysno::fork
         | Sysno::vfork
         | Sysno::sched_yield
-        | Sysno::pause => &[],
+        | Sysno::pause
+        | Sysno::restart_syscall => &[],
         Sysno::sched_getaffinity => &[Int, Size, Address],
         Sysno::getcpu => &[Address, Address, Address],
         Sysno::wait4 => &[Int, StatusOut, Flags(&flags::WAIT), Address],

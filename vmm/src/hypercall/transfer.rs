@@ -267,15 +267,19 @@ fn wait_for(
 ) -> Result<usize, Stop> {
     let waits = !rustix::fs::fcntl_getfl(stream.host())?.contains(OFlags::NONBLOCK);
     let kind = FileType::from_raw_mode(rustix::fs::fstat(stream.host())?.st_mode);
-    let can_ask = waits && matches!(kind, FileType::Fifo | FileType::Socket);
-    let mut how = if can_ask { How::AtOnce } else { How::Plainly };
+    let mut how = match kind {
+        FileType::Fifo | FileType::Socket if waits => How::AtOnce,
+        _ => How::Plainly,
+    };
     loop {
-        if waits {
+        if how == How::Plainly && waits && kind != FileType::RegularFile {
             rest(c.process, &mut [PollFd::new(stream.host(), ready)], None)??;
         }
         match moved(how) {
             Err(HostErrno::INTR) => {}
-            Err(HostErrno::AGAIN) if how == How::AtOnce => {}
+            Err(HostErrno::AGAIN) if how == How::AtOnce => {
+                rest(c.process, &mut [PollFd::new(stream.host(), ready)], None)??;
+            }
             Err(HostErrno::OPNOTSUPP | HostErrno::NOSYS) if how == How::AtOnce => {
                 how = How::Plainly;
             }
