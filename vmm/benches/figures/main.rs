@@ -9,6 +9,7 @@
 //!   demand fault        an entry stored               SharedSpace::fault
 //!   flush               no other vCPU inside KVM      one inside, which is waited for
 //!   awk, hello          the host's kernel             mmvisor run
+//!   SIGSEGV caught      the host's kernel             mmvisor run
 //!   memory              the host's kernel             mmvisor run
 //!   swap                a file, written and read      mmvisor run
 //!   equal pages         before they are merged        after it: memory, not time
@@ -94,6 +95,13 @@ impl Figures {
         }
         let hello = Hello::new(Path::new(env!("CARGO_TARGET_TMPDIR")), &program::hello())?;
         row("hello, all of it (floor: native)", &self.whole(&hello.program())?, 1, "-");
+        match Whole::barrier(Path::new(env!("CARGO_TARGET_TMPDIR"))) {
+            Some(barrier) => {
+                row("SIGSEGV caught (floor: native)", &self.whole(&barrier)?, whole::CAUGHT, "-");
+                println!("  (each a fault, an mprotect and a sigreturn: 3 exits)");
+            }
+            None => println!("{:<34} skipped: no gcc", "SIGSEGV caught (floor: native)"),
+        }
         self.memory()?;
         self.swapped()?;
         self.merged()?;

@@ -20,6 +20,9 @@ const AWK_PRINTS: &str = "149850000 300000\n";
 /// Where Debian's package busybox-static has it.
 const BUSYBOX: &str = "/bin/busybox";
 
+/// How many writes the write barrier catches.
+pub(crate) const CAUGHT: u64 = 20_000;
+
 /// A program with arguments, and what it prints.
 #[derive(Debug)]
 pub(crate) struct Whole {
@@ -33,6 +36,20 @@ impl Whole {
     pub(crate) fn awk() -> Option<Whole> {
         let path = PathBuf::from(BUSYBOX);
         path.exists().then_some(Whole { path, args: &["awk", AWK], prints: AWK_PRINTS })
+    }
+
+    /// A write barrier by mprotect and a handler of `SIGSEGV`; `None` where there is no compiler.
+    pub(crate) fn barrier(directory: &Path) -> Option<Whole> {
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/programs/barrier.c");
+        let path = directory.join("barrier");
+        let built =
+            Command::new("gcc").args(["-O1", "-static", "-o"]).arg(&path).arg(source).status();
+        let prints = "caught 20000, wrong 0, sum cc703844d122757c\n";
+        built.is_ok_and(|status| status.success()).then_some(Whole {
+            path,
+            args: &["20", "1000"],
+            prints,
+        })
     }
 
     /// Runs it natively.

@@ -95,7 +95,13 @@ fn send(
     let limit = c.process.space.look().limits().get(Resource::PendingSignals).soft;
     let mut full = 0;
     for &pid in &targets {
-        full += usize::from(family.send(pid, info(signal), to, limit).is_err());
+        let sent = if pid == c.process.pid {
+            // It looks at its signals next, and need not be woken.
+            c.process.signals.post(info(signal), to, limit).map(drop)
+        } else {
+            family.send(pid, info(signal), to, limit)
+        };
+        full += usize::from(sent.is_err());
     }
     if full == targets.len() { Err(Errno::EAGAIN.into()) } else { Ok(0) }
 }

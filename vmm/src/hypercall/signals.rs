@@ -154,10 +154,8 @@ fn restore_state(c: &Context<'_>, at: u64) -> Result<(), Stop> {
     };
     match image {
         Ok(image) => {
-            let mut state = c.vcpu.xsave().map_err(failed)?;
-            state.set_bytes(&image);
             // Which bits of MXCSR there are is the host's to know.
-            if c.vcpu.set_xsave(&state).is_ok() {
+            if c.vcpu.set_xsave_bytes(&image).is_ok() {
                 return Ok(());
             }
         }

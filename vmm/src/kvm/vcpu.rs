@@ -359,6 +359,16 @@ impl Vcpu {
         area.store_to(&self.fd)
     }
 
+    /// Sets it to an image of these bytes, as [`xsave_layout`](Vcpu::xsave_layout) has it.
+    ///
+    /// # Errors
+    /// As of [`Vcpu::set_xsave`].
+    pub fn set_xsave_bytes(&self, bytes: &[u8]) -> Result<(), KvmError> {
+        let mut area = XsaveArea::initial(self.initial.xsave_bytes)?;
+        area.set_bytes(bytes);
+        self.set_xsave(&area)
+    }
+
     /// Takes over the whole state that another vCPU's program has, as of its last exit: registers, segments,
     /// FS and GS base, floating-point and vector state. Only the page table is not copied.
     ///

@@ -65,7 +65,7 @@ impl XsaveArea {
     }
 
     /// Takes over an image's bytes, as far as there is room for them.
-    pub fn set_bytes(&mut self, bytes: &[u8]) {
+    pub(super) fn set_bytes(&mut self, bytes: &[u8]) {
         // SAFETY: the length of the image's variable part is not changed.
         let base = unsafe { &mut self.0.as_mut_fam_struct().xsave.region };
         let (first, rest) = bytes.split_at(bytes.len().min(size_of_val(base)));
