@@ -422,6 +422,7 @@ fn signals() -> Vec<Case> {
         cases.extend([
             case("handlers", "signals", &[]),
             case("handlers-of-sse", "signals", &["sse"]).only(Where::Direct),
+            case("handlers-growing", "signals", &["growing"]),
             case("pending", "pending", &[]),
             case("sigreturn", "sigreturn", &[]),
             case("waits", "waits", &[]),

@@ -439,10 +439,31 @@ static void deaths(void) {
     }
 }
 
+// Frames that a stack grows for, at each depth another one.
+static int at_depth(int depth) {
+    volatile char here[1024];
+    here[0] = here[1023] = 1;
+    if (depth > 0)
+        return at_depth(depth - 1) + here[0];
+    return raise(SIGUSR1) + here[1023];
+}
+
+static void growing(void) {
+    on(SIGUSR1, nothing, 0);
+    int sum = 0;
+    for (int depth = 100; depth < 180; depth++)
+        sum += at_depth(depth);
+    printf("depths: %d\n", sum);
+}
+
 int main(int argc, char **argv) {
     setvbuf(stdout, NULL, _IOFBF, 1 << 16);
     if (argc > 1 && !strcmp(argv[1], "sse")) {
         of_sse();
+        return 0;
+    }
+    if (argc > 1 && !strcmp(argv[1], "growing")) {
+        growing();
         return 0;
     }
     faults();

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use crate::common::{MMVISOR, Ran, kvm_unusable, payload, run};
+use crate::common::{MMVISOR, Ran, c_program, kvm_unusable, payload, run};
 use crate::{Counts, replay, scratch};
 
 /// A program in a guest, perhaps in the nested machine.
@@ -64,6 +64,13 @@ fn a_program_that_nobody_here_wrote_replays() {
     let script = "BEGIN { for (i = 0; i < 20000; i++) a[i] = i; print length(a) }";
     let counts = replays("awk", &[], &["/bin/busybox", "awk", script], 0);
     assert!(counts.checks > 50, "{counts:?}");
+}
+
+#[test]
+fn what_handlers_find_on_the_stack_makes_it_grow_in_a_replay_too() {
+    let program = c_program("signals", "gcc", &["-static"]);
+    let counts = replays("growing", &[], &[program.to_str().unwrap(), "growing"], 0);
+    assert!(counts.checks > 100, "{counts:?}");
 }
 
 #[test]

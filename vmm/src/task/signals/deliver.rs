@@ -12,6 +12,7 @@ use std::sync::atomic::Ordering;
 
 use mm::addr::VirtAddr;
 use mm::error::{AccessError, Broken, Fault};
+use mm::paging::AccessKind;
 
 use super::actions::{SA_ONSTACK, SA_RESTORER, SA_SIGINFO};
 use super::frame::{self, Interrupted, Placement, Returned, Selectors, Wanted};
@@ -173,6 +174,17 @@ impl Task {
         self.tracer().signal(self.process.pid, info);
         match self.write_frame(info, action, at) {
             Ok(Some(placed)) => {
+                // The stack may have grown for it, which a replay must know of.
+                for written in [placed.fpstate, placed.frame] {
+                    let (pid, space) = (self.process.pid, &self.process.space);
+                    self.tracer().fault(
+                        pid,
+                        VirtAddr::new(written),
+                        AccessKind::Write,
+                        &Ok(()),
+                        space,
+                    );
+                }
                 *at = Registers {
                     rdi: u64::from(signal.number().unsigned_abs()),
                     rsi: placed.info(),
