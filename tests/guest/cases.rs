@@ -335,6 +335,10 @@ fn c_programs() -> Vec<Case> {
         );
     }
     for compiler in ["musl-gcc", "gcc"] {
+        let program = c_program("pipes", compiler, &["-static"]);
+        cases.push(Case::new(format!("pipes-{compiler}"), program, &[]).natively());
+    }
+    for compiler in ["musl-gcc", "gcc"] {
         let program = c_program("lazy", compiler, &["-static"]);
         let case = Case::new(format!("lazy-{compiler}"), program, &[]).natively();
         cases.push(

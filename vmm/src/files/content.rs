@@ -11,6 +11,7 @@ use mm::system::System;
 use nix::libc;
 use rustix::fs::{FallocateFlags, SeekFrom, fallocate, fstat};
 
+use super::stream::of_host;
 use super::{Memfd, Memory, Stream};
 
 /// The words of a `struct stat` (arch/x86/include/uapi/asm/stat.h).
@@ -248,7 +249,7 @@ impl Content for HostFile {
 ///
 /// # Errors
 /// What the host says.
-pub fn stat_of(stream: Stream) -> Result<Stat, Errno> {
+pub fn stat_of(stream: &Stream) -> Result<Stat, Errno> {
     fstat(stream.host()).map(|stat| words(&stat)).map_err(of_host)
 }
 
@@ -274,10 +275,6 @@ fn words(stat: &rustix::fs::Stat) -> Stat {
         0,
         0,
     ]
-}
-
-fn of_host(errno: rustix::io::Errno) -> Errno {
-    Errno::from_raw(errno.raw_os_error())
 }
 
 fn of_io(error: &io::Error) -> Errno {

@@ -26,8 +26,10 @@ impl Default for Descriptors {
     /// 0, 1 and 2.
     fn default() -> Self {
         let streams = [Stream::Input, Stream::Output, Stream::Error];
-        let open =
-            |stream| Descriptor { open: Arc::new(Open::new(Object::Stream(stream))), flags: 0 };
+        let open = |stream| Descriptor {
+            open: Arc::new(Open::new(Object::Stream(Arc::new(stream)))),
+            flags: 0,
+        };
         let table = (0..).zip(streams.map(open));
         Descriptors(Mutex::new(table.collect()))
     }

@@ -15,7 +15,7 @@ use super::{Content, Memfd, Stream};
 #[derive(Clone, Debug)]
 pub enum Object {
     /// One of the host's streams.
-    Stream(Stream),
+    Stream(Arc<Stream>),
     /// A userfaultfd.
     Userfault(Arc<Userfault>),
     /// Memory with a descriptor.
@@ -101,8 +101,15 @@ impl Open {
     }
 
     /// Sets them (`F_SETFL`); all other bits are ignored.
-    pub fn set_status(&self, flags: i32) {
+    ///
+    /// # Errors
+    /// What the host says of a stream.
+    pub fn set_status(&self, flags: i32) -> Result<(), Errno> {
+        if let Object::Stream(stream) = &self.object {
+            stream.set_status(flags)?;
+        }
         self.status.store(flags & CHANGEABLE, Ordering::Relaxed);
+        Ok(())
     }
 
     /// lseek(2) in something that has a length.

@@ -29,7 +29,7 @@ pub(super) fn ioctl(c: &mut Context<'_>) -> Served {
     let request = u64::from(c.int(1).cast_unsigned());
     let open = c.process.files.get(c.int(0))?;
     let stream = match open.object() {
-        Object::Stream(stream) => *stream,
+        Object::Stream(stream) => stream,
         Object::Userfault(uffd) => {
             return Ok(mm::calls::userfault_ioctl(c.process, uffd, request, c.address(2))?);
         }
@@ -57,6 +57,17 @@ pub(super) fn ioctl(c: &mut Context<'_>) -> Served {
             c.write_bytes(c.address(2), &bytes)?;
             Ok(0)
         }
+        libc::FIONREAD => {
+            let count = rustix::io::ioctl_fionread(stream.host())?;
+            c.write_bytes(c.address(2), &u32::try_from(count).unwrap_or(u32::MAX).to_le_bytes())?;
+            Ok(0)
+        }
+        libc::FIONBIO => {
+            let nonblocking = c.read_bytes(c.address(2), 4)? != [0; 4];
+            let other = open.status() & !libc::O_NONBLOCK;
+            open.set_status(if nonblocking { other | libc::O_NONBLOCK } else { other })?;
+            Ok(0)
+        }
         _ => Err(Errno::ENOTTY.into()),
     }
 }
@@ -76,8 +87,7 @@ pub(super) fn fcntl(c: &mut Context<'_>) -> Served {
         }
         libc::F_GETFL => Ok(u64::from(status(&open)?)),
         libc::F_SETFL => {
-            // A stream is the host's: other programs share its flags.
-            open.set_status(value);
+            open.set_status(value)?;
             Ok(0)
         }
         libc::F_GET_SEALS => match open.object() {
@@ -90,6 +100,17 @@ pub(super) fn fcntl(c: &mut Context<'_>) -> Served {
                 Ok(0)
             }
             _ => Err(Errno::EINVAL.into()),
+        },
+        libc::F_GETPIPE_SZ => match open.object() {
+            Object::Stream(stream) => Ok(rustix::pipe::fcntl_getpipe_size(stream.host())? as u64),
+            _ => Err(Errno::EBADF.into()),
+        },
+        libc::F_SETPIPE_SZ => match open.object() {
+            Object::Stream(stream) => {
+                let size = usize::try_from(value.cast_unsigned()).map_err(|_| Errno::EINVAL)?;
+                Ok(rustix::pipe::fcntl_setpipe_size(stream.host(), size)? as u64)
+            }
+            _ => Err(Errno::EBADF.into()),
         },
         _ => Err(Errno::EINVAL.into()),
     }
@@ -141,7 +162,7 @@ pub(super) fn dup3(c: &mut Context<'_>) -> Served {
 }
 
 /// A new descriptor's own flags, of `O_CLOEXEC`.
-fn close_on_exec(flags: i32) -> i32 {
+pub(super) fn close_on_exec(flags: i32) -> i32 {
     if flags & libc::O_CLOEXEC == 0 { 0 } else { libc::FD_CLOEXEC }
 }
 
@@ -163,12 +184,12 @@ pub(super) fn poll(c: &mut Context<'_>) -> Served {
         .map(|b| (i32::from_le_bytes([b[0], b[1], b[2], b[3]]), i16::from_le_bytes([b[4], b[5]])))
         .collect();
     let mut results: Vec<i16> = vec![0; asked.len()];
-    let mut polled: Vec<(usize, Stream, PollFlags)> = Vec::new();
+    let mut polled: Vec<(usize, Arc<Stream>, PollFlags)> = Vec::new();
     for (index, &(fd, events)) in asked.iter().enumerate() {
         let events = PollFlags::from_bits_truncate(events);
         match c.process.files.get(fd) {
             Ok(open) => match open.object() {
-                Object::Stream(stream) => polled.push((index, *stream, events)),
+                Object::Stream(stream) => polled.push((index, Arc::clone(stream), events)),
                 Object::Memfd(_) | Object::File(_) => results[index] = (events & ALWAYS).bits(),
                 // Nothing is told to one yet.
                 Object::Userfault(_) => {}

@@ -52,7 +52,7 @@ pub(super) fn fallocate(c: &mut Context<'_>) -> Served {
     }
     let content = match (open.content(), open.object()) {
         (Some(content), _) => content,
-        (None, Object::Stream(stream)) => return Err(no_room(*stream)),
+        (None, Object::Stream(stream)) => return Err(no_room(stream)),
         (None, _) => return Err(Errno::ENODEV.into()),
     };
     let end = offset.checked_add(len).filter(|&end| end <= LONGEST).ok_or(Errno::EFBIG)?;
@@ -71,7 +71,7 @@ fn check_mode(mode: i32) -> Result<(), Errno> {
 }
 
 /// What a stream answers that is to have room.
-fn no_room(stream: Stream) -> Stop {
+fn no_room(stream: &Stream) -> Stop {
     let kind = rustix::fs::fstat(stream.host()).map(|stat| FileType::from_raw_mode(stat.st_mode));
     let errno = if kind == Ok(FileType::Fifo) { Errno::ESPIPE } else { Errno::ENODEV };
     errno.into()
@@ -110,12 +110,12 @@ pub(super) fn lseek(c: &mut Context<'_>) -> Served {
     let open = c.process.files.get(c.int(0))?;
     match (open.content(), open.object()) {
         (Some(content), _) => Ok(open.seek(content, offset, whence)?),
-        (None, Object::Stream(stream)) => seek_stream(*stream, offset, whence),
+        (None, Object::Stream(stream)) => seek_stream(stream, offset, whence),
         (None, _) => Err(Errno::ESPIPE.into()),
     }
 }
 
-fn seek_stream(stream: Stream, offset: i64, whence: i32) -> Served {
+fn seek_stream(stream: &Stream, offset: i64, whence: i32) -> Served {
     use rustix::fs::SeekFrom;
     let from = match whence {
         libc::SEEK_SET => SeekFrom::Start(u64::try_from(offset).map_err(|_| Errno::EINVAL)?),
@@ -147,7 +147,7 @@ pub(super) fn newfstatat(c: &mut Context<'_>) -> Served {
 fn stat_into(c: &Context<'_>, open: &Open, to: VirtAddr) -> Served {
     let words = match (open.content(), open.object()) {
         (Some(content), _) => content.stat()?,
-        (None, Object::Stream(stream)) => stat_of(*stream)?,
+        (None, Object::Stream(stream)) => stat_of(stream)?,
         (None, _) => return Err(Errno::EINVAL.into()),
     };
     c.write_words(to, &words)?;

@@ -13,6 +13,7 @@ mod identity;
 mod memory;
 mod own;
 mod paths;
+mod pipes;
 mod process;
 mod signals;
 mod structs;
@@ -179,6 +180,10 @@ fn handler(number: u64) -> Option<Handler> {
         libc::SYS_dup2 => descriptors::dup2,
         libc::SYS_dup3 => descriptors::dup3,
         libc::SYS_poll => descriptors::poll,
+        libc::SYS_pipe => pipes::pipe,
+        libc::SYS_pipe2 => pipes::pipe2,
+        libc::SYS_socketpair => pipes::socketpair,
+        libc::SYS_shutdown => pipes::shutdown,
         libc::SYS_open | libc::SYS_access | libc::SYS_stat | libc::SYS_lstat => paths::no_such_path,
         libc::SYS_openat | libc::SYS_faccessat | libc::SYS_faccessat2 | libc::SYS_statx => {
             paths::no_such_path_at

@@ -101,7 +101,7 @@ fn offset(c: &Context<'_>) -> Result<Place, Errno> {
 fn read_pieces(c: &Context<'_>, open: &Open, pieces: &[Piece], place: Place) -> Served {
     match (open.content(), open.object()) {
         (Some(content), _) => read_content(c, open, content, pieces, place),
-        (None, Object::Stream(stream)) => read_stream(c, *stream, pieces, place),
+        (None, Object::Stream(stream)) => read_stream(c, stream, pieces, place),
         (None, _) => Err(Errno::EINVAL.into()),
     }
 }
@@ -109,15 +109,13 @@ fn read_pieces(c: &Context<'_>, open: &Open, pieces: &[Piece], place: Place) -> 
 fn write_pieces(c: &Context<'_>, open: &Open, pieces: &[Piece], place: Place) -> Served {
     match (open.content(), open.object(), place) {
         (Some(content), ..) => write_content(c, open, content, pieces, place),
-        (None, Object::Stream(stream), Place::Position) => write_stream(c, *stream, pieces),
-        (None, Object::Stream(stream), Place::Offset(at)) => {
-            write_stream_at(c, *stream, pieces, at)
-        }
+        (None, Object::Stream(stream), Place::Position) => write_stream(c, stream, pieces),
+        (None, Object::Stream(stream), Place::Offset(at)) => write_stream_at(c, stream, pieces, at),
         (None, ..) => Err(Errno::EINVAL.into()),
     }
 }
 
-fn read_stream(c: &Context<'_>, stream: Stream, pieces: &[Piece], place: Place) -> Served {
+fn read_stream(c: &Context<'_>, stream: &Stream, pieces: &[Piece], place: Place) -> Served {
     let wanted: usize = pieces.iter().map(|piece| piece.len).sum();
     let mut buffer = vec![0; wanted.min(CHUNK)];
     let count = match place {
@@ -133,7 +131,7 @@ fn read_stream(c: &Context<'_>, stream: Stream, pieces: &[Piece], place: Place) 
     Ok(count as u64)
 }
 
-fn write_stream_at(c: &Context<'_>, stream: Stream, pieces: &[Piece], offset: u64) -> Served {
+fn write_stream_at(c: &Context<'_>, stream: &Stream, pieces: &[Piece], offset: u64) -> Served {
     let mut bytes = Vec::new();
     for piece in pieces {
         bytes.extend(c.read_bytes(piece.at, piece.len.min(CHUNK))?);
@@ -222,7 +220,7 @@ fn write_content(
 }
 
 /// Reads from the host, waiting as long as it takes, or until the process is killed.
-fn read_host(c: &Context<'_>, stream: Stream, buffer: &mut [u8]) -> Result<usize, Stop> {
+fn read_host(c: &Context<'_>, stream: &Stream, buffer: &mut [u8]) -> Result<usize, Stop> {
     loop {
         let flags = rustix::fs::fcntl_getfl(stream.host())?;
         if !flags.contains(rustix::fs::OFlags::NONBLOCK) {
@@ -269,7 +267,7 @@ fn vector(c: &Context<'_>) -> Result<Vec<Piece>, Stop> {
 }
 
 /// Writes until all is written, or an error, which counts only if nothing was written before it.
-fn write_stream(c: &Context<'_>, stream: Stream, pieces: &[Piece]) -> Served {
+fn write_stream(c: &Context<'_>, stream: &Stream, pieces: &[Piece]) -> Served {
     let mut done = 0;
     let mut buffer = Vec::new();
     for (index, piece) in pieces.iter().enumerate() {
@@ -300,7 +298,7 @@ fn write_stream(c: &Context<'_>, stream: Stream, pieces: &[Piece]) -> Served {
 }
 
 /// Writes a buffer to the host; says how many bytes there are now, `before` included.
-fn write_all(c: &Context<'_>, stream: Stream, bytes: &[u8], before: u64) -> Served {
+fn write_all(c: &Context<'_>, stream: &Stream, bytes: &[u8], before: u64) -> Served {
     let mut done = 0;
     loop {
         match rustix::io::write(stream.host(), &bytes[done..]) {
