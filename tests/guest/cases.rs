@@ -338,6 +338,11 @@ fn c_programs() -> Vec<Case> {
         let program = c_program("pipes", compiler, &["-static"]);
         cases.push(Case::new(format!("pipes-{compiler}"), program, &[]).natively());
     }
+    // In memory, and in a directory of the host.
+    let paths = |name| Case::new(name, c_program("paths", "gcc", &["-static"]), &["/tmp"]);
+    cases.push(paths("paths").natively());
+    let host = format!("--dir={}:/tmp", std::env::temp_dir().display());
+    cases.push(paths("paths-granted").natively().option(&host).only(Where::Direct));
     for compiler in ["musl-gcc", "gcc"] {
         let program = c_program("lazy", compiler, &["-static"]);
         let case = Case::new(format!("lazy-{compiler}"), program, &[]).natively();

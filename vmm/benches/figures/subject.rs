@@ -9,7 +9,7 @@ use mm::addr::VirtAddr;
 use mm::backing::Backing;
 use mm::space::MapRequest;
 use mm::vma::{MapFlags, MapType, Prot};
-use vmm::files::Descriptors;
+use vmm::files::{Descriptors, Paths};
 use vmm::hypercall::{TraceTarget, Tracer};
 use vmm::kvm::FlushPolicy;
 use vmm::load::Image;
@@ -45,7 +45,10 @@ impl Subject {
         let tracer = Tracer::new(&TraceTarget::Off, &[])?;
         let machine = Arc::new(machine);
         let family = Family::new(Arc::clone(&machine), tracer, Timing::Off)?;
-        Ok(Subject { task: family.first(loaded, Descriptors::default(), identity)?, machine })
+        Ok(Subject {
+            task: family.first(loaded, Descriptors::default(), Paths::default(), identity)?,
+            machine,
+        })
     }
 
     /// Runs until the program has made `calls` more calls.

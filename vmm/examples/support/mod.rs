@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 
-use vmm::files::Descriptors;
+use vmm::files::{Descriptors, Paths};
 use vmm::hypercall::{TraceTarget, Tracer};
 use vmm::kvm::FlushPolicy;
 use vmm::load::Image;
@@ -38,7 +38,7 @@ impl Program {
             Identity { executable: path.display().to_string(), name: Mutex::new([0; 16]) };
         let tracer = Tracer::new(&TraceTarget::Off, &[])?;
         let family = Family::new(Arc::clone(&machine), tracer, Timing::Off)?;
-        let task = family.first(loaded, Descriptors::default(), identity)?;
+        let task = family.first(loaded, Descriptors::default(), Paths::default(), identity)?;
         Ok(Program { machine, task, family })
     }
 

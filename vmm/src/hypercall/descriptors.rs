@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use mm::backing::FileMode;
 use mm::error::Errno;
-use mm::phys::FileAccess;
 use nix::libc;
 use nix::poll::{PollFd, PollFlags};
 
@@ -33,7 +33,8 @@ pub(super) fn ioctl(c: &mut Context<'_>) -> Served {
         Object::Userfault(uffd) => {
             return Ok(mm::calls::userfault_ioctl(c.process, uffd, request, c.address(2))?);
         }
-        Object::Memfd(_) | Object::File(_) => return Err(Errno::ENOTTY.into()),
+        Object::Place => return Err(Errno::EBADF.into()),
+        _ => return Err(Errno::ENOTTY.into()),
     };
     match request {
         libc::TCGETS => {
@@ -91,11 +92,11 @@ pub(super) fn fcntl(c: &mut Context<'_>) -> Served {
             Ok(0)
         }
         libc::F_GET_SEALS => match open.object() {
-            Object::Memfd(memfd) => Ok(u64::from(memfd.seals().bits())),
+            Object::Memory(memfd) => Ok(u64::from(memfd.seals().bits())),
             _ => Err(Errno::EINVAL.into()),
         },
         libc::F_ADD_SEALS => match open.object() {
-            Object::Memfd(memfd) => {
+            Object::Memory(memfd) => {
                 memfd.add_seals(value.cast_unsigned())?;
                 Ok(0)
             }
@@ -120,13 +121,19 @@ pub(super) fn fcntl(c: &mut Context<'_>) -> Served {
 fn status(open: &Open) -> Result<u32, Stop> {
     /// `O_LARGEFILE` as the kernel has it; the C library's is 0.
     const LARGE_FILE: i32 = 0o100_000;
+    let mode = match (open.mode().contains(FileMode::READ), open.mode().contains(FileMode::WRITE)) {
+        (true, true) => libc::O_RDWR,
+        (false, true) => libc::O_WRONLY,
+        _ => libc::O_RDONLY,
+    };
     let bits = match open.object() {
         Object::Stream(stream) => return Ok(rustix::fs::fcntl_getfl(stream.host())?.bits()),
-        Object::Userfault(_) => libc::O_RDWR | open.status(),
-        Object::File(file) if file.access() == FileAccess::Read => {
-            libc::O_RDONLY | LARGE_FILE | open.status()
+        Object::Place => libc::O_PATH,
+        Object::Userfault(_) => mode | open.status(),
+        Object::Directory => mode | LARGE_FILE | libc::O_DIRECTORY | open.status(),
+        Object::Memory(_) | Object::File(_) | Object::Device(_) => {
+            mode | LARGE_FILE | open.status()
         }
-        Object::Memfd(_) | Object::File(_) => libc::O_RDWR | LARGE_FILE | open.status(),
     };
     Ok(bits.cast_unsigned())
 }
@@ -190,7 +197,10 @@ pub(super) fn poll(c: &mut Context<'_>) -> Served {
         match c.process.files.get(fd) {
             Ok(open) => match open.object() {
                 Object::Stream(stream) => polled.push((index, Arc::clone(stream), events)),
-                Object::Memfd(_) | Object::File(_) => results[index] = (events & ALWAYS).bits(),
+                Object::Memory(_) | Object::File(_) | Object::Device(_) | Object::Directory => {
+                    results[index] = (events & ALWAYS).bits();
+                }
+                Object::Place => results[index] = PollFlags::POLLNVAL.bits(),
                 // Nothing is told to one yet.
                 Object::Userfault(_) => {}
             },

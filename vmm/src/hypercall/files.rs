@@ -3,7 +3,6 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use mm::addr::VirtAddr;
 use mm::backing::{FileMode, LONGEST, Length};
 use mm::error::Errno;
 use nix::libc;
@@ -11,17 +10,17 @@ use rustix::fs::FileType;
 
 use super::descriptors::descriptor;
 use super::{Context, Served, Stop};
-use crate::files::{Content, LONGEST_NAME, Memfd, Object, Open, Stream, stat_of};
+use crate::files::{Content, LONGEST_NAME, MemoryFile, Object, Open, Stream};
 
 /// memfd_create(2).
 pub(super) fn memfd_create(c: &mut Context<'_>) -> Served {
     let flags = c.int(1).cast_unsigned();
-    Memfd::check(flags)?;
+    MemoryFile::check(flags)?;
     let name = c.read_text(c.address(0), LONGEST_NAME + 1)?.ok_or(Errno::EINVAL)?;
     let system = Arc::clone(c.process.space.look().system());
-    let memfd = Memfd::new(&system, &String::from_utf8_lossy(&name), flags)?;
+    let memfd = MemoryFile::memfd(&system, &String::from_utf8_lossy(&name), flags)?;
     let close_on_exec = if flags & libc::MFD_CLOEXEC == 0 { 0 } else { libc::FD_CLOEXEC };
-    let open = Open::new(Object::Memfd(Arc::new(memfd)));
+    let open = Open::new(Object::Memory(Arc::new(memfd)));
     Ok(descriptor(c.process.files.insert(Arc::new(open), 0, close_on_exec)?))
 }
 
@@ -99,6 +98,8 @@ pub(super) fn fsync(c: &mut Context<'_>) -> Served {
     match (open.content(), open.object()) {
         (Some(content), _) => content.sync()?,
         (None, Object::Stream(stream)) => rustix::fs::fsync(stream.host())?,
+        (None, Object::Directory) => {}
+        (None, Object::Place) => return Err(Errno::EBADF.into()),
         (None, _) => return Err(Errno::EINVAL.into()),
     }
     Ok(0)
@@ -111,8 +112,24 @@ pub(super) fn lseek(c: &mut Context<'_>) -> Served {
     match (open.content(), open.object()) {
         (Some(content), _) => Ok(open.seek(content, offset, whence)?),
         (None, Object::Stream(stream)) => seek_stream(stream, offset, whence),
+        (None, Object::Directory) => seek_directory(&open, offset, whence),
+        // Where one is in them means nothing.
+        (None, Object::Device(_)) => Ok(0),
+        (None, Object::Place) => Err(Errno::EBADF.into()),
         (None, _) => Err(Errno::ESPIPE.into()),
     }
+}
+
+/// To a place that getdents64(2) has told, or back to the first name.
+fn seek_directory(open: &Open, offset: i64, whence: i32) -> Served {
+    let mut position = open.position();
+    let base = match whence {
+        libc::SEEK_SET => 0,
+        libc::SEEK_CUR => *position,
+        _ => return Err(Errno::EINVAL.into()),
+    };
+    *position = base.checked_add_signed(offset).ok_or(Errno::EINVAL)?;
+    Ok(*position)
 }
 
 fn seek_stream(stream: &Stream, offset: i64, whence: i32) -> Served {
@@ -124,32 +141,4 @@ fn seek_stream(stream: &Stream, offset: i64, whence: i32) -> Served {
         _ => return Err(Errno::EINVAL.into()),
     };
     Ok(rustix::fs::seek(stream.host(), from)?)
-}
-
-/// fstat(2).
-pub(super) fn fstat(c: &mut Context<'_>) -> Served {
-    let open = c.process.files.get(c.int(0))?;
-    stat_into(c, &open, c.address(1))
-}
-
-/// newfstatat(2): of a descriptor, by an empty path.
-pub(super) fn newfstatat(c: &mut Context<'_>) -> Served {
-    let empty_allowed = c.int(3) & libc::AT_EMPTY_PATH != 0;
-    let path = c.read_path(c.address(1))?;
-    if !path.is_empty() || !empty_allowed {
-        return Err(Errno::ENOENT.into());
-    }
-    let open = c.process.files.get(c.int(0))?;
-    stat_into(c, &open, c.address(2))
-}
-
-/// Writes a `struct stat`.
-fn stat_into(c: &Context<'_>, open: &Open, to: VirtAddr) -> Served {
-    let words = match (open.content(), open.object()) {
-        (Some(content), _) => content.stat()?,
-        (None, Object::Stream(stream)) => stat_of(stream)?,
-        (None, _) => return Err(Errno::EINVAL.into()),
-    };
-    c.write_words(to, &words)?;
-    Ok(0)
 }

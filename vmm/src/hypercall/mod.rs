@@ -3,19 +3,24 @@
 //! The guest is not trusted: every pointer, length and descriptor is checked before use, and what it
 //! points to is copied once.
 
+mod attributes;
 mod clone;
 mod decode;
 mod descriptors;
+mod directory;
 mod files;
 mod flags;
 mod history;
 mod identity;
 mod memory;
+mod names;
+mod open;
 mod own;
 mod paths;
 mod pipes;
 mod process;
 mod signals;
+mod stat;
 mod structs;
 mod table;
 mod text;
@@ -172,8 +177,6 @@ fn handler(number: u64) -> Option<Handler> {
         libc::SYS_fsync | libc::SYS_fdatasync => files::fsync,
         libc::SYS_close => descriptors::close,
         libc::SYS_lseek => files::lseek,
-        libc::SYS_fstat => files::fstat,
-        libc::SYS_newfstatat => files::newfstatat,
         libc::SYS_ioctl => descriptors::ioctl,
         libc::SYS_fcntl => descriptors::fcntl,
         libc::SYS_dup => descriptors::dup,
@@ -184,10 +187,49 @@ fn handler(number: u64) -> Option<Handler> {
         libc::SYS_pipe2 => pipes::pipe2,
         libc::SYS_socketpair => pipes::socketpair,
         libc::SYS_shutdown => pipes::shutdown,
-        libc::SYS_open | libc::SYS_access | libc::SYS_stat | libc::SYS_lstat => paths::no_such_path,
-        libc::SYS_openat | libc::SYS_faccessat | libc::SYS_faccessat2 | libc::SYS_statx => {
-            paths::no_such_path_at
-        }
+
+        libc::SYS_open => open::open,
+        libc::SYS_openat => open::openat,
+        libc::SYS_creat => open::creat,
+        libc::SYS_stat => stat::stat,
+        libc::SYS_lstat => stat::lstat,
+        libc::SYS_fstat => stat::fstat,
+        libc::SYS_newfstatat => stat::newfstatat,
+        libc::SYS_statx => stat::statx,
+        libc::SYS_access => stat::access,
+        libc::SYS_faccessat => stat::faccessat,
+        libc::SYS_faccessat2 => stat::faccessat2,
+        libc::SYS_mkdir => names::mkdir,
+        libc::SYS_mkdirat => names::mkdirat,
+        libc::SYS_mknod => names::mknod,
+        libc::SYS_mknodat => names::mknodat,
+        libc::SYS_symlink => names::symlink,
+        libc::SYS_symlinkat => names::symlinkat,
+        libc::SYS_link => names::link,
+        libc::SYS_linkat => names::linkat,
+        libc::SYS_unlink => names::unlink,
+        libc::SYS_unlinkat => names::unlinkat,
+        libc::SYS_rmdir => names::rmdir,
+        libc::SYS_rename => names::rename,
+        libc::SYS_renameat => names::renameat,
+        libc::SYS_renameat2 => names::renameat2,
+        libc::SYS_getdents64 => directory::getdents64,
+        libc::SYS_chdir => directory::chdir,
+        libc::SYS_fchdir => directory::fchdir,
+        libc::SYS_getcwd => directory::getcwd,
+        libc::SYS_chmod => attributes::chmod,
+        libc::SYS_fchmod => attributes::fchmod,
+        libc::SYS_fchmodat => attributes::fchmodat,
+        libc::SYS_fchmodat2 => attributes::fchmodat2,
+        libc::SYS_chown => attributes::chown,
+        libc::SYS_lchown => attributes::lchown,
+        libc::SYS_fchown => attributes::fchown,
+        libc::SYS_fchownat => attributes::fchownat,
+        libc::SYS_utimensat => attributes::utimensat,
+        libc::SYS_truncate => attributes::truncate,
+        libc::SYS_umask => attributes::umask,
+        libc::SYS_statfs => attributes::statfs,
+        libc::SYS_fstatfs => attributes::fstatfs,
         libc::SYS_readlink => paths::readlink,
         libc::SYS_readlinkat => paths::readlinkat,
 
@@ -221,8 +263,6 @@ fn handler(number: u64) -> Option<Handler> {
         }
         libc::SYS_uname => identity::uname,
         libc::SYS_sysinfo => identity::sysinfo,
-        libc::SYS_getcwd => identity::getcwd,
-        libc::SYS_umask => identity::umask,
         libc::SYS_getrandom => identity::getrandom,
 
         libc::SYS_clock_gettime => time::clock_gettime,

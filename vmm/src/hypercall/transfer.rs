@@ -9,6 +9,7 @@ use rustix::io::Errno as HostErrno;
 
 use super::signals::{broken_pipe, interrupted};
 use super::{Context, Served, Stop};
+use crate::files::tree::Device;
 use crate::files::{Content, Object, Open, Stream};
 use crate::task::rest;
 
@@ -34,16 +35,20 @@ enum Place {
 
 /// read(2).
 pub(super) fn read(c: &mut Context<'_>) -> Served {
+    check_read(c)?;
     transfer(c, Place::Position, single, read_pieces)
 }
 
 /// pread64(2).
 pub(super) fn pread64(c: &mut Context<'_>) -> Served {
-    transfer(c, offset(c)?, single, read_pieces)
+    let place = offset(c)?;
+    check_read(c)?;
+    transfer(c, place, single, read_pieces)
 }
 
 /// readv(2).
 pub(super) fn readv(c: &mut Context<'_>) -> Served {
+    check_read(c)?;
     transfer(c, Place::Position, vector, read_pieces)
 }
 
@@ -77,13 +82,28 @@ fn transfer(
     moved(c, &open, &pieces(c)?, place)
 }
 
-/// What is asked before the pieces are looked at (`vfs_write`, `vfs_writev`).
+/// What is asked before the pieces are looked at (`vfs_read`, `vfs_readv`).
+fn check_read(c: &Context<'_>) -> Result<(), Errno> {
+    let open = c.process.files.get(c.int(0))?;
+    match open.object() {
+        Object::Directory => Err(Errno::EISDIR),
+        Object::Memory(_) | Object::File(_) | Object::Device(_) | Object::Place
+            if !open.mode().contains(FileMode::READ) =>
+        {
+            Err(Errno::EBADF)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The same of `vfs_write`, `vfs_writev`.
 fn check_write(c: &Context<'_>) -> Result<(), Errno> {
     let open = c.process.files.get(c.int(0))?;
-    match open.content() {
-        Some(_) if !open.mode().contains(FileMode::WRITE) => Err(Errno::EBADF),
-        Some(content) => content.check_write(),
-        None => Ok(()),
+    match (open.content(), open.object()) {
+        (_, Object::Stream(_) | Object::Userfault(_)) => Ok(()),
+        _ if !open.mode().contains(FileMode::WRITE) => Err(Errno::EBADF),
+        (Some(content), _) => content.check_write(),
+        (None, _) => Ok(()),
     }
 }
 
@@ -102,6 +122,7 @@ fn read_pieces(c: &Context<'_>, open: &Open, pieces: &[Piece], place: Place) -> 
     match (open.content(), open.object()) {
         (Some(content), _) => read_content(c, open, content, pieces, place),
         (None, Object::Stream(stream)) => read_stream(c, stream, pieces, place),
+        (None, Object::Device(device)) => read_device(c, *device, pieces),
         (None, _) => Err(Errno::EINVAL.into()),
     }
 }
@@ -111,8 +132,35 @@ fn write_pieces(c: &Context<'_>, open: &Open, pieces: &[Piece], place: Place) ->
         (Some(content), ..) => write_content(c, open, content, pieces, place),
         (None, Object::Stream(stream), Place::Position) => write_stream(c, stream, pieces),
         (None, Object::Stream(stream), Place::Offset(at)) => write_stream_at(c, stream, pieces, at),
+        (None, Object::Device(device), _) => {
+            let wanted = pieces.iter().map(|piece| piece.len).sum();
+            Ok(device.write(wanted)? as u64)
+        }
         (None, ..) => Err(Errno::EINVAL.into()),
     }
+}
+
+/// Page by page, so that what lies before the first bad one is filled and counts.
+fn read_device(c: &Context<'_>, device: Device, pieces: &[Piece]) -> Served {
+    let mut buffer = [0; PAGE_BYTES];
+    let mut done = 0;
+    for piece in pieces {
+        let mut taken = 0;
+        while taken < piece.len {
+            let at = piece.at.offset(taken as u64);
+            let in_page = usize::try_from(PAGE_SIZE - at.page_offset()).unwrap_or(1);
+            let count = device.read(&mut buffer[..in_page.min(piece.len - taken)])?;
+            if count == 0 {
+                return Ok(done);
+            }
+            match c.write_bytes(at, &buffer[..count]) {
+                Ok(()) => (taken, done) = (taken + count, done + count as u64),
+                Err(_) if done > 0 => return Ok(done),
+                Err(stop) => return Err(stop),
+            }
+        }
+    }
+    Ok(done)
 }
 
 fn read_stream(c: &Context<'_>, stream: &Stream, pieces: &[Piece], place: Place) -> Served {

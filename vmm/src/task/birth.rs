@@ -58,6 +58,8 @@ pub struct Request {
     pub space: Sharing,
     /// The descriptors (`CLONE_FILES`).
     pub files: Sharing,
+    /// The current directory and the umask (`CLONE_FS`).
+    pub paths: Sharing,
     /// What is done about signals (`CLONE_SIGHAND`).
     pub actions: Sharing,
     /// Whether the parent waits.
@@ -202,12 +204,17 @@ fn child_process(
         Sharing::Shared => Arc::clone(&parent.files),
         Sharing::Copied => Arc::new(parent.files.copy()),
     };
+    let paths = match request.paths {
+        Sharing::Shared => Arc::clone(&parent.paths),
+        Sharing::Copied => Arc::new(parent.paths.copy()),
+    };
     let policy = *parent.policy.lock().unwrap_or_else(PoisonError::into_inner);
     Process {
         family: Arc::clone(&parent.family),
         pid,
         space,
         files,
+        paths,
         identity: Identity {
             executable: parent.identity.executable.clone(),
             name: Mutex::new(name),

@@ -29,7 +29,7 @@ use super::{
     Code, Death, End, Ended, Loaded, Signalled, Signals, Stats, Status, Task, TaskError, Timing,
 };
 use super::{Usage, Wanted};
-use crate::files::Descriptors;
+use crate::files::{Descriptors, Paths};
 use crate::hypercall::Tracer;
 use crate::kvm::{Kicker, install_kick_handler};
 use crate::machine::{Machine, VcpuError};
@@ -141,6 +141,7 @@ impl Family {
         self: &Arc<Self>,
         program: Loaded,
         files: Descriptors,
+        paths: Paths,
         identity: Identity,
     ) -> Result<Task, StartError> {
         let vcpu = self.machine.take_vcpu()?;
@@ -158,6 +159,7 @@ impl Family {
             pid: FIRST,
             space: program.space,
             files: Arc::new(files),
+            paths: Arc::new(paths),
             identity,
             signals,
             policy: Mutex::new(None),

@@ -7,7 +7,7 @@ use mm::space::SpaceUser;
 use mm::vma::policy::Policy;
 
 use super::{Family, Signals};
-use crate::files::Descriptors;
+use crate::files::{Descriptors, Paths};
 
 /// What a process is called.
 #[derive(Debug)]
@@ -29,6 +29,8 @@ pub struct Process {
     pub space: SpaceUser,
     /// Its file descriptors, which others may share (`CLONE_FILES`).
     pub files: Arc<Descriptors>,
+    /// Where it is.
+    pub paths: Arc<Paths>,
     /// What it is called.
     pub identity: Identity,
     /// What it does about signals.

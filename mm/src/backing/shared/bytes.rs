@@ -50,6 +50,14 @@ impl SharedMemory {
             .promised_by_page(system.no_promise())
     }
 
+    /// An empty file of a tree in memory on the device 0:`minor`; maps call it `path`.
+    #[must_use]
+    pub fn tmpfs(system: &System, minor: u32, path: String) -> Self {
+        let name = BackingName { major: 0, minor, inode: system.new_inode(), path };
+        SharedMemory::file(Arc::clone(system.frames()), 0, name)
+            .promised_by_page(system.no_promise())
+    }
+
     /// Its length in bytes.
     #[must_use]
     pub fn len(&self) -> u64 {

@@ -14,6 +14,7 @@ use super::super::report::Report;
 use super::super::size::Size;
 use super::files::descriptors;
 use super::{Args, HugePages, Program, RunError};
+use crate::files::{Paths, root};
 use crate::hypercall::{TraceTarget, Tracer};
 use crate::kvm::{FlushPolicy, KvmError};
 use crate::machine::{Machine, MachineConfig};
@@ -49,7 +50,7 @@ pub(super) fn machine(
 pub(super) fn run(args: &Args, program: Program, machine: &Arc<Machine>) -> Result<u8, RunError> {
     args.hugetlb.iter().try_for_each(|pages| pages.take(machine.system()))?;
     let tracer = tracer(args)?;
-    let Program { image, file: _, name, path, argv, files } = program;
+    let Program { image, file: _, name, path, argv, files, grants } = program;
     let timing = if args.stats.is_some() { Timing::On } else { Timing::Off };
     let family = Family::new(Arc::clone(machine), tracer, timing).map_err(RunError::Kick)?;
     // Before there is a space: it notes each that begins.
@@ -59,7 +60,8 @@ pub(super) fn run(args: &Args, program: Program, machine: &Arc<Machine>) -> Resu
     // Not before: what is written to the stack then comes page by page (`vma_is_temporary_stack`).
     args.mthp.iter().for_each(|&of_size| machine.system().sysctl.set_thp_size(of_size));
     let descriptors = descriptors(machine.system(), files)?;
-    let mut task = family.first(loaded, descriptors, identity(&name, &path))?;
+    let paths = Paths::new(root(grants), &std::env::current_dir().unwrap_or_default());
+    let mut task = family.first(loaded, descriptors, paths, identity(&name, &path))?;
     let ended = task.run();
     drop(background);
     family.close()?;
