@@ -3,7 +3,7 @@
 use std::ffi::CString;
 use std::fs::File;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use mm::addr::VirtAddr;
 use mm::backing::Backing;
@@ -38,10 +38,8 @@ impl Subject {
         let argv = [CString::from(c"figures")];
         let loaded =
             exec(machine.system(), &image, Path::new("/figures"), &argv, &[], &Launch::default())?;
-        let identity = Identity {
-            executable: "/figures".to_owned(),
-            name: Mutex::new(*b"figures\0\0\0\0\0\0\0\0\0"),
-        };
+        let file = Arc::clone(&image.file);
+        let identity = Identity::new(&argv[0], "/figures".to_owned(), file, Launch::default());
         let tracer = Tracer::new(&TraceTarget::Off, &[])?;
         let machine = Arc::new(machine);
         let family = Family::new(Arc::clone(&machine), tracer, Timing::Off)?;

@@ -35,15 +35,14 @@ pub struct MemoryFile {
 }
 
 impl MemoryFile {
-    /// An empty file of a tree in memory, which maps call `path`; it has no name yet.
+    /// An empty file of a tree in memory; it has no name there yet.
     #[must_use]
-    pub fn regular(system: &System, device: u64, path: &str, permissions: u32) -> Self {
-        let minor = rustix::fs::minor(device);
-        let memory = SharedMemory::tmpfs(system, minor, path.to_owned()).swappable(system);
-        let inode = memory.name().inode;
+    pub fn regular(system: &System, name: BackingName, permissions: u32) -> Self {
+        let device = rustix::fs::makedev(name.major, name.minor);
+        let attributes = Attributes::new(FileKind::Regular, device, name.inode, permissions, 0);
+        let memory = SharedMemory::tmpfs(system, name).swappable(system);
         // Only who made it by memfd_create(2) may seal it.
         let _ = memory.add_seals(Seals::SEAL);
-        let attributes = Attributes::new(FileKind::Regular, device, inode, permissions, 0);
         MemoryFile { memory: Memory::Small(memory), attributes }
     }
 

@@ -28,14 +28,17 @@ pub struct Grant {
     pub at: PathBuf,
 }
 
-/// Makes the root of a guest's paths.
+/// Makes the root of a guest's paths; `proc` is what is at `/proc`, if anything.
 #[must_use]
-pub fn root(grants: Vec<Grant>) -> Arc<Place> {
+pub fn root(grants: Vec<Grant>, proc: Option<Node>) -> Arc<Place> {
     let root = MemoryTree::root(minor::ROOT, 0o755);
     let mut mounts = Mounts::default();
     for (name, node) in [("tmp", tmp(minor::TMP)), ("dev", devices()), ("dev/shm", tmp(minor::SHM))]
     {
         mount(&root, &mut mounts, Path::new(name), node);
+    }
+    if let Some(proc) = proc {
+        mount(&root, &mut mounts, Path::new("proc"), proc);
     }
     for Grant { directory, at } in grants {
         mount(&root, &mut mounts, &at, Node::Granted(directory));
@@ -99,7 +102,7 @@ pub struct Paths {
 impl Default for Paths {
     /// At the root of a namespace without grants.
     fn default() -> Self {
-        Paths::new(root(Vec::new()), Path::new("/"))
+        Paths::new(root(Vec::new(), None), Path::new("/"))
     }
 }
 

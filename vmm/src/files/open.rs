@@ -9,7 +9,7 @@ use mm::phys::FileAccess;
 use mm::vma::Userfault;
 use nix::libc;
 
-use super::tree::{Device, Place};
+use super::tree::{Device, MadeFile, Place};
 use super::{Content, FileStatus, MemoryFile, Stream, status_of};
 
 /// What can be opened.
@@ -25,6 +25,8 @@ pub enum Object {
     File(Arc<HostFile>),
     /// A device.
     Device(Device),
+    /// Something that is made as it is read.
+    Made(Arc<dyn MadeFile>),
     /// A directory.
     Directory,
     /// Nothing but where it is (`O_PATH`).
@@ -113,7 +115,9 @@ impl Open {
             (Object::Memory(file), None) => Ok(file.status()),
             (Object::File(file), None) => Content::status(&**file),
             (Object::Device(device), None) => Ok(device.status()),
-            (Object::Userfault(_) | Object::Directory | Object::Place, None) => Err(Errno::EINVAL),
+            (Object::Userfault(_) | Object::Made(_) | Object::Directory | Object::Place, None) => {
+                Err(Errno::EINVAL)
+            }
         }
     }
 
@@ -177,7 +181,7 @@ fn mode_of(object: &Object) -> FileMode {
     match object {
         Object::Stream(stream) => stream.mode(),
         Object::File(file) if file.access() == FileAccess::Read => FileMode::READ,
-        Object::Directory => FileMode::READ,
+        Object::Directory | Object::Made(_) => FileMode::READ,
         Object::Place => FileMode::empty(),
         Object::Userfault(_) | Object::Memory(_) | Object::File(_) | Object::Device(_) => {
             FileMode::READ | FileMode::WRITE

@@ -33,6 +33,7 @@ pub(super) fn ioctl(c: &mut Context<'_>) -> Served {
         Object::Userfault(uffd) => {
             return Ok(mm::calls::userfault_ioctl(c.process, uffd, request, c.address(2))?);
         }
+        Object::Made(made) => return Ok(made.ioctl(request, c.args[2])?),
         Object::Place => return Err(Errno::EBADF.into()),
         _ => return Err(Errno::ENOTTY.into()),
     };
@@ -131,7 +132,7 @@ fn status(open: &Open) -> Result<u32, Stop> {
         Object::Place => libc::O_PATH,
         Object::Userfault(_) => mode | open.status(),
         Object::Directory => mode | LARGE_FILE | libc::O_DIRECTORY | open.status(),
-        Object::Memory(_) | Object::File(_) | Object::Device(_) => {
+        Object::Memory(_) | Object::File(_) | Object::Device(_) | Object::Made(_) => {
             mode | LARGE_FILE | open.status()
         }
     };
@@ -197,7 +198,11 @@ pub(super) fn poll(c: &mut Context<'_>) -> Served {
         match c.process.files.get(fd) {
             Ok(open) => match open.object() {
                 Object::Stream(stream) => polled.push((index, Arc::clone(stream), events)),
-                Object::Memory(_) | Object::File(_) | Object::Device(_) | Object::Directory => {
+                Object::Memory(_)
+                | Object::File(_)
+                | Object::Device(_)
+                | Object::Made(_)
+                | Object::Directory => {
                     results[index] = (events & ALWAYS).bits();
                 }
                 Object::Place => results[index] = PollFlags::POLLNVAL.bits(),

@@ -10,6 +10,7 @@ use rustix::fs::FileType;
 
 use super::descriptors::descriptor;
 use super::{Context, Served, Stop};
+use crate::files::tree::MadeFile;
 use crate::files::{Content, LONGEST_NAME, MemoryFile, Object, Open, Stream};
 
 /// memfd_create(2).
@@ -115,9 +116,24 @@ pub(super) fn lseek(c: &mut Context<'_>) -> Served {
         (None, Object::Directory) => seek_directory(&open, offset, whence),
         // Where one is in them means nothing.
         (None, Object::Device(_)) => Ok(0),
+        (None, Object::Made(made)) => seek_made(&open, &**made, offset, whence),
         (None, Object::Place) => Err(Errno::EBADF.into()),
         (None, _) => Err(Errno::ESPIPE.into()),
     }
+}
+
+/// There is no end to go from (`noop_llseek`'s and `mem_lseek`'s rules).
+fn seek_made(open: &Open, made: &dyn MadeFile, offset: i64, whence: i32) -> Served {
+    let mut position = open.position();
+    let to = match whence {
+        libc::SEEK_SET if made.is_all_offsets() => Some(offset.cast_unsigned()),
+        libc::SEEK_CUR if made.is_all_offsets() => Some(position.wrapping_add_signed(offset)),
+        libc::SEEK_SET => u64::try_from(offset).ok(),
+        libc::SEEK_CUR => position.checked_add_signed(offset),
+        _ => None,
+    };
+    *position = to.ok_or(Errno::EINVAL)?;
+    Ok(*position)
 }
 
 /// To a place that getdents64(2) has told, or back to the first name.

@@ -8,6 +8,7 @@ mod clone;
 mod decode;
 mod descriptors;
 mod directory;
+mod exec;
 mod files;
 mod flags;
 mod history;
@@ -32,17 +33,17 @@ mod wait;
 
 pub use decode::Call;
 pub use table::name;
-pub(crate) use time::thread_time;
+pub(crate) use time::{thread_time, uptime};
 pub use trace::{TraceTarget, Tracer};
 
 use mm::error::{AccessError, Broken, CallError, Errno};
 use nix::libc;
 
 use crate::kvm::Vcpu;
-use crate::task::{Newborn, Process, Signalled};
+use crate::task::{Newborn, Process, Replacement, Signalled};
 
 /// What a call came to.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Debug)]
 pub enum Answer {
     /// It returns this.
     Value(u64),
@@ -52,6 +53,8 @@ pub enum Answer {
     Exit(u8),
     /// A signal that the program is not ready for ends it.
     Signal(Signalled),
+    /// Another program comes instead.
+    Exec(Box<Replacement>),
 }
 
 impl Answer {
@@ -61,6 +64,7 @@ impl Answer {
         match self {
             Answer::Value(value) => Some(*value),
             Answer::Error(errno) => Some(negated(*errno)),
+            Answer::Exec(_) => Some(0),
             Answer::Exit(_) | Answer::Signal(_) => None,
         }
     }
@@ -77,6 +81,7 @@ enum Stop {
     Errno(Errno),
     Exit(u8),
     Signal(Signalled),
+    Exec(Box<Replacement>),
     Broken(Broken),
 }
 
@@ -147,6 +152,7 @@ pub fn serve(
         Err(Stop::Errno(errno)) => Ok(Answer::Error(errno)),
         Err(Stop::Exit(status)) => Ok(Answer::Exit(status)),
         Err(Stop::Signal(by)) => Ok(Answer::Signal(by)),
+        Err(Stop::Exec(replacement)) => Ok(Answer::Exec(replacement)),
         Err(Stop::Broken(broken)) => Err(broken),
     }
 }
@@ -236,6 +242,8 @@ fn handler(number: u64) -> Option<Handler> {
         libc::SYS_fork => clone::fork,
         libc::SYS_vfork => clone::vfork,
         libc::SYS_clone => clone::clone,
+        libc::SYS_execve => exec::execve,
+        libc::SYS_execveat => exec::execveat,
         libc::SYS_wait4 => wait::wait4,
         libc::SYS_waitid => wait::waitid,
         libc::SYS_exit | libc::SYS_exit_group => process::exit,

@@ -154,6 +154,11 @@ fn made(c: &Context<'_>, fd: i32, path: &[u8], wanted: Wanted) -> Result<Found, 
         if found.node().kind() != FileKind::Link || wanted.has(libc::O_NOFOLLOW) {
             return Ok(Found::Before(found));
         }
+        if let Node::Made(made) = found.node()
+            && let Some(jump) = made.jump()
+        {
+            return Ok(Found::Before(jump?));
+        }
         let target = found.node().target()?;
         walked = crate::files::tree::find_parent(c.process.paths.root(), directory, &target)?;
     }
@@ -241,6 +246,8 @@ fn open_place(
         Node::File(file) => Object::Memory(Arc::clone(file)),
         Node::Device(device) => Object::Device(*device),
         Node::Link(_) => return Err(Errno::ELOOP.into()),
+        Node::Made(_) if kind == FileKind::Directory => Object::Directory,
+        Node::Made(made) => Object::Made(made.open()?),
         Node::Granted(file) => {
             let path = String::from_utf8_lossy(&place.path()).into_owned();
             let changes = if truncates { mode | FileMode::WRITE } else { mode };

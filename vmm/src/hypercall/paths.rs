@@ -124,9 +124,7 @@ fn link(c: &Context<'_>, fd: i32, path: u64, buffer: u64, len: u64) -> Served {
     let len = len as u32 as i32;
     let len = usize::try_from(len).ok().filter(|&len| len > 0).ok_or(Errno::EINVAL)?;
     let path = c.read_path(VirtAddr::new(path))?;
-    let target = if path == b"/proc/self/exe" {
-        c.process.identity.executable.as_bytes().to_vec()
-    } else if path.is_empty() {
+    let target = if path.is_empty() {
         let open = c.process.files.get(fd)?;
         let link = matches!(open.object(), Object::Place).then(|| open.place()).flatten();
         let link = link.filter(|place| place.node().kind() == FileKind::Link);

@@ -106,7 +106,7 @@ impl Tracer {
             Some(rax) => line.leave(rax, &read),
             None => line.never_returns(&read),
         };
-        if self.purpose == Purpose::Replay && *answer == Answer::Error(Errno::ENOSYS) {
+        if self.purpose == Purpose::Replay && matches!(answer, Answer::Error(Errno::ENOSYS)) {
             self.print(None, &format!("# not served: {text}"));
         } else {
             self.print(Some(pid), &text);

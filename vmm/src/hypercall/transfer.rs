@@ -9,7 +9,7 @@ use rustix::io::Errno as HostErrno;
 
 use super::signals::{broken_pipe, interrupted};
 use super::{Context, Served, Stop};
-use crate::files::tree::Device;
+use crate::files::tree::{Device, MadeFile};
 use crate::files::{Content, Object, Open, Stream};
 use crate::task::rest;
 
@@ -87,7 +87,11 @@ fn check_read(c: &Context<'_>) -> Result<(), Errno> {
     let open = c.process.files.get(c.int(0))?;
     match open.object() {
         Object::Directory => Err(Errno::EISDIR),
-        Object::Memory(_) | Object::File(_) | Object::Device(_) | Object::Place
+        Object::Memory(_)
+        | Object::File(_)
+        | Object::Device(_)
+        | Object::Made(_)
+        | Object::Place
             if !open.mode().contains(FileMode::READ) =>
         {
             Err(Errno::EBADF)
@@ -123,6 +127,7 @@ fn read_pieces(c: &Context<'_>, open: &Open, pieces: &[Piece], place: Place) -> 
         (Some(content), _) => read_content(c, open, content, pieces, place),
         (None, Object::Stream(stream)) => read_stream(c, stream, pieces, place),
         (None, Object::Device(device)) => read_device(c, *device, pieces),
+        (None, Object::Made(made)) => read_made(c, open, &**made, pieces, place),
         (None, _) => Err(Errno::EINVAL.into()),
     }
 }
@@ -136,8 +141,36 @@ fn write_pieces(c: &Context<'_>, open: &Open, pieces: &[Piece], place: Place) ->
             let wanted = pieces.iter().map(|piece| piece.len).sum();
             Ok(device.write(wanted)? as u64)
         }
+        (None, Object::Made(made), _) => write_made(c, open, &**made, pieces, place),
         (None, ..) => Err(Errno::EINVAL.into()),
     }
+}
+
+fn read_made(
+    c: &Context<'_>,
+    open: &Open,
+    made: &dyn MadeFile,
+    pieces: &[Piece],
+    place: Place,
+) -> Served {
+    let mut buffer = [0; PAGE_BYTES];
+    move_pages(open, pieces, place, Ok, |at, wanted, from| {
+        let count = made.read(from, &mut buffer[..wanted])?;
+        c.write_bytes(at, &buffer[..count])?;
+        Ok(count)
+    })
+}
+
+fn write_made(
+    c: &Context<'_>,
+    open: &Open,
+    made: &dyn MadeFile,
+    pieces: &[Piece],
+    place: Place,
+) -> Served {
+    move_pages(open, pieces, place, Ok, |at, wanted, to| {
+        Ok(made.write(to, &c.read_bytes(at, wanted)?)?)
+    })
 }
 
 /// Page by page, so that what lies before the first bad one is filled and counts.
@@ -204,7 +237,8 @@ fn move_pages(
         (None, Place::Position) => 0,
     };
     let wanted = pieces.iter().map(|piece| piece.len as u64).sum();
-    if first.saturating_add(wanted) > LONGEST {
+    let all = matches!(open.object(), Object::Made(made) if made.is_all_offsets());
+    if first.saturating_add(wanted) > LONGEST && !all {
         return Err(Errno::EINVAL.into());
     }
     let first = start(first)?;

@@ -9,7 +9,7 @@
 //! The child does not run before its parent's call has been written to the trace, so that a trace names a
 //! process before it shows what that does.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -217,10 +217,13 @@ fn child_process(
         paths,
         identity: Identity {
             executable: parent.identity.executable.clone(),
+            image: Arc::clone(&parent.identity.image),
+            launch: parent.identity.launch,
             name: Mutex::new(name),
         },
         signals,
         policy: Mutex::new(policy),
+        oom_adjustment: AtomicI32::new(parent.oom_adjustment.load(Ordering::Relaxed)),
         recovery: AtomicU64::new(parent.recovery.load(Ordering::Relaxed)),
         clear_at_exit: AtomicU64::new(request.clear_at_exit.map_or(0, VirtAddr::get)),
     }

@@ -110,12 +110,37 @@ impl Signals {
         }
     }
 
+    /// Sets what has a handler to its default (execve(2)); what is ignored stays so.
+    pub fn forget_handlers(&self) {
+        for action in self.actions().iter_mut() {
+            let handler = if action.handler == IGNORE { IGNORE } else { 0 };
+            *action = SignalAction { handler, ..SignalAction::default() };
+        }
+    }
+
     /// Whether the process has its children reaped for it: it ignores `SIGCHLD`, or says `SA_NOCLDWAIT`.
     #[must_use]
     pub fn reaps_itself(&self) -> bool {
         let action = self.action(Signal::SIGCHLD as i32);
         let no_wait = u64::try_from(libc::SA_NOCLDWAIT).is_ok_and(|flag| action.flags & flag != 0);
         action.handler == IGNORE || no_wait
+    }
+
+    /// Which signals are ignored, and which have handlers, a bit each, signal 1 lowest.
+    #[must_use]
+    pub fn ignored_and_caught(&self) -> (u64, u64) {
+        let actions = self.actions();
+        let bits = |wanted: fn(u64) -> bool| {
+            let wanted = (0..).zip(actions.iter()).filter(|(_, action)| wanted(action.handler));
+            wanted.fold(0, |bits, (index, _)| bits | 1 << index)
+        };
+        (bits(|handler| handler == IGNORE), bits(|handler| handler > IGNORE))
+    }
+
+    /// Signals that wait, a bit each.
+    #[must_use]
+    pub fn waiting(&self) -> u64 {
+        self.state().waiting.keys().fold(0, |bits, &number| bits | number_bit(number))
     }
 
     /// Blocked signals, a bit each, signal 1 lowest.

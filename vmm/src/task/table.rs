@@ -8,14 +8,14 @@
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Condvar};
+use std::sync::{Arc, Condvar, Weak};
 use std::thread::JoinHandle;
 
 use mm::space::Counters;
 use nix::sys::signal::Signal;
 
 use super::disposition::Sent;
-use super::{Code, Signals, Status, Usage};
+use super::{Code, Process, Signals, Status, Usage};
 use crate::kvm::Kicker;
 
 /// The first process's number, as in a container.
@@ -44,6 +44,8 @@ pub(super) struct Member {
     state: State,
     /// What its children used that have been waited for.
     pub(super) reaped: Usage,
+    /// It itself, once its thread runs and until it ends, for others to look at.
+    pub(super) process: Weak<Process>,
     /// Its thread, once that runs and until it ends.
     pub(super) kicker: Option<Kicker>,
     /// Likewise; the first process's thread is its caller's.
@@ -179,6 +181,7 @@ impl Table {
             bell: Arc::new(Condvar::new()),
             state: State::Alive,
             reaped: Usage::default(),
+            process: Weak::new(),
             kicker: None,
             thread: None,
             holds_parent: birth.holds_parent,

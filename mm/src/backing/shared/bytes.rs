@@ -50,10 +50,9 @@ impl SharedMemory {
             .promised_by_page(system.no_promise())
     }
 
-    /// An empty file of a tree in memory on the device 0:`minor`; maps call it `path`.
+    /// An empty file of a tree in memory; that is what maps call it.
     #[must_use]
-    pub fn tmpfs(system: &System, minor: u32, path: String) -> Self {
-        let name = BackingName { major: 0, minor, inode: system.new_inode(), path };
+    pub fn tmpfs(system: &System, name: BackingName) -> Self {
         SharedMemory::file(Arc::clone(system.frames()), 0, name)
             .promised_by_page(system.no_promise())
     }

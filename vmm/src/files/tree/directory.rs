@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+use mm::backing::BackingName;
 use mm::error::Errno;
 use mm::system::System;
 
@@ -68,6 +69,13 @@ impl MemoryTree {
 
     fn new_inode(&self) -> u64 {
         self.inodes.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// A new file, which has no name yet.
+    fn new_file(&self, system: &System, permissions: u32, path: &str) -> Arc<MemoryFile> {
+        let (major, minor) = (rustix::fs::major(self.device), rustix::fs::minor(self.device));
+        let name = BackingName { major, minor, inode: self.new_inode(), path: path.to_owned() };
+        Arc::new(MemoryFile::regular(system, name, permissions & 0o7777))
     }
 
     pub(super) fn change(&self) -> MutexGuard<'_, ()> {
@@ -166,9 +174,7 @@ impl Directory {
                 Node::Directory(Directory::new(&self.tree, *permissions, &Arc::downgrade(self)))
             }
             Make::File { permissions, system, path } => {
-                let file =
-                    MemoryFile::regular(system, self.tree.device, path, permissions & 0o7777);
-                Node::File(Arc::new(file))
+                Node::File(self.tree.new_file(system, *permissions, path))
             }
             Make::Link { target } => {
                 let inode = self.tree.new_inode();
@@ -182,8 +188,7 @@ impl Directory {
     /// A file in the tree without a name (`O_TMPFILE`); it can be given one.
     #[must_use]
     pub fn nameless(&self, system: &System, permissions: u32, path: &str) -> Arc<MemoryFile> {
-        let path = format!("{path}/#0 (deleted)");
-        Arc::new(MemoryFile::regular(system, self.tree.device, &path, permissions & 0o7777))
+        self.tree.new_file(system, permissions, &format!("{path}/#0 (deleted)"))
     }
 
     /// Gives a device a name, whatever had it.

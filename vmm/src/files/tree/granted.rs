@@ -71,6 +71,18 @@ impl Granted {
         }))
     }
 
+    /// A file that is open on the host, alone and to be read only.
+    ///
+    /// # Errors
+    /// What the host says.
+    pub fn alone(file: &File) -> Result<Arc<Self>, Errno> {
+        let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        let handle = rustix::fs::open(path, flags, Mode::empty()).map_err(of_host)?;
+        let tree = GrantedTree { access: FileAccess::Read, open: Mutex::default() };
+        Granted::of(&Arc::new(tree), handle)
+    }
+
     /// The tree that it is in.
     #[must_use]
     pub fn tree(&self) -> &Arc<GrantedTree> {

@@ -4,7 +4,8 @@
 //!   "/tmp/a/../b" ──> walk ──> Place ── name, above ──> Node
 //!                      │        (a dentry with its mount)  ├ Directory, File, Link   in memory: /, /tmp, /dev/shm
 //!                      │                                   ├ Device                  /dev/null ...
-//!                      └ symbolic links, .., mounts        └ Granted                 a directory of the host
+//!                      └ symbolic links, .., mounts        ├ Granted                 a directory of the host
+//!                                                          └ Made                    /proc
 //! ```
 //!
 //! A walk goes from name to name itself, and asks each node for the next one only: nothing of the host is ever found by a
@@ -15,6 +16,7 @@ mod device;
 mod directory;
 mod granted;
 mod link;
+mod made;
 mod mounts;
 mod node;
 mod place;
@@ -25,6 +27,7 @@ pub use device::Device;
 pub use directory::{DEVICES, Directory, MemoryTree};
 pub use granted::{Granted, GrantedTree};
 pub use link::Link;
+pub use made::{Jump, Made, MadeFile};
 pub use mounts::Mounts;
 pub use node::{Entry, Make, Node, Removed};
 pub use place::Place;

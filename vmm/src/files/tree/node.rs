@@ -5,6 +5,7 @@ use std::sync::Arc;
 use mm::error::Errno;
 use mm::system::System;
 
+use super::made::{self, Made};
 use super::{Device, Directory, Granted, Link};
 use crate::files::attributes::{Attributes, SetTime};
 use crate::files::memory_file::MemoryFile;
@@ -23,6 +24,8 @@ pub enum Node {
     Device(Device),
     /// Something in a directory of the host.
     Granted(Arc<Granted>),
+    /// Something that is made as it is looked at.
+    Made(Arc<dyn Made>),
 }
 
 /// A name in a directory.
@@ -81,6 +84,7 @@ impl Node {
             Node::Link(_) => FileKind::Link,
             Node::Device(_) => FileKind::Character,
             Node::Granted(file) => file.kind(),
+            Node::Made(made) => made.kind(),
         }
     }
 
@@ -99,6 +103,7 @@ impl Node {
             Node::Link(link) => link.attributes().inode(),
             Node::Device(device) => device.status().inode,
             Node::Granted(file) => file.inode(),
+            Node::Made(made) => made.inode(),
         }
     }
 
@@ -109,7 +114,7 @@ impl Node {
             Node::Directory(directory) => Some(directory.attributes()),
             Node::File(file) => Some(file.attributes()),
             Node::Link(link) => Some(link.attributes()),
-            Node::Device(_) | Node::Granted(_) => None,
+            Node::Device(_) | Node::Granted(_) | Node::Made(_) => None,
         }
     }
 
@@ -124,6 +129,7 @@ impl Node {
             Node::Link(link) => link.status(),
             Node::Device(device) => device.status(),
             Node::Granted(file) => return file.status(),
+            Node::Made(made) => made::status(&**made),
         })
     }
 
@@ -135,6 +141,7 @@ impl Node {
         match self {
             Node::Directory(directory) => directory.lookup(name),
             Node::Granted(file) if self.is_directory() => file.lookup(name).map(Node::Granted),
+            Node::Made(made) => made.lookup(name).map(Node::Made),
             _ => Err(Errno::ENOTDIR),
         }
     }
@@ -147,6 +154,7 @@ impl Node {
         match self {
             Node::Link(link) => link.target(),
             Node::Granted(file) if file.kind() == FileKind::Link => file.target(),
+            Node::Made(made) => made.target(),
             _ => Err(Errno::EINVAL),
         }
     }
@@ -170,6 +178,7 @@ impl Node {
             _ if self.is_removed() => Err(Errno::ENOENT),
             Node::Directory(directory) => Ok(directory.entries(from)),
             Node::Granted(file) if self.is_directory() => file.entries(from),
+            Node::Made(made) => made.entries(from),
             _ => Err(Errno::ENOTDIR),
         }
     }
@@ -182,6 +191,8 @@ impl Node {
         match self {
             Node::Directory(directory) => directory.make(name, make),
             Node::Granted(file) if self.is_directory() => file.make(name, make).map(Node::Granted),
+            // Nothing can be made in it, but for what Linux makes itself.
+            Node::Made(_) if self.is_directory() => Err(Errno::ENOENT),
             _ => Err(Errno::ENOTDIR),
         }
     }
@@ -214,6 +225,7 @@ impl Node {
         match self {
             Node::Directory(directory) => directory.remove(name, what),
             Node::Granted(file) if self.is_directory() => file.remove(name, what),
+            Node::Made(_) if self.is_directory() => Err(Errno::EPERM),
             _ => Err(Errno::ENOTDIR),
         }
     }
@@ -260,7 +272,7 @@ impl Node {
     /// Its attributes, to be changed.
     fn own(&self) -> Result<Option<&Attributes>, Errno> {
         match self {
-            Node::Device(_) => Err(Errno::EPERM),
+            Node::Device(_) | Node::Made(_) => Err(Errno::EPERM),
             _ => Ok(self.attributes()),
         }
     }

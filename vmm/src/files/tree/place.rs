@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use mm::error::Errno;
 
+use super::directory::MemoryTree;
 use super::mounts::Mounts;
 use super::node::Node;
 
@@ -23,6 +24,15 @@ impl Place {
     pub fn root(node: Node, mounts: Arc<Mounts>) -> Arc<Self> {
         let node = mounts.root().cloned().unwrap_or(node);
         Arc::new(Place { node, above: None, mounts: Some(mounts) })
+    }
+
+    /// A place that no path leads to, which calls itself `path`.
+    #[must_use]
+    pub fn alone(node: Node, path: &[u8]) -> Arc<Self> {
+        let root = Node::Directory(MemoryTree::root(0, 0o555));
+        let root = Place::root(root, Arc::default());
+        let name = path.strip_prefix(b"/").unwrap_or(path).to_vec();
+        Arc::new(Place { node, above: Some((root, name)), mounts: None })
     }
 
     /// What is there.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use mm::error::Errno;
 
 use super::LONGEST_NAME;
+use super::node::Node;
 use super::place::Place;
 use crate::files::status::FileKind;
 
@@ -105,6 +106,11 @@ impl Walk<'_> {
             return Err(Errno::ELOOP);
         }
         self.links += 1;
+        if let Node::Made(made) = found.node()
+            && let Some(jump) = made.jump()
+        {
+            return jump;
+        }
         self.find(directory, &found.node().target()?, LastLink::Follow)
     }
 
