@@ -351,10 +351,13 @@ fn c_programs() -> Vec<Case> {
         let program = c_program("exec", compiler, &["-static", "-Wno-stringop-overread"]);
         cases.push(Case::new(format!("exec-{compiler}"), program, &["caller"]).natively());
     }
+    let host = format!("--dir={}:/tmp", std::env::temp_dir().display());
+    let table = |name| Case::new(name, c_program("table", "musl-gcc", &["-static"]), &["/tmp"]);
+    cases.push(table("table").natively());
+    cases.push(table("table-granted").natively().option(&host).only(Where::Direct));
     // In memory, and in a directory of the host.
     let paths = |name| Case::new(name, c_program("paths", "gcc", &["-static"]), &["/tmp"]);
     cases.push(paths("paths").natively());
-    let host = format!("--dir={}:/tmp", std::env::temp_dir().display());
     cases.push(paths("paths-granted").natively().option(&host).only(Where::Direct));
     for compiler in ["musl-gcc", "gcc"] {
         let program = c_program("lazy", compiler, &["-static"]);
