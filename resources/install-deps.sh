@@ -2,8 +2,8 @@
 # Installs what a fresh Debian machine lacks beside cargo. Does nothing where all is there.
 #
 #   install-deps.sh build   what cargo needs to link
-#   install-deps.sh         that, and what the tests need: compilers for C programs, busybox, and strace
-#                           with programs to trace
+#   install-deps.sh         that, and what the tests need: compilers for C programs, busybox, strace with
+#                           programs to trace, and Linux's source
 set -eu
 
 missing=
@@ -19,6 +19,8 @@ if [ "${1:-}" != build ]; then
     need musl-tools musl-gcc
     need busybox-static /bin/busybox
     need strace strace
+    # Linux's own tests are built from it.
+    ls /usr/src/linux-source-*.tar.xz >/dev/null 2>&1 || missing="$missing linux-source xz-utils"
     need lua5.4 lua5.4
     need nodejs node
     need python3-minimal /usr/bin/python3

@@ -284,3 +284,21 @@ fn files_that_cannot_be_given() {
     refused(&mmvisor(&words), &["nested machine has a copy", ":ro"]);
     refused_words(&["run", "--file", ":ro", "/bin/true"], "PATH:ro");
 }
+
+#[test]
+fn directories_that_cannot_be_granted() {
+    let hello = payload("hello");
+    let hello = hello.to_str().unwrap();
+    for (given, words) in [
+        ("/no/such/directory", &["--dir /no/such/directory", "No such file"][..]),
+        ("/dev/null", &["--dir /dev/null", "Not a directory"]),
+    ] {
+        let ran = mmvisor(&["run", "--dir", given, hello]);
+        refused(&ran, words);
+        assert_eq!(ran.stderr.lines().count(), 1, "{ran:?}");
+    }
+    refused(&mmvisor(&["run", "--machine=nested", "--dir=/tmp", hello]), &["--dir /tmp", "no way"]);
+    for given in ["", ":ro", ":/x", "/tmp:x", "/tmp:/a/../b"] {
+        refused_words(&["run", "--dir", given, hello], "");
+    }
+}

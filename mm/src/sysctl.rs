@@ -187,6 +187,12 @@ impl Sysctl {
         self.total_pages.store(pages, Ordering::Relaxed);
     }
 
+    /// How much memory the machine has, in pages.
+    #[must_use]
+    pub fn total_pages(&self) -> u64 {
+        self.total_pages.load(Ordering::Relaxed)
+    }
+
     /// Says how large the swap area is, in pages.
     pub(crate) fn set_swap_pages(&self, pages: u64) {
         self.swap_pages.store(pages, Ordering::Relaxed);

@@ -266,8 +266,17 @@ fn others_programs() -> Vec<Case> {
         case("dc", &["dc"]).input("2 100 ^ p 17 % p\n"),
         case("false", &["false"]),
         case("true", &["true"]),
+        case("shell", &["sh", "-c", "echo $(seq 5 | sort -rn) | tr 1-5 a-e; (exit 3); echo $?"]),
+        // In memory, and in a directory of the host.
+        case("applets", &["sh", "-c", FILES, "sh", "/tmp"]),
+        case("applets-granted", &["sh", "-c", FILES, "sh", "/tmp"])
+            .option(&format!("--dir={}:/tmp", std::env::temp_dir().display()))
+            .only(Where::Direct),
     ]
 }
+
+/// A script for busybox.
+const FILES: &str = include_str!("../programs/files.sh");
 
 /// A file for a case to write to.
 fn written(name: &str) -> PathBuf {
@@ -335,6 +344,22 @@ fn c_programs() -> Vec<Case> {
                 .only(place),
         );
     }
+    for compiler in ["musl-gcc", "gcc"] {
+        let program = c_program("pipes", compiler, &["-static"]);
+        cases.push(Case::new(format!("pipes-{compiler}"), program, &[]).natively());
+    }
+    for compiler in ["musl-gcc", "gcc"] {
+        let program = c_program("exec", compiler, &["-static", "-Wno-stringop-overread"]);
+        cases.push(Case::new(format!("exec-{compiler}"), program, &["caller"]).natively());
+    }
+    let host = format!("--dir={}:/tmp", std::env::temp_dir().display());
+    let table = |name| Case::new(name, c_program("table", "musl-gcc", &["-static"]), &["/tmp"]);
+    cases.push(table("table").natively());
+    cases.push(table("table-granted").natively().option(&host).only(Where::Direct));
+    // In memory, and in a directory of the host.
+    let paths = |name| Case::new(name, c_program("paths", "gcc", &["-static"]), &["/tmp"]);
+    cases.push(paths("paths").natively());
+    cases.push(paths("paths-granted").natively().option(&host).only(Where::Direct));
     for compiler in ["musl-gcc", "gcc"] {
         let program = c_program("lazy", compiler, &["-static"]);
         let case = Case::new(format!("lazy-{compiler}"), program, &[]).natively();

@@ -14,6 +14,7 @@ mod cases;
 mod cut;
 mod direct;
 mod full;
+mod granted;
 mod interrupted;
 mod nested;
 mod swapped;
@@ -27,6 +28,7 @@ fn main() {
     trials.extend(interrupted::trials());
     trials.extend(cut::trials());
     trials.extend(full::trials());
+    trials.extend(granted::trials());
     trials.extend(swapped::trials());
     trials.extend(nested::trials(&cases, arguments.filter.as_deref()));
     libtest_mimic::run(&arguments, trials).exit();

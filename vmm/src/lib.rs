@@ -12,6 +12,7 @@ pub mod kvm;
 pub mod load;
 pub mod machine;
 pub mod nested;
+pub mod proc;
 pub mod replay;
 pub mod swap_file;
 pub mod task;

@@ -97,6 +97,8 @@ bitflags! {
         const NOEXEC = 8;
         /// Not a thing that can be mapped (a directory, a pipe): `ENODEV`.
         const UNMAPPABLE = 16;
+        /// `/dev/zero`: what is mapped of it is memory of its own (Linux's `mmap_zero`).
+        const ZEROS = 32;
     }
 }
 

@@ -43,6 +43,12 @@ impl OpenFile {
     pub fn unmappable(mode: FileMode) -> Self {
         OpenFile::new(Arc::new(Unmappable), mode | FileMode::UNMAPPABLE)
     }
+
+    /// An open of `/dev/zero`.
+    #[must_use]
+    pub fn zeros(mode: FileMode) -> Self {
+        OpenFile::new(Arc::new(Unmappable), mode | FileMode::ZEROS)
+    }
 }
 
 #[derive(Debug)]

@@ -40,7 +40,7 @@ pub enum HostPages {
 }
 
 /// What a host file lets be done with its bytes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum FileAccess {
     /// They are read.
     Read,

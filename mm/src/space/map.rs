@@ -162,7 +162,9 @@ impl AddressSpace {
             return Err(Errno::EACCES.into());
         }
         let mut vma = Vma::anonymous(range, vm);
-        if let Some(file) = &request.file {
+        if request.file.as_deref().is_some_and(is_zeros) {
+            vma.pgoff = pgoff;
+        } else if let Some(file) = &request.file {
             vma.flags = file.check_map(vm)?;
             vma.backing = Some(Arc::clone(file));
             vma.pgoff = pgoff;
@@ -407,6 +409,11 @@ fn check_file(
 fn is_accountable(vma: &Vma) -> bool {
     let counted = VmFlags::NORESERVE | VmFlags::SHARED | VmFlags::WRITE;
     vma.flags & counted == VmFlags::WRITE && !vma.backing.as_deref().is_some_and(is_huge)
+}
+
+/// Whether what is mapped of it is anonymous memory.
+fn is_zeros(file: &dyn Backing) -> bool {
+    file.mode().contains(FileMode::ZEROS)
 }
 
 /// Linux's `is_file_hugepages`.

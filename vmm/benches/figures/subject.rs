@@ -3,13 +3,13 @@
 use std::ffi::CString;
 use std::fs::File;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use mm::addr::VirtAddr;
 use mm::backing::Backing;
 use mm::space::MapRequest;
 use mm::vma::{MapFlags, MapType, Prot};
-use vmm::files::Descriptors;
+use vmm::files::{Descriptors, Paths};
 use vmm::hypercall::{TraceTarget, Tracer};
 use vmm::kvm::FlushPolicy;
 use vmm::load::Image;
@@ -36,22 +36,18 @@ impl Subject {
             Machine::new(MachineConfig { memory: MEMORY, flush: FlushPolicy::Chosen, nodes: 1 })?;
         let image = Image::from_file(Arc::clone(program))?;
         let argv = [CString::from(c"figures")];
-        let loaded = exec(
-            machine.system(),
-            &image,
-            Path::new("/figures"),
-            &argv,
-            &[],
-            &Launch::on(&machine),
-        )?;
-        let identity = Identity {
-            executable: "/figures".to_owned(),
-            name: Mutex::new(*b"figures\0\0\0\0\0\0\0\0\0"),
-        };
+        let launch = Launch::on(&machine);
+        let path = Path::new("/figures");
+        let loaded = exec(machine.system(), &image, path, &argv, &[], &launch)?;
+        let file = Arc::clone(&image.file);
+        let identity = Identity::new(&argv[0], "/figures".to_owned(), file, launch);
         let tracer = Tracer::new(&TraceTarget::Off, &[])?;
         let machine = Arc::new(machine);
         let family = Family::new(Arc::clone(&machine), tracer, Timing::Off)?;
-        Ok(Subject { task: family.first(loaded, Descriptors::default(), identity)?, machine })
+        Ok(Subject {
+            task: family.first(loaded, Descriptors::default(), Paths::default(), identity)?,
+            machine,
+        })
     }
 
     /// Runs until the program has made `calls` more calls.

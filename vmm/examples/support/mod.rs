@@ -4,9 +4,9 @@ use std::error::Error;
 use std::ffi::CString;
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
-use vmm::files::Descriptors;
+use vmm::files::{Descriptors, Paths};
 use vmm::hypercall::{TraceTarget, Tracer};
 use vmm::kvm::FlushPolicy;
 use vmm::load::Image;
@@ -33,12 +33,13 @@ impl Program {
         let image = Image::open(path)?;
         let argv: Vec<CString> =
             arguments.iter().map(|word| CString::new(word.as_str())).collect::<Result<_, _>>()?;
-        let loaded = exec(machine.system(), &image, path, &argv, &[], &Launch::on(&machine))?;
-        let identity =
-            Identity { executable: path.display().to_string(), name: Mutex::new([0; 16]) };
+        let launch = Launch::on(&machine);
+        let loaded = exec(machine.system(), &image, path, &argv, &[], &launch)?;
+        let executable = path.display().to_string();
+        let identity = Identity::new(&argv[0], executable, Arc::clone(&image.file), launch);
         let tracer = Tracer::new(&TraceTarget::Off, &[])?;
         let family = Family::new(Arc::clone(&machine), tracer, Timing::Off)?;
-        let task = family.first(loaded, Descriptors::default(), identity)?;
+        let task = family.first(loaded, Descriptors::default(), Paths::default(), identity)?;
         Ok(Program { machine, task, family })
     }
 

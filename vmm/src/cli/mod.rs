@@ -31,7 +31,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Runs a static Linux program or a payload in a guest.
-    Run(run::Args),
+    Run(Box<run::Args>),
     /// Replays a trace of memory calls, in software or in a guest, and compares every result.
     Replay(replay::Args),
     /// Says whether mmvisor can work here, and what it costs.

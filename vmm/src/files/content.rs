@@ -11,10 +11,9 @@ use mm::system::System;
 use nix::libc;
 use rustix::fs::{FallocateFlags, SeekFrom, fallocate, fstat};
 
-use super::{Memfd, Memory, Stream};
-
-/// The words of a `struct stat` (arch/x86/include/uapi/asm/stat.h).
-pub type Stat = [u64; 18];
+use super::status::FileStatus;
+use super::stream::of_host;
+use super::{Memory, MemoryFile, Stream};
 
 /// Bytes at offsets, all of them in bytes.
 pub trait Content {
@@ -91,10 +90,10 @@ pub trait Content {
     ///
     /// # Errors
     /// What the host says.
-    fn stat(&self) -> Result<Stat, Errno>;
+    fn status(&self) -> Result<FileStatus, Errno>;
 }
 
-impl Content for Memfd {
+impl Content for MemoryFile {
     fn length(&self) -> Result<u64, Errno> {
         Ok(match self.memory() {
             Memory::Small(memory) => memory.len(),
@@ -111,7 +110,10 @@ impl Content for Memfd {
 
     fn read(&self, offset: u64, into: &mut [u8]) -> CallResult<usize> {
         Ok(match self.memory() {
-            Memory::Small(memory) => memory.read_at(offset, into)?,
+            Memory::Small(memory) => {
+                self.attributes().read();
+                memory.read_at(offset, into)?
+            }
             Memory::Huge(memory) => memory.read_at(offset, into),
         })
     }
@@ -131,16 +133,22 @@ impl Content for Memfd {
         payer: &dyn Payer,
     ) -> CallResult<usize> {
         match self.memory() {
-            Memory::Small(memory) => memory.write_at(offset, bytes, system, payer),
+            Memory::Small(memory) => {
+                let written = memory.write_at(offset, bytes, system, payer)?;
+                self.attributes().written();
+                Ok(written)
+            }
             Memory::Huge(_) => Err(Errno::EINVAL.into()),
         }
     }
 
     fn truncate(&self, len: u64, system: &System) -> CallResult<()> {
         match self.memory() {
-            Memory::Small(memory) => memory.truncate(len, system),
-            Memory::Huge(memory) => memory.truncate(len, system),
+            Memory::Small(memory) => memory.truncate(len, system)?,
+            Memory::Huge(memory) => memory.truncate(len, system)?,
         }
+        self.attributes().written();
+        Ok(())
     }
 
     fn allocate(
@@ -167,8 +175,8 @@ impl Content for Memfd {
         Ok(())
     }
 
-    fn stat(&self) -> Result<Stat, Errno> {
-        Ok(Memfd::stat(self))
+    fn status(&self) -> Result<FileStatus, Errno> {
+        Ok(MemoryFile::status(self))
     }
 }
 
@@ -239,8 +247,8 @@ impl Content for HostFile {
         self.write_out(0..u64::MAX)
     }
 
-    fn stat(&self) -> Result<Stat, Errno> {
-        fstat(self.file()).map(|stat| words(&stat)).map_err(of_host)
+    fn status(&self) -> Result<FileStatus, Errno> {
+        fstat(self.file()).map(|stat| FileStatus::from(&stat)).map_err(of_host)
     }
 }
 
@@ -248,36 +256,8 @@ impl Content for HostFile {
 ///
 /// # Errors
 /// What the host says.
-pub fn stat_of(stream: Stream) -> Result<Stat, Errno> {
-    fstat(stream.host()).map(|stat| words(&stat)).map_err(of_host)
-}
-
-fn words(stat: &rustix::fs::Stat) -> Stat {
-    let mode_uid = u64::from(stat.st_mode) | u64::from(stat.st_uid) << 32;
-    [
-        stat.st_dev,
-        stat.st_ino,
-        stat.st_nlink,
-        mode_uid,
-        u64::from(stat.st_gid),
-        stat.st_rdev,
-        stat.st_size.cast_unsigned(),
-        stat.st_blksize.cast_unsigned(),
-        stat.st_blocks.cast_unsigned(),
-        stat.st_atime.cast_unsigned(),
-        stat.st_atime_nsec,
-        stat.st_mtime.cast_unsigned(),
-        stat.st_mtime_nsec,
-        stat.st_ctime.cast_unsigned(),
-        stat.st_ctime_nsec,
-        0,
-        0,
-        0,
-    ]
-}
-
-fn of_host(errno: rustix::io::Errno) -> Errno {
-    Errno::from_raw(errno.raw_os_error())
+pub fn status_of(stream: &Stream) -> Result<FileStatus, Errno> {
+    fstat(stream.host()).map(|stat| FileStatus::from(&stat)).map_err(of_host)
 }
 
 fn of_io(error: &io::Error) -> Errno {

@@ -26,8 +26,10 @@ impl Default for Descriptors {
     /// 0, 1 and 2.
     fn default() -> Self {
         let streams = [Stream::Input, Stream::Output, Stream::Error];
-        let open =
-            |stream| Descriptor { open: Arc::new(Open::new(Object::Stream(stream))), flags: 0 };
+        let open = |stream| Descriptor {
+            open: Arc::new(Open::new(Object::Stream(Arc::new(stream)))),
+            flags: 0,
+        };
         let table = (0..).zip(streams.map(open));
         Descriptors(Mutex::new(table.collect()))
     }
@@ -79,6 +81,12 @@ impl Descriptors {
         Ok(())
     }
 
+    /// The numbers of all, in order.
+    #[must_use]
+    pub fn all(&self) -> Vec<i32> {
+        self.lock().keys().copied().collect()
+    }
+
     /// Closes a descriptor.
     ///
     /// # Errors
@@ -87,6 +95,18 @@ impl Descriptors {
         // What was open ends outside the lock.
         let closed = self.lock().remove(&fd);
         closed.map(drop).ok_or(Errno::EBADF)
+    }
+
+    /// Closes those that are to be (execve(2)).
+    pub fn close_on_exec(&self) {
+        let mut table = self.lock();
+        let (closed, stay) = std::mem::take(&mut *table)
+            .into_iter()
+            .partition(|(_, descriptor)| descriptor.flags & libc::FD_CLOEXEC != 0);
+        *table = stay;
+        drop(table);
+        // What was open ends outside the lock.
+        drop::<BTreeMap<_, _>>(closed);
     }
 
     /// A descriptor's own flags (`F_GETFD`).

@@ -8,14 +8,21 @@
 //!
 //! Linux's names are `files_struct`, `file` and `inode`.
 
+mod attributes;
 mod content;
 mod descriptors;
-mod memfd;
+mod memory_file;
+mod namespace;
 mod open;
+mod status;
 mod stream;
+pub mod tree;
 
-pub use content::{Content, Stat, stat_of};
+pub use attributes::{Attributes, SetTime};
+pub use content::{Content, status_of};
 pub use descriptors::{DESCRIPTORS, Descriptors};
-pub use memfd::{LONGEST_NAME, Memfd, Memory};
+pub use memory_file::{LONGEST_NAME, Memory, MemoryFile};
+pub use namespace::{Grant, Paths, root};
 pub use open::{Object, Open};
+pub use status::{FileKind, FileStatus, STATX, Timestamp};
 pub use stream::Stream;

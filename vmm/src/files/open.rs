@@ -9,30 +9,42 @@ use mm::phys::FileAccess;
 use mm::vma::Userfault;
 use nix::libc;
 
-use super::{Content, Memfd, Stream};
+use super::tree::{Device, MadeFile, Place};
+use super::{Content, FileStatus, MemoryFile, Stream, status_of};
 
 /// What can be opened.
 #[derive(Clone, Debug)]
 pub enum Object {
     /// One of the host's streams.
-    Stream(Stream),
+    Stream(Arc<Stream>),
     /// A userfaultfd.
     Userfault(Arc<Userfault>),
-    /// Memory with a descriptor.
-    Memfd(Arc<Memfd>),
+    /// Memory with a descriptor, or a file in a tree in memory.
+    Memory(Arc<MemoryFile>),
     /// A file of the host.
     File(Arc<HostFile>),
+    /// A device.
+    Device(Device),
+    /// Something that is made as it is read.
+    Made(Arc<dyn MadeFile>),
+    /// A directory.
+    Directory,
+    /// Nothing but where it is (`O_PATH`).
+    Place,
 }
 
 /// An open of an object.
 #[derive(Debug)]
 pub struct Open {
     object: Object,
+    /// Where it was found, if by a path.
+    place: Option<Arc<Place>>,
+    mode: FileMode,
     /// What mmap(2) maps: two opens of one object are two here, too.
     mapped: Option<Arc<OpenFile>>,
     /// `O_*` that fcntl(2) can change.
     status: AtomicI32,
-    /// Where read(2) and write(2) go on, in bytes. Held while they do.
+    /// Where read(2) and write(2) go on, in bytes; in a directory, the next name. Held while they do.
     position: Mutex<u64>,
 }
 
@@ -40,21 +52,28 @@ pub struct Open {
 const CHANGEABLE: i32 = libc::O_APPEND | libc::O_NONBLOCK;
 
 impl Open {
-    /// Opens an object, at its first byte.
+    /// Opens an object that has no place, for all it lets be done, at its first byte.
     #[must_use]
     pub fn new(object: Object) -> Self {
+        let mode = mode_of(&object);
+        Open::with(object, None, mode, 0)
+    }
+
+    /// Opens what is at a place; `status` is what `F_GETFL` is to tell besides.
+    #[must_use]
+    pub fn at(place: Arc<Place>, object: Object, mode: FileMode, status: i32) -> Self {
+        Open::with(object, Some(place), mode, status)
+    }
+
+    fn with(object: Object, place: Option<Arc<Place>>, mode: FileMode, status: i32) -> Self {
         let mapped = match &object {
-            Object::Memfd(memfd) => {
-                let memory = memfd.memory().backing();
-                Some(Arc::new(OpenFile::new(memory, FileMode::READ | FileMode::WRITE)))
-            }
-            Object::File(file) => {
-                let file = Arc::clone(file) as Arc<dyn Backing>;
-                Some(Arc::new(OpenFile::new(file, mode_of(&object))))
-            }
-            Object::Stream(_) | Object::Userfault(_) => None,
+            Object::Memory(file) => Some(file.memory().backing()),
+            Object::File(file) => Some(Arc::clone(file) as Arc<dyn Backing>),
+            _ => None,
         };
-        Open { object, mapped, status: AtomicI32::new(0), position: Mutex::new(0) }
+        let mapped = mapped.map(|backing| Arc::new(OpenFile::new(backing, mode)));
+        let status = AtomicI32::new(status & CHANGEABLE);
+        Open { object, place, mode, mapped, status, position: Mutex::new(0) }
     }
 
     /// What was opened.
@@ -63,20 +82,43 @@ impl Open {
         &self.object
     }
 
+    /// Where it was found.
+    #[must_use]
+    pub fn place(&self) -> Option<&Arc<Place>> {
+        self.place.as_ref()
+    }
+
     /// What has bytes at offsets, if it does.
     #[must_use]
     pub fn content(&self) -> Option<&dyn Content> {
         match &self.object {
-            Object::Memfd(memfd) => Some(&**memfd),
+            Object::Memory(file) => Some(&**file),
             Object::File(file) => Some(&**file),
-            Object::Stream(_) | Object::Userfault(_) => None,
+            _ => None,
         }
     }
 
     /// What it was opened for.
     #[must_use]
     pub fn mode(&self) -> FileMode {
-        mode_of(&self.object)
+        self.mode
+    }
+
+    /// What fstat(2) says.
+    ///
+    /// # Errors
+    /// `EINVAL` a userfaultfd; what the host says.
+    pub fn file_status(&self) -> Result<FileStatus, Errno> {
+        match (&self.object, &self.place) {
+            (Object::Stream(stream), _) => status_of(stream),
+            (_, Some(place)) => place.node().status(),
+            (Object::Memory(file), None) => Ok(file.status()),
+            (Object::File(file), None) => Content::status(&**file),
+            (Object::Device(device), None) => Ok(device.status()),
+            (Object::Userfault(_) | Object::Made(_) | Object::Directory | Object::Place, None) => {
+                Err(Errno::EINVAL)
+            }
+        }
     }
 
     /// What mmap(2) is to map. There may be nothing in it to map, but how it was opened is looked at
@@ -85,6 +127,9 @@ impl Open {
     pub fn to_map(&self) -> Arc<dyn Backing> {
         match &self.mapped {
             Some(file) => Arc::clone(file) as Arc<dyn Backing>,
+            None if matches!(self.object, Object::Device(Device::Zero)) => {
+                Arc::new(OpenFile::zeros(self.mode()))
+            }
             None => Arc::new(OpenFile::unmappable(self.mode())),
         }
     }
@@ -101,8 +146,15 @@ impl Open {
     }
 
     /// Sets them (`F_SETFL`); all other bits are ignored.
-    pub fn set_status(&self, flags: i32) {
+    ///
+    /// # Errors
+    /// What the host says of a stream.
+    pub fn set_status(&self, flags: i32) -> Result<(), Errno> {
+        if let Object::Stream(stream) = &self.object {
+            stream.set_status(flags)?;
+        }
         self.status.store(flags & CHANGEABLE, Ordering::Relaxed);
+        Ok(())
     }
 
     /// lseek(2) in something that has a length.
@@ -129,7 +181,9 @@ fn mode_of(object: &Object) -> FileMode {
     match object {
         Object::Stream(stream) => stream.mode(),
         Object::File(file) if file.access() == FileAccess::Read => FileMode::READ,
-        Object::Userfault(_) | Object::Memfd(_) | Object::File(_) => {
+        Object::Directory | Object::Made(_) => FileMode::READ,
+        Object::Place => FileMode::empty(),
+        Object::Userfault(_) | Object::Memory(_) | Object::File(_) | Object::Device(_) => {
             FileMode::READ | FileMode::WRITE
         }
     }

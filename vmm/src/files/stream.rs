@@ -1,11 +1,16 @@
-//! The host's standard streams.
+//! Streams of the host: the standard ones, and the ends of pipes and of pairs of sockets that the guest's programs have
+//! made. The host's own do the waiting, the order of bytes and the end of a stream as Linux does.
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use mm::backing::FileMode;
+use mm::error::Errno;
+use rustix::fs::OFlags;
+use rustix::net::{AddressFamily, Protocol, SocketFlags, SocketType};
+use rustix::pipe::PipeFlags;
 
 /// One of the host's streams.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Debug)]
 pub enum Stream {
     /// Standard input.
     Input,
@@ -13,29 +18,74 @@ pub enum Stream {
     Output,
     /// Standard error.
     Error,
+    /// One that nobody outside the guest has: the end of a pipe, or a socket of a pair.
+    Own(OwnedFd),
 }
 
 impl Stream {
+    /// A pipe: the end that is read, and the one that is written.
+    ///
+    /// # Errors
+    /// `EMFILE`, `ENFILE` the host allows no more.
+    pub fn pipe(flags: PipeFlags) -> Result<[Self; 2], Errno> {
+        let ends = rustix::pipe::pipe_with(flags | PipeFlags::CLOEXEC);
+        let (read, write) = ends.map_err(of_host)?;
+        Ok([Stream::Own(read), Stream::Own(write)])
+    }
+
+    /// A pair of connected sockets.
+    ///
+    /// # Errors
+    /// Of socketpair(2), as the host checks.
+    pub fn pair(kind: SocketType, flags: SocketFlags) -> Result<[Self; 2], Errno> {
+        let flags = flags | SocketFlags::CLOEXEC;
+        let ends = rustix::net::socketpair(AddressFamily::UNIX, kind, flags, None::<Protocol>);
+        let (one, other) = ends.map_err(of_host)?;
+        Ok([Stream::Own(one), Stream::Own(other)])
+    }
+
     /// The host's own.
     #[must_use]
-    pub fn host(self) -> BorrowedFd<'static> {
+    pub fn host(&self) -> BorrowedFd<'_> {
         match self {
             Stream::Input => rustix::stdio::stdin(),
             Stream::Output => rustix::stdio::stdout(),
             Stream::Error => rustix::stdio::stderr(),
+            Stream::Own(fd) => fd.as_fd(),
         }
     }
 
     /// How the host has opened it; for nothing, if it is closed.
     #[must_use]
-    pub fn mode(self) -> FileMode {
+    pub fn mode(&self) -> FileMode {
         match rustix::fs::fcntl_getfl(self.host()) {
-            Ok(flags) => match flags & rustix::fs::OFlags::ACCMODE {
-                rustix::fs::OFlags::RDONLY => FileMode::READ,
-                rustix::fs::OFlags::WRONLY => FileMode::WRITE,
+            Ok(flags) => match flags & OFlags::ACCMODE {
+                OFlags::RDONLY => FileMode::READ,
+                OFlags::WRONLY => FileMode::WRITE,
                 _ => FileMode::READ | FileMode::WRITE,
             },
             Err(_) => FileMode::empty(),
         }
     }
+
+    /// Sets `O_NONBLOCK` and its like (`F_SETFL` of fcntl(2)), but for the standard streams: those are the host's, and
+    /// other programs share their flags.
+    ///
+    /// # Errors
+    /// What the host says.
+    pub fn set_status(&self, flags: i32) -> Result<(), Errno> {
+        match self {
+            Stream::Input | Stream::Output | Stream::Error => Ok(()),
+            Stream::Own(fd) => {
+                let flags = OFlags::from_bits_retain(flags.cast_unsigned());
+                let settable = OFlags::APPEND | OFlags::NONBLOCK;
+                rustix::fs::fcntl_setfl(fd, flags & settable).map_err(of_host)
+            }
+        }
+    }
+}
+
+/// The host's errno, as the guest has it.
+pub(super) fn of_host(errno: rustix::io::Errno) -> Errno {
+    Errno::from_raw(errno.raw_os_error())
 }

@@ -60,6 +60,7 @@ fn clone_with(c: &mut Context<'_>, [flags, stack, parent_tid, child_tid, tls]: [
     let request = Request {
         space: sharing(VM),
         files: sharing(FILES),
+        paths: sharing(FS),
         actions: sharing(SIGHAND),
         parent: if flags & VFORK == 0 { Parent::GoesOn } else { Parent::Waits },
         child_of: if flags & PARENT == 0 { ChildOf::Caller } else { ChildOf::CallersParent },

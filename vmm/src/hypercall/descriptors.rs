@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mm::addr::VirtAddr;
+use mm::backing::FileMode;
 use mm::error::Errno;
-use mm::phys::FileAccess;
 use nix::libc;
 use nix::poll::{PollFd, PollFlags};
 
@@ -31,11 +31,13 @@ pub(super) fn ioctl(c: &mut Context<'_>) -> Served {
     let request = u64::from(c.int(1).cast_unsigned());
     let open = c.process.files.get(c.int(0))?;
     let stream = match open.object() {
-        Object::Stream(stream) => *stream,
+        Object::Stream(stream) => stream,
         Object::Userfault(uffd) => {
             return Ok(mm::calls::userfault_ioctl(c.process, uffd, request, c.address(2))?);
         }
-        Object::Memfd(_) | Object::File(_) => return Err(Errno::ENOTTY.into()),
+        Object::Made(made) => return Ok(made.ioctl(request, c.args[2])?),
+        Object::Place => return Err(Errno::EBADF.into()),
+        _ => return Err(Errno::ENOTTY.into()),
     };
     match request {
         libc::TCGETS => {
@@ -59,6 +61,17 @@ pub(super) fn ioctl(c: &mut Context<'_>) -> Served {
             c.write_bytes(c.address(2), &bytes)?;
             Ok(0)
         }
+        libc::FIONREAD => {
+            let count = rustix::io::ioctl_fionread(stream.host())?;
+            c.write_bytes(c.address(2), &u32::try_from(count).unwrap_or(u32::MAX).to_le_bytes())?;
+            Ok(0)
+        }
+        libc::FIONBIO => {
+            let nonblocking = c.read_bytes(c.address(2), 4)? != [0; 4];
+            let other = open.status() & !libc::O_NONBLOCK;
+            open.set_status(if nonblocking { other | libc::O_NONBLOCK } else { other })?;
+            Ok(0)
+        }
         _ => Err(Errno::ENOTTY.into()),
     }
 }
@@ -78,20 +91,30 @@ pub(super) fn fcntl(c: &mut Context<'_>) -> Served {
         }
         libc::F_GETFL => Ok(u64::from(status(&open)?)),
         libc::F_SETFL => {
-            // A stream is the host's: other programs share its flags.
-            open.set_status(value);
+            open.set_status(value)?;
             Ok(0)
         }
         libc::F_GET_SEALS => match open.object() {
-            Object::Memfd(memfd) => Ok(u64::from(memfd.seals().bits())),
+            Object::Memory(memfd) => Ok(u64::from(memfd.seals().bits())),
             _ => Err(Errno::EINVAL.into()),
         },
         libc::F_ADD_SEALS => match open.object() {
-            Object::Memfd(memfd) => {
+            Object::Memory(memfd) => {
                 memfd.add_seals(value.cast_unsigned())?;
                 Ok(0)
             }
             _ => Err(Errno::EINVAL.into()),
+        },
+        libc::F_GETPIPE_SZ => match open.object() {
+            Object::Stream(stream) => Ok(rustix::pipe::fcntl_getpipe_size(stream.host())? as u64),
+            _ => Err(Errno::EBADF.into()),
+        },
+        libc::F_SETPIPE_SZ => match open.object() {
+            Object::Stream(stream) => {
+                let size = usize::try_from(value.cast_unsigned()).map_err(|_| Errno::EINVAL)?;
+                Ok(rustix::pipe::fcntl_setpipe_size(stream.host(), size)? as u64)
+            }
+            _ => Err(Errno::EBADF.into()),
         },
         _ => Err(Errno::EINVAL.into()),
     }
@@ -101,13 +124,19 @@ pub(super) fn fcntl(c: &mut Context<'_>) -> Served {
 fn status(open: &Open) -> Result<u32, Stop> {
     /// `O_LARGEFILE` as the kernel has it; the C library's is 0.
     const LARGE_FILE: i32 = 0o100_000;
+    let mode = match (open.mode().contains(FileMode::READ), open.mode().contains(FileMode::WRITE)) {
+        (true, true) => libc::O_RDWR,
+        (false, true) => libc::O_WRONLY,
+        _ => libc::O_RDONLY,
+    };
     let bits = match open.object() {
         Object::Stream(stream) => return Ok(rustix::fs::fcntl_getfl(stream.host())?.bits()),
-        Object::Userfault(_) => libc::O_RDWR | open.status(),
-        Object::File(file) if file.access() == FileAccess::Read => {
-            libc::O_RDONLY | LARGE_FILE | open.status()
+        Object::Place => libc::O_PATH,
+        Object::Userfault(_) => mode | open.status(),
+        Object::Directory => mode | LARGE_FILE | libc::O_DIRECTORY | open.status(),
+        Object::Memory(_) | Object::File(_) | Object::Device(_) | Object::Made(_) => {
+            mode | LARGE_FILE | open.status()
         }
-        Object::Memfd(_) | Object::File(_) => libc::O_RDWR | LARGE_FILE | open.status(),
     };
     Ok(bits.cast_unsigned())
 }
@@ -143,7 +172,7 @@ pub(super) fn dup3(c: &mut Context<'_>) -> Served {
 }
 
 /// A new descriptor's own flags, of `O_CLOEXEC`.
-fn close_on_exec(flags: i32) -> i32 {
+pub(super) fn close_on_exec(flags: i32) -> i32 {
     if flags & libc::O_CLOEXEC == 0 { 0 } else { libc::FD_CLOEXEC }
 }
 
@@ -176,13 +205,20 @@ pub(super) fn poll_until(
         .map(|b| (i32::from_le_bytes([b[0], b[1], b[2], b[3]]), i16::from_le_bytes([b[4], b[5]])))
         .collect();
     let mut results: Vec<i16> = vec![0; asked.len()];
-    let mut polled: Vec<(usize, Stream, PollFlags)> = Vec::new();
+    let mut polled: Vec<(usize, Arc<Stream>, PollFlags)> = Vec::new();
     for (index, &(fd, events)) in asked.iter().enumerate() {
         let events = PollFlags::from_bits_truncate(events);
         match c.process.files.get(fd) {
             Ok(open) => match open.object() {
-                Object::Stream(stream) => polled.push((index, *stream, events)),
-                Object::Memfd(_) | Object::File(_) => results[index] = (events & ALWAYS).bits(),
+                Object::Stream(stream) => polled.push((index, Arc::clone(stream), events)),
+                Object::Memory(_)
+                | Object::File(_)
+                | Object::Device(_)
+                | Object::Made(_)
+                | Object::Directory => {
+                    results[index] = (events & ALWAYS).bits();
+                }
+                Object::Place => results[index] = PollFlags::POLLNVAL.bits(),
                 // Nothing is told to one yet.
                 Object::Userfault(_) => {}
             },

@@ -3,7 +3,6 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use mm::addr::VirtAddr;
 use mm::backing::{FileMode, LONGEST, Length};
 use mm::error::Errno;
 use nix::libc;
@@ -11,17 +10,18 @@ use rustix::fs::FileType;
 
 use super::descriptors::descriptor;
 use super::{Context, Served, Stop};
-use crate::files::{Content, LONGEST_NAME, Memfd, Object, Open, Stream, stat_of};
+use crate::files::tree::MadeFile;
+use crate::files::{Content, LONGEST_NAME, MemoryFile, Object, Open, Stream};
 
 /// memfd_create(2).
 pub(super) fn memfd_create(c: &mut Context<'_>) -> Served {
     let flags = c.int(1).cast_unsigned();
-    Memfd::check(flags)?;
+    MemoryFile::check(flags)?;
     let name = c.read_text(c.address(0), LONGEST_NAME + 1)?.ok_or(Errno::EINVAL)?;
     let system = Arc::clone(c.process.space.look().system());
-    let memfd = Memfd::new(&system, &String::from_utf8_lossy(&name), flags)?;
+    let memfd = MemoryFile::memfd(&system, &String::from_utf8_lossy(&name), flags)?;
     let close_on_exec = if flags & libc::MFD_CLOEXEC == 0 { 0 } else { libc::FD_CLOEXEC };
-    let open = Open::new(Object::Memfd(Arc::new(memfd)));
+    let open = Open::new(Object::Memory(Arc::new(memfd)));
     Ok(descriptor(c.process.files.insert(Arc::new(open), 0, close_on_exec)?))
 }
 
@@ -52,7 +52,7 @@ pub(super) fn fallocate(c: &mut Context<'_>) -> Served {
     }
     let content = match (open.content(), open.object()) {
         (Some(content), _) => content,
-        (None, Object::Stream(stream)) => return Err(no_room(*stream)),
+        (None, Object::Stream(stream)) => return Err(no_room(stream)),
         (None, _) => return Err(Errno::ENODEV.into()),
     };
     let end = offset.checked_add(len).filter(|&end| end <= LONGEST).ok_or(Errno::EFBIG)?;
@@ -71,7 +71,7 @@ fn check_mode(mode: i32) -> Result<(), Errno> {
 }
 
 /// What a stream answers that is to have room.
-fn no_room(stream: Stream) -> Stop {
+fn no_room(stream: &Stream) -> Stop {
     let kind = rustix::fs::fstat(stream.host()).map(|stat| FileType::from_raw_mode(stat.st_mode));
     let errno = if kind == Ok(FileType::Fifo) { Errno::ESPIPE } else { Errno::ENODEV };
     errno.into()
@@ -99,6 +99,8 @@ pub(super) fn fsync(c: &mut Context<'_>) -> Served {
     match (open.content(), open.object()) {
         (Some(content), _) => content.sync()?,
         (None, Object::Stream(stream)) => rustix::fs::fsync(stream.host())?,
+        (None, Object::Directory) => {}
+        (None, Object::Place) => return Err(Errno::EBADF.into()),
         (None, _) => return Err(Errno::EINVAL.into()),
     }
     Ok(0)
@@ -110,12 +112,43 @@ pub(super) fn lseek(c: &mut Context<'_>) -> Served {
     let open = c.process.files.get(c.int(0))?;
     match (open.content(), open.object()) {
         (Some(content), _) => Ok(open.seek(content, offset, whence)?),
-        (None, Object::Stream(stream)) => seek_stream(*stream, offset, whence),
+        (None, Object::Stream(stream)) => seek_stream(stream, offset, whence),
+        (None, Object::Directory) => seek_directory(&open, offset, whence),
+        // Where one is in them means nothing.
+        (None, Object::Device(_)) => Ok(0),
+        (None, Object::Made(made)) => seek_made(&open, &**made, offset, whence),
+        (None, Object::Place) => Err(Errno::EBADF.into()),
         (None, _) => Err(Errno::ESPIPE.into()),
     }
 }
 
-fn seek_stream(stream: Stream, offset: i64, whence: i32) -> Served {
+/// There is no end to go from (`noop_llseek`'s and `mem_lseek`'s rules).
+fn seek_made(open: &Open, made: &dyn MadeFile, offset: i64, whence: i32) -> Served {
+    let mut position = open.position();
+    let to = match whence {
+        libc::SEEK_SET if made.is_all_offsets() => Some(offset.cast_unsigned()),
+        libc::SEEK_CUR if made.is_all_offsets() => Some(position.wrapping_add_signed(offset)),
+        libc::SEEK_SET => u64::try_from(offset).ok(),
+        libc::SEEK_CUR => position.checked_add_signed(offset),
+        _ => None,
+    };
+    *position = to.ok_or(Errno::EINVAL)?;
+    Ok(*position)
+}
+
+/// To a place that getdents64(2) has told, or back to the first name.
+fn seek_directory(open: &Open, offset: i64, whence: i32) -> Served {
+    let mut position = open.position();
+    let base = match whence {
+        libc::SEEK_SET => 0,
+        libc::SEEK_CUR => *position,
+        _ => return Err(Errno::EINVAL.into()),
+    };
+    *position = base.checked_add_signed(offset).ok_or(Errno::EINVAL)?;
+    Ok(*position)
+}
+
+fn seek_stream(stream: &Stream, offset: i64, whence: i32) -> Served {
     use rustix::fs::SeekFrom;
     let from = match whence {
         libc::SEEK_SET => SeekFrom::Start(u64::try_from(offset).map_err(|_| Errno::EINVAL)?),
@@ -124,32 +157,4 @@ fn seek_stream(stream: Stream, offset: i64, whence: i32) -> Served {
         _ => return Err(Errno::EINVAL.into()),
     };
     Ok(rustix::fs::seek(stream.host(), from)?)
-}
-
-/// fstat(2).
-pub(super) fn fstat(c: &mut Context<'_>) -> Served {
-    let open = c.process.files.get(c.int(0))?;
-    stat_into(c, &open, c.address(1))
-}
-
-/// newfstatat(2): of a descriptor, by an empty path.
-pub(super) fn newfstatat(c: &mut Context<'_>) -> Served {
-    let empty_allowed = c.int(3) & libc::AT_EMPTY_PATH != 0;
-    let path = c.read_path(c.address(1))?;
-    if !path.is_empty() || !empty_allowed {
-        return Err(Errno::ENOENT.into());
-    }
-    let open = c.process.files.get(c.int(0))?;
-    stat_into(c, &open, c.address(2))
-}
-
-/// Writes a `struct stat`.
-fn stat_into(c: &Context<'_>, open: &Open, to: VirtAddr) -> Served {
-    let words = match (open.content(), open.object()) {
-        (Some(content), _) => content.stat()?,
-        (None, Object::Stream(stream)) => stat_of(*stream)?,
-        (None, _) => return Err(Errno::EINVAL.into()),
-    };
-    c.write_words(to, &words)?;
-    Ok(0)
 }

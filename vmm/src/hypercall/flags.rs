@@ -36,6 +36,14 @@ pub(crate) const SEEK: ChoiceSet = ChoiceSet {
     names: names![SEEK_SET, SEEK_CUR, SEEK_END, SEEK_DATA, SEEK_HOLE],
 };
 
+/// `socketpair`'s family.
+pub(crate) const AF: ChoiceSet =
+    ChoiceSet { prefix: "AF_", names: names![AF_UNIX, AF_INET, AF_INET6] };
+
+/// `shutdown`.
+pub(crate) const SHUT: ChoiceSet =
+    ChoiceSet { prefix: "SHUT_", names: names![SHUT_RD, SHUT_WR, SHUT_RDWR] };
+
 /// `fallocate`.
 pub(crate) const FALLOC: FlagSet = FlagSet {
     prefix: "FALLOC_FL_",

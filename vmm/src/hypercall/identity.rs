@@ -66,20 +66,6 @@ pub(super) fn sysinfo(c: &mut Context<'_>) -> Served {
     Ok(0)
 }
 
-/// getcwd(2): the root directory.
-pub(super) fn getcwd(c: &mut Context<'_>) -> Served {
-    if c.args[1] < 2 {
-        return Err(Errno::ERANGE.into());
-    }
-    c.write_bytes(c.address(0), b"/\0")?;
-    Ok(2)
-}
-
-/// umask(2): no file can be made yet.
-pub(super) fn umask(_: &mut Context<'_>) -> Served {
-    Ok(0o022)
-}
-
 /// getrandom(2): the host's.
 pub(super) fn getrandom(c: &mut Context<'_>) -> Served {
     const NONBLOCK: u64 = libc::GRND_NONBLOCK as u64;

@@ -3,20 +3,27 @@
 //! The guest is not trusted: every pointer, length and descriptor is checked before use, and what it
 //! points to is copied once.
 
+mod attributes;
 mod clone;
 mod decode;
 mod descriptors;
+mod directory;
+mod exec;
 mod files;
 mod flags;
 mod history;
 mod identity;
 mod memory;
+mod names;
+mod open;
 mod own;
 mod paths;
 mod pause;
+mod pipes;
 mod process;
 mod send;
 mod signals;
+mod stat;
 mod structs;
 mod table;
 mod text;
@@ -29,17 +36,17 @@ mod wait;
 
 pub use decode::Call;
 pub use table::name;
-pub(crate) use time::thread_time;
+pub(crate) use time::{thread_time, uptime};
 pub use trace::{TraceTarget, Tracer};
 
 use mm::error::{AccessError, Broken, CallError, Errno};
 use nix::libc;
 
 use crate::kvm::Vcpu;
-use crate::task::{Delivery, Interrupted, Newborn, Process, Restart};
+use crate::task::{Delivery, Interrupted, Newborn, Process, Replacement, Restart};
 
 /// What a call came to.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Debug)]
 pub enum Answer {
     /// It returns this.
     Value(u64),
@@ -47,6 +54,8 @@ pub enum Answer {
     Error(Errno),
     /// The program has ended with this exit status.
     Exit(u8),
+    /// Another program comes instead.
+    Exec(Box<Replacement>),
     /// A signal came while it waited.
     Interrupted(Restart),
     /// A handler has returned: the program goes on where [`Delivery::returned`] says.
@@ -62,6 +71,7 @@ impl Answer {
         match self {
             Answer::Value(value) => Some(*value),
             Answer::Error(errno) => Some(negated(*errno)),
+            Answer::Exec(_) => Some(0),
             _ => None,
         }
     }
@@ -77,6 +87,7 @@ pub(crate) fn negated(errno: Errno) -> u64 {
 enum Stop {
     Errno(Errno),
     Exit(u8),
+    Exec(Box<Replacement>),
     Interrupted(Restart),
     Returned,
     BadFrame,
@@ -166,6 +177,7 @@ pub fn serve(call: &Call, caller: Caller<'_>) -> Result<Answer, Broken> {
         Ok(value) => Ok(Answer::Value(value)),
         Err(Stop::Errno(errno)) => Ok(Answer::Error(errno)),
         Err(Stop::Exit(status)) => Ok(Answer::Exit(status)),
+        Err(Stop::Exec(replacement)) => Ok(Answer::Exec(replacement)),
         Err(Stop::Interrupted(restart)) => Ok(Answer::Interrupted(restart)),
         Err(Stop::Returned) => Ok(Answer::Returned),
         Err(Stop::BadFrame) => Ok(Answer::BadFrame),
@@ -199,24 +211,67 @@ fn handler(number: u64) -> Option<Handler> {
         libc::SYS_fsync | libc::SYS_fdatasync => files::fsync,
         libc::SYS_close => descriptors::close,
         libc::SYS_lseek => files::lseek,
-        libc::SYS_fstat => files::fstat,
-        libc::SYS_newfstatat => files::newfstatat,
         libc::SYS_ioctl => descriptors::ioctl,
         libc::SYS_fcntl => descriptors::fcntl,
         libc::SYS_dup => descriptors::dup,
         libc::SYS_dup2 => descriptors::dup2,
         libc::SYS_dup3 => descriptors::dup3,
         libc::SYS_poll => descriptors::poll,
-        libc::SYS_open | libc::SYS_access | libc::SYS_stat | libc::SYS_lstat => paths::no_such_path,
-        libc::SYS_openat | libc::SYS_faccessat | libc::SYS_faccessat2 | libc::SYS_statx => {
-            paths::no_such_path_at
-        }
+        libc::SYS_pipe => pipes::pipe,
+        libc::SYS_pipe2 => pipes::pipe2,
+        libc::SYS_socketpair => pipes::socketpair,
+        libc::SYS_shutdown => pipes::shutdown,
+
+        libc::SYS_open => open::open,
+        libc::SYS_openat => open::openat,
+        libc::SYS_creat => open::creat,
+        libc::SYS_stat => stat::stat,
+        libc::SYS_lstat => stat::lstat,
+        libc::SYS_fstat => stat::fstat,
+        libc::SYS_newfstatat => stat::newfstatat,
+        libc::SYS_statx => stat::statx,
+        libc::SYS_access => stat::access,
+        libc::SYS_faccessat => stat::faccessat,
+        libc::SYS_faccessat2 => stat::faccessat2,
+        libc::SYS_mkdir => names::mkdir,
+        libc::SYS_mkdirat => names::mkdirat,
+        libc::SYS_mknod => names::mknod,
+        libc::SYS_mknodat => names::mknodat,
+        libc::SYS_symlink => names::symlink,
+        libc::SYS_symlinkat => names::symlinkat,
+        libc::SYS_link => names::link,
+        libc::SYS_linkat => names::linkat,
+        libc::SYS_unlink => names::unlink,
+        libc::SYS_unlinkat => names::unlinkat,
+        libc::SYS_rmdir => names::rmdir,
+        libc::SYS_rename => names::rename,
+        libc::SYS_renameat => names::renameat,
+        libc::SYS_renameat2 => names::renameat2,
+        libc::SYS_getdents64 => directory::getdents64,
+        libc::SYS_chdir => directory::chdir,
+        libc::SYS_fchdir => directory::fchdir,
+        libc::SYS_getcwd => directory::getcwd,
+        libc::SYS_chmod => attributes::chmod,
+        libc::SYS_fchmod => attributes::fchmod,
+        libc::SYS_fchmodat => attributes::fchmodat,
+        libc::SYS_fchmodat2 => attributes::fchmodat2,
+        libc::SYS_chown => attributes::chown,
+        libc::SYS_lchown => attributes::lchown,
+        libc::SYS_fchown => attributes::fchown,
+        libc::SYS_fchownat => attributes::fchownat,
+        libc::SYS_utimensat => attributes::utimensat,
+        libc::SYS_truncate => attributes::truncate,
+        libc::SYS_umask => attributes::umask,
+        libc::SYS_statfs => attributes::statfs,
+        libc::SYS_fstatfs => attributes::fstatfs,
         libc::SYS_readlink => paths::readlink,
         libc::SYS_readlinkat => paths::readlinkat,
 
         libc::SYS_fork => clone::fork,
         libc::SYS_vfork => clone::vfork,
         libc::SYS_clone => clone::clone,
+        libc::SYS_execve => exec::execve,
+        libc::SYS_execveat => exec::execveat,
         libc::SYS_wait4 => wait::wait4,
         libc::SYS_waitid => wait::waitid,
         libc::SYS_exit | libc::SYS_exit_group => process::exit,
@@ -255,8 +310,6 @@ fn handler(number: u64) -> Option<Handler> {
         }
         libc::SYS_uname => identity::uname,
         libc::SYS_sysinfo => identity::sysinfo,
-        libc::SYS_getcwd => identity::getcwd,
-        libc::SYS_umask => identity::umask,
         libc::SYS_getrandom => identity::getrandom,
 
         libc::SYS_clock_gettime => time::clock_gettime,

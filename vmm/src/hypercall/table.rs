@@ -272,6 +272,8 @@ fn files(call: Sysno) -> Option<&'static [Arg]> {
         Sysno::fallocate => &[Fd, Flags(&flags::FALLOC), Long, Long],
         Sysno::getdents64 => &[Fd, Address, Size],
         Sysno::poll => &[Address, Size, Int],
+        Sysno::socketpair => &[Choice(&flags::AF), Int, Int, PairOut],
+        Sysno::shutdown => &[Fd, Choice(&flags::SHUT)],
         _ => return None,
     })
 }

@@ -20,7 +20,7 @@ pub(crate) fn thread_time() -> Duration {
 }
 
 /// Since the host was started.
-pub(super) fn uptime() -> Duration {
+pub(crate) fn uptime() -> Duration {
     duration(host_gettime(ClockId::Boottime))
 }
 

@@ -107,7 +107,7 @@ impl Tracer {
             (None, Answer::Interrupted(how)) => format!("{} {how}", line.never_returns(&read)),
             (None, _) => line.never_returns(&read),
         };
-        if self.purpose == Purpose::Replay && *answer == Answer::Error(Errno::ENOSYS) {
+        if self.purpose == Purpose::Replay && matches!(answer, Answer::Error(Errno::ENOSYS)) {
             self.print(None, &format!("# not served: {text}"));
         } else {
             self.print(Some(pid), &text);

@@ -10,6 +10,7 @@ use rustix::io::{Errno as HostErrno, ReadWriteFlags};
 
 use super::signals::broken_pipe;
 use super::{Context, Served, Stop};
+use crate::files::tree::{Device, MadeFile};
 use crate::files::{Content, Object, Open, Stream};
 use crate::task::rest;
 
@@ -35,16 +36,20 @@ enum Place {
 
 /// read(2).
 pub(super) fn read(c: &mut Context<'_>) -> Served {
+    check_read(c)?;
     transfer(c, Place::Position, single, read_pieces)
 }
 
 /// pread64(2).
 pub(super) fn pread64(c: &mut Context<'_>) -> Served {
-    transfer(c, offset(c)?, single, read_pieces)
+    let place = offset(c)?;
+    check_read(c)?;
+    transfer(c, place, single, read_pieces)
 }
 
 /// readv(2).
 pub(super) fn readv(c: &mut Context<'_>) -> Served {
+    check_read(c)?;
     transfer(c, Place::Position, vector, read_pieces)
 }
 
@@ -78,13 +83,32 @@ fn transfer(
     moved(c, &open, &pieces(c)?, place)
 }
 
-/// What is asked before the pieces are looked at (`vfs_write`, `vfs_writev`).
+/// What is asked before the pieces are looked at (`vfs_read`, `vfs_readv`).
+fn check_read(c: &Context<'_>) -> Result<(), Errno> {
+    let open = c.process.files.get(c.int(0))?;
+    match open.object() {
+        Object::Directory => Err(Errno::EISDIR),
+        Object::Memory(_)
+        | Object::File(_)
+        | Object::Device(_)
+        | Object::Made(_)
+        | Object::Place
+            if !open.mode().contains(FileMode::READ) =>
+        {
+            Err(Errno::EBADF)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The same of `vfs_write`, `vfs_writev`.
 fn check_write(c: &Context<'_>) -> Result<(), Errno> {
     let open = c.process.files.get(c.int(0))?;
-    match open.content() {
-        Some(_) if !open.mode().contains(FileMode::WRITE) => Err(Errno::EBADF),
-        Some(content) => content.check_write(),
-        None => Ok(()),
+    match (open.content(), open.object()) {
+        (_, Object::Stream(_) | Object::Userfault(_)) => Ok(()),
+        _ if !open.mode().contains(FileMode::WRITE) => Err(Errno::EBADF),
+        (Some(content), _) => content.check_write(),
+        (None, _) => Ok(()),
     }
 }
 
@@ -102,7 +126,9 @@ fn offset(c: &Context<'_>) -> Result<Place, Errno> {
 fn read_pieces(c: &Context<'_>, open: &Open, pieces: &[Piece], place: Place) -> Served {
     match (open.content(), open.object()) {
         (Some(content), _) => read_content(c, open, content, pieces, place),
-        (None, Object::Stream(stream)) => read_stream(c, *stream, pieces, place),
+        (None, Object::Stream(stream)) => read_stream(c, stream, pieces, place),
+        (None, Object::Device(device)) => read_device(c, *device, pieces),
+        (None, Object::Made(made)) => read_made(c, open, &**made, pieces, place),
         (None, _) => Err(Errno::EINVAL.into()),
     }
 }
@@ -110,15 +136,68 @@ fn read_pieces(c: &Context<'_>, open: &Open, pieces: &[Piece], place: Place) -> 
 fn write_pieces(c: &Context<'_>, open: &Open, pieces: &[Piece], place: Place) -> Served {
     match (open.content(), open.object(), place) {
         (Some(content), ..) => write_content(c, open, content, pieces, place),
-        (None, Object::Stream(stream), Place::Position) => write_stream(c, *stream, pieces),
-        (None, Object::Stream(stream), Place::Offset(at)) => {
-            write_stream_at(c, *stream, pieces, at)
+        (None, Object::Stream(stream), Place::Position) => write_stream(c, stream, pieces),
+        (None, Object::Stream(stream), Place::Offset(at)) => write_stream_at(c, stream, pieces, at),
+        (None, Object::Device(device), _) => {
+            let wanted = pieces.iter().map(|piece| piece.len).sum();
+            Ok(device.write(wanted)? as u64)
         }
+        (None, Object::Made(made), _) => write_made(c, open, &**made, pieces, place),
         (None, ..) => Err(Errno::EINVAL.into()),
     }
 }
 
-fn read_stream(c: &Context<'_>, stream: Stream, pieces: &[Piece], place: Place) -> Served {
+fn read_made(
+    c: &Context<'_>,
+    open: &Open,
+    made: &dyn MadeFile,
+    pieces: &[Piece],
+    place: Place,
+) -> Served {
+    let mut buffer = [0; PAGE_BYTES];
+    move_pages(open, pieces, place, Ok, |at, wanted, from| {
+        let count = made.read(from, &mut buffer[..wanted])?;
+        c.write_bytes(at, &buffer[..count])?;
+        Ok(count)
+    })
+}
+
+fn write_made(
+    c: &Context<'_>,
+    open: &Open,
+    made: &dyn MadeFile,
+    pieces: &[Piece],
+    place: Place,
+) -> Served {
+    move_pages(open, pieces, place, Ok, |at, wanted, to| {
+        Ok(made.write(to, &c.read_bytes(at, wanted)?)?)
+    })
+}
+
+/// Page by page, so that what lies before the first bad one is filled and counts.
+fn read_device(c: &Context<'_>, device: Device, pieces: &[Piece]) -> Served {
+    let mut buffer = [0; PAGE_BYTES];
+    let mut done = 0;
+    for piece in pieces {
+        let mut taken = 0;
+        while taken < piece.len {
+            let at = piece.at.offset(taken as u64);
+            let in_page = usize::try_from(PAGE_SIZE - at.page_offset()).unwrap_or(1);
+            let count = device.read(&mut buffer[..in_page.min(piece.len - taken)])?;
+            if count == 0 {
+                return Ok(done);
+            }
+            match c.write_bytes(at, &buffer[..count]) {
+                Ok(()) => (taken, done) = (taken + count, done + count as u64),
+                Err(_) if done > 0 => return Ok(done),
+                Err(stop) => return Err(stop),
+            }
+        }
+    }
+    Ok(done)
+}
+
+fn read_stream(c: &Context<'_>, stream: &Stream, pieces: &[Piece], place: Place) -> Served {
     let wanted: usize = pieces.iter().map(|piece| piece.len).sum();
     let mut buffer = vec![0; wanted.min(CHUNK)];
     let count = match place {
@@ -134,7 +213,7 @@ fn read_stream(c: &Context<'_>, stream: Stream, pieces: &[Piece], place: Place) 
     Ok(count as u64)
 }
 
-fn write_stream_at(c: &Context<'_>, stream: Stream, pieces: &[Piece], offset: u64) -> Served {
+fn write_stream_at(c: &Context<'_>, stream: &Stream, pieces: &[Piece], offset: u64) -> Served {
     let mut bytes = Vec::new();
     for piece in pieces {
         bytes.extend(c.read_bytes(piece.at, piece.len.min(CHUNK))?);
@@ -159,7 +238,8 @@ fn move_pages(
         (None, Place::Position) => 0,
     };
     let wanted = pieces.iter().map(|piece| piece.len as u64).sum();
-    if first.saturating_add(wanted) > LONGEST {
+    let all = matches!(open.object(), Object::Made(made) if made.is_all_offsets());
+    if first.saturating_add(wanted) > LONGEST && !all {
         return Err(Errno::EINVAL.into());
     }
     let first = start(first)?;
@@ -226,7 +306,7 @@ fn write_content(
 const POSITION: u64 = u64::MAX;
 
 /// Reads from the host, waiting as long as it takes, or until a signal comes.
-fn read_host(c: &Context<'_>, stream: Stream, buffer: &mut [u8]) -> Result<usize, Stop> {
+fn read_host(c: &Context<'_>, stream: &Stream, buffer: &mut [u8]) -> Result<usize, Stop> {
     wait_for(c, stream, PollFlags::POLLIN, |how| match how {
         How::AtOnce => {
             let mut pieces = [std::io::IoSliceMut::new(buffer)];
@@ -237,7 +317,7 @@ fn read_host(c: &Context<'_>, stream: Stream, buffer: &mut [u8]) -> Result<usize
 }
 
 /// Writes some bytes to the host, waiting as long as it takes, or until a signal comes.
-fn write_host(c: &Context<'_>, stream: Stream, bytes: &[u8]) -> Result<usize, Stop> {
+fn write_host(c: &Context<'_>, stream: &Stream, bytes: &[u8]) -> Result<usize, Stop> {
     wait_for(c, stream, PollFlags::POLLOUT, |how| match how {
         How::AtOnce => {
             let pieces = [std::io::IoSlice::new(bytes)];
@@ -261,7 +341,7 @@ enum How {
 /// pipes, before Linux 6.4; of files it would say that it has to, though they never wait long.
 fn wait_for(
     c: &Context<'_>,
-    stream: Stream,
+    stream: &Stream,
     ready: PollFlags,
     mut moved: impl FnMut(How) -> Result<usize, HostErrno>,
 ) -> Result<usize, Stop> {
@@ -317,7 +397,7 @@ fn vector(c: &Context<'_>) -> Result<Vec<Piece>, Stop> {
 }
 
 /// Writes until all is written, or an error, which counts only if nothing was written before it.
-fn write_stream(c: &Context<'_>, stream: Stream, pieces: &[Piece]) -> Served {
+fn write_stream(c: &Context<'_>, stream: &Stream, pieces: &[Piece]) -> Served {
     let mut done = 0;
     let mut buffer = Vec::new();
     for (index, piece) in pieces.iter().enumerate() {
@@ -348,7 +428,7 @@ fn write_stream(c: &Context<'_>, stream: Stream, pieces: &[Piece]) -> Served {
 }
 
 /// Writes a buffer to the host; says how many bytes there are now, `before` included.
-fn write_all(c: &Context<'_>, stream: Stream, bytes: &[u8], before: u64) -> Served {
+fn write_all(c: &Context<'_>, stream: &Stream, bytes: &[u8], before: u64) -> Served {
     let mut done = 0;
     loop {
         match write_host(c, stream, &bytes[done..]) {

@@ -9,7 +9,7 @@
 //! The child does not run before its parent's call has been written to the trace, so that a trace names a
 //! process before it shows what that does.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -58,6 +58,8 @@ pub struct Request {
     pub space: Sharing,
     /// The descriptors (`CLONE_FILES`).
     pub files: Sharing,
+    /// The current directory and the umask (`CLONE_FS`).
+    pub paths: Sharing,
     /// What is done about signals (`CLONE_SIGHAND`).
     pub actions: Sharing,
     /// Whether the parent waits.
@@ -208,18 +210,26 @@ fn child_process(
         Sharing::Shared => Arc::clone(&parent.files),
         Sharing::Copied => Arc::new(parent.files.copy()),
     };
+    let paths = match request.paths {
+        Sharing::Shared => Arc::clone(&parent.paths),
+        Sharing::Copied => Arc::new(parent.paths.copy()),
+    };
     let policy = *parent.policy.lock().unwrap_or_else(PoisonError::into_inner);
     Process {
         family: Arc::clone(&parent.family),
         pid,
         space,
         files,
+        paths,
         identity: Identity {
             executable: parent.identity.executable.clone(),
+            image: Arc::clone(&parent.identity.image),
+            launch: parent.identity.launch,
             name: Mutex::new(name),
         },
         signals,
         policy: Mutex::new(policy),
+        oom_adjustment: AtomicI32::new(parent.oom_adjustment.load(Ordering::Relaxed)),
         recovery: AtomicU64::new(parent.recovery.load(Ordering::Relaxed)),
         clear_at_exit: AtomicU64::new(request.clear_at_exit.map_or(0, VirtAddr::get)),
     }

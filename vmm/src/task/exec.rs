@@ -1,6 +1,6 @@
 //! Bringing a program into a fresh address space (Linux's `load_elf_binary`).
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -77,6 +77,21 @@ pub struct Loaded {
     pub stack: VirtAddr,
 }
 
+/// What is to be run.
+#[derive(Clone, Copy, Debug)]
+pub struct Program<'a> {
+    /// The file.
+    pub image: &'a Image,
+    /// Where that is: what maps call it.
+    pub path: &'a Path,
+    /// What it was called by (`AT_EXECFN`).
+    pub name: &'a CStr,
+    /// Its arguments.
+    pub argv: &'a [CString],
+    /// Its environment.
+    pub envp: &'a [CString],
+}
+
 /// Loads a program into a fresh address space of `system`.
 ///
 /// # Errors
@@ -90,12 +105,26 @@ pub fn exec(
     launch: &Launch,
 ) -> Result<Loaded, ExecError> {
     let space = AddressSpace::new(Arc::clone(system), Limits::default())?;
+    let name = argv.first().map_or(c"", |name| name.as_c_str());
+    exec_in(space, &Program { image, path, name, argv, envp }, launch)
+}
+
+/// Loads a program into an empty address space.
+///
+/// # Errors
+/// [`ExecError`]; nothing is left behind.
+pub fn exec_in(
+    space: AddressSpace,
+    program: &Program<'_>,
+    launch: &Launch,
+) -> Result<Loaded, ExecError> {
     let space = SpaceUser::new(space);
-    match load(&space, image, path, argv, envp, launch) {
+    match load(&space, program, launch) {
         Ok(Start { entry, stack }) => Ok(Loaded { space, entry, stack }),
         Err(error) => {
             if let Err(broken) = space.put() {
-                log::error!("what was mapped of {} cannot be given up: {broken}", path.display());
+                let path = program.path.display();
+                log::error!("what was mapped of {path} cannot be given up: {broken}");
             }
             Err(error)
         }
@@ -109,14 +138,8 @@ struct Start {
 }
 
 /// Fills an empty address space with a program.
-fn load(
-    user: &SharedSpace,
-    image: &Image,
-    path: &Path,
-    argv: &[CString],
-    envp: &[CString],
-    launch: &Launch,
-) -> Result<Start, ExecError> {
+fn load(user: &SharedSpace, program: &Program<'_>, launch: &Launch) -> Result<Start, ExecError> {
+    let Program { image, path, name, argv, envp } = *program;
     let mut space = user.change();
     let randomized = launch.personality & ADDR_NO_RANDOMIZE == 0;
     let aslr = if randomized { launch.aslr } else { Aslr::OFF };
@@ -124,12 +147,11 @@ fn load(
     space.pick_layout(&aslr);
     let top = aslr.stack_top();
     let layout = map_image(&mut space, image, path)?;
-    let execfn = argv.first().cloned().unwrap_or_default();
     let stack = InitialStack::build(&StackInputs {
         top,
         random_gap: aslr.stack_bytes(),
         stack_limit: space.limits().stack.soft,
-        execfn: &execfn,
+        execfn: name,
         argv,
         envp,
         aux: Aux { min_signal_stack: launch.signal_frame, ..aux(&layout)? },

@@ -15,13 +15,13 @@
 //! for a process that is to die kicks it again.
 
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use mm::space::SpaceUser;
+use mm::space::{Counters, SpaceUser};
 
-use super::process::{Identity, Process};
+use super::process::{Identity, Process, sole};
 use super::rest::Interrupted;
 use super::table::{Birth, FIRST, Look, Member, Table};
 use super::timers::Timers;
@@ -29,7 +29,7 @@ use super::{
     Death, End, Info, Loaded, QueueFull, Queued, SI_USER, Sent, Signal, Signals, Stats, Status,
     Task, TaskError, Timing, To, Told, Usage, Wanted,
 };
-use crate::files::Descriptors;
+use crate::files::{Descriptors, Paths};
 use crate::hypercall::Tracer;
 use crate::kvm::{Kicker, install_kick_handler};
 use crate::machine::{Machine, VcpuError};
@@ -146,6 +146,7 @@ impl Family {
         self: &Arc<Self>,
         program: Loaded,
         files: Descriptors,
+        paths: Paths,
         identity: Identity,
     ) -> Result<Task, StartError> {
         let vcpu = self.machine.take_vcpu()?;
@@ -163,9 +164,11 @@ impl Family {
             pid: FIRST,
             space: program.space,
             files: Arc::new(files),
+            paths: Arc::new(paths),
             identity,
             signals,
             policy: Mutex::new(None),
+            oom_adjustment: AtomicI32::new(0),
             recovery: AtomicU64::new(0),
             clear_at_exit: AtomicU64::new(0),
         });
@@ -341,6 +344,32 @@ impl Family {
         }
     }
 
+    /// A process as others can look at it, as long as it is there.
+    #[must_use]
+    pub fn process(&self, pid: i32) -> Option<Weak<Process>> {
+        self.lock().get(pid).map(|member| Weak::clone(&member.process))
+    }
+
+    /// The numbers of all, zombies included.
+    #[must_use]
+    pub fn pids(&self) -> Vec<i32> {
+        self.lock().pids().collect()
+    }
+
+    /// Others can look at it from now on.
+    pub(super) fn show(&self, process: &Arc<Process>) {
+        if let Some(member) = self.lock().get_mut(process.pid) {
+            member.process = Arc::downgrade(process);
+        }
+    }
+
+    /// Others cannot find it any more.
+    fn hide(&self, pid: i32) {
+        if let Some(member) = self.lock().get_mut(pid) {
+            member.process = Weak::new();
+        }
+    }
+
     /// The calling thread is the one that runs `pid` from now on.
     pub(super) fn enter(&self, pid: i32) {
         if let Some(member) = self.lock().get_mut(pid) {
@@ -354,10 +383,8 @@ impl Family {
         let (vcpu, process, stats) = task.into_parts();
         let (pid, usage) = (process.pid, usage(&process));
         self.machine.give_back(vcpu);
-        let left = match Arc::into_inner(process) {
-            Some(process) => self.leave(process, &stats).map_err(TaskError::from),
-            None => Err(TaskError::Vcpu(format!("process {pid} ended while it is in use"))),
-        };
+        self.hide(pid);
+        let left = self.leave(sole(process), &stats).map_err(TaskError::from);
         let status = match ended.and_then(|end| left.map(|()| end)) {
             Ok(end) => {
                 if let End::Killed(death) = &end {
@@ -389,6 +416,25 @@ impl Family {
         } else {
             // With the lock, so that exactly one of several sees that it is the last.
             space.put()?;
+        }
+        Ok(())
+    }
+
+    /// A process has another program now: what the old one had is given up.
+    pub(super) fn replaced(
+        &self,
+        old: Process,
+        counters: Arc<Counters>,
+    ) -> Result<(), mm::error::Broken> {
+        let pid = old.pid;
+        self.leave(old, &Stats::default())?;
+        let mut table = self.lock();
+        let Some(member) = table.get_mut(pid) else { return Ok(()) };
+        member.counters = counters;
+        let held = std::mem::take(&mut member.holds_parent);
+        let parent = member.parent;
+        if held && let Some(parent) = table.get(parent) {
+            parent.bell.notify_all();
         }
         Ok(())
     }

@@ -13,6 +13,7 @@ mod exec;
 mod family;
 mod out_of_memory;
 mod process;
+mod replace;
 mod rest;
 mod run;
 mod signals;
@@ -23,10 +24,11 @@ mod timers;
 
 pub use background::Background;
 pub use birth::{ChildOf, Newborn, Parent, Request, Sharing, spawn};
-pub use exec::{ExecError, Launch, Loaded, exec};
+pub use exec::{ExecError, Launch, Loaded, Program, exec, exec_in};
 pub(crate) use exec::{clear_tails, map_image};
 pub use family::{Family, FaultTotals, StartError, Target, Totals, usage};
-pub use process::{Identity, Process};
+pub use process::{Identity, Process, current};
+pub use replace::Replacement;
 pub use rest::{Interrupted, rest};
 pub use run::{End, Task, TaskError, Timing};
 pub use signals::{

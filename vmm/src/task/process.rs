@@ -1,21 +1,71 @@
 //! A process: an address space, descriptors, and what system calls ask about it.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::cell::Cell;
+use std::ffi::CStr;
+use std::fs::File;
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use mm::space::SpaceUser;
 use mm::vma::policy::Policy;
 
-use super::{Family, Signals};
-use crate::files::Descriptors;
+use super::{Family, Launch, Signals};
+use crate::files::{Descriptors, Paths};
 
 /// What a process is called.
 #[derive(Debug)]
 pub struct Identity {
     /// The program's absolute path (`/proc/self/exe`).
     pub executable: String,
+    /// Its file.
+    pub image: Arc<File>,
+    /// How programs are started in it.
+    pub launch: Launch,
     /// The first 15 bytes of its name (`PR_GET_NAME`).
     pub name: Mutex<[u8; 16]>,
+}
+
+impl Identity {
+    /// Of a program that was called by this name, from the file at `executable`.
+    #[must_use]
+    pub fn new(name: &CStr, executable: String, image: Arc<File>, launch: Launch) -> Self {
+        Identity { executable, image, launch, name: Mutex::new(short_name(name)) }
+    }
+}
+
+/// A process that nobody can find any more, once those who have found it are done.
+pub(super) fn sole(mut process: Arc<Process>) -> Process {
+    loop {
+        match Arc::try_unwrap(process) {
+            Ok(process) => return process,
+            Err(shared) => process = shared,
+        }
+        std::thread::yield_now();
+    }
+}
+
+thread_local! {
+    static CURRENT: Cell<i32> = const { Cell::new(0) };
+}
+
+/// The process that the calling thread runs (Linux's `current`); 0 for none.
+#[must_use]
+pub fn current() -> i32 {
+    CURRENT.get()
+}
+
+/// The calling thread runs this process from now on.
+pub(super) fn enter(pid: i32) {
+    CURRENT.set(pid);
+}
+
+/// The first bytes of a path's last part.
+fn short_name(path: &CStr) -> [u8; 16] {
+    let name = path.to_bytes().rsplit(|&byte| byte == b'/').next().unwrap_or_default();
+    let mut short = [0; 16];
+    let len = name.len().min(15);
+    short[..len].copy_from_slice(&name[..len]);
+    short
 }
 
 /// One process of the guest, as its own thread has it; what others ask about it is in the process table.
@@ -29,12 +79,16 @@ pub struct Process {
     pub space: SpaceUser,
     /// Its file descriptors, which others may share (`CLONE_FILES`).
     pub files: Arc<Descriptors>,
+    /// Where it is.
+    pub paths: Arc<Paths>,
     /// What it is called.
     pub identity: Identity,
     /// What it does about signals.
     pub signals: Arc<Signals>,
     /// From which nodes it wants its pages (set_mempolicy(2)); `None` for the default.
     pub policy: Mutex<Option<Policy>>,
+    /// How much rather than others it is killed when memory runs out, from -1,000 to 1,000 (`oom_score_adj`).
+    pub oom_adjustment: AtomicI32,
     pub(super) recovery: AtomicU64,
     pub(super) clear_at_exit: AtomicU64,
 }
@@ -48,5 +102,16 @@ impl Process {
     /// Where a zero is written at its end if others use its memory then (set_tid_address(2)); 0 for nowhere.
     pub fn set_clear_at_exit(&self, address: u64) {
         self.clear_at_exit.store(address, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::short_name;
+
+    #[test]
+    fn a_process_is_called_by_the_first_15_bytes_of_the_last_part() {
+        assert_eq!(&short_name(c"/a/b"), b"b\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0");
+        assert_eq!(&short_name(c"0123456789abcdef"), b"0123456789abcde\0");
     }
 }

@@ -102,6 +102,19 @@ impl Task {
         Ok(Task::from_parts(vcpu, process, Delivery::default()))
     }
 
+    /// Has the vCPU, which is as new, begin with another process; gives the one that it ran.
+    pub(super) fn start(
+        &mut self,
+        process: Arc<Process>,
+        entry: VirtAddr,
+        stack: VirtAddr,
+    ) -> Result<Arc<Process>, TaskError> {
+        self.vcpu.set_root(process.space.look().table().root());
+        let registers = Registers { rip: entry.get(), rsp: stack.get(), ..Registers::default() };
+        self.vcpu.resume_user(&registers).map_err(|error| TaskError::Vcpu(error.to_string()))?;
+        Ok(std::mem::replace(&mut self.process, process))
+    }
+
     /// A task whose vCPU is set by somebody else.
     pub(super) fn from_parts(vcpu: Vcpu, process: Arc<Process>, delivery: Delivery) -> Self {
         Task { vcpu, process, delivery, stats: Stats::default(), refused: 0 }
@@ -135,6 +148,8 @@ impl Task {
     /// [`TaskError`] when mmvisor itself cannot go on.
     pub fn run(&mut self) -> Result<End, TaskError> {
         self.process.family.enter(self.process.pid);
+        super::process::enter(self.process.pid);
+        self.process.family.show(&self.process);
         let policy = *self.process.policy.lock().unwrap_or_else(PoisonError::into_inner);
         numa::enter(policy, self.process.family.machine().node_of(&self.vcpu));
         loop {
@@ -277,6 +292,10 @@ impl Task {
         }
         match answer {
             Answer::Exit(status) => Ok(Next::End(End::Exited(status))),
+            Answer::Exec(replacement) => {
+                self.replace(*replacement)?;
+                Ok(Next::Run)
+            }
             Answer::Value(value) => {
                 registers.rax = value;
                 self.resume(&registers)
@@ -290,12 +309,12 @@ impl Task {
                 self.delivery.interrupted = Some(InterruptedCall { restart, number });
                 self.deliver(registers)
             }
-            Answer::Returned | Answer::BadFrame => {
+            answer @ (Answer::Returned | Answer::BadFrame) => {
                 if let Some(returned) = self.delivery.returned.take() {
                     self.delivery.selectors = returned.selectors;
                     registers = returned.registers;
                 }
-                if answer == Answer::Returned {
+                if matches!(answer, Answer::Returned) {
                     return self.deliver(registers);
                 }
                 let info = Info::from_kernel(signals::Signal::SEGV);

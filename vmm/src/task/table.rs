@@ -10,12 +10,12 @@
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Condvar};
+use std::sync::{Arc, Condvar, Weak};
 use std::thread::JoinHandle;
 
 use mm::space::Counters;
 
-use super::{ChildChange, Info, Sent, Signal, Signals, Status, To, Usage};
+use super::{ChildChange, Info, Process, Sent, Signal, Signals, Status, To, Usage};
 use crate::kvm::Kicker;
 
 /// The first process's number, as in a container.
@@ -46,6 +46,8 @@ pub(super) struct Member {
     change: Option<Status>,
     /// What its children used that have been waited for.
     pub(super) reaped: Usage,
+    /// It itself, once its thread runs and until it ends, for others to look at.
+    pub(super) process: Weak<Process>,
     /// Its thread, once that runs and until it ends.
     pub(super) kicker: Option<Kicker>,
     /// Likewise; the first process's thread is its caller's.
@@ -184,6 +186,7 @@ impl Table {
             state: State::Alive,
             change: None,
             reaped: Usage::default(),
+            process: Weak::new(),
             kicker: None,
             thread: None,
             holds_parent: birth.holds_parent,

@@ -50,6 +50,13 @@ impl SharedMemory {
             .promised_by_page(system.no_promise())
     }
 
+    /// An empty file of a tree in memory; that is what maps call it.
+    #[must_use]
+    pub fn tmpfs(system: &System, name: BackingName) -> Self {
+        SharedMemory::file(Arc::clone(system.frames()), 0, name)
+            .promised_by_page(system.no_promise())
+    }
+
     /// Its length in bytes.
     #[must_use]
     pub fn len(&self) -> u64 {

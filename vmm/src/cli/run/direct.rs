@@ -2,7 +2,7 @@
 
 use std::io;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use mm::inspect::{audit, maps_text, numa_maps};
 use mm::space::ADDR_COMPAT_LAYOUT;
@@ -14,9 +14,11 @@ use super::super::report::Report;
 use super::super::size::Size;
 use super::files::descriptors;
 use super::{Args, HugePages, Program, RunError};
+use crate::files::{Paths, root};
 use crate::hypercall::{TraceTarget, Tracer};
 use crate::kvm::{FlushPolicy, KvmError};
 use crate::machine::{Machine, MachineConfig};
+use crate::proc;
 use crate::task::{Background, End, Family, Identity, Launch, Task, Timing, exec};
 
 /// A machine of the size that was asked for, or else of half the host's memory, `has` bytes.
@@ -38,17 +40,25 @@ pub(super) fn machine(
 pub(super) fn run(args: &Args, program: Program, machine: &Arc<Machine>) -> Result<u8, RunError> {
     args.hugetlb.iter().try_for_each(|pages| pages.take(machine.system()))?;
     let tracer = tracer(args)?;
-    let Program { image, file: _, name, path, argv, files } = program;
+    let Program { image, file: _, name, path, argv, files, grants } = program;
     let timing = if args.stats.is_some() { Timing::On } else { Timing::Off };
     let family = Family::new(Arc::clone(machine), tracer, timing).map_err(RunError::Kick)?;
     // Before there is a space: it notes each that begins.
     let background = background(args, &family).map_err(RunError::Background)?;
-    let loaded = exec(machine.system(), &image, &path, &argv, &args.env, &launch(args, machine)?)
+    let launch = launch(args, machine)?;
+    let loaded = exec(machine.system(), &image, &path, &argv, &args.env, &launch)
         .map_err(|source| RunError::Exec { path: name.clone(), source })?;
     // Not before: what is written to the stack then comes page by page (`vma_is_temporary_stack`).
     args.mthp.iter().for_each(|&of_size| machine.system().sysctl.set_thp_size(of_size));
     let descriptors = descriptors(machine.system(), files)?;
-    let mut task = family.first(loaded, descriptors, identity(&name, &path))?;
+    let called = argv.first().map_or(c"", |name| name.as_c_str());
+    let executable = path.display().to_string();
+    let identity = Identity::new(called, executable, Arc::clone(&image.file), launch);
+    let paths = Paths::new(
+        root(grants, Some(proc::root(&family))),
+        &std::env::current_dir().unwrap_or_default(),
+    );
+    let mut task = family.first(loaded, descriptors, paths, identity)?;
     let ended = task.run();
     drop(background);
     family.close()?;
@@ -143,13 +153,4 @@ fn tracer(args: &Args) -> Result<Tracer, RunError> {
         path: args.trace_file().map(Path::to_owned).unwrap_or_default(),
         source,
     })
-}
-
-/// The process's identity: it has the name it was called by, as Linux's `begin_new_exec` gives it.
-fn identity(name: &Path, path: &Path) -> Identity {
-    let mut short = [0; 16];
-    let file = name.file_name().unwrap_or_default().as_encoded_bytes();
-    let len = file.len().min(15);
-    short[..len].copy_from_slice(&file[..len]);
-    Identity { executable: path.display().to_string(), name: Mutex::new(short) }
 }

@@ -7,6 +7,7 @@
 //! ```
 
 mod direct;
+mod dirs;
 mod files;
 mod nested;
 mod pause;
@@ -22,6 +23,7 @@ use mm::khugepaged;
 use mm::phys::NODES_MOST;
 use mm::sysctl::{OfSize, Thp};
 
+use dirs::DirArg;
 use files::{FileArg, Given};
 use pause::Pause;
 
@@ -31,6 +33,7 @@ use super::report;
 use super::size::Size;
 use super::swap::{self, SwapError};
 use super::{FAILED, complain};
+use crate::files::Grant;
 use crate::kvm::KvmError;
 use crate::load::{Image, LoadError};
 use crate::nested::NestedError;
@@ -51,6 +54,10 @@ pub(super) struct Args {
     /// first one is descriptor 3. May be repeated.
     #[arg(long, value_name = "HOST[:ro]")]
     file: Vec<FileArg>,
+    /// Lets the program see a directory of the host, at the same path or at GUEST, and change what is in it unless `:ro`
+    /// follows. Nothing outside of it can be reached by it. May be repeated.
+    #[arg(long, value_name = "HOST[:GUEST][:ro]")]
+    dir: Vec<DirArg>,
     /// Prints each hypercall and fault, to standard error or to a file.
     #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, group = "traced")]
     trace: Option<Option<PathBuf>>,
@@ -169,6 +176,8 @@ enum RunError {
     ZeroByte(OsString),
     #[error("--file {}: {why}", .path.display())]
     File { path: PathBuf, why: String },
+    #[error("--dir {}: {why}", .path.display())]
+    Dir { path: PathBuf, why: String },
     #[error(transparent)]
     Swap(#[from] SwapError),
     #[error(transparent)]
@@ -244,6 +253,8 @@ struct Program {
     argv: Vec<CString>,
     /// What it is given.
     files: Vec<Given>,
+    /// What it is granted.
+    grants: Vec<Grant>,
 }
 
 impl Program {
@@ -264,7 +275,8 @@ impl Program {
             .map(c_string)
             .collect::<Result<Vec<_>, _>>()?;
         let files = args.file.iter().map(FileArg::open).collect::<Result<_, _>>()?;
-        Ok(Program { image, file: file.to_owned(), name, path, argv, files })
+        let grants = args.dir.iter().map(DirArg::open).collect::<Result<_, _>>()?;
+        Ok(Program { image, file: file.to_owned(), name, path, argv, files, grants })
     }
 }
 

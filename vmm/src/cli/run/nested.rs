@@ -35,6 +35,10 @@ pub(super) fn run(args: &Args, program: &Program, has: u64, why: &str) -> Result
         }
         machine = machine.file(&asked.path, &given.path);
     }
+    if let Some(dir) = args.dir.first() {
+        let why = "the nested machine has no way to the directories of this host".to_owned();
+        return Err(RunError::Dir { path: dir.host.clone(), why });
+    }
     let mut side: Box<dyn Write> = match args.trace_file() {
         Some(path) => {
             let refuse = |source| RunError::Trace { path: path.to_owned(), source };
@@ -76,6 +80,8 @@ fn command(args: &Args, inside: &Inside<'_>, memory: u64) -> Vec<OsString> {
         mem: _,
         env,
         file: _,
+        // Refused.
+        dir: _,
         trace,
         trace_page,
         record,
@@ -158,7 +164,7 @@ mod tests {
         let Command::Run(args) = Cli::try_parse_from(arguments).unwrap().command else {
             panic!("not run");
         };
-        args
+        *args
     }
 
     /// What the mmvisor in the machine is told when this one is told `typed`.

@@ -111,6 +111,15 @@ impl Actions {
         }
     }
 
+    /// Those that are ignored, and those that have handlers.
+    pub(super) fn ignored_and_caught(&self) -> (SignalSet, SignalSet) {
+        let all = |wanted: fn(&SignalAction) -> bool| {
+            let wanted = (0..).zip(&self.0).filter(|(_, action)| wanted(action));
+            SignalSet(wanted.fold(0, |bits, (index, _)| bits | 1 << index))
+        };
+        (all(SignalAction::is_ignore), all(SignalAction::is_handled))
+    }
+
     /// What a program that is executed has: handlers are gone with the old one, what is ignored stays so
     /// (`flush_signal_handlers`).
     pub(super) fn for_new_program(&self) -> Self {

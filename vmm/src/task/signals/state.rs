@@ -173,6 +173,12 @@ impl Signals {
         *actions = actions.for_new_program();
     }
 
+    /// Which signals are ignored by the program's own word, and which have handlers.
+    #[must_use]
+    pub fn ignored_and_caught(&self) -> (SignalSet, SignalSet) {
+        self.actions().ignored_and_caught()
+    }
+
     /// Blocked signals.
     #[must_use]
     pub fn blocked(&self) -> SignalSet {

@@ -1,22 +1,24 @@
-//! Memory with a descriptor (memfd_create(2)): of small pages, or of huge ones.
+//! Files whose bytes are memory: those of a tree in memory, and what memfd_create(2) makes, which has no name there. Of
+//! small pages, or of huge ones.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use mm::addr::PAGE_SIZE;
-use mm::backing::{Backing, HugeMemory, Seals, SharedMemory, huge_page_size};
+use mm::backing::{Backing, BackingName, HugeMemory, Seals, SharedMemory, huge_page_size};
 use mm::error::Errno;
 use mm::system::System;
-use nix::libc;
 use nix::libc::{
     MFD_ALLOW_SEALING, MFD_CLOEXEC, MFD_EXEC, MFD_HUGE_MASK, MFD_HUGE_SHIFT, MFD_HUGETLB,
     MFD_NOEXEC_SEAL,
 };
 
+use super::attributes::Attributes;
+use super::status::{FileKind, FileStatus, SECTOR};
+
 /// The longest name in bytes (`MFD_NAME_MAX_LEN`): with `memfd:` before it, a file name.
 pub const LONGEST_NAME: usize = 249;
 
-/// What a memfd's bytes are in.
+/// What such a file's bytes are in.
 #[derive(Clone, Debug)]
 pub enum Memory {
     /// Pages of 4 KiB.
@@ -25,17 +27,25 @@ pub enum Memory {
     Huge(Arc<HugeMemory>),
 }
 
-/// What memfd_create(2) has made.
+/// A file in memory.
 #[derive(Debug)]
-pub struct Memfd {
+pub struct MemoryFile {
     memory: Memory,
-    permissions: u32,
-    inode: u64,
-    /// Since 1970.
-    made: std::time::Duration,
+    attributes: Attributes,
 }
 
-impl Memfd {
+impl MemoryFile {
+    /// An empty file of a tree in memory; it has no name there yet.
+    #[must_use]
+    pub fn regular(system: &System, name: BackingName, permissions: u32) -> Self {
+        let device = rustix::fs::makedev(name.major, name.minor);
+        let attributes = Attributes::new(FileKind::Regular, device, name.inode, permissions, 0);
+        let memory = SharedMemory::tmpfs(system, name).swappable(system);
+        // Only who made it by memfd_create(2) may seal it.
+        let _ = memory.add_seals(Seals::SEAL);
+        MemoryFile { memory: Memory::Small(memory), attributes }
+    }
+
     /// Whether these flags can be asked for.
     ///
     /// # Errors
@@ -56,7 +66,7 @@ impl Memfd {
     ///
     /// # Errors
     /// `ENODEV` no huge pages of that size. Source: memfd_create(2), `hugetlb_file_setup`.
-    pub fn new(system: &System, name: &str, flags: u32) -> Result<Self, Errno> {
+    pub fn memfd(system: &System, name: &str, flags: u32) -> Result<Self, Errno> {
         let memory = if flags & MFD_HUGETLB == 0 {
             Memory::Small(SharedMemory::memfd(system, name).swappable(system))
         } else {
@@ -72,12 +82,17 @@ impl Memfd {
         };
         // A new one is sealed against nothing, and nowhere mapped.
         let _ = memory.add_seals(seals);
-        Ok(Memfd {
-            permissions: if never_executable { 0o666 } else { 0o777 },
-            inode: memory.backing().name().inode,
-            memory,
-            made: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
-        })
+        let permissions = if never_executable { 0o666 } else { 0o777 };
+        let BackingName { major, minor, inode, .. } = memory.backing().name();
+        let device = rustix::fs::makedev(major, minor);
+        let attributes = Attributes::new(FileKind::Regular, device, inode, permissions, 0);
+        Ok(MemoryFile { memory, attributes })
+    }
+
+    /// What it has beside its bytes.
+    #[must_use]
+    pub fn attributes(&self) -> &Attributes {
+        &self.attributes
     }
 
     /// Its memory.
@@ -102,33 +117,21 @@ impl Memfd {
     /// `memfd_add_seals` of Linux's `mm/memfd.c`.
     pub fn add_seals(&self, bits: u32) -> Result<(), Errno> {
         let mut seals = Seals::from_bits(bits).ok_or(Errno::EINVAL)?;
-        if seals.contains(Seals::EXEC) && self.permissions & 0o111 != 0 {
+        if seals.contains(Seals::EXEC) && self.attributes.permissions() & 0o111 != 0 {
             // What can be executed for ever must not change either.
             seals |= Seals::SHRINK | Seals::GROW | Seals::WRITE | Seals::FUTURE_WRITE;
         }
         self.memory.add_seals(seals)
     }
 
-    /// What fstat(2) says, as the words of `struct stat` (arch/x86/include/uapi/asm/stat.h).
+    /// What fstat(2) says.
     #[must_use]
-    pub fn stat(&self) -> [u64; 18] {
-        const SECTOR: u64 = 512;
-        const SECTORS: u64 = PAGE_SIZE / SECTOR;
-        let mode = u64::from(libc::S_IFREG | self.permissions);
-        let (seconds, nanoseconds) = (self.made.as_secs(), u64::from(self.made.subsec_nanos()));
-        let time = [seconds, nanoseconds];
+    pub fn status(&self) -> FileStatus {
         let [size, blocks] = match &self.memory {
-            Memory::Small(memory) => [memory.len(), memory.present_pages() * SECTORS],
+            Memory::Small(memory) => [memory.len(), memory.present_pages() * (PAGE_SIZE / SECTOR)],
             Memory::Huge(memory) => [memory.len(), memory.present() / SECTOR],
         };
-        let block = self.memory.backing().page_size();
-        let first = [1, self.inode, 0, mode, 0, 0, size, block, blocks];
-        let mut words = [0; 18];
-        words[..9].copy_from_slice(&first);
-        for place in [9, 11, 13] {
-            words[place..place + 2].copy_from_slice(&time);
-        }
-        words
+        self.attributes.status(size, self.memory.backing().page_size(), blocks)
     }
 }
 

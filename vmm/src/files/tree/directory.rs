@@ -1,0 +1,294 @@
+//! A directory in memory, and the tree that it is part of (Linux's tmpfs).
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use mm::backing::BackingName;
+use mm::error::Errno;
+use mm::system::System;
+
+use super::link::Link;
+use super::node::{Entry, Make, Node, Removed};
+use crate::files::attributes::Attributes;
+use crate::files::memory_file::MemoryFile;
+use crate::files::status::{FileKind, FileStatus};
+
+/// The minor number of the device that `/dev` is on. (1 is the kernel's own, of memfds.)
+pub const DEVICES: u32 = 6;
+/// What a name counts for in a directory's size (`BOGO_DIRENT_SIZE`).
+const NAME_SIZE: u64 = 20;
+/// The first place of a name in a directory, after `.` and `..`.
+const FIRST: u64 = 2;
+
+/// A tree in memory: what its directories share.
+#[derive(Debug)]
+pub struct MemoryTree {
+    device: u64,
+    inodes: AtomicU64,
+    /// Over every change of names (`s_vfs_rename_mutex`, and the directories' own locks).
+    changing: Mutex<()>,
+}
+
+/// A directory in memory.
+#[derive(Debug)]
+pub struct Directory {
+    tree: Arc<MemoryTree>,
+    attributes: Attributes,
+    names: Mutex<Names>,
+}
+
+#[derive(Debug)]
+struct Names {
+    nodes: BTreeMap<Vec<u8>, (u64, Node)>,
+    /// The place of the next one to come.
+    next: u64,
+    /// Where `..` leads.
+    above: Weak<Directory>,
+    /// rmdir(2) has taken it out of the tree.
+    removed: Removal,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Removal {
+    InTree,
+    Removed,
+}
+
+impl MemoryTree {
+    /// The root of an empty tree on the device 0:`minor`.
+    #[must_use]
+    pub fn root(minor: u32, permissions: u32) -> Arc<Directory> {
+        let tree = Arc::new(MemoryTree {
+            device: rustix::fs::makedev(0, minor),
+            inodes: AtomicU64::new(1),
+            changing: Mutex::default(),
+        });
+        Directory::new(&tree, permissions, &Weak::new())
+    }
+
+    fn new_inode(&self) -> u64 {
+        self.inodes.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// A new file, which has no name yet.
+    fn new_file(&self, system: &System, permissions: u32, path: &str) -> Arc<MemoryFile> {
+        let (major, minor) = (rustix::fs::major(self.device), rustix::fs::minor(self.device));
+        let name = BackingName { major, minor, inode: self.new_inode(), path: path.to_owned() };
+        Arc::new(MemoryFile::regular(system, name, permissions & 0o7777))
+    }
+
+    pub(super) fn change(&self) -> MutexGuard<'_, ()> {
+        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Directory {
+    fn new(tree: &Arc<MemoryTree>, permissions: u32, above: &Weak<Directory>) -> Arc<Self> {
+        let inode = tree.new_inode();
+        let attributes =
+            Attributes::new(FileKind::Directory, tree.device, inode, permissions & 0o7777, 2);
+        let names = Names {
+            nodes: BTreeMap::new(),
+            next: FIRST,
+            above: Weak::clone(above),
+            removed: Removal::InTree,
+        };
+        Arc::new(Directory { tree: Arc::clone(tree), attributes, names: Mutex::new(names) })
+    }
+
+    fn names(&self) -> MutexGuard<'_, Names> {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The tree that it is in.
+    #[must_use]
+    pub fn tree(&self) -> &Arc<MemoryTree> {
+        &self.tree
+    }
+
+    /// What it has beside its names.
+    #[must_use]
+    pub fn attributes(&self) -> &Attributes {
+        &self.attributes
+    }
+
+    /// What stat(2) says.
+    #[must_use]
+    pub fn status(&self) -> FileStatus {
+        let names = self.names().nodes.len() as u64;
+        self.attributes.status((names + FIRST) * NAME_SIZE, 4096, 0)
+    }
+
+    /// What has a name in it.
+    ///
+    /// # Errors
+    /// `ENOENT` nothing has.
+    pub fn lookup(&self, name: &[u8]) -> Result<Node, Errno> {
+        self.names().nodes.get(name).map(|(_, node)| node.clone()).ok_or(Errno::ENOENT)
+    }
+
+    /// Whether there are no names in it.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.names().nodes.is_empty()
+    }
+
+    /// Whether it has been removed from the tree.
+    #[must_use]
+    pub fn is_removed(&self) -> bool {
+        self.names().removed == Removal::Removed
+    }
+
+    /// Its names from a place on, each with the place after it.
+    #[must_use]
+    pub fn entries(&self, from: u64) -> Vec<Entry> {
+        self.attributes.read();
+        let names = self.names();
+        let mut entries: Vec<Entry> = names
+            .nodes
+            .iter()
+            .filter(|(_, (place, _))| *place >= from)
+            .map(|(name, (place, node))| Entry {
+                name: name.clone(),
+                inode: node.inode(),
+                kind: node.kind(),
+                next: place + 1,
+            })
+            .collect();
+        entries.sort_unstable_by_key(|entry| entry.next);
+        entries
+    }
+
+    /// Gives something new a name; `permissions` are those that are left after the umask.
+    ///
+    /// # Errors
+    /// `EEXIST` something has that name; `ENOENT` the directory has been removed.
+    pub fn make(self: &Arc<Self>, name: &[u8], make: &Make<'_>) -> Result<Node, Errno> {
+        let _changing = self.tree.change();
+        if self.names().nodes.contains_key(name) {
+            return Err(Errno::EEXIST);
+        }
+        let node = match make {
+            Make::Directory { permissions } => {
+                Node::Directory(Directory::new(&self.tree, *permissions, &Arc::downgrade(self)))
+            }
+            Make::File { permissions, system, path } => {
+                Node::File(self.tree.new_file(system, *permissions, path))
+            }
+            Make::Link { target } => {
+                let inode = self.tree.new_inode();
+                Node::Link(Arc::new(Link::new(target.to_vec(), self.tree.device, inode)))
+            }
+        };
+        self.enter(name, node.clone())?;
+        Ok(node)
+    }
+
+    /// A file in the tree without a name (`O_TMPFILE`); it can be given one.
+    #[must_use]
+    pub fn nameless(&self, system: &System, permissions: u32, path: &str) -> Arc<MemoryFile> {
+        self.tree.new_file(system, permissions, &format!("{path}/#0 (deleted)"))
+    }
+
+    /// Gives a device a name, whatever had it.
+    pub fn put(&self, name: &[u8], node: Node) {
+        let _changing = self.tree.change();
+        // It has not been removed.
+        let _ = self.enter(name, node);
+    }
+
+    /// Gives something that is there a further name (link(2)).
+    ///
+    /// # Errors
+    /// `EEXIST` something has that name; `ENOENT` the directory, or what is to be named, has been removed.
+    pub fn add(&self, name: &[u8], node: &Node) -> Result<(), Errno> {
+        let _changing = self.tree.change();
+        if self.names().nodes.contains_key(name) {
+            return Err(Errno::EEXIST);
+        }
+        if node.attributes().is_none_or(|attributes| attributes.links() == 0) {
+            return Err(Errno::ENOENT);
+        }
+        self.enter(name, node.clone())
+    }
+
+    /// Puts in a name that is free. The tree is held.
+    pub(super) fn enter(&self, name: &[u8], node: Node) -> Result<(), Errno> {
+        let mut names = self.names();
+        if names.removed == Removal::Removed {
+            return Err(Errno::ENOENT);
+        }
+        match &node {
+            // `..` in it is one more name of this one.
+            Node::Directory(_) => self.attributes.link(),
+            other => other.attributes().into_iter().for_each(Attributes::link),
+        }
+        let place = names.next;
+        names.next += 1;
+        names.nodes.insert(name.to_vec(), (place, node));
+        self.attributes.written();
+        Ok(())
+    }
+
+    /// Takes out a name that is there. The tree is held.
+    pub(super) fn leave(&self, name: &[u8]) -> Option<Node> {
+        let (_, node) = self.names().nodes.remove(name)?;
+        match &node {
+            Node::Directory(_) => self.attributes.unlink(),
+            other => other.attributes().into_iter().for_each(Attributes::unlink),
+        }
+        self.attributes.written();
+        Some(node)
+    }
+
+    /// Takes a name away (unlink(2), rmdir(2)).
+    ///
+    /// # Errors
+    /// In this order: `ENOENT`; of a file that is a directory `EISDIR`; of a directory that is none `ENOTDIR`, that is
+    /// not empty `ENOTEMPTY`.
+    pub fn remove(&self, name: &[u8], what: Removed) -> Result<(), Errno> {
+        let _changing = self.tree.change();
+        match (self.lookup(name)?, what) {
+            (Node::Directory(_), Removed::File) => return Err(Errno::EISDIR),
+            (Node::Directory(directory), Removed::Directory) => directory.retire()?,
+            (_, Removed::Directory) => return Err(Errno::ENOTDIR),
+            (_, Removed::File) => {}
+        }
+        self.leave(name);
+        Ok(())
+    }
+
+    /// Takes it out of use, if it is empty. The tree is held.
+    ///
+    /// # Errors
+    /// `ENOTEMPTY`.
+    pub(super) fn retire(&self) -> Result<(), Errno> {
+        let mut names = self.names();
+        if !names.nodes.is_empty() {
+            return Err(Errno::ENOTEMPTY);
+        }
+        names.removed = Removal::Removed;
+        drop(names);
+        self.attributes.unlink();
+        self.attributes.unlink();
+        Ok(())
+    }
+
+    /// Whether it is `other`, or lies below it. The tree is held.
+    pub(super) fn is_within(self: &Arc<Self>, other: &Arc<Directory>) -> bool {
+        let mut at = Some(Arc::clone(self));
+        while let Some(directory) = at {
+            if Arc::ptr_eq(&directory, other) {
+                return true;
+            }
+            at = directory.names().above.upgrade();
+        }
+        false
+    }
+
+    /// Has it lie in another directory from now on. The tree is held.
+    pub(super) fn move_to(&self, above: &Arc<Directory>) {
+        self.names().above = Arc::downgrade(above);
+    }
+}

@@ -1,0 +1,43 @@
+//! A symbolic link in memory.
+
+use mm::error::Errno;
+
+use crate::files::attributes::Attributes;
+use crate::files::status::{FileKind, FileStatus};
+
+/// A symbolic link.
+#[derive(Debug)]
+pub struct Link {
+    target: Vec<u8>,
+    attributes: Attributes,
+}
+
+impl Link {
+    /// A link that leads to `target`.
+    #[must_use]
+    pub fn new(target: Vec<u8>, device: u64, inode: u64) -> Self {
+        let attributes = Attributes::new(FileKind::Link, device, inode, 0o777, 0);
+        Link { target, attributes }
+    }
+
+    /// Where it leads.
+    ///
+    /// # Errors
+    /// Never; a link of the host can have gone.
+    pub fn target(&self) -> Result<Vec<u8>, Errno> {
+        self.attributes.read();
+        Ok(self.target.clone())
+    }
+
+    /// What it has beside that.
+    #[must_use]
+    pub fn attributes(&self) -> &Attributes {
+        &self.attributes
+    }
+
+    /// What lstat(2) says.
+    #[must_use]
+    pub fn status(&self) -> FileStatus {
+        self.attributes.status(self.target.len() as u64, 4096, 0)
+    }
+}

@@ -1,0 +1,209 @@
+//! What `/proc` says of the whole machine: its memory, its settings.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use mm::addr::PAGE_SIZE;
+use mm::error::Errno;
+use mm::sysctl::Overcommit;
+use mm::system::System;
+
+use super::numbered;
+use super::text::Text;
+use crate::files::FileKind;
+use crate::files::tree::{Entry, Made};
+use crate::task::Family;
+
+/// What a name is.
+#[derive(Clone, Copy)]
+enum What {
+    Text(fn(&Family) -> String),
+    Directory(&'static [(&'static str, What)]),
+}
+
+const NAMES: &[(&str, What)] = &[
+    ("cpuinfo", What::Text(cpuinfo)),
+    ("filesystems", What::Text(|_| "nodev\tproc\nnodev\ttmpfs\n".to_owned())),
+    ("loadavg", What::Text(|family| format!("0.00 0.00 0.00 1/{} 0\n", family.count()))),
+    ("meminfo", What::Text(|family| meminfo(family.machine().system()))),
+    ("sys", What::Directory(SYS)),
+    (
+        "uptime",
+        What::Text(|_| {
+            let up = crate::hypercall::uptime().as_millis() / 10;
+            format!("{}.{:02} 0.00\n", up / 100, up % 100)
+        }),
+    ),
+    ("version", What::Text(|_| "Linux version 6.18.0 (mmvisor) #1 SMP\n".to_owned())),
+];
+
+const SYS: &[(&str, What)] = &[("kernel", What::Directory(KERNEL)), ("vm", What::Directory(VM))];
+
+const KERNEL: &[(&str, What)] = &[
+    ("hostname", What::Text(|_| "mmvisor\n".to_owned())),
+    ("osrelease", What::Text(|_| "6.18.0\n".to_owned())),
+    ("ostype", What::Text(|_| "Linux\n".to_owned())),
+    ("pid_max", What::Text(|_| "32768\n".to_owned())),
+    ("randomize_va_space", What::Text(|_| "0\n".to_owned())),
+    ("version", What::Text(|_| "#1 SMP\n".to_owned())),
+];
+
+const VM: &[(&str, What)] = &[
+    ("max_map_count", What::Text(|family| number(sysctl(family).max_map_count() as u64))),
+    ("mmap_min_addr", What::Text(|family| number(sysctl(family).mmap_min_addr()))),
+    (
+        "nr_hugepages",
+        What::Text(|family| {
+            let pools = family.machine().system().huge_pools();
+            let pool = pools.iter().find(|pool| pool.page_size() == HUGE);
+            number(pool.map_or(0, |pool| pool.stats().total))
+        }),
+    ),
+    (
+        "overcommit_memory",
+        What::Text(|family| {
+            number(match sysctl(family).overcommit() {
+                Overcommit::Guess => 0,
+                Overcommit::Always => 1,
+                Overcommit::Never => 2,
+            })
+        }),
+    ),
+];
+
+/// Bytes of a huge page.
+const HUGE: u64 = 2 << 20;
+
+fn sysctl(family: &Family) -> &mm::sysctl::Sysctl {
+    &family.machine().system().sysctl
+}
+
+fn number(value: u64) -> String {
+    format!("{value}\n")
+}
+
+fn kind(what: What) -> FileKind {
+    match what {
+        What::Text(_) => FileKind::Regular,
+        What::Directory(_) => FileKind::Directory,
+    }
+}
+
+/// The names beside the processes'.
+pub(super) fn names() -> impl Iterator<Item = (&'static str, FileKind)> {
+    NAMES.iter().map(|&(name, what)| (name, kind(what)))
+}
+
+/// What has a name there.
+pub(super) fn lookup(family: &Arc<Family>, name: &[u8]) -> Result<Arc<dyn Made>, Errno> {
+    found(family, NAMES, name, 3)
+}
+
+/// What has a name in a directory whose names' inode numbers begin with `first`.
+fn found(
+    family: &Arc<Family>,
+    names: &'static [(&'static str, What)],
+    name: &[u8],
+    first: u64,
+) -> Result<Arc<dyn Made>, Errno> {
+    let found = (first..).zip(names).find(|(_, (known, _))| known.as_bytes() == name);
+    let (inode, &(_, what)) = found.ok_or(Errno::ENOENT)?;
+    let family = Arc::downgrade(family);
+    Ok(match what {
+        What::Text(make) => {
+            let family = move || family.upgrade().ok_or(Errno::ENOENT);
+            let make = Arc::new(move || Ok(make(&*family()?).into_bytes()));
+            Arc::new(Text { inode, permissions: 0o444, make, take: None })
+        }
+        What::Directory(names) => Arc::new(Directory { family, names, inode }),
+    })
+}
+
+/// A directory of settings.
+struct Directory {
+    family: std::sync::Weak<Family>,
+    names: &'static [(&'static str, What)],
+    inode: u64,
+}
+
+impl std::fmt::Debug for Directory {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "directory {}", self.inode)
+    }
+}
+
+impl Made for Directory {
+    fn kind(&self) -> FileKind {
+        FileKind::Directory
+    }
+
+    fn inode(&self) -> u64 {
+        self.inode
+    }
+
+    fn permissions(&self) -> u32 {
+        0o555
+    }
+
+    fn lookup(&self, name: &[u8]) -> Result<Arc<dyn Made>, Errno> {
+        let family = self.family.upgrade().ok_or(Errno::ENOENT)?;
+        found(&family, self.names, name, self.inode * 32)
+    }
+
+    fn entries(&self, from: u64) -> Result<Vec<Entry>, Errno> {
+        let names = self.names.iter().map(|&(name, what)| (name.as_bytes().to_vec(), kind(what)));
+        Ok(numbered(names, from))
+    }
+}
+
+/// `meminfo`: what there is of a machine without a kernel; all else is 0.
+fn meminfo(system: &System) -> String {
+    let stats = system.frames().stats();
+    let swap = system.swap().map(mm::swap::Swap::stats).unwrap_or_default();
+    let pools = system.huge_pools();
+    let pool = pools.iter().find(|pool| pool.page_size() == HUGE).map(|pool| pool.stats());
+    let pool = pool.unwrap_or_default();
+    let in_pools: u64 =
+        pools.iter().map(|pool| pool.stats().total * pool.page_size() / PAGE_SIZE).sum();
+    let total = system.sysctl.total_pages();
+    let free = total.saturating_sub(stats.pages + stats.tables);
+    let limit = system.sysctl.commit_limit();
+    let pages = [
+        ("MemTotal", total),
+        ("MemFree", free),
+        ("MemAvailable", free),
+        ("Buffers", 0),
+        ("Cached", 0),
+        ("SwapCached", swap.cached),
+        ("SwapTotal", swap.total),
+        ("SwapFree", swap.total - swap.used),
+        ("PageTables", stats.tables),
+        ("CommitLimit", limit),
+        ("Committed_AS", system.committed()),
+    ];
+    let mut text = String::new();
+    for (name, pages) in pages {
+        let _ = writeln!(text, "{:<16}{:>8} kB", format!("{name}:"), (pages * PAGE_SIZE) >> 10);
+    }
+    let counts = [
+        ("HugePages_Total", pool.total),
+        ("HugePages_Free", pool.free),
+        ("HugePages_Rsvd", pool.reserved),
+        ("HugePages_Surp", 0),
+    ];
+    for (name, count) in counts {
+        let _ = writeln!(text, "{:<16}{count:>8}", format!("{name}:"));
+    }
+    for (name, bytes) in [("Hugepagesize", HUGE), ("Hugetlb", in_pools * PAGE_SIZE)] {
+        let _ = writeln!(text, "{:<16}{:>8} kB", format!("{name}:"), bytes >> 10);
+    }
+    text
+}
+
+/// `cpuinfo`: of the one processor that a program runs on at a time.
+fn cpuinfo(_: &Family) -> String {
+    "processor\t: 0\nvendor_id\t: unknown\nmodel name\t: KVM vCPU of mmvisor\nsiblings\t: 1\ncore id\t\t: 0\n\
+     cpu cores\t: 1\nflags\t\t: fpu tsc msr pae cx8 sep pge cmov pat clflush mmx fxsr sse sse2 syscall nx lm\n\
+     clflush size\t: 64\ncache_alignment\t: 64\naddress sizes\t: 46 bits physical, 48 bits virtual\n\n"
+        .to_owned()
+}
