@@ -275,6 +275,12 @@ fn others_programs() -> Vec<Case> {
     ]
 }
 
+/// What `room.c` finds.
+const ROOM: &str = "directories: No space left on device after many, as many as before\n\
+                    links: No space left on device after many, as many as before\n\
+                    files: No space left on device after many, as many as before\n\
+                    Too many open files in system after many\n";
+
 /// A script for busybox.
 const FILES: &str = include_str!("../programs/files.sh");
 
@@ -353,6 +359,8 @@ fn c_programs() -> Vec<Case> {
         cases.push(Case::new(format!("exec-{compiler}"), program, &["caller"]).natively());
     }
     let host = format!("--dir={}:/tmp", std::env::temp_dir().display());
+    let room = Case::new("room", c_program("room", "gcc", &["-static"]), &[]);
+    cases.push(room.prints(ROOM).only(Where::Direct));
     let table = |name| Case::new(name, c_program("table", "musl-gcc", &["-static"]), &["/tmp"]);
     cases.push(table("table").natively());
     cases.push(table("table-granted").natively().option(&host).only(Where::Direct));

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use mm::error::Errno;
 use nix::libc;
 
+use super::room::Room;
 use super::{Object, Open, Stream};
 
 /// The highest descriptor plus one (`RLIMIT_NOFILE`).
@@ -18,9 +19,16 @@ struct Descriptor {
     flags: i32,
 }
 
+/// How many opens there can be in all processes together (Linux's `file-max`).
+const OPENS: u64 = 16_384;
+
 /// A process's descriptors.
 #[derive(Debug)]
-pub struct Descriptors(Mutex<BTreeMap<i32, Descriptor>>);
+pub struct Descriptors {
+    table: Mutex<BTreeMap<i32, Descriptor>>,
+    /// How many more there can be of any process.
+    opens: Arc<Room>,
+}
 
 impl Default for Descriptors {
     /// 0, 1 and 2.
@@ -31,19 +39,19 @@ impl Default for Descriptors {
             flags: 0,
         };
         let table = (0..).zip(streams.map(open));
-        Descriptors(Mutex::new(table.collect()))
+        Descriptors { table: Mutex::new(table.collect()), opens: Room::new(OPENS) }
     }
 }
 
 impl Descriptors {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<i32, Descriptor>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A child's: the same opens behind the same numbers, a table of its own.
     #[must_use]
     pub fn copy(&self) -> Self {
-        Descriptors(Mutex::new(self.lock().clone()))
+        Descriptors { table: Mutex::new(self.lock().clone()), opens: Arc::clone(&self.opens) }
     }
 
     /// The open behind a descriptor.
@@ -58,13 +66,15 @@ impl Descriptors {
     /// The lowest free descriptor from `least` on, made to stand for an open; `flags` are `FD_CLOEXEC` or 0.
     ///
     /// # Errors
-    /// `EINVAL` if no descriptor can be as high as `least`; `EMFILE`: there is no free one.
+    /// `EINVAL` if no descriptor can be as high as `least`; `EMFILE`: there is no free one; `ENFILE`: nothing more can be
+    /// open in all processes together.
     pub fn insert(&self, open: Arc<Open>, least: i32, flags: i32) -> Result<i32, Errno> {
         if !(0..DESCRIPTORS).contains(&least) {
             return Err(Errno::EINVAL);
         }
         let mut table = self.lock();
         let free = (least..DESCRIPTORS).find(|fd| !table.contains_key(fd)).ok_or(Errno::EMFILE)?;
+        open.count(&self.opens)?;
         table.insert(free, Descriptor { open, flags });
         Ok(free)
     }

@@ -13,6 +13,7 @@ use nix::libc::{
 };
 
 use super::attributes::Attributes;
+use super::room::Taken;
 use super::status::{FileKind, FileStatus, SECTOR};
 
 /// The longest name in bytes (`MFD_NAME_MAX_LEN`): with `memfd:` before it, a file name.
@@ -32,18 +33,20 @@ pub enum Memory {
 pub struct MemoryFile {
     memory: Memory,
     attributes: Attributes,
+    /// A memfd is counted where it is open.
+    _room: Option<Taken>,
 }
 
 impl MemoryFile {
     /// An empty file of a tree in memory; it has no name there yet.
     #[must_use]
-    pub fn regular(system: &System, name: BackingName, permissions: u32) -> Self {
+    pub fn regular(system: &System, name: BackingName, permissions: u32, room: Taken) -> Self {
         let device = rustix::fs::makedev(name.major, name.minor);
         let attributes = Attributes::new(FileKind::Regular, device, name.inode, permissions, 0);
         let memory = SharedMemory::tmpfs(system, name).swappable(system);
         // Only who made it by memfd_create(2) may seal it.
         let _ = memory.add_seals(Seals::SEAL);
-        MemoryFile { memory: Memory::Small(memory), attributes }
+        MemoryFile { memory: Memory::Small(memory), attributes, _room: Some(room) }
     }
 
     /// Whether these flags can be asked for.
@@ -86,7 +89,7 @@ impl MemoryFile {
         let BackingName { major, minor, inode, .. } = memory.backing().name();
         let device = rustix::fs::makedev(major, minor);
         let attributes = Attributes::new(FileKind::Regular, device, inode, permissions, 0);
-        Ok(MemoryFile { memory, attributes })
+        Ok(MemoryFile { memory, attributes, _room: None })
     }
 
     /// What it has beside its bytes.

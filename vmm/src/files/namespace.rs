@@ -4,6 +4,7 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::room::Room;
 use super::tree::{
     Device, Directory, Granted, LastLink, Make, MemoryTree, Mounts, Node, Place, find,
 };
@@ -16,6 +17,8 @@ mod minor {
     pub(super) const TMP: u32 = 26;
 }
 
+/// What names and inodes in memory may take of the host's, in bytes: some ten thousand of them.
+const ROOM: u64 = 24 << 20;
 /// What umask(2) is at first.
 const UMASK: u32 = 0o022;
 
@@ -31,10 +34,14 @@ pub struct Grant {
 /// Makes the root of a guest's paths; `proc` is what is at `/proc`, if anything.
 #[must_use]
 pub fn root(grants: Vec<Grant>, proc: Option<Node>) -> Arc<Place> {
-    let root = MemoryTree::root(minor::ROOT, 0o755);
+    let room = Room::new(ROOM);
+    let root = MemoryTree::root(minor::ROOT, 0o755, &room);
     let mut mounts = Mounts::default();
-    for (name, node) in [("tmp", tmp(minor::TMP)), ("dev", devices()), ("dev/shm", tmp(minor::SHM))]
-    {
+    for (name, node) in [
+        ("tmp", tmp(minor::TMP, &room)),
+        ("dev", devices(&room)),
+        ("dev/shm", tmp(minor::SHM, &room)),
+    ] {
         mount(&root, &mut mounts, Path::new(name), node);
     }
     if let Some(proc) = proc {
@@ -69,12 +76,12 @@ fn mount(root: &Arc<Directory>, mounts: &mut Mounts, path: &Path, node: Node) {
     mounts.add(&names, node);
 }
 
-fn tmp(minor: u32) -> Node {
-    Node::Directory(MemoryTree::root(minor, 0o1777))
+fn tmp(minor: u32, room: &Arc<Room>) -> Node {
+    Node::Directory(MemoryTree::root(minor, 0o1777, room))
 }
 
-fn devices() -> Node {
-    let directory = MemoryTree::root(minor::DEVICES, 0o755);
+fn devices(room: &Arc<Room>) -> Node {
+    let directory = MemoryTree::root(minor::DEVICES, 0o755, room);
     for (name, device) in Device::ALL {
         directory.put(name.as_bytes(), Node::Device(device));
     }

@@ -1,7 +1,7 @@
 //! One open of an object (Linux's `struct file`): what dup(2) and fork(2) share.
 
 use std::sync::atomic::{AtomicI32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use mm::backing::{Backing, FileMode, HostFile, LONGEST, OpenFile, Sought};
 use mm::error::Errno;
@@ -9,6 +9,7 @@ use mm::phys::FileAccess;
 use mm::vma::Userfault;
 use nix::libc;
 
+use super::room::{Room, Taken};
 use super::tree::{Device, MadeFile, Place};
 use super::{Content, FileStatus, MemoryFile, Stream, status_of};
 
@@ -46,6 +47,8 @@ pub struct Open {
     status: AtomicI32,
     /// Where read(2) and write(2) go on, in bytes; in a directory, the next name. Held while they do.
     position: Mutex<u64>,
+    /// That it is one of those that can be open.
+    counted: OnceLock<Taken>,
 }
 
 /// What `F_SETFL` can change (`SETFL_MASK`), of what has a meaning here.
@@ -73,7 +76,28 @@ impl Open {
         };
         let mapped = mapped.map(|backing| Arc::new(OpenFile::new(backing, mode)));
         let status = AtomicI32::new(status & CHANGEABLE);
-        Open { object, place, mode, mapped, status, position: Mutex::new(0) }
+        Open {
+            object,
+            place,
+            mode,
+            mapped,
+            status,
+            position: Mutex::new(0),
+            counted: OnceLock::new(),
+        }
+    }
+
+    /// Counts it among those that are open, once.
+    ///
+    /// # Errors
+    /// `ENFILE` there can be no more.
+    pub(super) fn count(&self, opens: &Arc<Room>) -> Result<(), Errno> {
+        if self.counted.get().is_none() {
+            let taken = opens.take(1).ok_or(Errno::ENFILE)?;
+            // Another thread may have been faster.
+            let _ = self.counted.set(taken);
+        }
+        Ok(())
     }
 
     /// What was opened.

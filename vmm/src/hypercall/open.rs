@@ -196,7 +196,7 @@ fn nameless(c: &Context<'_>, directory: &Arc<Place>, wanted: Wanted) -> Result<O
             let system = Arc::clone(c.process.space.look().system());
             let permissions = wanted.permissions & !c.process.paths.umask();
             let path = String::from_utf8_lossy(&directory.path()).into_owned();
-            let file = tree.nameless(&system, permissions, &path);
+            let file = tree.nameless(&system, permissions, &path)?;
             let place = directory.with(b"(deleted)", Node::File(Arc::clone(&file)));
             Ok(Open::at(place, Object::Memory(file), wanted.mode(), wanted.flags))
         }

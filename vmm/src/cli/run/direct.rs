@@ -38,6 +38,7 @@ pub(super) fn machine(
 /// Runs the program and gives its status. When it has ended, so have the processes that it made. mmvisor's
 /// own process is expected to end then.
 pub(super) fn run(args: &Args, program: Program, machine: &Arc<Machine>) -> Result<u8, RunError> {
+    raise_descriptor_limit();
     args.hugetlb.iter().try_for_each(|pages| pages.take(machine.system()))?;
     let tracer = tracer(args)?;
     let Program { image, file: _, name, path, argv, files, grants } = program;
@@ -90,6 +91,14 @@ pub(super) fn run(args: &Args, program: Program, machine: &Arc<Machine>) -> Resu
             death.status()
         }
     })
+}
+
+/// Each vCPU, pipe and file of the guest is a descriptor of mmvisor's.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    // Where it may not be, guests have fewer.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
 }
 
 /// The threads that go through all memory.

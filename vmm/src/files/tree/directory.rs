@@ -12,12 +12,17 @@ use super::link::Link;
 use super::node::{Entry, Make, Node, Removed};
 use crate::files::attributes::Attributes;
 use crate::files::memory_file::MemoryFile;
+use crate::files::room::{Room, Taken};
 use crate::files::status::{FileKind, FileStatus};
 
 /// The minor number of the device that `/dev` is on. (1 is the kernel's own, of memfds.)
 pub const DEVICES: u32 = 6;
 /// What a name counts for in a directory's size (`BOGO_DIRENT_SIZE`).
 const NAME_SIZE: u64 = 20;
+/// What a name takes of the host's memory, about, in bytes.
+const NAME_ROOM: u64 = 384;
+/// What an inode takes.
+const INODE_ROOM: u64 = 2048;
 /// The first place of a name in a directory, after `.` and `..`.
 const FIRST: u64 = 2;
 
@@ -26,6 +31,7 @@ const FIRST: u64 = 2;
 pub struct MemoryTree {
     device: u64,
     inodes: AtomicU64,
+    room: Arc<Room>,
     /// Over every change of names (`s_vfs_rename_mutex`, and the directories' own locks).
     changing: Mutex<()>,
 }
@@ -36,11 +42,21 @@ pub struct Directory {
     tree: Arc<MemoryTree>,
     attributes: Attributes,
     names: Mutex<Names>,
+    _room: Option<Taken>,
+}
+
+/// A name in a directory.
+#[derive(Debug)]
+struct Name {
+    /// Where it is among the others.
+    place: u64,
+    node: Node,
+    room: Taken,
 }
 
 #[derive(Debug)]
 struct Names {
-    nodes: BTreeMap<Vec<u8>, (u64, Node)>,
+    nodes: BTreeMap<Vec<u8>, Name>,
     /// The place of the next one to come.
     next: u64,
     /// Where `..` leads.
@@ -56,26 +72,37 @@ enum Removal {
 }
 
 impl MemoryTree {
-    /// The root of an empty tree on the device 0:`minor`.
+    /// The root of an empty tree on the device 0:`minor`, for whose names and inodes there is so much room.
     #[must_use]
-    pub fn root(minor: u32, permissions: u32) -> Arc<Directory> {
+    pub fn root(minor: u32, permissions: u32, room: &Arc<Room>) -> Arc<Directory> {
         let tree = Arc::new(MemoryTree {
             device: rustix::fs::makedev(0, minor),
             inodes: AtomicU64::new(1),
+            room: Arc::clone(room),
             changing: Mutex::default(),
         });
-        Directory::new(&tree, permissions, &Weak::new())
+        Directory::new(&tree, permissions, &Weak::new(), None)
     }
 
     fn new_inode(&self) -> u64 {
         self.inodes.fetch_add(1, Ordering::Relaxed)
     }
 
+    fn take(&self, bytes: u64) -> Result<Taken, Errno> {
+        self.room.take(bytes).ok_or(Errno::ENOSPC)
+    }
+
     /// A new file, which has no name yet.
-    fn new_file(&self, system: &System, permissions: u32, path: &str) -> Arc<MemoryFile> {
+    fn new_file(
+        &self,
+        system: &System,
+        permissions: u32,
+        path: &str,
+    ) -> Result<Arc<MemoryFile>, Errno> {
+        let room = self.take(INODE_ROOM)?;
         let (major, minor) = (rustix::fs::major(self.device), rustix::fs::minor(self.device));
         let name = BackingName { major, minor, inode: self.new_inode(), path: path.to_owned() };
-        Arc::new(MemoryFile::regular(system, name, permissions & 0o7777))
+        Ok(Arc::new(MemoryFile::regular(system, name, permissions & 0o7777, room)))
     }
 
     pub(super) fn change(&self) -> MutexGuard<'_, ()> {
@@ -84,7 +111,12 @@ impl MemoryTree {
 }
 
 impl Directory {
-    fn new(tree: &Arc<MemoryTree>, permissions: u32, above: &Weak<Directory>) -> Arc<Self> {
+    fn new(
+        tree: &Arc<MemoryTree>,
+        permissions: u32,
+        above: &Weak<Directory>,
+        room: Option<Taken>,
+    ) -> Arc<Self> {
         let inode = tree.new_inode();
         let attributes =
             Attributes::new(FileKind::Directory, tree.device, inode, permissions & 0o7777, 2);
@@ -94,7 +126,12 @@ impl Directory {
             above: Weak::clone(above),
             removed: Removal::InTree,
         };
-        Arc::new(Directory { tree: Arc::clone(tree), attributes, names: Mutex::new(names) })
+        Arc::new(Directory {
+            tree: Arc::clone(tree),
+            attributes,
+            names: Mutex::new(names),
+            _room: room,
+        })
     }
 
     fn names(&self) -> MutexGuard<'_, Names> {
@@ -125,7 +162,7 @@ impl Directory {
     /// # Errors
     /// `ENOENT` nothing has.
     pub fn lookup(&self, name: &[u8]) -> Result<Node, Errno> {
-        self.names().nodes.get(name).map(|(_, node)| node.clone()).ok_or(Errno::ENOENT)
+        self.names().nodes.get(name).map(|name| name.node.clone()).ok_or(Errno::ENOENT)
     }
 
     /// Whether there are no names in it.
@@ -148,12 +185,12 @@ impl Directory {
         let mut entries: Vec<Entry> = names
             .nodes
             .iter()
-            .filter(|(_, (place, _))| *place >= from)
-            .map(|(name, (place, node))| Entry {
-                name: name.clone(),
-                inode: node.inode(),
-                kind: node.kind(),
-                next: place + 1,
+            .filter(|(_, name)| name.place >= from)
+            .map(|(text, name)| Entry {
+                name: text.clone(),
+                inode: name.node.inode(),
+                kind: name.node.kind(),
+                next: name.place + 1,
             })
             .collect();
         entries.sort_unstable_by_key(|entry| entry.next);
@@ -163,45 +200,55 @@ impl Directory {
     /// Gives something new a name; `permissions` are those that are left after the umask.
     ///
     /// # Errors
-    /// `EEXIST` something has that name; `ENOENT` the directory has been removed.
+    /// `EEXIST` something has that name; `ENOSPC` there is no room; `ENOENT` the directory has been removed.
     pub fn make(self: &Arc<Self>, name: &[u8], make: &Make<'_>) -> Result<Node, Errno> {
         let _changing = self.tree.change();
         if self.names().nodes.contains_key(name) {
             return Err(Errno::EEXIST);
         }
+        let own = |more: usize| self.tree.take(INODE_ROOM + more as u64);
         let node = match make {
             Make::Directory { permissions } => {
-                Node::Directory(Directory::new(&self.tree, *permissions, &Arc::downgrade(self)))
+                let above = Arc::downgrade(self);
+                let room = own(0)?;
+                Node::Directory(Directory::new(&self.tree, *permissions, &above, Some(room)))
             }
             Make::File { permissions, system, path } => {
-                Node::File(self.tree.new_file(system, *permissions, path))
+                Node::File(self.tree.new_file(system, *permissions, path)?)
             }
             Make::Link { target } => {
-                let inode = self.tree.new_inode();
-                Node::Link(Arc::new(Link::new(target.to_vec(), self.tree.device, inode)))
+                let (inode, room) = (self.tree.new_inode(), own(target.len())?);
+                Node::Link(Arc::new(Link::new(target.to_vec(), self.tree.device, inode, room)))
             }
         };
-        self.enter(name, node.clone())?;
+        self.enter(name, node.clone(), self.tree.take(NAME_ROOM)?)?;
         Ok(node)
     }
 
     /// A file in the tree without a name (`O_TMPFILE`); it can be given one.
-    #[must_use]
-    pub fn nameless(&self, system: &System, permissions: u32, path: &str) -> Arc<MemoryFile> {
+    ///
+    /// # Errors
+    /// `ENOSPC` there is no room.
+    pub fn nameless(
+        &self,
+        system: &System,
+        permissions: u32,
+        path: &str,
+    ) -> Result<Arc<MemoryFile>, Errno> {
         self.tree.new_file(system, permissions, &format!("{path}/#0 (deleted)"))
     }
 
     /// Gives a device a name, whatever had it.
     pub fn put(&self, name: &[u8], node: Node) {
         let _changing = self.tree.change();
-        // It has not been removed.
-        let _ = self.enter(name, node);
+        // It has not been removed, and there is room.
+        let _ = self.tree.take(NAME_ROOM).and_then(|room| self.enter(name, node, room));
     }
 
     /// Gives something that is there a further name (link(2)).
     ///
     /// # Errors
-    /// `EEXIST` something has that name; `ENOENT` the directory, or what is to be named, has been removed.
+    /// `EEXIST` something has that name; `ENOSPC` there is no room; `ENOENT` the directory, or what is to be named, has been removed.
     pub fn add(&self, name: &[u8], node: &Node) -> Result<(), Errno> {
         let _changing = self.tree.change();
         if self.names().nodes.contains_key(name) {
@@ -210,11 +257,11 @@ impl Directory {
         if node.attributes().is_none_or(|attributes| attributes.links() == 0) {
             return Err(Errno::ENOENT);
         }
-        self.enter(name, node.clone())
+        self.enter(name, node.clone(), self.tree.take(NAME_ROOM)?)
     }
 
     /// Puts in a name that is free. The tree is held.
-    pub(super) fn enter(&self, name: &[u8], node: Node) -> Result<(), Errno> {
+    pub(super) fn enter(&self, name: &[u8], node: Node, room: Taken) -> Result<(), Errno> {
         let mut names = self.names();
         if names.removed == Removal::Removed {
             return Err(Errno::ENOENT);
@@ -226,20 +273,20 @@ impl Directory {
         }
         let place = names.next;
         names.next += 1;
-        names.nodes.insert(name.to_vec(), (place, node));
+        names.nodes.insert(name.to_vec(), Name { place, node, room });
         self.attributes.written();
         Ok(())
     }
 
     /// Takes out a name that is there. The tree is held.
-    pub(super) fn leave(&self, name: &[u8]) -> Option<Node> {
-        let (_, node) = self.names().nodes.remove(name)?;
+    pub(super) fn leave(&self, name: &[u8]) -> Option<(Node, Taken)> {
+        let Name { node, room, .. } = self.names().nodes.remove(name)?;
         match &node {
             Node::Directory(_) => self.attributes.unlink(),
             other => other.attributes().into_iter().for_each(Attributes::unlink),
         }
         self.attributes.written();
-        Some(node)
+        Some((node, room))
     }
 
     /// Takes a name away (unlink(2), rmdir(2)).

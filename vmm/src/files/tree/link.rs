@@ -3,6 +3,7 @@
 use mm::error::Errno;
 
 use crate::files::attributes::Attributes;
+use crate::files::room::Taken;
 use crate::files::status::{FileKind, FileStatus};
 
 /// A symbolic link.
@@ -10,14 +11,15 @@ use crate::files::status::{FileKind, FileStatus};
 pub struct Link {
     target: Vec<u8>,
     attributes: Attributes,
+    _room: Taken,
 }
 
 impl Link {
     /// A link that leads to `target`.
     #[must_use]
-    pub fn new(target: Vec<u8>, device: u64, inode: u64) -> Self {
+    pub fn new(target: Vec<u8>, device: u64, inode: u64, room: Taken) -> Self {
         let attributes = Attributes::new(FileKind::Link, device, inode, 0o777, 0);
-        Link { target, attributes }
+        Link { target, attributes, _room: room }
     }
 
     /// Where it leads.

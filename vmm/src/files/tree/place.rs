@@ -7,6 +7,7 @@ use mm::error::Errno;
 use super::directory::MemoryTree;
 use super::mounts::Mounts;
 use super::node::Node;
+use crate::files::room::Room;
 
 /// A place that a path leads to.
 #[derive(Debug)]
@@ -29,7 +30,7 @@ impl Place {
     /// A place that no path leads to, which calls itself `path`.
     #[must_use]
     pub fn alone(node: Node, path: &[u8]) -> Arc<Self> {
-        let root = Node::Directory(MemoryTree::root(0, 0o555));
+        let root = Node::Directory(MemoryTree::root(0, 0o555, &Room::new(0)));
         let root = Place::root(root, Arc::default());
         let name = path.strip_prefix(b"/").unwrap_or(path).to_vec();
         Arc::new(Place { node, above: Some((root, name)), mounts: None })

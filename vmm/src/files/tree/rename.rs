@@ -9,6 +9,7 @@ use super::directory::Directory;
 use super::node::Node;
 use super::place::Place;
 use super::walk::{Last, Walked};
+use crate::files::room::Taken;
 
 /// What is to be renamed, and to what.
 #[derive(Debug)]
@@ -108,10 +109,10 @@ impl Renaming {
             return Err(Errno::ENOENT);
         }
         if self.exchanges() {
-            let Some(other) = to.leave(new) else { return Err(Errno::ENOENT) };
-            from.leave(old);
-            to.take(new, moved)?;
-            return from.take(old, other);
+            let Some((other, one_room)) = to.leave(new) else { return Err(Errno::ENOENT) };
+            let Some((_, other_room)) = from.leave(old) else { return Err(Errno::ENOENT) };
+            to.take(new, moved, one_room)?;
+            return from.take(old, other, other_room);
         }
         match (&moved, &replaced) {
             (_, None) => {}
@@ -121,18 +122,18 @@ impl Renaming {
             (_, Some(_)) => {}
         }
         to.leave(new);
-        from.leave(old);
-        to.take(new, moved)
+        let Some((_, room)) = from.leave(old) else { return Err(Errno::ENOENT) };
+        to.take(new, moved, room)
     }
 }
 
 impl Directory {
     /// Enters what was moved here.
-    fn take(self: &Arc<Self>, name: &[u8], moved: Node) -> Result<(), Errno> {
+    fn take(self: &Arc<Self>, name: &[u8], moved: Node, room: Taken) -> Result<(), Errno> {
         if let Node::Directory(directory) = &moved {
             directory.move_to(self);
         }
-        self.enter(name, moved)
+        self.enter(name, moved, room)
     }
 }
 
