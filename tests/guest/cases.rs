@@ -472,6 +472,12 @@ fn signals() -> Vec<Case> {
     };
     cases.push(made_up("1000").prints("1000 frames\n").only(Where::Direct));
     cases.push(made_up("50").prints("50 frames\n").only(Where::Nested));
+    let random = |count: &str| {
+        let program = c_program("signal_calls", "gcc", &["-static"]);
+        Case::new(format!("signals-random-calls-{count}"), program, &[count]).natively()
+    };
+    cases.push(random("500").only(Where::Direct));
+    cases.push(random("20").only(Where::Nested));
     let traced = Case::new("signals-traced", c_program("signals", "gcc", &["-static"]), &[]);
     cases.push(
         traced
