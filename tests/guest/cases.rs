@@ -361,6 +361,10 @@ fn c_programs() -> Vec<Case> {
     let host = format!("--dir={}:/tmp", std::env::temp_dir().display());
     let room = Case::new("room", c_program("room", "gcc", &["-static"]), &[]);
     cases.push(room.prints(ROOM).only(Where::Direct));
+    let wild = |name, calls| Case::new(name, c_program("wild", "gcc", &["-static"]), &[calls, "7"]);
+    let wild = |name, calls| wild(name, calls).option("--mem=64M").prints("enough\n");
+    cases.push(wild("wild-100000", "100000").only(Where::Direct));
+    cases.push(wild("wild-2000", "2000").only(Where::Nested));
     let table = |name| Case::new(name, c_program("table", "musl-gcc", &["-static"]), &["/tmp"]);
     cases.push(table("table").natively());
     cases.push(table("table-granted").natively().option(&host).only(Where::Direct));

@@ -1,6 +1,7 @@
 # A dozen and more applets of busybox with files, in a new directory in the one that is given; pipes, substitution.
 set -e
-cd "$1"; rm -rf w; mkdir -p w/a/b; cd w
+own=$(mktemp -d "$1/files.XXXXXX")
+cd "$own"; mkdir -p a/b
 seq 1 1000 > numbers; cp numbers a/copy; mv a/copy a/b/moved; ln -s b/moved a/link; ln numbers hard
 cat a/link | wc; sort -rn numbers | head -3; tail -2 hard; grep -c 7 numbers; sed -n 's/^99$/found/p' numbers
 tr 0-9 a-j < numbers | head -2; cut -c1 numbers | sort | uniq -c; awk '{s += $1} END {print s}' numbers
@@ -15,4 +16,4 @@ documents
 END
 echo "$(echo nested $(echo substitution))"; yes | head -2; expr 6 \* 7; test -d a && [ ! -e none ] && echo right
 printf '#!/bin/busybox sh\necho script "$@"\n' > s; chmod +x s; true
-cmp numbers a/b/moved; rm -r a; ls; mkdir x; rmdir x; rm -r "$PWD"
+cmp numbers a/b/moved; rm -r a; ls; mkdir x; rmdir x; cd /; rm -r "$own"

@@ -213,9 +213,9 @@ impl PageTable {
 
     fn vacate_whole(&self, range: PageRange) {
         let first = range.start().get().next_multiple_of(TABLE_SPAN);
-        let mut at = first;
-        while at + TABLE_SPAN <= range.end().get() {
-            let addr = VirtAddr::new(at);
+        let whole = PageRange::new(VirtAddr::new(first), range.end().table_floor());
+        // Of those that are there: a range may be 128 TiB of nothing.
+        for addr in whole.into_iter().flat_map(|whole| self.tables_in(whole)) {
             if let Some(slot) = self.link(addr)
                 && let Below::Table(words) = self.read_link(slot)
                 && holds_nothing(words)
@@ -225,7 +225,6 @@ impl PageTable {
                 let (done, failed) = (Ordering::AcqRel, Ordering::Relaxed);
                 let _ = slot.compare_exchange(now, now | Entry::VACATED, done, failed);
             }
-            at += TABLE_SPAN;
         }
     }
 

@@ -82,6 +82,10 @@ pub(super) fn number(bytes: &[u8]) -> Result<i64, Errno> {
         Some(digits) => (true, digits),
         None => (false, text),
     };
+    // One sign, and no other.
+    if !digits.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'x') {
+        return Err(Errno::EINVAL);
+    }
     let value = match digits.strip_prefix("0x") {
         Some(digits) => i64::from_str_radix(digits, 16),
         None if digits.len() > 1 && digits.starts_with('0') => i64::from_str_radix(digits, 8),
@@ -100,7 +104,7 @@ mod tests {
         for (text, value) in [("7\n", 7), ("-17", -17), ("010", 8), ("0x1F", 31), ("0", 0)] {
             assert_eq!(number(text.as_bytes()), Ok(value), "{text}");
         }
-        for text in ["", "x", "1 2", "--1"] {
+        for text in ["", "x", "1 2", "--1", "0x-1", "+1"] {
             assert_eq!(number(text.as_bytes()), Err(Errno::EINVAL), "{text}");
         }
     }
