@@ -509,7 +509,8 @@ fn without_flush() -> Vec<Case> {
         Case::new("stress-without-flush", payload("stress"), &["1", "400"]).without_flush(),
         Case::new("hugetlb-without-flush", c_program("hugetlb", "gcc", &["-static"]), &["2"])
             .option("--hugetlb=2M:8")
-            .without_flush(),
+            .without_flush()
+            .expect(Expect::NoSuccess("\n2 rounds\n")),
         Case::new("race-without-flush", payload("race"), &["10", "1"]).without_flush(),
         Case::new("race-moves-without-flush", payload("race"), &["100", "1", "private", "moves"])
             .option("--nodes=2")
