@@ -229,7 +229,7 @@ impl AddressSpace {
     ) -> Result<Queue, Broken> {
         let mut queue = Queue::default();
         let nodes = self.system.frames().nodes();
-        if nodes.is_one() {
+        if nodes.is_one() && !misplaced(0) {
             return Ok(queue);
         }
         self.notice_files(range);
@@ -238,7 +238,10 @@ impl AddressSpace {
             if !misplaced(nodes.of(page.frame)) || page.maps > 1 && shared == Shared::Stay {
                 continue;
             }
-            if self.can_move(seen.addr, page) {
+            if nodes.is_one() {
+                // Linux makes another page of it on the same node; that is all that can be seen of it.
+                self.remember_written(page.frame, seen.entry);
+            } else if self.can_move(seen.addr, page) {
                 self.queue_one(&mut queue, seen.addr, page.frame);
             } else {
                 queue.not_queued += 1;

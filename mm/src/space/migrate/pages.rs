@@ -104,6 +104,7 @@ impl AddressSpace {
             if flushed.is_ok() {
                 frames.memory().copy(page.from, page.to);
                 self.inherit(page);
+                self.remember_written(page.to, entry);
             }
             // Without the flush it may be written still, and stays what it is.
             let frame = if flushed.is_ok() { page.to } else { page.from };
@@ -162,6 +163,7 @@ impl AddressSpace {
                 let (done, failed) = (Ordering::AcqRel, Ordering::Acquire);
                 match found.slot.compare_exchange(entry.raw(), new.raw(), done, failed) {
                     Ok(_) => {
+                        self.remember_written(page.to, entry);
                         // Also with A clear: who cleared it may not have flushed yet.
                         batch.lowered(from);
                         batch.emptied(entry, frames);
@@ -252,6 +254,13 @@ impl AddressSpace {
             frames.set_owner(page.to, owner);
         }
         frames.mark(page.to, frames.marks(page.from) - Marks::SWAP_CACHED);
+    }
+
+    /// Whoever has written a page, it is known of the page itself once it has moved (`try_to_migrate_one`).
+    pub(super) fn remember_written(&self, frame: Frame, entry: Entry) {
+        if entry.owner() == Owner::Process && entry.is_dirty() {
+            self.system.frames().mark(frame, Marks::DIRTY);
+        }
     }
 
     /// Whether nobody has a reference beside so many and ours; who has one for a moment is waited for.

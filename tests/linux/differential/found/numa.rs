@@ -1,11 +1,30 @@
 //! Of NUMA nodes.
 
+use mm::addr::{PAGE_SIZE, VirtAddr};
 use mm::replay::calls::{MemoryCall as M, Pointee};
 
 use super::{Deed, Deeds, Found, of_one};
 
-pub(super) const FOUND: &[Found] =
-    &[("of_nodes_that_no_kernel_has_whole_words_are_looked_at", past_the_last_node)];
+pub(super) const FOUND: &[Found] = &[
+    ("of_nodes_that_no_kernel_has_whole_words_are_looked_at", past_the_last_node),
+    ("what_was_written_is_known_of_the_page_once_it_has_moved", written_before_it_moved),
+];
+
+/// Moved to where it is: with two users it cannot be given up then, whoever of them asks.
+fn written_before_it_moved() -> Deeds {
+    let (addr, len) = (VirtAddr::new(0x100_0000_c000), PAGE_SIZE);
+    let (nodes, maxnode) = (Pointee::Null, 0);
+    let map = M::Mmap { addr, len, prot: 3, flags: 0x4032, fd: -1, offset: 0 };
+    let here = M::Mbind { addr, len, mode: 1, nodes, maxnode, flags: 3 };
+    let acts = [
+        (0, Deed::Call(map)),
+        (0, Deed::Store(addr.get(), 1)),
+        (0, Deed::Call(here)),
+        (0, Deed::Fork(1)),
+        (1, Deed::Call(M::Madvise { addr, len, advice: 8 })),
+    ];
+    acts.into()
+}
 
 /// The last word's highest bit is one more than the mask is said to have.
 fn past_the_last_node() -> Deeds {
