@@ -62,7 +62,7 @@ static void times(const char *path) {
 }
 
 int main(int argc, char **argv) {
-    char cwd[PATH_MAX], buffer[PATH_MAX];
+    char cwd[PATH_MAX], buffer[PATH_MAX], longest_read[16];
     struct stat status;
     char own[PATH_MAX];
     snprintf(own, sizeof own, "%s/paths.XXXXXX", argv[argc - 1]);
@@ -262,6 +262,32 @@ int main(int argc, char **argv) {
     SAY(fstatat(fd, "", &status, AT_EMPTY_PATH));
     printf("mode %o\n", status.st_mode);
     SAY(fcntl(fd, F_GETFL));
+    close(fd);
+    // So long ago that no difference can be told.
+    struct timespec ago[2] = {{LONG_MIN, 0}, {0, UTIME_OMIT}};
+    SAY(utimensat(AT_FDCWD, "d", ago, 0));
+    SAY(fd = open("d", O_RDONLY));
+    SAY(read(fd, buffer, 10));
+    close(fd);
+
+    // Offsets that are addresses go all the way up, and around.
+    SAY(fd = open("/proc/self/mem", O_RDWR));
+    strcpy(buffer, "found");
+    SAY(pread(fd, longest_read, 6, (long)buffer));
+    printf("%s\n", longest_read);
+    SAY(pwrite(fd, "other", 6, (long)buffer));
+    printf("%s\n", buffer);
+    SAY(lseek(fd, -1, SEEK_SET) == -1);
+    SAY(read(fd, buffer, 10));
+    SAY(lseek(fd, -4096, SEEK_SET) == -4096);
+    SAY(read(fd, buffer, sizeof buffer));
+    SAY(lseek(fd, 8192, SEEK_CUR));
+    SAY(read(fd, buffer, 1));
+    close(fd);
+    SAY(fd = open("/proc/self/pagemap", O_RDONLY));
+    SAY(lseek(fd, -8, SEEK_SET) == -8);
+    SAY(read(fd, buffer, 16));
+    SAY(pread(fd, buffer, 7, 0));
     close(fd);
     char longest[300];
     memset(longest, 'n', sizeof longest);

@@ -125,7 +125,7 @@ impl Attributes {
         let mut now = self.lock();
         let time = Timestamp::now();
         let stale = now.accessed <= now.modified.max(now.changed);
-        if stale || time.seconds - now.accessed.seconds >= DAY {
+        if stale || time.seconds.saturating_sub(now.accessed.seconds) >= DAY {
             now.accessed = time;
         }
     }

@@ -35,7 +35,6 @@ pub(super) fn ioctl(c: &mut Context<'_>) -> Served {
         Object::Userfault(uffd) => {
             return Ok(mm::calls::userfault_ioctl(c.process, uffd, request, c.address(2))?);
         }
-        Object::Made(made) => return Ok(made.ioctl(request, c.args[2])?),
         Object::Place => return Err(Errno::EBADF.into()),
         _ => return Err(Errno::ENOTTY.into()),
     };

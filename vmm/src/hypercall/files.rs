@@ -10,7 +10,7 @@ use rustix::fs::FileType;
 
 use super::descriptors::descriptor;
 use super::{Context, Served, Stop};
-use crate::files::tree::MadeFile;
+use crate::files::tree::{MadeFile, Offsets};
 use crate::files::{Content, LONGEST_NAME, MemoryFile, Object, Open, Stream};
 
 /// memfd_create(2).
@@ -124,10 +124,11 @@ pub(super) fn lseek(c: &mut Context<'_>) -> Served {
 
 /// There is no end to go from (`noop_llseek`'s and `mem_lseek`'s rules).
 fn seek_made(open: &Open, made: &dyn MadeFile, offset: i64, whence: i32) -> Served {
+    let anywhere = made.offsets() != Offsets::Signed;
     let mut position = open.position();
     let to = match whence {
-        libc::SEEK_SET if made.is_all_offsets() => Some(offset.cast_unsigned()),
-        libc::SEEK_CUR if made.is_all_offsets() => Some(position.wrapping_add_signed(offset)),
+        libc::SEEK_SET if anywhere => Some(offset.cast_unsigned()),
+        libc::SEEK_CUR if anywhere => Some(position.wrapping_add_signed(offset)),
         libc::SEEK_SET => u64::try_from(offset).ok(),
         libc::SEEK_CUR => position.checked_add_signed(offset),
         _ => None,

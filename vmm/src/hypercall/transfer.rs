@@ -10,7 +10,7 @@ use rustix::io::{Errno as HostErrno, ReadWriteFlags};
 
 use super::signals::broken_pipe;
 use super::{Context, Served, Stop};
-use crate::files::tree::{Device, MadeFile};
+use crate::files::tree::{Device, MadeFile, Offsets};
 use crate::files::{Content, Object, Open, Stream};
 use crate::task::rest;
 
@@ -222,8 +222,8 @@ fn write_stream_at(c: &Context<'_>, stream: &Stream, pieces: &[Piece], offset: u
 }
 
 /// Moves bytes between the program's memory and a file, page by page of the former; the file's position goes
-/// along. An error counts only if nothing was moved before it. `EINVAL` past what an offset can say
-/// (`rw_verify_area`).
+/// along. An error counts only if nothing was moved before it. `EINVAL` past what an offset can say; where it can say
+/// all, `EOVERFLOW` past that (`rw_verify_area`).
 fn move_pages(
     open: &Open,
     pieces: &[Piece],
@@ -237,10 +237,16 @@ fn move_pages(
         (None, Place::Offset(offset)) => offset,
         (None, Place::Position) => 0,
     };
-    let wanted = pieces.iter().map(|piece| piece.len as u64).sum();
-    let all = matches!(open.object(), Object::Made(made) if made.is_all_offsets());
-    if first.saturating_add(wanted) > LONGEST && !all {
-        return Err(Errno::EINVAL.into());
+    let end = first.checked_add(pieces.iter().map(|piece| piece.len as u64).sum());
+    let offsets = match open.object() {
+        Object::Made(made) => made.offsets(),
+        _ => Offsets::Signed,
+    };
+    match (end, offsets) {
+        (None, Offsets::All) => return Err(Errno::EOVERFLOW.into()),
+        (Some(_), Offsets::All) => {}
+        (Some(end), _) if end <= LONGEST => {}
+        _ => return Err(Errno::EINVAL.into()),
     }
     let first = start(first)?;
     let mut done = 0;

@@ -8,7 +8,7 @@ use mm::inspect::pagemap;
 
 use super::Of;
 use crate::files::FileKind;
-use crate::files::tree::{Made, MadeFile};
+use crate::files::tree::{Made, MadeFile, Offsets};
 
 /// Which.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -96,7 +96,10 @@ impl MadeFile for AtOffsets {
         }
     }
 
-    fn is_all_offsets(&self) -> bool {
-        true
+    fn offsets(&self) -> Offsets {
+        match self.kind {
+            Kind::Memory => Offsets::All,
+            Kind::Pagemap => Offsets::SoughtAnywhere,
+        }
     }
 }

@@ -64,6 +64,17 @@ pub trait Made: Debug + Send + Sync {
     }
 }
 
+/// Which offsets a file takes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Offsets {
+    /// Those that `off_t` has for a place: not negative.
+    Signed,
+    /// lseek(2) takes all (`mem_lseek`), reading and writing those.
+    SoughtAnywhere,
+    /// All, up to 2^64 (`FMODE_UNSIGNED_OFFSET`).
+    All,
+}
+
 /// One open of such a file.
 pub trait MadeFile: Debug + Send + Sync {
     /// Fills a buffer from an offset on; says how many bytes there were.
@@ -80,17 +91,9 @@ pub trait MadeFile: Debug + Send + Sync {
         Err(Errno::EINVAL.into())
     }
 
-    /// ioctl(2).
-    ///
-    /// # Errors
-    /// `ENOTTY`, or what its kind of file says.
-    fn ioctl(&self, _request: u64, _argument: u64) -> CallResult<u64> {
-        Err(Errno::ENOTTY.into())
-    }
-
-    /// Whether offsets may be anything up to 2^64 (`FMODE_UNSIGNED_OFFSET`).
-    fn is_all_offsets(&self) -> bool {
-        false
+    /// Which offsets, in bytes, it can be asked for.
+    fn offsets(&self) -> Offsets {
+        Offsets::Signed
     }
 }
 

@@ -27,7 +27,7 @@ pub use device::Device;
 pub use directory::{DEVICES, Directory, MemoryTree};
 pub use granted::{Granted, GrantedTree};
 pub use link::Link;
-pub use made::{Jump, Made, MadeFile};
+pub use made::{Jump, Made, MadeFile, Offsets};
 pub use mounts::Mounts;
 pub use node::{Entry, Make, Node, Removed};
 pub use place::Place;
