@@ -22,12 +22,12 @@ mod model;
 mod pages;
 mod pool;
 mod run;
+mod seeds;
 mod shrink;
 mod sizes;
 mod tally;
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use libtest_mimic::{Failed, Trial};
@@ -37,6 +37,7 @@ use mm::rules::Rule;
 use crate::oracle::Oracle;
 use kernel::Kernel;
 use model::Start;
+use seeds::Seeds;
 use tally::Tally;
 
 /// Acts in a sequence.
@@ -135,32 +136,17 @@ fn fresh_seed() -> u64 {
 /// So many sequences, from these seeds on, on all processors.
 fn many(first: u64, sequences: u64, executors: Executors) -> Result<Tally, Failed> {
     let began = Instant::now();
-    let (next, failed) = (AtomicU64::new(first), AtomicBool::new(false));
     let tally = Mutex::new(Tally::default());
-    let work = || -> Result<(), Failed> {
+    Seeds::new(first..first + sequences).on_all_processors(|seeds| {
         let mut oracle = Oracle::start()?;
         let start = Start::of(&mut oracle)?;
         let kernel = Kernel::probe(&mut oracle, &start)?;
         let mut own = Tally::default();
-        while !failed.load(Ordering::Relaxed) {
-            let seed = next.fetch_add(1, Ordering::Relaxed);
-            if seed - first >= sequences {
-                break;
-            }
+        while let Some(seed) = seeds.next() {
             one(&mut oracle, &start, &kernel, seed, executors, &mut own)?;
         }
         tally.lock().map_err(|_| "another thread failed")?.add(&own);
         Ok(())
-    };
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads)
-            .map(|_| scope.spawn(|| work().inspect_err(|_| failed.store(true, Ordering::Relaxed))))
-            .collect();
-        workers.into_iter().try_for_each(|worker| match worker.join() {
-            Ok(result) => result,
-            Err(_) => Err("a thread panicked".into()),
-        })
     })?;
     let tally = tally.into_inner().map_err(|_| "a thread panicked")?;
     let (calls, seconds) = (sequences * LENGTH, began.elapsed().as_secs());

@@ -148,7 +148,7 @@ pub(super) fn truncate(c: &mut Context<'_>) -> Served {
         (_, FileKind::Directory) => return Err(Errno::EISDIR.into()),
         (Node::File(file), _) => Content::truncate(&**file, len, &system)?,
         (Node::Granted(file), FileKind::Regular) => {
-            let path = String::from_utf8_lossy(&place.path()).into_owned();
+            let path = place.shown();
             let file = file.open(&system, FileMode::WRITE, &path)?;
             Content::truncate(&*file, len, &system)?;
         }

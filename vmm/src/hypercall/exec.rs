@@ -104,7 +104,7 @@ fn opened(c: &Context<'_>, place: &Place) -> Result<Executable, Stop> {
         FileKind::Link => return Err(Errno::ELOOP.into()),
         _ => return Err(Errno::EACCES.into()),
     }
-    let path = String::from_utf8_lossy(&place.path()).into_owned();
+    let path = place.shown();
     let file = match node {
         Node::Granted(file) => {
             let system = Arc::clone(c.process.space.look().system());

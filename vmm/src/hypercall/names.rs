@@ -1,12 +1,14 @@
 //! Names are made, moved and taken away.
 
+use std::sync::Arc;
+
 use mm::addr::VirtAddr;
 use mm::error::Errno;
 use nix::libc;
 
 use super::paths::{EmptyPath, Target};
-use super::{Context, Served};
-use crate::files::tree::{Last, LastLink, Make, Removed, Renaming};
+use super::{Context, Served, Stop};
+use crate::files::tree::{Last, LastLink, Make, Place, Removed, Renaming, Walked};
 
 /// mkdir(2).
 pub(super) fn mkdir(c: &mut Context<'_>) -> Served {
@@ -22,7 +24,7 @@ pub(super) fn mkdirat(c: &mut Context<'_>) -> Served {
 
 fn make_directory(c: &Context<'_>, fd: i32, path: VirtAddr, permissions: u32) -> Served {
     let permissions = permissions & 0o1777 & !c.process.paths.umask();
-    make(c, fd, path, &Make::Directory { permissions })
+    NewName::of(c, fd, path, New::Directory)?.make(&Make::Directory { permissions })
 }
 
 /// mknod(2): of files alone. Devices and pipes with names there are none.
@@ -41,10 +43,11 @@ fn make_file(c: &Context<'_>, fd: i32, path: VirtAddr, mode: u32) -> Served {
     if !matches!(mode & libc::S_IFMT, 0 | libc::S_IFREG) {
         return Err(Errno::EPERM.into());
     }
-    let system = std::sync::Arc::clone(c.process.space.look().system());
+    let system = Arc::clone(c.process.space.look().system());
     let permissions = mode & 0o7777 & !c.process.paths.umask();
-    let shown = String::from_utf8_lossy(&c.read_path(path)?).into_owned();
-    make(c, fd, path, &Make::File { permissions, system: &system, path: &shown })
+    let new = NewName::of(c, fd, path, New::Other)?;
+    let path = new.directory.shown_below(&new.name);
+    new.make(&Make::File { permissions, system: &system, path: &path })
 }
 
 /// symlink(2).
@@ -63,23 +66,43 @@ fn make_link(c: &Context<'_>, target: VirtAddr, fd: i32, path: VirtAddr) -> Serv
     if target.is_empty() {
         return Err(Errno::ENOENT.into());
     }
-    make(c, fd, path, &Make::Link { target: &target })
+    NewName::of(c, fd, path, New::Other)?.make(&Make::Link { target: &target })
 }
 
-/// In this order: what the path leads through; `EEXIST` it ends with no name, or something has it; `ENOENT` a slash after
-/// what is to be no directory. Source: Linux's `filename_create`.
-fn make(c: &Context<'_>, fd: i32, path: VirtAddr, make: &Make<'_>) -> Served {
-    let path = c.read_path(path)?;
-    let walked = c.find_parent(fd, &path)?;
-    let Last::Name(name) = &walked.last else { return Err(Errno::EEXIST.into()) };
-    if walked.directory.child(name).is_ok() {
-        return Err(Errno::EEXIST.into());
+/// A name that nothing has yet.
+struct NewName {
+    directory: Arc<Place>,
+    name: Vec<u8>,
+}
+
+/// What is to have it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum New {
+    Directory,
+    Other,
+}
+
+impl NewName {
+    /// Of a path in the program's memory. In this order: what the path leads through; `EEXIST` it ends with no name, or
+    /// something has it; `ENOENT` a slash after what is to be no directory. Source: Linux's `filename_create`.
+    fn of(c: &Context<'_>, fd: i32, path: VirtAddr, new: New) -> Result<Self, Stop> {
+        let path = c.read_path(path)?;
+        let Walked { directory, last, slash } = c.find_parent(fd, &path)?;
+        let Last::Name(name) = last else { return Err(Errno::EEXIST.into()) };
+        if directory.child(&name).is_ok() {
+            return Err(Errno::EEXIST.into());
+        }
+        if slash && new == New::Other {
+            return Err(Errno::ENOENT.into());
+        }
+        Ok(NewName { directory, name })
     }
-    if walked.slash && !matches!(make, Make::Directory { .. }) {
-        return Err(Errno::ENOENT.into());
+
+    /// Makes what is to have it.
+    fn make(&self, make: &Make<'_>) -> Served {
+        self.directory.node().make(&self.name, make)?;
+        Ok(0)
     }
-    walked.directory.node().make(name, make)?;
-    Ok(0)
 }
 
 /// link(2).
@@ -103,16 +126,8 @@ fn add_name(c: &Context<'_>, fds: [i32; 2], paths: [VirtAddr; 2], flags: i32) ->
         Target::Place(place) => place.node().clone(),
         Target::Open(open) => open.place().ok_or(Errno::EXDEV)?.node().clone(),
     };
-    let new = c.read_path(paths[1])?;
-    let walked = c.find_parent(fds[1], &new)?;
-    let Last::Name(name) = &walked.last else { return Err(Errno::EEXIST.into()) };
-    if walked.directory.child(name).is_ok() {
-        return Err(Errno::EEXIST.into());
-    }
-    if walked.slash {
-        return Err(Errno::ENOENT.into());
-    }
-    walked.directory.node().add(name, &node)?;
+    let NewName { directory, name } = NewName::of(c, fds[1], paths[1], New::Other)?;
+    directory.node().add(&name, &node)?;
     Ok(0)
 }
 

@@ -171,22 +171,12 @@ fn make(
     name: &[u8],
     wanted: Wanted,
 ) -> Result<Arc<Place>, Stop> {
-    let path = shown(directory, name);
+    let path = directory.shown_below(name);
     let system = Arc::clone(c.process.space.look().system());
     let permissions = wanted.permissions & !c.process.paths.umask();
     let make = Make::File { permissions, system: &system, path: &path };
     let node = directory.node().make(name, &make)?;
     Ok(directory.with(name, node))
-}
-
-/// A file's path as maps have it.
-fn shown(directory: &Place, name: &[u8]) -> String {
-    let mut path = directory.path();
-    if path != b"/" {
-        path.push(b'/');
-    }
-    path.extend_from_slice(name);
-    String::from_utf8_lossy(&path).into_owned()
 }
 
 /// A file without a name (`O_TMPFILE`).
@@ -195,7 +185,7 @@ fn nameless(c: &Context<'_>, directory: &Arc<Place>, wanted: Wanted) -> Result<O
         Node::Directory(tree) => {
             let system = Arc::clone(c.process.space.look().system());
             let permissions = wanted.permissions & !c.process.paths.umask();
-            let path = String::from_utf8_lossy(&directory.path()).into_owned();
+            let path = directory.shown();
             let file = tree.nameless(&system, permissions, &path)?;
             let place = directory.with(b"(deleted)", Node::File(Arc::clone(&file)));
             Ok(Open::at(place, Object::Memory(file), wanted.mode(), wanted.flags))
@@ -249,7 +239,7 @@ fn open_place(
         Node::Made(_) if kind == FileKind::Directory => Object::Directory,
         Node::Made(made) => Object::Made(made.open()?),
         Node::Granted(file) => {
-            let path = String::from_utf8_lossy(&place.path()).into_owned();
+            let path = place.shown();
             let changes = if truncates { mode | FileMode::WRITE } else { mode };
             Object::File(file.open(&system, changes, &path)?)
         }

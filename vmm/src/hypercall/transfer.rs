@@ -2,7 +2,7 @@
 
 use mm::addr::{PAGE_BYTES, PAGE_SIZE, VirtAddr};
 use mm::backing::{FileMode, LONGEST};
-use mm::error::Errno;
+use mm::error::{CallResult, Errno};
 use nix::libc;
 use nix::poll::{PollFd, PollFlags};
 use rustix::fs::{FileType, OFlags};
@@ -10,7 +10,7 @@ use rustix::io::{Errno as HostErrno, ReadWriteFlags};
 
 use super::signals::broken_pipe;
 use super::{Context, Served, Stop};
-use crate::files::tree::{Device, MadeFile, Offsets};
+use crate::files::tree::{Device, Offsets};
 use crate::files::{Content, Object, Open, Stream};
 use crate::task::rest;
 
@@ -125,10 +125,14 @@ fn offset(c: &Context<'_>) -> Result<Place, Errno> {
 
 fn read_pieces(c: &Context<'_>, open: &Open, pieces: &[Piece], place: Place) -> Served {
     match (open.content(), open.object()) {
-        (Some(content), _) => read_content(c, open, content, pieces, place),
+        (Some(content), _) => {
+            read_at(c, open, pieces, place, |from, into| content.read(from, into))
+        }
         (None, Object::Stream(stream)) => read_stream(c, stream, pieces, place),
         (None, Object::Device(device)) => read_device(c, *device, pieces),
-        (None, Object::Made(made)) => read_made(c, open, &**made, pieces, place),
+        (None, Object::Made(made)) => {
+            read_at(c, open, pieces, place, |from, into| made.read(from, into))
+        }
         (None, _) => Err(Errno::EINVAL.into()),
     }
 }
@@ -142,36 +146,11 @@ fn write_pieces(c: &Context<'_>, open: &Open, pieces: &[Piece], place: Place) ->
             let wanted = pieces.iter().map(|piece| piece.len).sum();
             Ok(device.write(wanted)? as u64)
         }
-        (None, Object::Made(made), _) => write_made(c, open, &**made, pieces, place),
+        (None, Object::Made(made), _) => move_pages(open, pieces, place, Ok, |at, wanted, to| {
+            Ok(made.write(to, &c.read_bytes(at, wanted)?)?)
+        }),
         (None, ..) => Err(Errno::EINVAL.into()),
     }
-}
-
-fn read_made(
-    c: &Context<'_>,
-    open: &Open,
-    made: &dyn MadeFile,
-    pieces: &[Piece],
-    place: Place,
-) -> Served {
-    let mut buffer = [0; PAGE_BYTES];
-    move_pages(open, pieces, place, Ok, |at, wanted, from| {
-        let count = made.read(from, &mut buffer[..wanted])?;
-        c.write_bytes(at, &buffer[..count])?;
-        Ok(count)
-    })
-}
-
-fn write_made(
-    c: &Context<'_>,
-    open: &Open,
-    made: &dyn MadeFile,
-    pieces: &[Piece],
-    place: Place,
-) -> Served {
-    move_pages(open, pieces, place, Ok, |at, wanted, to| {
-        Ok(made.write(to, &c.read_bytes(at, wanted)?)?)
-    })
 }
 
 /// Page by page, so that what lies before the first bad one is filled and counts.
@@ -277,16 +256,17 @@ fn move_pages(
     result
 }
 
-fn read_content(
+/// Moves bytes out of what `read` fills a buffer from, at an offset.
+fn read_at(
     c: &Context<'_>,
     open: &Open,
-    content: &dyn Content,
     pieces: &[Piece],
     place: Place,
+    read: impl Fn(u64, &mut [u8]) -> CallResult<usize>,
 ) -> Served {
     let mut buffer = [0; PAGE_BYTES];
     move_pages(open, pieces, place, Ok, |at, wanted, from| {
-        let count = content.read(from, &mut buffer[..wanted])?;
+        let count = read(from, &mut buffer[..wanted])?;
         c.write_bytes(at, &buffer[..count])?;
         Ok(count)
     })

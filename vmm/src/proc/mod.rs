@@ -50,16 +50,8 @@ impl Root {
 }
 
 impl Made for Root {
-    fn kind(&self) -> FileKind {
-        FileKind::Directory
-    }
-
     fn inode(&self) -> u64 {
         1
-    }
-
-    fn permissions(&self) -> u32 {
-        0o555
     }
 
     fn lookup(&self, name: &[u8]) -> Result<Arc<dyn Made>, Errno> {

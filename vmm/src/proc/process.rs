@@ -44,7 +44,7 @@ enum Link {
 }
 
 /// All names.
-const NAMES: [(&str, What); 23] = [
+const NAMES: [(&str, What); 24] = [
     ("auxv", What::Text(0o400, words::auxv)),
     ("cmdline", What::Text(0o444, |process| words::strings(process, words::Strings::Arguments))),
     ("comm", What::Written(words::comm, words::set_comm)),
@@ -80,9 +80,8 @@ const NAMES: [(&str, What); 23] = [
     ("stat", What::Text(0o444, words::stat)),
     ("statm", What::Text(0o444, words::statm)),
     ("status", What::Text(0o444, words::status)),
+    ("task", What::Tasks),
 ];
-/// The directories of its one task, which are its own.
-const TASKS: &str = "task";
 
 fn lines(lines: impl Iterator<Item = impl fmt::Display>) -> Vec<u8> {
     lines.map(|line| line.to_string()).collect::<String>().into_bytes()
@@ -109,26 +108,14 @@ impl Directory {
 }
 
 impl Made for Directory {
-    fn kind(&self) -> FileKind {
-        FileKind::Directory
-    }
-
     fn inode(&self) -> u64 {
         self.inode_of(1)
     }
 
-    fn permissions(&self) -> u32 {
-        0o555
-    }
-
     fn lookup(&self, name: &[u8]) -> Result<Arc<dyn Made>, Errno> {
         let known = (2..).zip(NAMES).find(|(_, (known, _))| known.as_bytes() == name);
-        let (inode, what) = match known {
-            Some((index, (_, what))) => (self.inode_of(index), what),
-            None if name == TASKS.as_bytes() => (self.inode_of(2), What::Tasks),
-            None => return Err(Errno::ENOENT),
-        };
-        let process = self.process.clone();
+        let (index, (_, what)) = known.ok_or(Errno::ENOENT)?;
+        let (inode, process) = (self.inode_of(index), self.process.clone());
         Ok(match what {
             What::Text(permissions, make) => {
                 Arc::new(Text { inode, permissions, make: maker(process, make), take: None })
@@ -149,8 +136,7 @@ impl Made for Directory {
     fn entries(&self, from: u64) -> Result<Vec<Entry>, Errno> {
         self.process.get().map_err(|_| Errno::ENOENT)?;
         let names = NAMES.map(|(name, what)| (name.as_bytes().to_vec(), what.kind()));
-        let tasks = (TASKS.as_bytes().to_vec(), FileKind::Directory);
-        Ok(numbered(names.into_iter().chain([tasks]), from))
+        Ok(numbered(names.into_iter(), from))
     }
 }
 
@@ -168,16 +154,8 @@ struct Tasks {
 }
 
 impl Made for Tasks {
-    fn kind(&self) -> FileKind {
-        FileKind::Directory
-    }
-
     fn inode(&self) -> u64 {
         self.inode
-    }
-
-    fn permissions(&self) -> u32 {
-        0o555
     }
 
     fn lookup(&self, name: &[u8]) -> Result<Arc<dyn Made>, Errno> {
@@ -201,10 +179,6 @@ struct DescriptorLinks {
 }
 
 impl Made for DescriptorLinks {
-    fn kind(&self) -> FileKind {
-        FileKind::Directory
-    }
-
     fn inode(&self) -> u64 {
         self.inode
     }

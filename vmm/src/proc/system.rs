@@ -133,16 +133,8 @@ impl std::fmt::Debug for Directory {
 }
 
 impl Made for Directory {
-    fn kind(&self) -> FileKind {
-        FileKind::Directory
-    }
-
     fn inode(&self) -> u64 {
         self.inode
-    }
-
-    fn permissions(&self) -> u32 {
-        0o555
     }
 
     fn lookup(&self, name: &[u8]) -> Result<Arc<dyn Made>, Errno> {

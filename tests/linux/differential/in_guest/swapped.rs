@@ -10,7 +10,6 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use libtest_mimic::{Completion, Failed, Trial};
@@ -23,6 +22,7 @@ use super::super::act::{Act, Deed};
 use super::super::kernel::Kernel;
 use super::super::model::{Area, Model, Start};
 use super::super::run::{self, Difference};
+use super::super::seeds::Seeds;
 use super::super::{LENGTH, fault_ahead, fresh_seed, generate, shrink};
 use super::{LOOKED_AT, cannot_notice, check, compare, sweep};
 use crate::common::kvm_unusable;
@@ -136,17 +136,12 @@ pub fn start(start: &Start, seed: u64) -> Start {
 /// So many sequences, from these seeds on, on all processors.
 pub fn many(first: u64, sequences: u64) -> Result<Met, Failed> {
     let began = Instant::now();
-    let (next, failed) = (AtomicU64::new(first), AtomicBool::new(false));
     let met = Mutex::new(Met::default());
-    let work = || -> Result<(), Failed> {
+    Seeds::new(first..first + sequences).on_all_processors(|seeds| {
         let mut oracle = Oracle::start()?;
         let bare = Start::of(&mut oracle)?;
         let kernel = Kernel::probe(&mut oracle, &bare)?;
-        while !failed.load(Ordering::Relaxed) {
-            let seed = next.fetch_add(1, Ordering::Relaxed);
-            if seed - first >= sequences {
-                break;
-            }
+        while let Some(seed) = seeds.next() {
             let start = start(&bare, seed);
             let found = one(&mut oracle, &kernel, &start, seed).map_err(|failed| -> Failed {
                 format!("seed {seed}, swapped: {}", failed.message().unwrap_or_default()).into()
@@ -154,16 +149,6 @@ pub fn many(first: u64, sequences: u64) -> Result<Met, Failed> {
             met.lock().map_err(|_| "another thread failed")?.add(&found);
         }
         Ok(())
-    };
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads)
-            .map(|_| scope.spawn(|| work().inspect_err(|_| failed.store(true, Ordering::Relaxed))))
-            .collect();
-        workers.into_iter().try_for_each(|worker| match worker.join() {
-            Ok(result) => result,
-            Err(_) => Err("a thread panicked".into()),
-        })
     })?;
     let met = met.into_inner().map_err(|_| "a thread panicked")?;
     let (calls, seconds) = (sequences * LENGTH, began.elapsed().as_secs());

@@ -7,6 +7,7 @@ use std::str::FromStr;
 use mm::phys::FileAccess;
 
 use super::RunError;
+use super::files::with_access;
 use crate::files::Grant;
 use crate::files::tree::GrantedTree;
 
@@ -22,10 +23,7 @@ impl FromStr for DirArg {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let (text, access) = match text.strip_suffix(":ro") {
-            Some(text) => (text, FileAccess::Read),
-            None => (text, FileAccess::ReadWrite),
-        };
+        let (text, access) = with_access(text);
         let (host, guest) = match text.split_once(':') {
             Some((host, guest)) => (host, Some(PathBuf::from(guest))),
             None => (text, None),

@@ -23,14 +23,19 @@ impl FromStr for FileArg {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let (path, access) = match text.strip_suffix(":ro") {
-            Some(path) => (path, FileAccess::Read),
-            None => (text, FileAccess::ReadWrite),
-        };
+        let (path, access) = with_access(text);
         if path.is_empty() {
             return Err("a file is given as PATH, or PATH:ro".to_owned());
         }
         Ok(FileArg { path: path.into(), access })
+    }
+}
+
+/// What was asked for, and how it may be used: `:ro` after it, and it is only read.
+pub(super) fn with_access(text: &str) -> (&str, FileAccess) {
+    match text.strip_suffix(":ro") {
+        Some(text) => (text, FileAccess::Read),
+        None => (text, FileAccess::ReadWrite),
     }
 }
 

@@ -15,16 +15,20 @@ const DEVICE: u32 = 22;
 /// What a link that leads to no path leads to (Linux's magic links).
 pub type Jump = Result<Arc<Place>, Errno>;
 
-/// A file that is made as it is looked at.
+/// A file that is made as it is looked at: a directory, unless it says otherwise.
 pub trait Made: Debug + Send + Sync {
     /// What it is.
-    fn kind(&self) -> FileKind;
+    fn kind(&self) -> FileKind {
+        FileKind::Directory
+    }
 
     /// Its number.
     fn inode(&self) -> u64;
 
     /// Who may do what.
-    fn permissions(&self) -> u32;
+    fn permissions(&self) -> u32 {
+        0o555
+    }
 
     /// What has a name in it.
     ///

@@ -152,7 +152,7 @@ impl Node {
     /// `EINVAL` it is no link; what the host says.
     pub fn target(&self) -> Result<Vec<u8>, Errno> {
         match self {
-            Node::Link(link) => link.target(),
+            Node::Link(link) => Ok(link.target()),
             Node::Granted(file) if file.kind() == FileKind::Link => file.target(),
             Node::Made(made) => made.target(),
             _ => Err(Errno::EINVAL),

@@ -99,6 +99,23 @@ impl Place {
         names.iter().rev().flat_map(|name| [b"/", *name].concat()).collect()
     }
 
+    /// The same as text, as maps and messages have it.
+    #[must_use]
+    pub fn shown(&self) -> String {
+        String::from_utf8_lossy(&self.path()).into_owned()
+    }
+
+    /// The path that a name in it has.
+    #[must_use]
+    pub fn shown_below(&self, name: &[u8]) -> String {
+        let mut path = self.path();
+        if path != b"/" {
+            path.push(b'/');
+        }
+        path.extend_from_slice(name);
+        String::from_utf8_lossy(&path).into_owned()
+    }
+
     /// Whether it is `other` or lies below that.
     #[must_use]
     pub fn is_within(&self, other: &Node) -> bool {
