@@ -11,8 +11,9 @@ use std::iter::Peekable;
 use bitflags::bitflags;
 
 use super::shown::{Shown, ShownPage};
-use crate::addr::{PAGE_SIZE, PageRange, VirtAddr};
+use crate::addr::{Frame, PAGE_SIZE, PageRange, VirtAddr};
 use crate::paging::{Entry, Look, Owner};
+use crate::phys::BLOCK_FRAMES;
 use crate::space::AddressSpace;
 use crate::vma::{VmFlags, Vma};
 
@@ -77,7 +78,7 @@ impl Iterator for Pagemap<'_> {
             self.vma = self.space.vmas().find(at);
         }
         let mut word = match self.leaves.next_if(|leaf| leaf.addr == at) {
-            Some(leaf) => word(Shown::of(self.space, leaf.entry), leaf.entry),
+            Some(leaf) => word(self.space, leaf.entry),
             None => PagemapWord::empty(),
         };
         let vma = self.vma.filter(|vma| vma.range().contains(at));
@@ -87,9 +88,9 @@ impl Iterator for Pagemap<'_> {
     }
 }
 
-fn word(shown: Shown, entry: Entry) -> PagemapWord {
+fn word(space: &AddressSpace, entry: Entry) -> PagemapWord {
     let frame = |number: u64| PagemapWord::from_bits_retain(number) & PagemapWord::FRAME;
-    match shown {
+    match Shown::of(space, entry) {
         Shown::Nothing => PagemapWord::empty(),
         // The area's number, 0, in the lowest five bits (`swp_type`), then the place (`swp_offset`).
         Shown::Swapped(slot) => PagemapWord::SWAPPED | frame(slot.number() << 5),
@@ -103,7 +104,10 @@ fn word(shown: Shown, entry: Entry) -> PagemapWord {
         Shown::Page(ShownPage { frame: page, maps, .. }) => {
             let mut word = PagemapWord::PRESENT | frame(page.number());
             word.set(PagemapWord::BACKED, entry.owner() == Owner::Backing);
-            word.set(PagemapWord::EXCLUSIVE, maps == 1);
+            // Of a huge page Linux asks only who has the first of its pages.
+            let first = Frame::new(page.number() & !(BLOCK_FRAMES - 1));
+            let maps = if entry.is_huge() { space.system().frames().maps(first) } else { maps };
+            word.set(PagemapWord::EXCLUSIVE, maps <= 1);
             word
         }
     }

@@ -117,19 +117,26 @@ impl AddressSpace {
 
     /// Whether that is known without asking: it came since the last fork, or was found out since.
     pub(super) fn is_kept(&self, entry: Entry) -> bool {
-        let frames = self.system.frames();
-        let of_folio = |&frame: &Frame| frames.has_folios() && frames.folio(frame).is_some();
-        let frame = entry.frame().filter(|_| !entry.is_large()).filter(of_folio);
-        frame.is_none_or(|frame| frames.marks(frame).contains(Marks::EXCLUSIVE))
+        let marks = |frame| self.system.frames().marks(frame);
+        self.exclusive_of(entry).is_none_or(|frame| marks(frame).contains(Marks::EXCLUSIVE))
     }
 
     /// Notes that it is so.
     pub(super) fn keep(&self, entry: Entry) {
-        let frames = self.system.frames();
-        let of_folio = |&frame: &Frame| frames.has_folios() && frames.folio(frame).is_some();
-        if let Some(frame) = entry.frame().filter(of_folio) {
-            frames.mark(frame, Marks::EXCLUSIVE);
+        if let Some(frame) = self.exclusive_of(entry) {
+            self.system.frames().mark(frame, Marks::EXCLUSIVE);
         }
+    }
+
+    /// The frame of an entry of which that is remembered: of a folio's page its own, of a huge page the first.
+    fn exclusive_of(&self, entry: Entry) -> Option<Frame> {
+        let frames = self.system.frames();
+        let of_folio = |&frame: &Frame| {
+            entry.is_huge()
+                || frames.has_folios() && !entry.is_large() && frames.folio(frame).is_some()
+        };
+        let own = entry.owner() == Owner::Process;
+        entry.frame().filter(|_| own).filter(of_folio)
     }
 
     /// Where the space has another page of a folio.

@@ -241,9 +241,8 @@ impl AddressSpace {
                 batch.write_protected_run(run);
             }
             frames.dup_run(run);
-            if frames.has_folios() {
-                (0..run.count).for_each(|i| frames.unmark(run.start.offset(i), Marks::EXCLUSIVE));
-            }
+            let marked = if frames.has_folios() { run.count } else { 1 };
+            (0..marked).for_each(|i| frames.unmark(run.start.offset(i), Marks::EXCLUSIVE));
             let copy = old.read_only().old().unlocked();
             let copied = match copy.is_promoted() {
                 // The child will access one page or another: it needs an entry for each.

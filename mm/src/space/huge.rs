@@ -2,7 +2,7 @@
 //!
 //! Every call takes large entries in the same way: those at the ends of its range, which reach beyond it, are
 //! split first (Linux's `vma_adjust_trans_huge`), those within are changed as one where that can be done, and
-//! split where it can't. The frames know nothing of it: each has its own counts.
+//! split where it can't. Each frame has its own counts; when the entry is split they are a folio (`folio`).
 //!
 //! What is here runs under the space's lock held exclusively, see `paging/large`.
 
@@ -13,7 +13,7 @@ use super::counters::PageClass;
 use crate::addr::{PAGE_SIZE, PageRange, TABLE_SPAN, VirtAddr};
 use crate::error::{AccessError, Broken};
 use crate::paging::{Entry, FlushBatch, Large, Owner};
-use crate::phys::{BLOCK_FRAMES, FrameKind, Order};
+use crate::phys::{BLOCK_FRAMES, FrameKind, Marks, Order};
 use crate::sysctl::Orders;
 use crate::vma::{VmFlags, Vma};
 
@@ -154,13 +154,29 @@ impl AddressSpace {
         self.flush(batch)
     }
 
-    /// Splits one. An object's pages are brought in again when they are touched (`__split_huge_pmd_locked`).
+    /// Splits one (`__split_huge_pmd_locked`). The process's own pages stay one folio. An object's are brought in again
+    /// when they are touched.
     fn split_one(&self, large: &Large<'_>, batch: &mut FlushBatch) -> Result<(), Broken> {
         if self.is_of_object(large.entry) {
             self.drop_large(large, batch);
             return Ok(());
         }
+        if large.entry.is_huge() && large.entry.owner() == Owner::Process {
+            self.stay_one(large);
+        }
         self.table.split(large, batch)
+    }
+
+    /// Makes a folio of the frames of a huge page, if another process that splits it has not.
+    fn stay_one(&self, large: &Large<'_>) {
+        let (frames, Some(run)) = (self.system.frames(), large.run()) else { return };
+        if frames.folio(run.start).is_none() {
+            let all = (0..run.count).map(|i| frames.marks(run.start.offset(i)));
+            frames.make_folio(run, Order::HUGE, all.fold(Marks::empty(), Marks::union));
+        }
+        if large.entry.is_dirty() {
+            frames.mark_folio(run.start, Marks::DIRTY);
+        }
     }
 
     /// Whether a large entry maps pages of an object, and not of the pool.

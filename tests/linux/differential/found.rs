@@ -5,6 +5,7 @@ mod folios;
 mod huge;
 mod mthp;
 mod numa;
+mod split;
 mod thp;
 
 use libtest_mimic::{Failed, Trial};
@@ -66,6 +67,7 @@ pub fn trials() -> Vec<Trial> {
         .chain(folios::FOUND)
         .chain(mthp::FOUND)
         .chain(numa::FOUND)
+        .chain(split::FOUND)
         .map(trial)
         .chain([data])
         .collect()

@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use mm::inspect::PagemapWord;
 
-use super::sizes::{Faults, Folios, Past};
+use super::sizes::{Faults, Past};
 
 /// How much of each VMA is looked at, in pages.
 pub const LOOKED_AT: u64 = 64;
@@ -21,12 +21,10 @@ pub struct Pages {
 }
 
 impl Pages {
-    /// Ours. Pages copied ahead of a write are nobody else's any more, and Linux counts who maps a huge page, not
-    /// who maps a page of it: then that is not compared.
+    /// Ours. Pages copied ahead of a write are nobody else's any more: then that is not compared.
     pub fn of(range: Range<u64>, words: impl Iterator<Item = PagemapWord>, past: Past) -> Self {
         let mut compared = PagemapWord::all() - PagemapWord::FRAME - PagemapWord::SOFT_DIRTY;
-        let counted = past.faults == Faults::One && past.folios == Folios::Small;
-        compared.set(PagemapWord::EXCLUSIVE, counted);
+        compared.set(PagemapWord::EXCLUSIVE, past.faults == Faults::One);
         Pages { range, compared, words: words.map(|word| word & compared).collect() }
     }
 

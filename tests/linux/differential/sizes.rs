@@ -5,8 +5,7 @@
 //! | KernelPageSize, Anonymous, AnonHugePages, ShmemPmdMapped, THPeligible | always |
 //! | LazyFree | as long as nothing was locked: Linux gives up no page that anybody has locked, or left locked by a move |
 //! | Rss | but for regular files: how far Linux reads ahead and maps around is its own affair |
-//! | LazyFree, and those below | where there were no huge pages: Linux remembers things of one as a whole |
-//! | Pss, Locked, clean and dirty | the same, and where faults bring in one page: a page copied ahead of a write is nobody else's any more |
+//! | Pss, Locked, clean and dirty | the same, where faults bring in one page: a page copied ahead of a write is nobody else's any more |
 //! | Referenced | as Pss, and between bounds: Linux forgets that a page was used otherwise than through its entries when it moves it between its lists |
 
 use std::fmt;
@@ -56,16 +55,6 @@ pub enum Locks {
     Some,
 }
 
-/// Whether there may have been huge pages. What Linux remembers of one beside its entries (used, written, given
-/// up) it remembers once, also when it is mapped in small pages, or parts of it only.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Folios {
-    /// None.
-    Small,
-    /// There may.
-    Large,
-}
-
 /// What the comparison has to know of the acts so far.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Past {
@@ -73,8 +62,6 @@ pub struct Past {
     pub faults: Faults,
     /// What was locked.
     pub locks: Locks,
-    /// Which pages there were.
-    pub folios: Folios,
 }
 
 /// Of one VMA, in kB.
@@ -133,12 +120,11 @@ impl Sizes {
             "KernelPageSize" | "Anonymous" | "AnonHugePages" | "ShmemPmdMapped" | "THPeligible" => {
                 ours == theirs
             }
-            "LazyFree" if self.past.folios == Folios::Large => true,
             "LazyFree" if self.past.locks == Locks::Some => theirs <= ours,
             "LazyFree" => ours == theirs,
             _ if self.of_file => true,
             "Rss" => ours == theirs,
-            _ if self.past.faults == Faults::Several || self.past.folios == Folios::Large => true,
+            _ if self.past.faults == Faults::Several => true,
             "Referenced" => (self.accessed..=ours).contains(&theirs),
             _ => ours == theirs,
         };

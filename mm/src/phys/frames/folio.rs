@@ -1,4 +1,5 @@
-//! Runs of frames that are one page to Linux (a large folio): a fault has brought them in at once.
+//! Runs of frames that are one page to Linux (a large folio) and have an entry each: a fault has brought them in at once,
+//! or a huge page's entry was split.
 //!
 //! Each frame keeps its own counts, so such a run is given up page by page like any other. But what is remembered of
 //! one of them is remembered of all, and some calls care whether all of it is there: so each says how large the run
@@ -17,12 +18,13 @@ impl Frames {
         self.folios.load(Ordering::Relaxed)
     }
 
-    /// Makes an aligned run of new frames one, each of them exclusive. Before they have entries.
-    pub(crate) fn make_folio(&self, run: FrameRun, order: Order) {
+    /// Makes an aligned run of frames that are of none one, and remembers this of each: of new frames before they have
+    /// entries, of a huge page's before it is mapped in small ones.
+    pub(crate) fn make_folio(&self, run: FrameRun, order: Order, marks: Marks) {
         self.folios.store(true, Ordering::Relaxed);
         for i in 0..run.count {
             self.record(run.start.offset(i), |records, slot| records.set_order(slot, order));
-            self.mark(run.start.offset(i), Marks::EXCLUSIVE);
+            self.mark(run.start.offset(i), marks);
         }
     }
 

@@ -118,12 +118,10 @@ impl Records {
         Order::new(order.into()).unwrap_or(Order::PAGE)
     }
 
-    /// Sets it.
+    /// Sets it, of a frame that is of none, or of this one: two processes may split their entries of a huge page at once.
     pub(super) fn set_order(&self, slot: usize, order: Order) {
         let order = u8::try_from(order.exponent() << KIND.count_ones()).unwrap_or_default();
-        // The kind stays as long as the frame is in use.
-        let kind = self.kind[slot].load(Ordering::Relaxed) & KIND;
-        self.kind[slot].store(kind | order, Ordering::Relaxed);
+        self.kind[slot].fetch_or(order, Ordering::Relaxed);
     }
 
     /// It is of no folio from now on, whoever has it by now.

@@ -91,7 +91,8 @@ impl AddressSpace {
         }
     }
 
-    /// `MADV_PAGEOUT` of whole huge pages. Those that can go are split, and go as small ones: Linux leaves a table.
+    /// `MADV_PAGEOUT` of whole huge pages. Those that can go, or for which there is no swap, are mapped in small ones, and
+    /// go on as folios: Linux leaves a table.
     pub(super) fn page_out_large(&self, range: PageRange) -> Result<(), Broken> {
         let frames = self.system.frames();
         let mut going = Vec::new();
@@ -99,13 +100,11 @@ impl AddressSpace {
             frames_of(run).for_each(|frame| frames.unmark(frame, Marks::REFERENCED));
             let all = frames_of(run).fold(Marks::empty(), |all, frame| all | frames.marks(frame));
             match Fate::of(large.entry, all) {
-                Fate::Stays if self.system.swap().is_some() => going.extend(large.range()),
-                Fate::Stays => {}
                 Fate::IsKept => frames_of(run).for_each(|frame| {
                     frames.mark(frame, Marks::DIRTY);
                     frames.unmark(frame, Marks::LAZY);
                 }),
-                Fate::Goes => going.extend(large.range()),
+                Fate::Stays | Fate::Goes => going.extend(large.range()),
             }
         }
         going.into_iter().try_for_each(|span| self.split_large(span))

@@ -119,6 +119,7 @@ impl AddressSpace {
     pub(in crate::space) fn own_huge(&self, vma: &Vma, at: VirtAddr, run: FrameRun) -> Entry {
         let frames = self.system.frames();
         self.own_pages(vma, at, run);
+        frames.mark(run.start, Marks::EXCLUSIVE);
         if vma.flags.contains(VmFlags::DROPPABLE) {
             let droppable = |i| frames.mark(run.start.offset(i), Marks::LAZY | Marks::DROPPABLE);
             (0..run.count).for_each(droppable);
@@ -148,6 +149,7 @@ impl AddressSpace {
         } else if wanted.contains(Access::WRITE)
             && (entry.owner() == Owner::Backing || self.is_only_owner(entry))
         {
+            self.keep(entry);
             wanted
         } else {
             return Resolved::NeedsExclusive;

@@ -64,7 +64,7 @@ impl AddressSpace {
                     Err(AllocError::OutOfMemory) => continue,
                     Err(error) => return Err(no_frame(error, at.addr)),
                 };
-            frames.make_folio(run, order);
+            frames.make_folio(run, order, Marks::EXCLUSIVE);
             self.bring_in_folio(at, span, run)?;
             return Ok(Brought::Folio);
         }

@@ -3,11 +3,13 @@
 use mm::addr::{PAGE_SIZE, VirtAddr};
 use mm::replay::calls::{MemoryCall as M, Pointee};
 
+use super::thp::{advise, at, map, remap, write};
 use super::{Deed, Deeds, Found, of_one};
 
 pub(super) const FOUND: &[Found] = &[
     ("of_nodes_that_no_kernel_has_whole_words_are_looked_at", past_the_last_node),
     ("what_was_written_is_known_of_the_page_once_it_has_moved", written_before_it_moved),
+    ("a_huge_page_of_which_a_part_is_nowhere_is_taken_apart_before_it_moves", remnant_moved),
 ];
 
 /// Moved to where it is: with two users it cannot be given up then, whoever of them asks.
@@ -24,6 +26,13 @@ fn written_before_it_moved() -> Deeds {
         (1, Deed::Call(M::Madvise { addr, len, advice: 8 })),
     ];
     acts.into()
+}
+
+/// Small pages of it lie over others of its own; what of it was never written is zeros again.
+fn remnant_moved() -> Deeds {
+    let (nodes, maxnode) = (Pointee::Null, 0);
+    let anywhere = M::Mbind { addr: at(2), len: 31 * PAGE_SIZE, mode: 0, nodes, maxnode, flags: 2 };
+    of_one([map(0, 1024), write(0), advise(0, 512, 25), remap(511, 1, 33), Deed::Call(anywhere)])
 }
 
 /// The last word's highest bit is one more than the mask is said to have.

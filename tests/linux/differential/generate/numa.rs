@@ -25,17 +25,14 @@ impl Generator {
             0 => {
                 // Nowhere in particular, where there are pages: each is on another node.
                 let (mode, nodes) = (self.pick(&[1, 4]), Pointee::Null);
-                let flags = if self.swaps() { 0 } else { STRICT };
+                let flags = if self.knows_pages(addr, len) { self.pick(&[1, 1, 3, 5]) } else { 0 };
                 M::Mbind { addr, len, mode, nodes, maxnode: 0, flags }
             }
             1..=4 => {
                 let (mode, maxnode) = (self.mode(), self.maxnode());
                 let nodes = self.mask(maxnode);
                 let flags = self.pick(&[0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 1 << 32]);
-                // Pages that are swapped out on one side are on no node.
-                let flags = if self.swaps() { flags & !STRICT } else { flags };
-                // Not yet Linux's: what a move to wherever leaves of a huge page of which a part is elsewhere.
-                let flags = if mode == 0 { flags & !(2 | 4) } else { flags };
+                let flags = if self.knows_pages(addr, len) { flags } else { flags & !STRICT };
                 M::Mbind { addr, len, mode, nodes, maxnode, flags }
             }
             5 | 6 => {
@@ -71,6 +68,11 @@ impl Generator {
                 M::GetMempolicy { mode, nodes, maxnode, addr, flags }
             }
         }
+    }
+
+    /// Whether it is known which pages of a range are there: what is swapped out on one side alone is on no node.
+    fn knows_pages(&self, addr: VirtAddr, len: u64) -> bool {
+        !self.swaps() && !self.model.maps_files(self.process, addr.get(), len)
     }
 
     /// Whether pages may be in a swap area on one side alone.

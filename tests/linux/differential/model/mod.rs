@@ -80,12 +80,12 @@ pub struct Model {
     residency: Residency,
     /// Pages may have gone that stay on our side, or the other way round.
     paged_out: bool,
-    /// There may have been huge pages, of which Linux remembers some things as of one page, also when they are split.
-    huge: bool,
-    /// Memory may come several pages at a time, of which Linux remembers some things as of one; and how many forks there
-    /// were: of a third process that has such pages it does not know whether it is alone.
+    /// Memory may have come several pages at a time, of which Linux remembers some things as of one; and how many forks
+    /// there were: of a third process that has such pages it does not know whether it is alone.
     folios: bool,
     forks: u8,
+    /// `MADV_COLLAPSE` may have made huge pages, also of objects.
+    collapsed: bool,
     /// Huge pages come also where nobody has advised it.
     always_huge: bool,
     /// Memory may have been locked, and some given up lazily: not what is locked, which is not modelled.
@@ -136,10 +136,10 @@ impl Model {
             swap: start.swap,
             residency: start.residency,
             paged_out: false,
-            huge: false,
             folios: start.gives_folios(),
             always_huge: start.gives_huge_always(),
             forks: 0,
+            collapsed: false,
             locked: false,
             given_up: false,
             left_locked: false,
@@ -153,7 +153,8 @@ impl Model {
         let result = self.perform_one(act)?;
         let collapsed =
             matches!(act.deed, Deed::Call(M::Madvise { advice: 25, len, .. }) if len >= HUGE);
-        self.huge |= collapsed || self.may_be_huge(act.process);
+        self.collapsed |= collapsed;
+        self.folios |= collapsed || self.may_be_huge(act.process);
         Ok(result)
     }
 
@@ -184,10 +185,10 @@ impl Model {
             Err(CallError::Errno(errno)) => Ok(Result::Errno(errno as i32)),
             Err(CallError::Broken(broken)) => Err(Failed::from(broken.to_string())),
         };
-        if matches!(act.deed, Deed::Call(M::Madvise { advice: 8 | 20 | 21, .. })) {
-            // Linux takes a huge page apart, also one that is mapped in small pages by then, and drops what of it
-            // is zeros, which is not modelled.
-            self.paged_out |= self.huge || self.folios && self.forks > 1;
+        if let Deed::Call(M::Madvise { addr, len, advice: 8 | 20 | 21 }) = act.deed {
+            // Linux takes an object's huge page apart, too, which ours does not.
+            let shared = || self.collapsed && self.maps_shared_memory(act.process, addr.get(), len);
+            self.paged_out |= self.folios && self.forks > 1 || shared();
         }
         if matches!(act.deed, Deed::Call(M::Madvise { advice: 21, .. })) {
             let stays_in_linux = self.locked && self.given_up || self.left_locked;

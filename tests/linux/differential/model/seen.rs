@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use libtest_mimic::Failed;
 use mm::addr::{PAGE_SIZE, PageRange, VirtAddr};
+use mm::backing::Backing;
 use mm::inspect::{self, PagemapWord, Usage};
 use mm::replay::engine::Task;
 use mm::vma::merge::Merge;
@@ -13,7 +14,7 @@ use mm::vma::{VmFlags, Vma};
 use super::{Line, Model};
 use crate::differential::generate;
 use crate::differential::pages::{LOOKED_AT, Pages};
-use crate::differential::sizes::{Faults, Folios, Locks, Past, Sizes, is_file};
+use crate::differential::sizes::{Faults, Locks, Past, Sizes, is_file};
 
 /// What is compared with the host's kernel.
 impl Model {
@@ -57,11 +58,7 @@ impl Model {
     }
 
     fn past(&self) -> Past {
-        Past {
-            faults: self.faults(),
-            locks: if self.locked { Locks::Some } else { Locks::None },
-            folios: if self.huge { Folios::Large } else { Folios::Small },
-        }
+        Past { faults: self.faults(), locks: if self.locked { Locks::Some } else { Locks::None } }
     }
 
     /// What pagemap says of the VMAs that acts may change; nothing of regular files, or where it is up to
@@ -261,13 +258,23 @@ impl Model {
     }
 
     /// Whether regular files are mapped in a range: how far Linux reads ahead is not compared.
-    pub(super) fn maps_files(&self, process: u8, addr: u64, len: u64) -> bool {
+    pub fn maps_files(&self, process: u8, addr: u64, len: u64) -> bool {
+        self.maps_any(process, addr, len, is_file)
+    }
+
+    /// Whether shared memory is mapped in a range.
+    pub(super) fn maps_shared_memory(&self, process: u8, addr: u64, len: u64) -> bool {
+        self.maps_any(process, addr, len, |backing| backing.is_shared_memory())
+    }
+
+    fn maps_any(&self, process: u8, addr: u64, len: u64, is: fn(&dyn Backing) -> bool) -> bool {
         let Ok(space) = self.linux.space(Task(u32::from(process))) else { return false };
         let space = space.look();
         space.vmas().iter().any(|vma| {
             let range = vma.range();
-            let of_file = vma.backing.as_deref().is_some_and(is_file);
-            of_file && range.start().get() < addr.saturating_add(len) && range.end().get() > addr
+            vma.backing.as_deref().is_some_and(is)
+                && range.start().get() < addr.saturating_add(len)
+                && range.end().get() > addr
         })
     }
 
