@@ -355,6 +355,10 @@ fn c_programs() -> Vec<Case> {
         cases.push(Case::new(format!("pipes-{compiler}"), program, &[]).natively());
     }
     for compiler in ["musl-gcc", "gcc"] {
+        let program = c_program("futex", compiler, &["-static"]);
+        cases.push(Case::new(format!("futex-{compiler}"), program, &[]).natively());
+    }
+    for compiler in ["musl-gcc", "gcc"] {
         let program = c_program("exec", compiler, &["-static", "-Wno-stringop-overread"]);
         cases.push(Case::new(format!("exec-{compiler}"), program, &["caller"]).natively());
     }

@@ -54,6 +54,7 @@ mod unmap;
 mod userfault;
 mod users;
 mod watched;
+mod word;
 
 #[cfg(test)]
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "small numbers")]
@@ -75,6 +76,7 @@ pub use shared::SharedSpace;
 pub use stack::Exec;
 pub use users::{Left, SpaceHolder, SpaceUser};
 pub(crate) use watched::{Spaces, Tour};
+pub use word::Word;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

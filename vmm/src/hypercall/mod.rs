@@ -11,6 +11,7 @@ mod directory;
 mod exec;
 mod files;
 mod flags;
+mod futex;
 mod history;
 mod identity;
 mod memory;
@@ -35,6 +36,7 @@ mod user;
 mod wait;
 
 pub use decode::Call;
+pub use futex::{Awaited, Reach};
 pub use table::name;
 pub(crate) use time::{thread_time, uptime};
 pub use trace::{TraceTarget, Tracer};
@@ -300,6 +302,7 @@ fn handler(number: u64) -> Option<Handler> {
         libc::SYS_setitimer => timers::setitimer,
         libc::SYS_getitimer => timers::getitimer,
         libc::SYS_restart_syscall => pause::restart_syscall,
+        libc::SYS_futex => futex::futex,
 
         libc::SYS_getpid | libc::SYS_gettid => identity::getpid,
         libc::SYS_getppid => identity::getppid,

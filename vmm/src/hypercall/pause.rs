@@ -6,7 +6,7 @@ use mm::addr::VirtAddr;
 use mm::error::Errno;
 
 use super::signals::set_at;
-use super::{Context, Served, Stop, descriptors, time};
+use super::{Context, Served, Stop, descriptors, futex, time};
 use crate::task::{Continuation, Restart, Signal, SignalSet, rest};
 
 /// pause(2).
@@ -67,6 +67,7 @@ pub(super) fn restart_syscall(c: &mut Context<'_>) -> Served {
         Some(Continuation::Poll { at, count, until }) => {
             descriptors::poll_until(c, at, count, until)
         }
+        Some(Continuation::Futex(awaited)) => futex::wait(c, awaited),
     }
 }
 

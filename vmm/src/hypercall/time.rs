@@ -43,6 +43,11 @@ fn clock(number: i32) -> Result<ClockId, Stop> {
     })
 }
 
+/// What a clock shows.
+pub(super) fn now(number: i32) -> Result<Duration, Stop> {
+    Ok(duration(host_gettime(clock(number)?)))
+}
+
 fn words(time: Timespec) -> [u64; 2] {
     [time.tv_sec.cast_unsigned(), time.tv_nsec.cast_unsigned()]
 }

@@ -155,8 +155,9 @@ pub(super) fn stat(process: &Process) -> Result<Vec<u8>, Errno> {
     let blocked = process.signals.blocked();
     let faults = counters.faults.total();
     let mut text = format!(
-        "{pid} ({}) R {parent} {group} {group} 0 -1 4194304 {faults} 0 0 0 {times} 0 0 0 20 0 1 0 0 {} {} {limit}",
+        "{pid} ({}) {} {parent} {group} {group} 0 -1 4194304 {faults} 0 0 0 {times} 0 0 0 20 0 1 0 0 {} {} {limit}",
         name(process),
+        process.signals.doing().letter(),
         status.vm_size,
         status.vm_rss / 4096,
     );
@@ -194,11 +195,12 @@ pub(super) fn status(process: &Process) -> Result<Vec<u8>, Errno> {
     let (ignored, caught) = process.signals.ignored_and_caught();
     let thp = i32::from(space.modes().thp_disabled == 0);
     let mut text = format!(
-        "Name:\t{}\nUmask:\t{:04o}\nState:\tR (running)\nTgid:\t{pid}\nNgid:\t0\nPid:\t{pid}\nPPid:\t{parent}\n\
+        "Name:\t{}\nUmask:\t{:04o}\nState:\t{}\nTgid:\t{pid}\nNgid:\t0\nPid:\t{pid}\nPPid:\t{parent}\n\
          TracerPid:\t0\nUid:\t0\t0\t0\t0\nGid:\t0\t0\t0\t0\nFDSize:\t64\nGroups:\t \n\
          NStgid:\t{pid}\nNSpid:\t{pid}\nNSpgid:\t{group}\nNSsid:\t{group}\nKthread:\t0\n",
         name(process),
         process.paths.umask(),
+        process.signals.doing(),
     );
     let _ = write!(text, "{}", inspect::status(&space));
     let _ = write!(

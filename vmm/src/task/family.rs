@@ -19,8 +19,10 @@ use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
+use mm::addr::VirtAddr;
 use mm::space::{Counters, SpaceUser};
 
+use super::futex::Futexes;
 use super::process::{Identity, Process, sole};
 use super::rest::Interrupted;
 use super::table::{Birth, FIRST, Look, Member, Table};
@@ -116,6 +118,8 @@ pub struct Family {
     /// How many signals are queued for all of them.
     queued: Queued,
     pub(super) timers: Timers,
+    /// Who waits for which word of memory.
+    pub futexes: Futexes,
 }
 
 impl Family {
@@ -134,6 +138,7 @@ impl Family {
             failure: Mutex::default(),
             queued: Queued::default(),
             timers: Timers::default(),
+            futexes: Futexes::default(),
         }))
     }
 
@@ -330,7 +335,8 @@ impl Family {
             if ends(&member.signals) {
                 return Err(Interrupted);
             }
-            let bell = Arc::clone(&member.bell);
+            let (bell, signals) = (Arc::clone(&member.bell), Arc::clone(&member.signals));
+            let _asleep = signals.asleep();
             table = if is_anyone_to_die(&table) {
                 let (table, timeout) =
                     bell.wait_timeout(table, PATIENCE).unwrap_or_else(PoisonError::into_inner);
@@ -404,8 +410,11 @@ impl Family {
         let Process { space, clear_at_exit, .. } = process;
         let clear = clear_at_exit.into_inner();
         if clear != 0 && space.users() > 1 {
+            let at = VirtAddr::new(clear);
             // Nobody can be told if it cannot be written.
-            let _ = space.write(mm::addr::VirtAddr::new(clear), &[0; 4]);
+            let _ = space.write(at, &[0; 4]);
+            let word = space.look().word(at);
+            word.into_iter().for_each(|word| _ = self.futexes.wake(word, 1, u32::MAX));
         }
         let mut totals = self.totals();
         totals.stats.add(stats);

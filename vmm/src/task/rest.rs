@@ -31,6 +31,7 @@ pub fn rest(
         Err(errno) => return Ok(Err(errno)),
     };
     let started = std::time::Instant::now();
+    let _asleep = process.signals.asleep();
     let answer = loop {
         let interrupted = process.signals.interrupts();
         let time = if interrupted { Some(Duration::ZERO) } else { time };

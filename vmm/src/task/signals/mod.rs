@@ -9,11 +9,13 @@
 //!   deliver                        what is due as a task goes back to its program
 //!   timers                         signals at a time
 //!   death                          how a program was killed
+//!   doing                          whether a task runs, sleeps or has stopped
 //! ```
 
 mod actions;
 mod death;
 mod deliver;
+mod doing;
 mod frame;
 mod info;
 mod number;

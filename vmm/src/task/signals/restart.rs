@@ -15,7 +15,7 @@ use mm::error::Errno;
 
 use super::SignalAction;
 use super::actions::SA_RESTART;
-use crate::hypercall::negated;
+use crate::hypercall::{Awaited, negated};
 use crate::kvm::Registers;
 
 /// Bytes of a `syscall` instruction.
@@ -53,6 +53,8 @@ pub enum Continuation {
         /// Its end; `None` for never.
         until: Option<Instant>,
     },
+    /// A wait for a futex.
+    Futex(Awaited),
 }
 
 impl fmt::Display for Restart {

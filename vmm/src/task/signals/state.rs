@@ -54,6 +54,8 @@ pub struct Signals {
     queued: Queued,
     /// Whether there is anything to be done, for the run loop to ask cheaply.
     attention: AtomicBool,
+    /// Whether its task waits for something, for `/proc` to tell.
+    pub(super) sleeps: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -104,7 +106,8 @@ impl Signals {
 
     fn with(actions: Arc<Mutex<Actions>>, blocked: SignalSet, queued: Queued) -> Self {
         let state = Mutex::new(State { blocked, ..State::default() });
-        Signals { actions, state, queued, attention: AtomicBool::new(false) }
+        let no = || AtomicBool::new(false);
+        Signals { actions, state, queued, attention: no(), sleeps: no() }
     }
 
     /// A child's: the same actions, of its own, and mask; nothing waits for it.
