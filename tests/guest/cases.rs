@@ -276,7 +276,8 @@ fn others_programs() -> Vec<Case> {
 }
 
 /// What `room.c` finds.
-const ROOM: &str = "directories: No space left on device after many, as many as before\n\
+const ROOM: &str = "programs: Cannot allocate memory after many\n\
+                    directories: No space left on device after many, as many as before\n\
                     links: No space left on device after many, as many as before\n\
                     files: No space left on device after many, as many as before\n\
                     Too many open files in system after many\n";

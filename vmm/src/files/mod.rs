@@ -10,6 +10,7 @@
 
 mod attributes;
 mod content;
+mod copies;
 mod descriptors;
 mod memory_file;
 mod namespace;
@@ -21,6 +22,7 @@ pub mod tree;
 
 pub use attributes::{Attributes, SetTime};
 pub use content::{Content, status_of};
+pub use copies::Copies;
 pub use descriptors::{DESCRIPTORS, Descriptors};
 pub use memory_file::{LONGEST_NAME, Memory, MemoryFile};
 pub use namespace::{Grant, Paths, root};

@@ -2,7 +2,7 @@
 
 use std::ffi::CString;
 use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,8 +15,8 @@ use nix::libc;
 
 use super::paths::{EmptyPath, Target, last_link};
 use super::{Context, Served, Stop};
+use crate::files::FileKind;
 use crate::files::tree::{LastLink, Node, Place};
-use crate::files::{Content, FileKind, MemoryFile};
 use crate::load::{Image, LoadError};
 use crate::task::{ExecError, Identity, Launch, Program, Replacement, exec_in};
 
@@ -109,29 +109,12 @@ fn opened(c: &Context<'_>, place: &Place) -> Result<Executable, Stop> {
         Node::Granted(file) => {
             let system = Arc::clone(c.process.space.look().system());
             let open = file.open(&system, FileMode::READ, &path)?;
-            open.file().try_clone().map_err(|error| of_io(&error))?
+            Arc::new(open.file().try_clone().map_err(|error| of_io(&error))?)
         }
-        Node::File(file) => copied(file)?,
+        Node::File(file) => c.process.family.copies.add(file)?,
         _ => return Err(Errno::EACCES.into()),
     };
-    Ok(Executable { file: Arc::new(file), path })
-}
-
-/// A file in the guest's memory, copied to the host: what runs is what it is now.
-fn copied(file: &MemoryFile) -> Result<File, Stop> {
-    const CHUNK: usize = 1 << 20;
-    let flags = rustix::fs::MemfdFlags::CLOEXEC;
-    let mut copy = File::from(rustix::fs::memfd_create(c"program", flags)?);
-    let mut buffer = vec![0; CHUNK];
-    let mut offset = 0;
-    loop {
-        let count = Content::read(file, offset, &mut buffer)?;
-        if count == 0 {
-            return Ok(copy);
-        }
-        copy.write_all(&buffer[..count]).map_err(|error| of_io(&error))?;
-        offset += count as u64;
-    }
+    Ok(Executable { file, path })
 }
 
 fn of_io(error: &io::Error) -> Errno {

@@ -31,7 +31,7 @@ use super::{
     Death, End, Info, Loaded, QueueFull, Queued, SI_USER, Sent, Signal, Signals, Stats, Status,
     Task, TaskError, Timing, To, Told, Usage, Wanted,
 };
-use crate::files::{Descriptors, Paths};
+use crate::files::{Copies, Descriptors, Paths};
 use crate::hypercall::Tracer;
 use crate::kvm::{Kicker, install_kick_handler};
 use crate::machine::{Machine, VcpuError};
@@ -120,6 +120,8 @@ pub struct Family {
     pub(super) timers: Timers,
     /// Who waits for which word of memory.
     pub futexes: Futexes,
+    /// Programs out of its memory that run.
+    pub copies: Copies,
 }
 
 impl Family {
@@ -139,6 +141,7 @@ impl Family {
             queued: Queued::default(),
             timers: Timers::default(),
             futexes: Futexes::default(),
+            copies: Copies::default(),
         }))
     }
 
