@@ -48,7 +48,7 @@ impl Copies {
 fn copy(file: &MemoryFile, room: u64) -> CallResult<(File, u64)> {
     let of_host = |errno: rustix::io::Errno| Errno::from_raw(errno.raw_os_error());
     let copy = File::from(memfd_create(c"program", MemfdFlags::CLOEXEC).map_err(of_host)?);
-    copy.set_len(Content::length(file)?).map_err(of_io)?;
+    copy.set_len(Content::length(file)?).map_err(|error| of_io(&error))?;
     let (mut buffer, mut at, mut bytes) = (vec![0; CHUNK], 0_i64, 0);
     loop {
         let from = match Content::seek(file, at, Sought::Data) {
@@ -65,12 +65,12 @@ fn copy(file: &MemoryFile, room: u64) -> CallResult<(File, u64)> {
         if bytes > room {
             return Err(CallError::Errno(Errno::ENOMEM));
         }
-        copy.write_all_at(&buffer[..count], from).map_err(of_io)?;
+        copy.write_all_at(&buffer[..count], from).map_err(|error| of_io(&error))?;
         let end = from + count as u64;
         at = i64::try_from(end).map_err(|_| Errno::EFBIG)?;
     }
 }
 
-fn of_io(error: io::Error) -> Errno {
+fn of_io(error: &io::Error) -> Errno {
     Errno::from_raw(error.raw_os_error().unwrap_or(nix::libc::EIO))
 }
