@@ -5,7 +5,7 @@ CARGO ?= cargo
 PROFILE := release
 BIN := target/$(PROFILE)
 
-.PHONY: run test linker deps nested-setup build bench check fuzz-linux fuzz-guest fuzz-nested fuzz-mm \
+.PHONY: run test linker deps nested-setup build bench check fuzz-linux fuzz-guest fuzz-nested fuzz-program fuzz-mm \
     race interleave miri clean
 
 ## Runs the tour: a payload that maps, touches, protects, splits, merges and unmaps memory.
@@ -55,6 +55,12 @@ fuzz-nested: N = 5000
 fuzz-nested: nested-setup
 	MMVISOR_FUZZ_NESTED=1 MMVISOR_FUZZ_CALLS=$(N) MMVISOR_FUZZ_SEED=$(SEED) \
 	    $(CARGO) test --release --package mmvisor --test linux -- differential --nocapture --test-threads 1
+
+## N random calls of programs on their own address spaces, natively and in a guest: what they see is the same.
+fuzz-program: N = 100000
+fuzz-program: linker
+	MMVISOR_FUZZ_PROGRAM=1 MMVISOR_FUZZ_CALLS=$(N) MMVISOR_FUZZ_SEED=$(SEED) \
+	    $(CARGO) test --release --package mmvisor --test linux -- differential --nocapture
 
 ## One vCPU writes what another takes away from it, N times in each of eight ways, under the host's KVM and
 ## in the nested machine under NPT and SHADOW: a third of a second a time there.

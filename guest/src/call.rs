@@ -41,6 +41,8 @@ pub mod number {
     pub const PWRITE64: u64 = 18;
     /// writev(2)
     pub const WRITEV: u64 = 20;
+    /// pipe(2)
+    pub const PIPE: u64 = 22;
     /// mremap(2)
     pub const MREMAP: u64 = 25;
     /// msync(2)
@@ -75,6 +77,8 @@ pub mod number {
     pub const FCNTL: u64 = 72;
     /// ftruncate(2)
     pub const FTRUNCATE: u64 = 77;
+    /// unlink(2)
+    pub const UNLINK: u64 = 87;
     /// getrlimit(2)
     pub const GETRLIMIT: u64 = 97;
     /// getppid(2)

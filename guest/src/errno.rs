@@ -29,6 +29,7 @@ names! {
     ENOENT = 2, "No such file or directory";
     ESRCH = 3, "No such process";
     EINTR = 4, "Interrupted system call";
+    EIO = 5, "Input/output error";
     EBADF = 9, "Bad file descriptor";
     ECHILD = 10, "No child processes";
     EAGAIN = 11, "Try again, or out of time";
@@ -39,8 +40,14 @@ names! {
     EEXIST = 17, "Already there";
     ENODEV = 19, "No such device";
     EINVAL = 22, "Invalid argument";
+    ENFILE = 23, "Too many open files in the system";
+    EMFILE = 24, "Too many open files";
+    ETXTBSY = 26, "Text file busy";
+    EFBIG = 27, "File too large";
     ENAMETOOLONG = 36, "Name too long";
     ENOSYS = 38, "No such call";
+    EOVERFLOW = 75, "Too large for its type";
+    EOPNOTSUPP = 95, "Not supported here";
 }
 
 impl fmt::Display for Errno {

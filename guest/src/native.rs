@@ -35,12 +35,17 @@ pub fn host() -> Host {
     }
 }
 
+/// Goes on as on Linux, also in mmvisor: what signals are for is theirs to do. To be called first of all.
+pub fn be_as_on_linux() {
+    HOST.store(2, Ordering::Relaxed);
+    catch_signals();
+}
+
 fn find_host() -> Host {
     // SAFETY: asks for the length of the text and writes none of it.
     match unsafe { syscall(abi::CALL_MAPS, [0, 0]) } {
         Err(Errno::ENOSYS) => {
-            HOST.store(2, Ordering::Relaxed);
-            catch_signals();
+            be_as_on_linux();
             Host::Linux
         }
         _ => {

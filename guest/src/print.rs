@@ -26,22 +26,30 @@ impl Stream {
 /// Bytes gathered before they are written.
 const LINE: usize = 512;
 
-/// Gathers a text and writes it out in as few calls as it fits in.
-struct Buffer {
+/// Gathers a text, of so many bytes at a time, and writes it out in as few calls as it fits in.
+#[derive(Debug)]
+pub struct Buffer<const BYTES: usize> {
     stream: Stream,
-    bytes: [u8; LINE],
+    bytes: [u8; BYTES],
     used: usize,
 }
 
-impl Buffer {
-    fn flush(&mut self) {
+impl<const BYTES: usize> Buffer<BYTES> {
+    /// Nothing yet, for this stream.
+    #[must_use]
+    pub const fn new(stream: Stream) -> Self {
+        Buffer { stream, bytes: [0; BYTES], used: 0 }
+    }
+
+    /// Writes out what was gathered. What the stream refuses is dropped.
+    pub fn flush(&mut self) {
         let text = self.bytes.get(..self.used).unwrap_or(&[]);
         process::write_all(self.stream.descriptor(), text);
         self.used = 0;
     }
 }
 
-impl Write for Buffer {
+impl<const BYTES: usize> Write for Buffer<BYTES> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         let mut rest = text.as_bytes();
         while !rest.is_empty() {
@@ -65,7 +73,7 @@ impl Write for Buffer {
 /// Writes formatted text to a stream. An output that is closed or full is not a payload's failure:
 /// its text is dropped.
 pub fn print(stream: Stream, text: fmt::Arguments<'_>) {
-    let mut buffer = Buffer { stream, bytes: [0; LINE], used: 0 };
+    let mut buffer = Buffer::<LINE>::new(stream);
     // A Buffer takes everything; an error could only come from a value's own Display.
     let _ = buffer.write_fmt(text);
     buffer.flush();

@@ -188,6 +188,20 @@ impl Args {
         }
     }
 
+    /// Executes the program again with the same arguments and an empty environment: execve(2). What it returns is why
+    /// it did not.
+    #[must_use]
+    pub fn again(&self) -> Errno {
+        let environment: [*const u8; 1] = [ptr::null()];
+        let path = c"/proc/self/exe".as_ptr() as u64;
+        let vectors = [self.vector as u64, environment.as_ptr() as u64];
+        // SAFETY: the call reads strings and the words that name them; if it returns, nothing has changed.
+        match unsafe { syscall(number::EXECVE, [path, vectors[0], vectors[1]]) } {
+            Err(error) => error,
+            Ok(_) => Errno::EINVAL,
+        }
+    }
+
     /// The environment's `NAME=value` strings.
     pub fn environment(&self) -> impl Iterator<Item = &'static str> {
         let args = *self;

@@ -471,10 +471,15 @@ fn signals() -> Vec<Case> {
             Case { stdin_then: Then::StaysOpen, ..case("read", "waits", &["read"]) }
                 .only(Where::Direct),
             case("stops", "stops", &[]),
-            case("barrier", "barrier", &["1000", "100"]).only(Where::Direct),
+            case("barrier", "barrier", &["500", "100"]).only(Where::Direct),
             case("barrier-2000", "barrier", &["20", "100"]).only(Where::Nested),
         ]);
     }
+    // A million of its own faults.
+    let barrier = c_program("barrier", "musl-gcc", &["-static"]);
+    let million = Case::new("signals-barrier-million", barrier, &["10000", "100"]).natively();
+    let limit = Duration::from_secs(600);
+    cases.push(Case { limit, ..million.only(Where::Direct) });
     let made_up = |count: &str| {
         let program = c_program("sigreturn", "gcc", &["-static"]);
         Case::new(format!("signals-made-up-frames-{count}"), program, &[count])

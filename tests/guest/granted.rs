@@ -9,9 +9,11 @@ use std::time::Duration;
 
 use libtest_mimic::{Completion, Failed, Trial};
 
-use crate::common::{self, MMVISOR, Ran, kvm_unusable};
+use crate::common::{self, MMVISOR, Ran, c_program, kvm_unusable};
 
 const LIMIT: Duration = Duration::from_secs(60);
+/// Of what strace slows down.
+const TRACED_LIMIT: Duration = Duration::from_secs(300);
 
 /// The trials.
 pub fn trials() -> Vec<Trial> {
@@ -26,6 +28,7 @@ pub fn trials() -> Vec<Trial> {
         trial("kvm::a-directory-to-read-only", read_only),
         trial("kvm::a-directory-that-is-moved-meanwhile", moved),
         trial("kvm::no-other-file-is-touched", nothing_else),
+        trial("kvm::no-other-file-is-touched-by-random-calls", nothing_by_chance),
     ]
 }
 
@@ -170,4 +173,58 @@ fn nothing_else() -> Result<(), Failed> {
         return Err(format!("nothing was opened for writing:\n{text}").into());
     }
     Ok(())
+}
+
+/// Calls that are given paths, as strace knows them.
+const PATHS: &str = "trace=%file";
+
+/// Runs a program in a guest that has the directory as `/tmp`, and gives the lines of its calls with paths.
+fn traced(granted: &Path, program: &Path, args: &[&str]) -> Result<Vec<String>, Failed> {
+    let trace = granted.parent().unwrap().join("trace");
+    let mut command = Command::new("strace");
+    // The calls that are not looked at are not slowed down.
+    command.args(["-f", "-qq", "-s", "4096", "--seccomp-bpf", "-e", PATHS]);
+    command.arg("-o").arg(&trace).arg(MMVISOR);
+    command.args(["run", "--machine=kvm", "--mem=64M"]);
+    command.arg(format!("--dir={}:/tmp", granted.display())).arg(program).args(args);
+    let ran = common::run(&mut command, b"", TRACED_LIMIT);
+    if ran.status != Some(0) || ran.panicked() {
+        return Err(format!("{ran:?}").into());
+    }
+    Ok(fs::read_to_string(&trace)?.lines().map(str::to_owned).collect())
+}
+
+/// The paths of a call, as strace quotes them.
+fn paths(line: &str) -> impl Iterator<Item = &str> {
+    line.split('"').skip(1).step_by(2)
+}
+
+/// A guest that makes random calls, with paths among the arguments: mmvisor gives the host no other path than those that it
+/// gives for a program that does nothing, descriptors that it has, and single names in a directory that it has.
+fn nothing_by_chance() -> Result<(), Failed> {
+    let granted = directory("random");
+    let quiet = traced(&granted, Path::new("/bin/busybox"), &["true"])?;
+    let wild = c_program("wild", "gcc", &["-static"]);
+    let mut known: BTreeSet<&str> = quiet.iter().flat_map(|line| paths(line)).collect();
+    // The C library asks how many processors there are once threads meet in it.
+    known.insert("/sys/devices/system/cpu/online");
+    let lines = traced(&granted, &wild, &["50000", "3", "4"])?;
+    let wild = wild.display().to_string();
+    let mut single = 0;
+    for line in &lines {
+        for path in paths(line) {
+            let name = !path.contains('/') && path != "..";
+            // A name is looked for in the directory of a descriptor, and never from where mmvisor is.
+            if name && line.contains("AT_FDCWD, \"") && !path.is_empty() {
+                return Err(format!("a name of mmvisor's own directory: {line}").into());
+            }
+            single += u32::from(name);
+            if !name && !path.starts_with("/proc/self/fd/") && !known.contains(path) && path != wild
+            {
+                return Err(format!("mmvisor was led to {path}: {line}").into());
+            }
+        }
+    }
+    println!("{} calls of mmvisor's with paths, {single} with a name", lines.len());
+    if single > 20 { Ok(()) } else { Err("hardly a name was looked for".into()) }
 }

@@ -9,6 +9,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod bounded;
 mod case;
 mod cases;
 mod cut;
@@ -16,8 +17,8 @@ mod direct;
 mod full;
 mod granted;
 mod interrupted;
+mod killed;
 mod nested;
-mod swapped;
 
 use libtest_mimic::{Arguments, Trial};
 
@@ -29,7 +30,8 @@ fn main() {
     trials.extend(cut::trials());
     trials.extend(full::trials());
     trials.extend(granted::trials());
-    trials.extend(swapped::trials());
+    trials.extend(bounded::trials());
+    trials.extend(killed::trials());
     trials.extend(nested::trials(&cases, arguments.filter.as_deref()));
     libtest_mimic::run(&arguments, trials).exit();
 }

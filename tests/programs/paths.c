@@ -25,6 +25,15 @@ static int by_name(const void *one, const void *other) {
     return strcmp(*(char *const *)one, *(char *const *)other);
 }
 
+// What maps calls what is mapped there, without the directory.
+static void mapped(const void *at) {
+    FILE *maps = fopen("/proc/self/maps", "r");
+    char line[600], *name;
+    while (fgets(line, sizeof line, maps))
+        if (strtoul(line, 0, 16) == (unsigned long)at && (name = strrchr(line, '/'))) printf("mapped: %s", name + 1);
+    fclose(maps);
+}
+
 static void list(const char *path) {
     DIR *directory = opendir(path);
     if (!directory) {
@@ -325,6 +334,34 @@ int main(int argc, char **argv) {
     close(fd);
     SAY(fd = open("/dev/urandom", O_RDONLY));
     SAY(read(fd, buffer, 3000));
+    close(fd);
+
+    // What cannot be mapped.
+    const char *const unmappable[] = {".", "/proc", "/proc/self/maps", "/dev/null"};
+    for (int i = 0; i < 5; i++) {
+        fd = i < 4 ? open(unmappable[i], O_RDONLY) : open(".", O_PATH);
+        say("a map of it, to be read", mmap(0, 4096, PROT_READ, MAP_SHARED, fd, 0) == MAP_FAILED ? -1 : 0);
+        say("to be run", mmap(0, 4096, PROT_EXEC, MAP_SHARED, fd, 0) == MAP_FAILED ? -1 : 0);
+        close(fd);
+    }
+
+    // What is mapped, without a name, and with one of two.
+    SAY(fd = open("mapped", O_CREAT | O_RDWR, 0600));
+    map = mmap(0, 4096, PROT_READ, MAP_SHARED, fd, 0);
+    mapped(map);
+    SAY(link("mapped", "other"));
+    SAY(unlink("other"));
+    mapped(map);
+    SAY(unlink("mapped"));
+    mapped(map);
+    close(fd);
+    mapped(map);
+    SAY(fd = open("mapped", O_CREAT | O_RDWR, 0600));
+    map = mmap(0, 4096, PROT_READ, MAP_SHARED, fd, 0);
+    SAY(open("over", O_CREAT | O_RDWR, 0600) >= 0);
+    SAY(rename("over", "mapped"));
+    mapped(map);
+    SAY(unlink("mapped"));
     close(fd);
 
     // Away with it.

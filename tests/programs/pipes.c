@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -25,6 +26,16 @@ static void echo(int from, int to) {
     _exit(count < 0);
 }
 
+// What cannot be mapped is refused otherwise where nothing can be executed either.
+static void mapped(const char *what, int fd) {
+    for (int kind = MAP_SHARED; kind <= MAP_PRIVATE; kind++) {
+        void *read = mmap(0, 4096, PROT_READ, kind, fd, 0);
+        printf("%s mapped: %s", what, read == MAP_FAILED ? strerror(errno) : "done");
+        void *run = mmap(0, 4096, PROT_EXEC, kind, fd, 0);
+        printf(", to be run: %s\n", run == MAP_FAILED ? strerror(errno) : "done");
+    }
+}
+
 int main(void) {
     int there[2], back[2], pair[2];
     say("pipe2, unknown flags", pipe2(there, O_APPEND));
@@ -35,6 +46,12 @@ int main(void) {
     printf("descriptors %d %d %d %d, flags %d %d\n", there[0], there[1], back[0], back[1], fcntl(there[0], F_GETFD),
            fcntl(back[0], F_GETFD));
     printf("modes %#x %#x\n", fcntl(there[0], F_GETFL), fcntl(there[1], F_GETFL));
+    mapped("a pipe's end to read", there[0]);
+    mapped("a pipe's end to write", there[1]);
+    say("socketpair", socketpair(AF_UNIX, SOCK_STREAM, 0, pair));
+    mapped("a socket", pair[0]);
+    close(pair[0]);
+    close(pair[1]);
     fflush(stdout);
     pid_t child = fork();
     if (child == 0) {

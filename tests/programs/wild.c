@@ -1,6 +1,6 @@
 // Random calls with random arguments, in process after process: half of the pointers lead to memory. Never to be run
-// natively. Arguments: how many calls, and a seed. What becomes of the processes does not matter; that the machine
-// goes on does.
+// be run natively. Arguments: how many calls, a seed, and how many do them at a time. What becomes of the processes
+// does not matter; that the machine goes on does.
 #define _GNU_SOURCE
 #include <signal.h>
 #include <stdint.h>
@@ -49,10 +49,9 @@ static int is_left_out(long number) {
     }
 }
 
-int main(int argc, char **argv) {
-    uint64_t calls = strtoull(argv[1], 0, 10), *done;
-    state = strtoull(argv[2], 0, 10) * 0x9e3779b97f4a7c15 | 1;
-    done = mmap(0, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+// So many calls, in one process after the other.
+static int work(uint64_t calls) {
+    uint64_t *done = mmap(0, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     while (*done < calls) {
         // Far from the numbers that the last process had.
         for (int i = 0; i < 40000; i++) any();
@@ -77,13 +76,36 @@ int main(int argc, char **argv) {
         int status, waited = 0;
         // It may wait for ever, and block what would end that.
         while (waitpid(child, &status, WNOHANG) != child) {
-            if (++waited == 300) kill(child, SIGKILL);
+            if (++waited == 40) kill(child, SIGKILL);
             usleep(1000);
         }
         // What is done counts also where its number was written over.
         if (*done < before || *done > before + 1000000) *done = before + 100;
         while (waitpid(-1, &status, WNOHANG) > 0) {}
     }
-    printf("enough\n");
     return 0;
+}
+
+int main(int argc, char **argv) {
+    uint64_t calls = strtoull(argv[1], 0, 10), seed = strtoull(argv[2], 0, 10);
+    int workers = argc > 3 ? atoi(argv[3]) : 1;
+    pid_t pids[64];
+    // A worker that others have ended, by whatever call, is replaced: with other numbers.
+    for (int at = 0, tries = 0; at < workers; tries++) {
+        pids[at] = fork();
+        if (pids[at] == 0) {
+            state = (seed + tries) * 0x9e3779b97f4a7c15 | 1;
+            _exit(work(calls / workers));
+        }
+        if (pids[at] > 0) at++;
+        else usleep(1000);
+        while (at == workers) {
+            int status;
+            pid_t ended = waitpid(-1, &status, 0);
+            if (ended < 0) return printf("enough\n"), 0;
+            for (int i = 0; i < workers; i++)
+                if (pids[i] == ended && status && tries < 1000) pids[i] = pids[--at];
+        }
+    }
+    return 1;
 }

@@ -369,7 +369,8 @@ impl Backing for HostFile {
     }
 
     fn name(&self) -> BackingName {
-        self.name.clone()
+        let name = self.name.clone();
+        if fstat(&self.file).is_ok_and(|stat| stat.st_nlink == 0) { name.deleted() } else { name }
     }
 
     fn placement(&self) -> Placement {

@@ -81,6 +81,15 @@ impl BackingName {
         let path = format!("/memfd:{name} (deleted)");
         BackingName { major: 0, minor: 1, inode: system.new_inode(), path }
     }
+
+    /// The same, said to have no path any more.
+    fn deleted(mut self) -> Self {
+        const DELETED: &str = " (deleted)";
+        if !self.path.ends_with(DELETED) {
+            self.path += DELETED;
+        }
+        self
+    }
 }
 
 bitflags! {

@@ -21,6 +21,7 @@ mod limit;
 mod model;
 mod pages;
 mod pool;
+mod program;
 mod run;
 mod seeds;
 mod shrink;
@@ -62,7 +63,7 @@ enum Executors {
 
 /// The trials. With `MMVISOR_FUZZ_CALLS`, only so many calls, from `MMVISOR_FUZZ_SEED` on, and with
 /// `MMVISOR_FUZZ_GUEST`, of any value, in a guest too; with `MMVISOR_FUZZ_NESTED` not on the host's kernel
-/// but in the nested machine's guests.
+/// but in the nested machine's guests; with `MMVISOR_FUZZ_PROGRAM` by a program on its own address space.
 pub fn trials() -> Vec<Trial> {
     let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     if let Some(calls) = number("MMVISOR_FUZZ_CALLS") {
@@ -70,6 +71,12 @@ pub fn trials() -> Vec<Trial> {
         if std::env::var_os("MMVISOR_FUZZ_NESTED").is_some() {
             let seeds = first..first.saturating_add(calls.div_ceil(LENGTH));
             return in_guest::in_nested_machine(seeds).into();
+        }
+        if std::env::var_os("MMVISOR_FUZZ_PROGRAM").is_some() {
+            let name = "differential::program::fuzz";
+            return vec![Trial::ignorable_test(name, move || {
+                program::fuzz(program::seeds(first, calls))
+            })];
         }
         let executors = match std::env::var_os("MMVISOR_FUZZ_GUEST") {
             Some(_) => Executors::KernelSoftwareGuest,
@@ -92,6 +99,7 @@ pub fn trials() -> Vec<Trial> {
     trials.push(Trial::test("differential::overcommit", commit::compare));
     trials.extend(found::trials());
     trials.extend(in_guest::trials());
+    trials.extend(program::trials());
     trials.extend(Rule::ALL.map(|rule| {
         Trial::test(format!("differential::notices_without::{rule:?}"), move || notices(rule))
     }));

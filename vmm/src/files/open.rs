@@ -10,8 +10,8 @@ use mm::vma::Userfault;
 use nix::libc;
 
 use super::room::{Room, Taken};
-use super::tree::{Device, MadeFile, Place};
-use super::{Content, FileStatus, MemoryFile, Stream, status_of};
+use super::tree::{Device, MadeFile, Node, Place};
+use super::{Content, FileKind, FileStatus, MemoryFile, Stream, status_of};
 
 /// What can be opened.
 #[derive(Clone, Debug)]
@@ -146,15 +146,37 @@ impl Open {
     }
 
     /// What mmap(2) is to map. There may be nothing in it to map, but how it was opened is looked at
-    /// before that.
-    #[must_use]
-    pub fn to_map(&self) -> Arc<dyn Backing> {
-        match &self.mapped {
-            Some(file) => Arc::clone(file) as Arc<dyn Backing>,
-            None if matches!(self.object, Object::Device(Device::Zero)) => {
-                Arc::new(OpenFile::zeros(self.mode()))
+    /// before that, and whether it could be executed.
+    ///
+    /// # Errors
+    /// `EBADF` it is no more than a place (`O_PATH`).
+    pub fn to_map(&self) -> Result<Arc<dyn Backing>, Errno> {
+        if let Some(file) = &self.mapped {
+            return Ok(Arc::clone(file) as Arc<dyn Backing>);
+        }
+        let mode = self.mode();
+        Ok(Arc::new(match self.object {
+            Object::Place => return Err(Errno::EBADF),
+            Object::Device(Device::Zero) => OpenFile::zeros(mode),
+            _ if self.is_of_the_kernel() => OpenFile::unmappable(mode | FileMode::NOEXEC),
+            _ => OpenFile::unmappable(mode),
+        }))
+    }
+
+    /// Whether it is on a file system of the kernel's own, of which nothing is executed (`SB_I_NOEXEC`): pipes, sockets,
+    /// anonymous inodes, /proc.
+    fn is_of_the_kernel(&self) -> bool {
+        match &self.object {
+            Object::Stream(stream) => {
+                let kind = status_of(stream).map(|status| status.kind);
+                matches!(kind, Ok(FileKind::Other(libc::S_IFIFO | libc::S_IFSOCK)))
             }
-            None => Arc::new(OpenFile::unmappable(self.mode())),
+            Object::Userfault(_) | Object::Made(_) => true,
+            Object::Directory => {
+                let node = self.place.as_ref().map(|place| place.node());
+                matches!(node, Some(Node::Made(_)))
+            }
+            Object::Memory(_) | Object::File(_) | Object::Device(_) | Object::Place => false,
         }
     }
 

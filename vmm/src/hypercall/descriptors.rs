@@ -14,6 +14,11 @@ use super::{Context, Served, Stop};
 use crate::files::{DESCRIPTORS, Object, Open, Stream};
 use crate::task::{Continuation, rest};
 
+/// The largest pipe that a program may ask for without `CAP_SYS_RESOURCE`, in bytes (`fs.pipe-max-size`).
+const LARGEST_PIPE: usize = 1 << 20;
+/// What is no size of a pipe any more.
+const MOST_OF_PIPE: usize = 1 << 31;
+
 /// A descriptor as a result.
 pub(super) fn descriptor(fd: i32) -> u64 {
     u64::from(fd.unsigned_abs())
@@ -111,6 +116,11 @@ pub(super) fn fcntl(c: &mut Context<'_>) -> Served {
         libc::F_SETPIPE_SZ => match open.object() {
             Object::Stream(stream) => {
                 let size = usize::try_from(value.cast_unsigned()).map_err(|_| Errno::EINVAL)?;
+                // The host might allow mmvisor more.
+                if size > LARGEST_PIPE {
+                    let refused = if size > MOST_OF_PIPE { Errno::EINVAL } else { Errno::EPERM };
+                    return Err(refused.into());
+                }
                 Ok(rustix::pipe::fcntl_setpipe_size(stream.host(), size)? as u64)
             }
             _ => Err(Errno::EBADF.into()),

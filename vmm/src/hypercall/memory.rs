@@ -24,7 +24,7 @@ impl Caller for Process {
     }
 
     fn file(&self, fd: i32) -> Result<Arc<dyn Backing>, Errno> {
-        self.files.get(fd).map(|open| open.to_map())
+        self.files.get(fd)?.to_map()
     }
 
     fn install(&self, uffd: Arc<Userfault>, flags: i32) -> Result<i32, Errno> {

@@ -28,6 +28,7 @@ mod perform;
 mod root;
 mod start;
 
+use guest::fresh;
 use guest::native::{self, Host};
 use guest::process::{self, Args};
 use guest::script::{Ending, check};
@@ -36,8 +37,8 @@ guest::payload!(main);
 
 fn main(args: Args) {
     let host = native::host();
-    if host == Host::Linux && args.get(1) != Some(start::READY) {
-        start::again();
+    if host == Host::Linux {
+        fresh::begin(&args);
     }
     area::map();
     let code = match host {
@@ -51,8 +52,8 @@ fn main(args: Args) {
 /// Performs scripts until there are no more.
 extern "C" fn serve() -> ! {
     let (input, output) = start::move_files();
-    start::set_heap_apart();
-    start::take_protection_keys();
+    fresh::set_heap_apart();
+    fresh::take_protection_keys();
     root::hold_signals();
     // What the first script's process brings about in the root, such as page tables, comes about here.
     let _ = root::perform(&[], u64::MAX);

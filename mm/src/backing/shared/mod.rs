@@ -12,7 +12,7 @@ pub(crate) use collapse::Missing;
 pub use policy::SharedPolicies;
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use swapped::Swapped;
@@ -56,6 +56,8 @@ pub struct SharedMemory {
     len: AtomicU64,
     seals: Sealing,
     name: BackingName,
+    /// Whether it has lost the last path that led to it.
+    deleted: AtomicBool,
     /// Over whatever changes it as a file, memory that is given up for it included (Linux's `i_rwsem`).
     changing: Mutex<()>,
     cache: PageCache,
@@ -84,11 +86,17 @@ impl SharedMemory {
             seals: Sealing::default(),
             policies: SharedPolicies::new(name.inode),
             name,
+            deleted: AtomicBool::new(false),
             changing: Mutex::default(),
             cache: PageCache::new(frames, FrameKind::Shared),
             swapped: None,
             maps: ObjectMaps::default(),
         }
+    }
+
+    /// Says whether the last path that led to it is no more: then maps say so, too.
+    pub fn set_deleted(&self, deleted: bool) {
+        self.deleted.store(deleted, Ordering::Relaxed);
     }
 
     /// The same object, all of whose pages have been promised: what `MAP_SHARED|MAP_ANONYMOUS` makes.
@@ -205,7 +213,8 @@ impl Backing for SharedMemory {
     }
 
     fn name(&self) -> BackingName {
-        self.name.clone()
+        let name = self.name.clone();
+        if self.deleted.load(Ordering::Relaxed) { name.deleted() } else { name }
     }
 
     fn placement(&self) -> Placement {

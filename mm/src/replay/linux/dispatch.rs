@@ -64,7 +64,10 @@ impl Caller for Recorded<'_> {
     fn install(&self, _: Arc<Userfault>, _: i32) -> Result<i32, Errno> {
         let mut files = self.process.files();
         let fd = files.lowest_free();
-        files.set(fd, Arc::new(OpenFile::unmappable(FileMode::READ | FileMode::WRITE)));
+        files.set(
+            fd,
+            Arc::new(OpenFile::unmappable(FileMode::READ | FileMode::WRITE | FileMode::NOEXEC)),
+        );
         Ok(fd)
     }
 

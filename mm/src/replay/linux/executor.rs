@@ -348,13 +348,16 @@ impl Linux {
             trace::File::Closed => self.close(task, fd),
             trace::File::Same { fd: of, mode } => self.reopen(task, of, fd, mode_of(mode)),
             trace::File::New { kind, pages, mode, seals } => {
+                let mut mode = mode_of(mode);
+                // Of pipes nothing is executed either.
+                mode.set(FileMode::NOEXEC, kind == FileKind::Pipe);
                 let kind = match kind {
                     FileKind::Memfd => ObjectKind::Memfd,
                     FileKind::File => ObjectKind::File,
                     FileKind::Dir | FileKind::Device | FileKind::Pipe => ObjectKind::Unmappable,
                 };
                 let seals = Seals::from_bits_truncate(low_half(seals));
-                self.open(task, fd, kind, pages, mode_of(mode), seals)
+                self.open(task, fd, kind, pages, mode, seals)
             }
         }
     }

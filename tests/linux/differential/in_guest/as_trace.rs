@@ -69,7 +69,7 @@ impl Trace {
             self.set(0, setting);
         }
         for (fd, mode) in STREAMS {
-            self.open(0, fd, FileKind::Pipe, 0, mode_of(mode));
+            self.open(0, fd, FileKind::Device, 0, mode_of(mode));
         }
         let brk = VirtAddr::new(start.brk());
         let [from, end] = [start.data().start, start.data().end].map(VirtAddr::new);

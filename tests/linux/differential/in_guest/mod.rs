@@ -92,7 +92,7 @@ fn notices(flush: FlushPolicy) -> Result<Completion, Failed> {
 }
 
 /// Why a missing flush would not show here, if it would not.
-fn cannot_notice() -> Option<String> {
+pub fn cannot_notice() -> Option<String> {
     let kind = Kind::detect();
     kvm_unusable().or_else(|| {
         (!matches!(kind, Kind::Soft | Kind::Shadow)).then(|| {

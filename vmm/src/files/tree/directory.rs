@@ -271,6 +271,7 @@ impl Directory {
             Node::Directory(_) => self.attributes.link(),
             other => other.attributes().into_iter().for_each(Attributes::link),
         }
+        node.tell_links();
         let place = names.next;
         names.next += 1;
         names.nodes.insert(name.to_vec(), Name { place, node, room });
@@ -285,6 +286,7 @@ impl Directory {
             Node::Directory(_) => self.attributes.unlink(),
             other => other.attributes().into_iter().for_each(Attributes::unlink),
         }
+        node.tell_links();
         self.attributes.written();
         Some((node, room))
     }

@@ -8,7 +8,7 @@ use mm::system::System;
 use super::made::{self, Made};
 use super::{Device, Directory, Granted, Link};
 use crate::files::attributes::{Attributes, SetTime};
-use crate::files::memory_file::MemoryFile;
+use crate::files::memory_file::{Memory, MemoryFile};
 use crate::files::status::{FileKind, FileStatus};
 
 /// What a name stands for.
@@ -115,6 +115,15 @@ impl Node {
             Node::File(file) => Some(file.attributes()),
             Node::Link(link) => Some(link.attributes()),
             Node::Device(_) | Node::Granted(_) | Node::Made(_) => None,
+        }
+    }
+
+    /// Tells a file in memory whether any path leads to it.
+    pub(super) fn tell_links(&self) {
+        if let Node::File(file) = self
+            && let Memory::Small(memory) = file.memory()
+        {
+            memory.set_deleted(file.attributes().links() == 0);
         }
     }
 
