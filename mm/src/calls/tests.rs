@@ -9,6 +9,7 @@ use super::*;
 use crate::addr::PAGE_SIZE;
 use crate::backing::{FileMode, OpenFile};
 use crate::replay::SoftwareMachine;
+use crate::userfault::Userfault;
 use crate::vma::VmFlags;
 use crate::vma::limits::{Capabilities, Limits};
 
@@ -44,8 +45,8 @@ impl Caller for Process {
             _ => Err(Errno::EBADF),
         }
     }
-    fn install(&self, uffd: Arc<Userfault>, _: i32) -> Result<i32, Errno> {
-        self.uffds.borrow_mut().insert(3, uffd);
+    fn install(&self, _: Served, _: i32) -> Result<i32, Errno> {
+        self.uffds.borrow_mut().insert(3, Arc::default());
         Ok(3)
     }
     fn policy(&self) -> Option<Policy> {
@@ -296,7 +297,8 @@ fn a_userfaultfd_registers_once_features_are_agreed_on() {
     assert_eq!(p.call(libc::SYS_userfaultfd, [2]), Err(Errno::EINVAL));
     assert_eq!(p.call(libc::SYS_userfaultfd, [1]), Ok(3));
     let uffd = Arc::clone(&p.uffds.borrow()[&3]);
-    let ioctl = |request, at| match userfault_ioctl(&p, &uffd, request, VirtAddr::new(at)) {
+    let open = OpenUserfault { uffd: &uffd, space: Some(p.space()) };
+    let ioctl = |request, at| match userfault_ioctl(&p, open, request, VirtAddr::new(at)) {
         Ok(value) => Ok(value),
         Err(CallError::Errno(errno)) => Err(errno),
         Err(CallError::Broken(broken)) => panic!("{broken}"),
@@ -309,7 +311,7 @@ fn a_userfaultfd_registers_once_features_are_agreed_on() {
     assert_eq!(p.words(SCRATCH), [0; 3]);
     let right = p.put(SCRATCH, &[0xaa, 0, 0]);
     assert_eq!(ioctl(api, right), Ok(0));
-    assert_eq!(p.words(SCRATCH), [0xaa, 0x1_ffff, 0x8000_0000_0000_0003]);
+    assert_eq!(p.words(SCRATCH), [0xaa, 0xfdef, 0x8000_0000_0000_0003]);
     assert_eq!(ioctl(api, p.put(SCRATCH, &[0xaa, 0, 0])), Err(Errno::EINVAL), "a second time");
     assert_eq!(ioctl(register, BAD), Err(Errno::EFAULT));
     assert_eq!(ioctl(register, range), Ok(0));

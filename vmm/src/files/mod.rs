@@ -18,6 +18,7 @@ mod room;
 mod status;
 mod stream;
 pub mod tree;
+mod userfault;
 
 pub use attributes::{Attributes, SetTime};
 pub use content::{Content, status_of};
@@ -28,3 +29,5 @@ pub use open::{Object, Open};
 pub use room::{Room, Taken};
 pub use status::{FileKind, FileStatus, STATX, Timestamp};
 pub use stream::Stream;
+pub use userfault::{MESSAGE, UserfaultFile};
+pub(crate) use userfault::{Read as UserfaultRead, of_fork};

@@ -20,8 +20,9 @@ use mm::replay::engine::{Executor, Reply, Task};
 use mm::replay::linux::{ByteAccess, Linux, ObjectKind, Written};
 use mm::replay::trace::Setting;
 use mm::swap::{MemoryStore, SwapStore};
+use mm::userfault::Userfault;
 use mm::vma::limits::Capabilities;
-use mm::vma::{Userfault, VmFlags, Vma};
+use mm::vma::{VmFlags, Vma};
 
 use super::act::{Act, Deed, Open, RECLAIM};
 use start::{Residency, Swap};
@@ -256,7 +257,8 @@ impl Model {
                 Ok(Result::Value(u64::from(fd.unsigned_abs())))
             }
             &Deed::Uffd(_, addr, len, 0) => {
-                call(self.linux.unregister(task, VirtAddr::new(addr), len))
+                let uffd = Arc::clone(&self.userfault);
+                call(self.linux.unregister(task, &uffd, VirtAddr::new(addr), len))
             }
             &Deed::Uffd(_, addr, len, mode) => {
                 let uffd = Arc::clone(&self.userfault);
@@ -325,6 +327,7 @@ impl Model {
             Err(AccessError::Fault(Fault::NotMapped(_))) => Ok(Result::Signal(11, 1)),
             Err(AccessError::Fault(Fault::Denied(_))) => Ok(Result::Signal(11, 2)),
             Err(AccessError::Fault(Fault::NoBacking(_))) => Ok(Result::Signal(7, 2)),
+            Err(AccessError::Fault(Fault::Poisoned(_))) => Ok(Result::Signal(7, 4)),
             Err(AccessError::Fault(Fault::OutOfMemory(_))) => Err("out of frames".into()),
             Err(AccessError::Broken(broken)) => Err(broken.to_string().into()),
         }
