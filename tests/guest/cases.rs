@@ -526,9 +526,13 @@ fn without_flush() -> Vec<Case> {
             .option("--hugetlb=2M:8")
             .without_flush()
             .expect(Expect::NoSuccess("\n2 rounds\n")),
-        Case::new("userfault-without-flush", c_program("userfault_pager", "gcc", &["-static"]), &[])
-            .without_flush()
-            .expect(Expect::NoSuccess(WRITTEN)),
+        Case::new(
+            "userfault-without-flush",
+            c_program("userfault_pager", "gcc", &["-static"]),
+            &[],
+        )
+        .without_flush()
+        .expect(Expect::NoSuccess(WRITTEN)),
         Case::new("race-without-flush", payload("race"), &["10", "1"]).without_flush(),
         Case::new("race-moves-without-flush", payload("race"), &["100", "1", "private", "moves"])
             .option("--nodes=2")
