@@ -74,6 +74,17 @@ impl AddressSpace {
         Ok(())
     }
 
+    /// Whether a page may come to an address, before its bytes are looked at.
+    ///
+    /// # Errors
+    /// `EEXIST` there is a huge page.
+    pub fn check_fill_at(&self, page: VirtAddr) -> CallResult<()> {
+        match self.table.large(page) {
+            Some(large) if large.entry.is_huge() => Err(Errno::EEXIST.into()),
+            _ => Ok(()),
+        }
+    }
+
     /// Has a page come. Who waits for it is woken by the caller.
     ///
     /// # Errors
