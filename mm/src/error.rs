@@ -14,6 +14,8 @@ pub enum Fault {
     Denied(VirtAddr),
     /// Past the end of the backing, or the backing failed: `SIGBUS`, `BUS_ADRERR`.
     NoBacking(VirtAddr),
+    /// A page that is marked as lost (`UFFDIO_POISON`): `SIGBUS`, `BUS_MCEERR_AR`.
+    Poisoned(VirtAddr),
     /// No memory for the page: the process is killed with `SIGKILL`, as Linux's OOM killer does.
     OutOfMemory(VirtAddr),
 }
@@ -26,6 +28,7 @@ impl Fault {
             Fault::NotMapped(a)
             | Fault::Denied(a)
             | Fault::NoBacking(a)
+            | Fault::Poisoned(a)
             | Fault::OutOfMemory(a) => a,
         }
     }

@@ -33,4 +33,5 @@ pub mod space;
 pub mod swap;
 pub mod sysctl;
 pub mod system;
+pub mod userfault;
 pub mod vma;

@@ -248,6 +248,11 @@ fn bad_input() -> Vec<Case> {
 
 /// What `hugetlb.c` has printed on Linux 6.18 with a pool of eight pages.
 const POOLED: &str = include_str!("../programs/hugetlb.txt");
+/// What Linux 6.18 answers to tests/programs/userfault.c: others lack some of it.
+const USERFAULT: &str = include_str!("../programs/userfault.txt");
+/// In which order tests/programs/userfault_pager.c is told of the pages that it writes.
+const WRITTEN: &str = "\ndirty: 0 8 21 0 0 0 0 29 0 0 22 1 0 14 26 4 0 12 13 0 20 23 16 9 25 0 0 17 0 0 24 0 0 0 0 0 0 27 0 0 \
+                       18 15 5 0 0 3 0 0 7 0 0 0 30 0 0 11 10 2 6 28 0 19 0 0\n";
 
 /// Fills any memory.
 const ENDLESS_ARRAY: &str = "BEGIN { while (1) a[i++] = i }";
@@ -362,6 +367,12 @@ fn c_programs() -> Vec<Case> {
     for compiler in ["musl-gcc", "gcc"] {
         let program = c_program("exec", compiler, &["-static", "-Wno-stringop-overread"]);
         cases.push(Case::new(format!("exec-{compiler}"), program, &["caller"]).natively());
+    }
+    for compiler in ["musl-gcc", "gcc"] {
+        let program = |name| c_program(name, compiler, &["-static", "-Wno-stringop-overflow"]);
+        let (calls, pager) = (program("userfault"), program("userfault_pager"));
+        cases.push(Case::new(format!("userfault-{compiler}"), calls, &[]).prints(USERFAULT));
+        cases.push(Case::new(format!("userfault-pager-{compiler}"), pager, &[]).natively());
     }
     let host = format!("--dir={}:/tmp", std::env::temp_dir().display());
     let room = Case::new("room", c_program("room", "gcc", &["-static"]), &[]);
@@ -521,6 +532,13 @@ fn without_flush() -> Vec<Case> {
             .option("--hugetlb=2M:8")
             .without_flush()
             .expect(Expect::NoSuccess("\n2 rounds\n")),
+        Case::new(
+            "userfault-without-flush",
+            c_program("userfault_pager", "gcc", &["-static"]),
+            &[],
+        )
+        .without_flush()
+        .expect(Expect::NoSuccess(WRITTEN)),
         Case::new("race-without-flush", payload("race"), &["10", "1"]).without_flush(),
         Case::new("race-moves-without-flush", payload("race"), &["100", "1", "private", "moves"])
             .option("--nodes=2")

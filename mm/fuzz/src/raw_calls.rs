@@ -14,7 +14,11 @@ use std::sync::Arc;
 
 use mm::addr::{PAGE_SIZE, TASK_SIZE, VirtAddr};
 use mm::backing::{Backing, BackingName, FileMode, OpenFile, Seals, SharedMemory};
-use mm::calls::{Caller, UFFDIO_API, UFFDIO_REGISTER, UFFDIO_UNREGISTER, serve, userfault_ioctl};
+use mm::calls::{
+    Caller, OpenUserfault, UFFDIO_API, UFFDIO_CONTINUE, UFFDIO_COPY, UFFDIO_POISON,
+    UFFDIO_REGISTER, UFFDIO_UNREGISTER, UFFDIO_WAKE, UFFDIO_WRITEPROTECT, UFFDIO_ZEROPAGE, serve,
+    userfault_ioctl,
+};
 use mm::error::{AccessError, CallError, CallResult, Errno};
 use mm::inspect::{audit_all, maps_text};
 use mm::paging::{AccessKind, KernelHalf};
@@ -23,9 +27,10 @@ use mm::replay::CountingSink;
 use mm::space::{AddressSpace, SharedSpace, Vcpus};
 use mm::sysctl::Overcommit;
 use mm::system::System;
+use mm::userfault::{Served, Userfault};
+use mm::vma::VmFlags;
 use mm::vma::limits::Limits;
 use mm::vma::policy::Policy;
-use mm::vma::{Userfault, VmFlags};
 
 /// Where most addresses lie.
 const BASE: u64 = 0x1_0000_0000;
@@ -163,6 +168,20 @@ impl Words<'_> {
     }
 }
 
+/// What a userfaultfd is asked.
+const USERFAULT: [u64; 10] = [
+    UFFDIO_API,
+    UFFDIO_REGISTER,
+    UFFDIO_REGISTER,
+    UFFDIO_UNREGISTER,
+    UFFDIO_WAKE,
+    UFFDIO_COPY,
+    UFFDIO_ZEROPAGE,
+    UFFDIO_CONTINUE,
+    UFFDIO_POISON,
+    UFFDIO_WRITEPROTECT,
+];
+
 /// A process: what its calls need.
 struct Process {
     space: SharedSpace,
@@ -184,9 +203,9 @@ impl Caller for Process {
         self.files.borrow().get(&fd).cloned().ok_or(Errno::EBADF)
     }
 
-    fn install(&self, uffd: Arc<Userfault>, _flags: i32) -> Result<i32, Errno> {
+    fn install(&self, _served: Served, _flags: i32) -> Result<i32, Errno> {
         let fd = 8 + self.uffds.borrow().len() as i32;
-        self.uffds.borrow_mut().insert(fd, uffd);
+        self.uffds.borrow_mut().insert(fd, Arc::default());
         Ok(fd)
     }
 
@@ -270,11 +289,11 @@ impl Run {
             13 => {
                 let fd = i32::from(words.byte()? % 4) + 8;
                 let uffd = process.uffds.borrow().get(&fd).cloned();
-                let request = [UFFDIO_API, UFFDIO_REGISTER, UFFDIO_REGISTER, UFFDIO_UNREGISTER];
-                let request = request[usize::from(words.byte()? % 4)];
+                let request = USERFAULT[usize::from(words.byte()?) % USERFAULT.len()];
                 let argument = words.addr()?;
                 if let Some(uffd) = uffd {
-                    let _ = answered(userfault_ioctl(process, &uffd, request, argument));
+                    let open = OpenUserfault { uffd: &uffd, space: Some(&process.space) };
+                    let _ = answered(userfault_ioctl(process, open, request, argument));
                 }
             }
             14 => self.fork_or_end(at, words)?,

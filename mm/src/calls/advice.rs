@@ -24,6 +24,7 @@ pub(super) fn madvise(c: &Call<'_>) -> CallResult<u64> {
 /// Advice on one range. No lock is held.
 fn advise(c: &Call<'_>, addr: VirtAddr, len: u64, advice: i32) -> CallResult<()> {
     let space = c.caller.space();
+    space.tell_removed(addr, len, advice);
     space.change().madvise(addr, len, advice)?;
     let kind = match advice {
         _ if advice == Advice::PopulateRead as i32 => AccessKind::Read,

@@ -32,12 +32,12 @@ pub(super) fn mmap(c: &Call<'_>) -> CallResult<u64> {
 
 /// munmap(2).
 pub(super) fn munmap(c: &Call<'_>) -> CallResult<u64> {
-    let mut space = c.caller.space().change();
-    if let Some(observer) = space.system().observer() {
-        observer.unmap_called(c.address(0));
-    }
-    let unmapped = space.munmap(c.address(0), c.args[1]);
-    drop(space);
+    let unmapped = c.caller.space().change_and_tell(|space| {
+        if let Some(observer) = space.system().observer() {
+            observer.unmap_called(c.address(0));
+        }
+        space.munmap(c.address(0), c.args[1])
+    });
     c.served(done(unmapped))
 }
 
@@ -59,7 +59,7 @@ pub(super) fn mremap(c: &Call<'_>) -> CallResult<u64> {
     let request =
         RemapRequest { addr: c.address(0), old_len, new_len, flags, new_addr: c.address(4) };
     let (space, len) = (c.caller.space(), request.new_len);
-    let moved = space.change().mremap(&request);
+    let moved = space.change_and_tell(|space| space.mremap(&request));
     if let Ok(addr) = moved {
         space.populate_all_paged(addr, len, Populate::Locked)?;
     }
@@ -68,11 +68,15 @@ pub(super) fn mremap(c: &Call<'_>) -> CallResult<u64> {
 
 /// brk(2).
 pub(super) fn brk(c: &Call<'_>) -> CallResult<u64> {
-    Ok(c.caller.space().change().brk(c.address(0))?.get())
+    Ok(c.caller.space().change_and_tell(|space| space.brk(c.address(0)))?.get())
 }
 
 /// remap_file_pages(2).
 pub(super) fn remap_file_pages(c: &Call<'_>) -> CallResult<u64> {
     let [_, len, prot, pgoff, flags, _] = c.args;
-    done(c.caller.space().change().remap_file_pages(c.address(0), len, prot, pgoff, flags))
+    done(
+        c.caller
+            .space()
+            .change_and_tell(|space| space.remap_file_pages(c.address(0), len, prot, pgoff, flags)),
+    )
 }

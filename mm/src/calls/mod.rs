@@ -22,7 +22,10 @@ mod userfault;
 #[cfg(test)]
 mod tests;
 
-pub use userfault::{UFFDIO_API, UFFDIO_REGISTER, UFFDIO_UNREGISTER, ioctl as userfault_ioctl};
+pub use userfault::{
+    OpenUserfault, UFFDIO_API, UFFDIO_CONTINUE, UFFDIO_COPY, UFFDIO_POISON, UFFDIO_REGISTER,
+    UFFDIO_UNREGISTER, UFFDIO_WAKE, UFFDIO_WRITEPROTECT, UFFDIO_ZEROPAGE, ioctl as userfault_ioctl,
+};
 
 use std::sync::Arc;
 
@@ -32,7 +35,7 @@ use crate::addr::VirtAddr;
 use crate::backing::Backing;
 use crate::error::{AccessError, CallError, CallResult, Errno};
 use crate::space::SharedSpace;
-use crate::vma::Userfault;
+use crate::userfault::Served;
 use crate::vma::policy::Policy;
 
 /// Who makes a call: everything that a memory call needs beside its registers and the address space's own
@@ -67,11 +70,12 @@ pub trait Caller {
     /// `EBADF` where the descriptor is not open.
     fn file(&self, fd: i32) -> Result<Arc<dyn Backing>, Errno>;
 
-    /// The lowest free descriptor, made to stand for a new userfaultfd; `flags` are userfaultfd(2)'s.
+    /// The lowest free descriptor, made to stand for a new userfaultfd of the caller's memory; `flags` are
+    /// userfaultfd(2)'s.
     ///
     /// # Errors
-    /// `EMFILE`: there are too many.
-    fn install(&self, uffd: Arc<Userfault>, flags: i32) -> Result<i32, Errno>;
+    /// `EMFILE`, `ENFILE`: there are too many.
+    fn install(&self, served: Served, flags: i32) -> Result<i32, Errno>;
 
     /// The task's own memory policy; `None` for the default one.
     fn policy(&self) -> Option<Policy>;

@@ -6,6 +6,7 @@ use crate::addr::{PAGE_SIZE, VirtAddr};
 use crate::error::{CallResult, Errno};
 use crate::numa;
 use crate::paging::AccessKind;
+use crate::userfault::Accessor;
 use crate::vma::policy::{Mode, Policy};
 
 /// The most nodes that a kernel of a distribution is built for (`MAX_NUMNODES`).
@@ -92,7 +93,10 @@ fn policy_asked_for(c: &Call<'_>, machine: u64) -> CallResult<(u64, u64)> {
         if let Some(node) = c.caller.space().look().node_to_read(addr)? {
             return Ok((node.into(), nodes));
         }
-        c.caller.space().fault(addr, AccessKind::Read).map_err(super::bad_address)?;
+        c.caller
+            .space()
+            .fault_for(addr, AccessKind::Read, Accessor::Call)
+            .map_err(super::bad_address)?;
         return Ok((c.caller.space().look().node_behind(addr).into(), nodes));
     }
     match own.filter(|own| matches!(own.mode, Mode::Interleave | Mode::WeightedInterleave)) {

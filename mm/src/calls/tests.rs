@@ -1,6 +1,7 @@
 //! The order in which arguments are looked at, and what is written where.
 
 mod pager;
+mod userfault;
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -9,6 +10,7 @@ use super::*;
 use crate::addr::PAGE_SIZE;
 use crate::backing::{FileMode, OpenFile};
 use crate::replay::SoftwareMachine;
+use crate::userfault::Userfault;
 use crate::vma::VmFlags;
 use crate::vma::limits::{Capabilities, Limits};
 
@@ -44,8 +46,8 @@ impl Caller for Process {
             _ => Err(Errno::EBADF),
         }
     }
-    fn install(&self, uffd: Arc<Userfault>, _: i32) -> Result<i32, Errno> {
-        self.uffds.borrow_mut().insert(3, uffd);
+    fn install(&self, _: Served, _: i32) -> Result<i32, Errno> {
+        self.uffds.borrow_mut().insert(3, Arc::default());
         Ok(3)
     }
     fn policy(&self) -> Option<Policy> {
@@ -287,35 +289,4 @@ fn prctl_sets_the_layout_field_by_field_or_at_once() {
     assert_eq!(set([12, auxv, 16, 0]), Ok(0));
     assert_eq!(p.call(libc::SYS_prctl, [0x4155_5856, SCRATCH + 64, 24]), Ok(416));
     assert_eq!(p.words(SCRATCH + 64), [3, 4, 0]);
-}
-
-#[test]
-fn a_userfaultfd_registers_once_features_are_agreed_on() {
-    let p = Process::new();
-    p.map(BASE, 2);
-    assert_eq!(p.call(libc::SYS_userfaultfd, [2]), Err(Errno::EINVAL));
-    assert_eq!(p.call(libc::SYS_userfaultfd, [1]), Ok(3));
-    let uffd = Arc::clone(&p.uffds.borrow()[&3]);
-    let ioctl = |request, at| match userfault_ioctl(&p, &uffd, request, VirtAddr::new(at)) {
-        Ok(value) => Ok(value),
-        Err(CallError::Errno(errno)) => Err(errno),
-        Err(CallError::Broken(broken)) => panic!("{broken}"),
-    };
-    let (api, register, unregister) = (0xc018_aa3f, 0xc020_aa00, 0x8010_aa01);
-    let range = p.put(SCRATCH + 64, &[BASE, PAGE_SIZE, 1, 0]);
-    assert_eq!(ioctl(register, range), Err(Errno::EINVAL), "before UFFDIO_API");
-    let wrong = p.put(SCRATCH, &[0xab, 0, 7]);
-    assert_eq!(ioctl(api, wrong), Err(Errno::EINVAL));
-    assert_eq!(p.words(SCRATCH), [0; 3]);
-    let right = p.put(SCRATCH, &[0xaa, 0, 0]);
-    assert_eq!(ioctl(api, right), Ok(0));
-    assert_eq!(p.words(SCRATCH), [0xaa, 0x1_ffff, 0x8000_0000_0000_0003]);
-    assert_eq!(ioctl(api, p.put(SCRATCH, &[0xaa, 0, 0])), Err(Errno::EINVAL), "a second time");
-    assert_eq!(ioctl(register, BAD), Err(Errno::EFAULT));
-    assert_eq!(ioctl(register, range), Ok(0));
-    assert_eq!(p.words(SCRATCH + 64), [BASE, PAGE_SIZE, 1, 0x13c]);
-    assert!(p.flags(BASE).contains(VmFlags::UFFD_MISSING));
-    assert!(!p.flags(BASE + PAGE_SIZE).contains(VmFlags::UFFD_MISSING));
-    assert_eq!(ioctl(unregister, range), Ok(0));
-    assert!(!p.flags(BASE).contains(VmFlags::UFFD_MISSING));
 }

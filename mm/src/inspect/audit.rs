@@ -90,13 +90,17 @@ fn audit_entries(space: &AddressSpace) -> Result<(), String> {
         let (addr, entry) = (leaf.addr, leaf.entry);
         let vma = space.vmas().find_exact(addr);
         let vma = vma.ok_or_else(|| format!("{addr} has {entry:?} but no VMA"))?;
-        if entry.is_guard() {
+        let protected = entry.is_protected();
+        check(!protected || vma.flags.contains(VmFlags::UFFD_WP) && !entry.is_writable(), || {
+            format!("{addr} has {entry:?} in {vma:?}: protected for a userfaultfd, or not?")
+        })?;
+        if entry.is_marker() {
             continue;
         }
         if let Some(slot) = entry.swap_slot() {
             let fits = vma.is_private() && vma.anon().is_some();
             check(fits, || format!("{addr} is swapped out, {vma:?} has no memory of its own"))?;
-            check(entry == Entry::swapped(slot), || format!("{addr} has {entry:?}"))?;
+            check(entry.unprotected() == Entry::swapped(slot), || format!("{addr} has {entry:?}"))?;
             check(swaps.is_some_and(|swap| swap.users(slot) > 0), || {
                 format!("{addr} names {slot:?}, which nobody uses")
             })?;

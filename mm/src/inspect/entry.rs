@@ -42,6 +42,8 @@ impl fmt::Display for Frameless {
         match self.0.swap_slot() {
             Some(slot) => write!(f, "swapped, place {:#x}", slot.number()),
             None if self.0.is_guard() => f.write_str("guard"),
+            None if self.0.is_poison() => f.write_str("poison"),
+            None if self.0.is_protected() => f.write_str("protected"),
             None if self.0.is_empty() => f.write_str("empty"),
             None => f.write_str("unknown"),
         }

@@ -28,7 +28,7 @@ bitflags! {
         const SOFT_DIRTY = 1 << 55;
         /// Named by this entry alone.
         const EXCLUSIVE = 1 << 56;
-        /// A userfaultfd waits for its first write. Never yet.
+        /// A userfaultfd is told of its first write.
         const UFFD_WP = 1 << 57;
         /// A guard region's.
         const GUARD = 1 << 58;
@@ -41,8 +41,10 @@ bitflags! {
     }
 }
 
-/// What a guard region's word has for a frame: Linux's markers are swap entries of type 31, and the guard
-/// is marker 4 (`SWP_PTE_MARKER`, `PTE_MARKER_GUARD`).
+/// What a mark's word has for a frame: Linux's markers are swap entries of type 31 (`SWP_PTE_MARKER`), and these are the
+/// markers 1, 2 and 4 (`PTE_MARKER_UFFD_WP`, `_POISONED`, `_GUARD`).
+const PROTECTION_MARKER: u64 = 1 << 5 | 31;
+const POISON_MARKER: u64 = 2 << 5 | 31;
 const GUARD_MARKER: u64 = 4 << 5 | 31;
 
 /// The words of a range's pages, in order.
@@ -89,12 +91,23 @@ impl Iterator for Pagemap<'_> {
 }
 
 fn word(space: &AddressSpace, entry: Entry) -> PagemapWord {
+    let mut word = of_page(space, entry);
+    let there = word.intersects(PagemapWord::PRESENT | PagemapWord::SWAPPED);
+    word.set(PagemapWord::UFFD_WP, there && entry.is_protected());
+    word
+}
+
+fn of_page(space: &AddressSpace, entry: Entry) -> PagemapWord {
     let frame = |number: u64| PagemapWord::from_bits_retain(number) & PagemapWord::FRAME;
     match Shown::of(space, entry) {
         Shown::Nothing => PagemapWord::empty(),
         // The area's number, 0, in the lowest five bits (`swp_type`), then the place (`swp_offset`).
         Shown::Swapped(slot) => PagemapWord::SWAPPED | frame(slot.number() << 5),
-        Shown::Guard => PagemapWord::SWAPPED | PagemapWord::GUARD | frame(GUARD_MARKER),
+        Shown::Marker if entry.is_guard() => {
+            PagemapWord::SWAPPED | PagemapWord::GUARD | frame(GUARD_MARKER)
+        }
+        Shown::Marker if entry.is_poison() => PagemapWord::SWAPPED | frame(POISON_MARKER),
+        Shown::Marker => PagemapWord::SWAPPED | frame(PROTECTION_MARKER),
         Shown::Zeros(zeros) => {
             let mut word = PagemapWord::PRESENT | frame(zeros.number());
             // Linux's huge page of zeros is a page like others to it.

@@ -5,7 +5,7 @@
 //!   entry                                        shows
 //!   ahead, never accessed                        nothing
 //!   ahead, only read; the page of zeros          zeros: they count as no page (`vm_normal_page`)
-//!   guard region                                 a guard
+//!   guard region, poison, protection alone       a mark
 //!   a place of the swap area                     a swapped page
 //!   anything else that names a frame             a page, also where PROT_NONE hides it
 //! ```
@@ -20,8 +20,8 @@ use crate::space::{AddressSpace, PageClass};
 pub(crate) enum Shown {
     /// Nothing there.
     Nothing,
-    /// A guard region's page.
-    Guard,
+    /// No page, but a mark: a guard region's, of `UFFDIO_POISON`, or that the page to come is write-protected.
+    Marker,
     /// A page that is in the swap area.
     Swapped(SwapSlot),
     /// Zeros that were only read; the frame is the one of all zeros, unless it could not be had.
@@ -50,8 +50,8 @@ impl Shown {
     /// What an entry of the space shows.
     pub(crate) fn of(space: &AddressSpace, entry: Entry) -> Self {
         let frames = space.system().frames();
-        if entry.is_guard() {
-            return Shown::Guard;
+        if entry.is_marker() {
+            return Shown::Marker;
         }
         if let Some(slot) = entry.swap_slot() {
             return Shown::Swapped(slot);

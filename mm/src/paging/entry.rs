@@ -16,7 +16,9 @@
 //! may not be given up: it could go, but its memory is locked. `AGED` remembers that A was cleared to find out whether
 //! the page is used, and nothing more: a vCPU may have it cached as before. `PROMOTED` marks a large
 //! entry that stands for a table of 512 small ones: nobody can tell but by the time it takes (`paging/promote`). `POOL` marks a large
-//! entry whose page is one of the pool of huge pages, or a part of one: it stays whole.
+//! entry whose page is one of the pool of huge pages, or a part of one: it stays whole. `PROTECTED` marks a page whose first
+//! write a userfaultfd is told of, so that it may not be written whatever its VMA allows; alone, where there is no page, it
+//! is kept for the page that will come. `POISONED`, alone, has each touch be an error (`UFFDIO_POISON`).
 
 use bitflags::bitflags;
 
@@ -39,6 +41,8 @@ const VACATED: u64 = 1 << 56;
 const PROMOTED: u64 = 1 << 57;
 const AGED: u64 = 1 << 58;
 const POOL: u64 = 1 << 59;
+const PROTECTED: u64 = 1 << 60;
+const POISONED: u64 = 1 << 61;
 /// Of an entry whose P is clear: a bit that means another thing where it is set.
 const SWAPPED: u64 = 1 << 8;
 const NO_EXECUTE: u64 = 1 << 63;
@@ -88,6 +92,10 @@ impl Entry {
     pub const EMPTY: Entry = Entry(0);
     /// No page, and none may come: a guard region's.
     pub const GUARD: Entry = Entry(GUARDED);
+    /// No page, but the one that comes is write-protected for a userfaultfd.
+    pub const PROTECTION: Entry = Entry(PROTECTED);
+    /// No page, and each touch is an error.
+    pub const POISON: Entry = Entry(POISONED);
 
     /// From the raw word.
     #[must_use]
@@ -165,12 +173,13 @@ impl Entry {
     /// The same page with another permission; accessed and dirty bits stay.
     #[must_use]
     pub fn with_access(self, access: Access) -> Self {
-        let marks = LARGE | PROMOTED | POOL | OWN | AHEAD | REFERENCED | AGED | LOCKED;
+        let marks = LARGE | PROMOTED | POOL | OWN | AHEAD | REFERENCED | AGED | LOCKED | PROTECTED;
         let kept = self.0 & (FRAME | ACCESSED | DIRTY | marks);
         if !access.contains(Access::READ) {
             return Entry(kept | HELD);
         }
-        let write = if access.contains(Access::WRITE) { WRITE } else { 0 };
+        let written = access.contains(Access::WRITE) && kept & PROTECTED == 0;
+        let write = if written { WRITE } else { 0 };
         let no_execute = if access.contains(Access::EXECUTE) { 0 } else { NO_EXECUTE };
         Entry(kept | PRESENT | USER | write | no_execute)
     }
@@ -199,6 +208,30 @@ impl Entry {
     #[must_use]
     pub const fn read_only(self) -> Self {
         Entry(self.0 & !WRITE)
+    }
+
+    /// The same entry with its first write told to a userfaultfd.
+    #[must_use]
+    pub const fn protected(self) -> Self {
+        Entry((self.0 | PROTECTED) & !WRITE)
+    }
+
+    /// The same entry with no userfaultfd told of a write. Who writes next has to ask for the permission.
+    #[must_use]
+    pub const fn unprotected(self) -> Self {
+        Entry(self.0 & !PROTECTED)
+    }
+
+    /// The same entry, with `old`'s writes told to a userfaultfd as they were.
+    #[must_use]
+    pub const fn protected_as(self, old: Entry) -> Self {
+        if old.is_protected() { self.protected() } else { self }
+    }
+
+    /// What stays in the place of an object's page that goes: that the next one is write-protected, too.
+    #[must_use]
+    pub const fn left_behind(self) -> Self {
+        Entry(self.0 & PROTECTED)
     }
 
     /// The same page, held until another takes its place. Whoever asked for that has asked for the page.
@@ -268,6 +301,24 @@ impl Entry {
     #[must_use]
     pub const fn is_guard(self) -> bool {
         self.0 == GUARDED
+    }
+
+    /// Whether it is no page's, but says something of the page that is to come, or that none may.
+    #[must_use]
+    pub const fn is_marker(self) -> bool {
+        self.0 != 0 && self.0 & (PRESENT | HELD | SWAPPED) == 0
+    }
+
+    /// Whether any touch is an error.
+    #[must_use]
+    pub const fn is_poison(self) -> bool {
+        self.0 == POISONED
+    }
+
+    /// Whether a userfaultfd is told of the next write.
+    #[must_use]
+    pub const fn is_protected(self) -> bool {
+        self.0 & PROTECTED != 0
     }
 
     /// The bit of an entry that points to a table which Linux would have freed: see

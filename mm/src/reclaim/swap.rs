@@ -189,7 +189,7 @@ impl System {
                     return ControlFlow::Break(());
                 }
                 swap.dup(slot);
-                let to = Entry::swapped(slot);
+                let to = Entry::swapped(slot).protected_as(entry);
                 match self.tell_dropped(found.addr, || exchange(&found, entry, to)) {
                     Ok(()) => {
                         self.is_out(&found, entry, batch);

@@ -20,6 +20,19 @@ pub(super) enum Accessed {
     NeedsExclusive,
     /// The page must be brought first.
     NeedsPage,
+    /// Who serves a userfaultfd is to be told, and waited for.
+    ForHandler,
+}
+
+impl From<Resolved> for Accessed {
+    fn from(resolved: Resolved) -> Self {
+        match resolved {
+            Resolved::Done => Accessed::Done,
+            Resolved::NeedsExclusive => Accessed::NeedsExclusive,
+            Resolved::NeedsPage => Accessed::NeedsPage,
+            Resolved::ForHandler => Accessed::ForHandler,
+        }
+    }
 }
 
 impl AddressSpace {
@@ -42,8 +55,7 @@ impl AddressSpace {
             }
             match self.fault(addr, kind)? {
                 Resolved::Done => {}
-                Resolved::NeedsExclusive => return Ok(Accessed::NeedsExclusive),
-                Resolved::NeedsPage => return Ok(Accessed::NeedsPage),
+                resolved => return Ok(resolved.into()),
             }
         }
         Err(Broken::Invariant(format!("a page at {addr} does not stay for a {kind:?}")).into())

@@ -79,19 +79,23 @@ impl AddressSpace {
         if let Some(whole) = PageRange::new(part.start(), end) {
             self.split_ends(whole)?;
             self.renew_promises(vma, whole);
-            self.discard(whole, batch);
+            self.discard(vma, whole, batch);
         }
         Ok(())
     }
 
     /// Drops the pages of a range but not its guards: anonymous memory reads as zeros afterwards.
-    fn discard(&self, range: PageRange, batch: &mut FlushBatch) {
+    fn discard(&self, vma: &Vma, range: PageRange, batch: &mut FlushBatch) {
         self.settle_files(range, batch);
         self.invalidate(range, Invalidation::Clear, |space| {
             space.drop_large_in(range, batch);
             let stays = |entry: Entry| entry.is_guard() && self.rule(Rule::Guard);
             for leaf in space.table.cursor(range).filter(|leaf| !stays(leaf.entry)) {
                 space.drop_entry(leaf.slot, batch);
+                if vma.backing.is_some() && leaf.entry.is_protected() {
+                    // Of an object's page it is known when it comes again (`zap_install_uffd_wp_if_needed`).
+                    leaf.slot.store(leaf.entry.left_behind().raw(), Ordering::Release);
+                }
             }
             space.table.vacate(range);
         });

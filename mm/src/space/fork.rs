@@ -61,6 +61,8 @@ impl AddressSpace {
             chains: SpaceChains::default(),
             users: Arc::default(),
             by: By::User,
+            has_userfaults: false,
+            to_tell: Vec::new(),
         };
         if let Err(error) = self.copy_into(&mut child, vcpus) {
             child.abandon()?;
@@ -125,7 +127,10 @@ impl AddressSpace {
         for vma in self.vmas.iter().filter(|vma| !vma.flags.contains(VmFlags::DONTCOPY)) {
             let pages = vma.range().pages();
             // Before the promise: what the reverse map notes goes with the child, wherever this ends.
-            let copy = self.child_of(vma, child)?;
+            let mut copy = self.child_of(vma, child)?;
+            if vma.userfault().is_some() {
+                child.inherit_userfault(vma, &mut copy)?;
+            }
             if vma.flags.contains(VmFlags::ACCOUNT) {
                 self.commit(pages)?;
             }
@@ -150,6 +155,7 @@ impl AddressSpace {
         // Linux's `vma_needs_copy`: what was never written to is not looked at.
         let needed = |vma: &&Vma| {
             let kept = vma.anon().is_some() || vma.flags.contains(VmFlags::MAYBE_GUARD);
+            let kept = kept || vma.flags.contains(VmFlags::UFFD_WP);
             kept && !vma.flags.contains(VmFlags::WIPEONFORK)
         };
         for vma in child.vmas.iter().filter(needed) {
@@ -198,7 +204,11 @@ impl AddressSpace {
         let (frames, mut last) = (self.system.frames(), None);
         // Objects know of the child by now: who changes one must not take a table for empty that is about to be filled.
         let _still = child.table.hold_still();
+        let watched = vma.flags.contains(VmFlags::UFFD_WP);
         for leaf in table.cursor(vma.range()) {
+            if leaf.entry == Entry::PROTECTION && !watched {
+                continue;
+            }
             if let Some(frame) = leaf.entry.frame().filter(|_| frames.has_folios()) {
                 frames.unmark(frame, Marks::EXCLUSIVE);
             }
@@ -216,6 +226,7 @@ impl AddressSpace {
             // What is written to shared memory is noted where it was written.
             let shared = vma.flags.contains(VmFlags::SHARED);
             let copy = if shared { copy.clean() } else { copy };
+            let copy = if watched { copy } else { copy.unprotected() };
             counted.add(PageClass::of(copy, frames));
             counted.swapped += u64::from(copy.swap_slot().is_some());
             words[index((leaf.addr.get() / PAGE_SIZE) & 511)].store(copy.raw(), Ordering::Release);
@@ -244,6 +255,8 @@ impl AddressSpace {
             let marked = if frames.has_folios() { run.count } else { 1 };
             (0..marked).for_each(|i| frames.unmark(run.start.offset(i), Marks::EXCLUSIVE));
             let copy = old.read_only().old().unlocked();
+            let watched = vma.flags.contains(VmFlags::UFFD_WP);
+            let copy = if watched { copy } else { copy.unprotected() };
             let copied = match copy.is_promoted() {
                 // The child will access one page or another: it needs an entry for each.
                 true => child.table.map_small(large.addr, copy),

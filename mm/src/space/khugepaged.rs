@@ -80,7 +80,7 @@ impl AddressSpace {
     }
 
     fn count_for_huge(&self, entry: Entry, seen: &mut Seen) {
-        if entry.is_guard() {
+        if entry.is_marker() || entry.is_protected() {
             seen.guards += 1;
         } else if entry.swap_slot().is_some() {
             seen.swapped += 1;

@@ -74,6 +74,8 @@ pub(crate) use populate::{Populate, not_locked, not_populated};
 pub use remap::RemapRequest;
 pub use shared::SharedSpace;
 pub use stack::Exec;
+pub(crate) use userfault::checked_range;
+pub use userfault::{Filling, Protection, Registered};
 pub use users::{Left, SpaceHolder, SpaceUser};
 pub(crate) use watched::{Spaces, Tour};
 pub use word::Word;
@@ -90,6 +92,7 @@ use crate::rmap::SpaceChains;
 use crate::rules::Rule;
 use crate::sysctl::Claimant;
 use crate::system::System;
+use crate::userfault::ToTell;
 use crate::vma::account::{Account, is_data};
 use crate::vma::limits::{Capabilities, Limits};
 use crate::vma::tree::Tree;
@@ -127,6 +130,10 @@ pub struct AddressSpace {
     users: Arc<AtomicU64>,
     /// Whose change is under way.
     by: By,
+    /// Whether any of its memory was ever registered with a userfaultfd.
+    has_userfaults: bool,
+    /// What userfaultfds are to be told when the lock is released.
+    to_tell: Vec<ToTell>,
 }
 
 /// Who changes a space.
@@ -164,6 +171,8 @@ impl AddressSpace {
             chains: SpaceChains::default(),
             users: Arc::default(),
             by: By::User,
+            has_userfaults: false,
+            to_tell: Vec::new(),
         })
     }
 

@@ -1,11 +1,12 @@
-//! Pages of pagers that are brought in ahead of a touch: what an exclusive change of a space has to leave out, because a
-//! pager is not asked under a lock. Who has let go of it goes on here, page by page; what is locked is not evicted
+//! Pages of pagers, and of who serves a userfaultfd, that are brought in ahead of a touch: what an exclusive change of a space
+//! has to leave out, because they are not asked under a lock. Who has let go of it goes on here, page by page; what is locked is not evicted
 //! meanwhile, since its VMA says so by then.
 
 use super::populate::Populate;
 use super::{MapRequest, SharedSpace};
 use crate::addr::{PAGE_SIZE, PageRange, VirtAddr};
 use crate::error::{AccessError, Broken, CallResult, Fault};
+use crate::userfault::Accessor;
 use crate::vma::MapFlags;
 
 impl SharedSpace {
@@ -15,10 +16,10 @@ impl SharedSpace {
     /// As of mmap.
     pub(crate) fn map_and_populate(&self, request: &MapRequest) -> CallResult<VirtAddr> {
         const ASKED: MapFlags = MapFlags::POPULATE.union(MapFlags::NONBLOCK);
-        let mut space = self.change();
-        let mapped = space.mmap(request);
-        let locked = space.locks_something();
-        drop(space);
+        let (mapped, locked) = self.change_and_tell(|space| {
+            let mapped = space.mmap(request);
+            (mapped, space.locks_something())
+        });
         let populate = if request.flags & ASKED == MapFlags::POPULATE {
             Populate::Mapped
         } else if locked {
@@ -41,8 +42,11 @@ impl SharedSpace {
         len: u64,
         populate: Populate,
     ) -> Result<Option<Fault>, Broken> {
-        if self.look().system().pagers.is_empty() {
-            return Ok(None);
+        {
+            let space = self.look();
+            if space.system().pagers.is_empty() && !space.has_userfaults {
+                return Ok(None);
+            }
         }
         let end = addr.checked_add(len).and_then(VirtAddr::page_ceil);
         let end = end.unwrap_or(VirtAddr::TASK_END).min(VirtAddr::TASK_END);
@@ -51,7 +55,7 @@ impl SharedSpace {
             let next = PageRange::new(at, end)
                 .and_then(|range| self.look().next_to_populate(range, populate));
             let Some((page, kind)) = next else { return Ok(None) };
-            match self.fault(page, kind) {
+            match self.fault_for(page, kind, Accessor::Call) {
                 // Once: it may have been taken away again.
                 Ok(()) => at = page.offset(PAGE_SIZE),
                 Err(AccessError::Fault(fault)) => return Ok(Some(fault)),

@@ -3,11 +3,9 @@
 
 use std::sync::atomic::Ordering;
 
-use super::fault::no_frame;
 use super::range::CallRange;
 use super::{AddressSpace, Resolved};
 use crate::addr::{PAGE_BYTES, PageRange, VirtAddr};
-use crate::backing::Backing;
 use crate::error::{AccessError, Broken, CallResult, Errno, Fault};
 use crate::paging::{AccessKind, Entry};
 use crate::phys::{FrameKind, Marks};
@@ -42,19 +40,6 @@ impl AddressSpace {
             }
         }
         Ok(())
-    }
-
-    /// Whether a userfaultfd would be asked for a page. It serves accesses by the program alone
-    /// (`UFFD_USER_MODE_ONLY`), so that bringing the page in fails (`handle_userfault`).
-    pub(super) fn is_for_userfaultfd(&self, vma: &Vma, page: VirtAddr) -> bool {
-        let asked_for = match &vma.backing {
-            Some(backing) if has_page(backing.as_ref(), vma.page_index(page)) => {
-                VmFlags::UFFD_MINOR
-            }
-            _ => VmFlags::UFFD_MISSING,
-        };
-        let entry = self.entry_at(page);
-        vma.flags.contains(asked_for) && entry.frame().is_none() && entry.swap_slot().is_none()
     }
 
     /// The entry of a page, also where a large one maps it.
@@ -96,14 +81,17 @@ impl AddressSpace {
         !entry.is_ahead() && entry.access().contains(kind.needed())
     }
 
-    /// The first page of pagers' memory in a range that is to be populated, and for what.
+    /// The first page in a range that is to be populated, of memory that others bring in, and for what.
     pub(super) fn next_to_populate(
         &self,
         range: PageRange,
         populate: Populate,
     ) -> Option<(VirtAddr, AccessKind)> {
-        let paged = |vma: &&Vma| vma.backing.as_ref().is_some_and(|backing| backing.is_paged());
-        self.vmas.range(range).filter(paged).find_map(|vma| {
+        let brought = |vma: &&Vma| {
+            let paged = vma.backing.as_ref().is_some_and(|backing| backing.is_paged());
+            paged || vma.flags.intersects(VmFlags::UFFD)
+        };
+        self.vmas.range(range).filter(brought).find_map(|vma| {
             let kind = match populate {
                 Populate::Locked if !vma.flags.contains(VmFlags::LOCKED) => return None,
                 Populate::Locked | Populate::Mapped if vma.flags.contains(VmFlags::LOCKONFAULT) => {
@@ -125,21 +113,17 @@ impl AddressSpace {
         page: VirtAddr,
         kind: AccessKind,
     ) -> Result<(), AccessError> {
-        if self.is_for_userfaultfd(vma, page) {
-            if kind == AccessKind::Write && vma.is_private() {
-                // Linux looks whom to ask only when it has all that the page would need.
-                self.prepare_anon(vma).map_err(|error| no_frame(error, page))?;
-            }
-            return Err(Fault::NoBacking(page).into());
-        }
         if !self.is_populated(page, kind) {
+            if vma.flags.intersects(VmFlags::UFFD) && self.populates_later(vma, page, kind)? {
+                return Ok(());
+            }
             loop {
                 match self.fault(page, kind)? {
                     Resolved::Done => break,
                     // Who populates has the lock.
                     Resolved::NeedsExclusive => self.make_way_for_page(vma, page)?,
-                    // So no pager can be asked: that is left for when it has not (`SharedSpace::populate_paged`).
-                    Resolved::NeedsPage => return Ok(()),
+                    // So nobody can be asked: that is left for when it has not (`SharedSpace::populate_paged`).
+                    Resolved::NeedsPage | Resolved::ForHandler => return Ok(()),
                 }
             }
         }
@@ -222,9 +206,4 @@ fn populated_for(vma: &Vma) -> AccessKind {
 
 fn pages(range: PageRange) -> impl Iterator<Item = VirtAddr> {
     (range.start().get()..range.end().get()).step_by(PAGE_BYTES).map(VirtAddr::new)
-}
-
-/// Whether a page of an object is there, in memory or in the swap area.
-fn has_page(backing: &dyn Backing, page: u64) -> bool {
-    backing.is_resident(page) || !backing.swapped(page..page + 1).is_empty()
 }

@@ -223,7 +223,7 @@ impl AddressSpace {
     }
 
     /// What an entry lets ring 3 do from now on in a VMA with these flags.
-    fn access_now(&self, flags: VmFlags, entry: Entry) -> Access {
+    pub(super) fn access_now(&self, flags: VmFlags, entry: Entry) -> Access {
         let access = entry_access(flags, entry.owner());
         let own = entry.owner() == Owner::Process;
         let kept = || self.is_only_owner(entry) && self.is_kept(entry);

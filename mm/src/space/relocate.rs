@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use super::AddressSpace;
 use super::link::maps_of;
 use super::remap::{MOVE_SPARE, Remap, RemapFlags};
+use super::userfault::Moved;
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, PageRange, TABLE_SPAN, VirtAddr};
 use crate::error::{CallResult, Errno};
 use crate::hooks::Invalidation;
@@ -58,22 +59,19 @@ impl AddressSpace {
         self.account.peak = peak;
         self.link(&moved);
         let merged = self.insert_merged(moved, Origin::Moved);
-        // Nobody asked to hear of moves: the whole VMA that it is part of now is watched no longer
-        // (`mremap_userfaultfd_prep`).
-        self.vmas.update(merged, |vma| {
-            if vma.userfault().is_some() {
-                vma.set_userfault(None);
-                vma.flags.remove(VmFlags::UFFD);
-            }
-        });
+        let moved = self.note_moved(merged, (remap.addr, target.start(), remap.old_len));
         if let Some(old) = old {
             let mut batch = FlushBatch::new();
             self.invalidate(old, Invalidation::Unmap, |space| {
                 space.move_pages(old, target.start(), &mut batch);
             });
+            if moved == Moved::Unprotected {
+                self.forget_protection(target);
+            }
             if keeps && self.rule(Rule::EmptySource) {
                 self.empty_source(old, merged);
             } else if !keeps {
+                self.note_unmapped(old);
                 // What was promised for the source is promised for the target now.
                 self.gather(old)?;
                 self.leave_promise(old, target.start());

@@ -3,14 +3,15 @@
 
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use super::AddressSpace;
 use super::access::{Accessed, pieces};
-use super::{AddressSpace, Resolved};
 use crate::addr::{GuestPhysAddr, VirtAddr};
 use crate::backing::{BackingError, Brought};
 use crate::error::{AccessError, Broken, Fault};
 use crate::paging::AccessKind;
 use crate::phys::Gone;
 use crate::system::System;
+use crate::userfault::{Accessor, GivenUp};
 
 /// An address space that several tasks use.
 #[derive(Debug)]
@@ -39,26 +40,35 @@ impl SharedSpace {
         self.0.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes an access at `addr` possible, with the exclusive lock if that is what it takes, and with the page's pager
-    /// if it has one. The caller has no lock.
+    /// Makes an access of the program's at `addr` possible, with the exclusive lock if that is what it takes, with the
+    /// page's pager if it has one, and with who serves a userfaultfd. The caller has no lock. If a signal came while it
+    /// waited, the access is not possible yet, and will fault again.
     ///
     /// # Errors
     /// The fault that the program gets as a signal.
     pub fn fault(&self, addr: VirtAddr, kind: AccessKind) -> Result<(), AccessError> {
-        self.try_all(addr, |space| {
-            Ok(match space.fault(addr, kind)? {
-                Resolved::Done => Accessed::Done,
-                Resolved::NeedsExclusive => Accessed::NeedsExclusive,
-                Resolved::NeedsPage => Accessed::NeedsPage,
-            })
-        })
+        self.fault_for(addr, kind, Accessor::Program)
+    }
+
+    /// The same on behalf of a call, or somebody else.
+    ///
+    /// # Errors
+    /// The fault; also if a call gave up its wait.
+    pub(crate) fn fault_for(
+        &self,
+        addr: VirtAddr,
+        kind: AccessKind,
+        accessor: Accessor,
+    ) -> Result<(), AccessError> {
+        self.try_all((addr, kind), accessor, |space| Ok(space.fault(addr, kind)?.into()))
     }
 
     /// Attempts something that needs the page at `addr`, until nothing is in its way. Memory is made for it by
     /// whatever can make some.
     fn try_all(
         &self,
-        addr: VirtAddr,
+        (addr, kind): (VirtAddr, AccessKind),
+        accessor: Accessor,
         mut attempt: impl FnMut(&AddressSpace) -> Result<Accessed, AccessError>,
     ) -> Result<(), AccessError> {
         let system = {
@@ -82,6 +92,17 @@ impl SharedSpace {
                     let accessed = system.or_page_out(|| self.alone(addr, &mut attempt))?;
                     if accessed == Accessed::Done {
                         return Ok(());
+                    }
+                }
+                Accessed::ForHandler => {
+                    drop(brought.take());
+                    let told =
+                        system.or_page_out(|| self.look().tell_handler(addr, kind, accessor));
+                    match told?.map(|waiting| waiting.wait(accessor)) {
+                        // Served, or not to be any more: once more.
+                        None | Some(Ok(())) => {}
+                        Some(Err(GivenUp)) if accessor == Accessor::Program => return Ok(()),
+                        Some(Err(GivenUp)) => return Err(Fault::NoBacking(addr).into()),
                     }
                 }
                 Accessed::NeedsPage => {
@@ -144,8 +165,21 @@ impl SharedSpace {
     /// # Errors
     /// The fault at the first byte that cannot be read; what was copied before it stays in `into`.
     pub fn read(&self, addr: VirtAddr, into: &mut [u8]) -> Result<(), AccessError> {
+        self.read_for(addr, into, Accessor::Call)
+    }
+
+    /// The same on behalf of `accessor`.
+    ///
+    /// # Errors
+    /// As of [`read`](Self::read).
+    pub fn read_for(
+        &self,
+        addr: VirtAddr,
+        into: &mut [u8],
+        accessor: Accessor,
+    ) -> Result<(), AccessError> {
         for piece in pieces(addr, into.len())? {
-            self.at(piece.addr, AccessKind::Read, |space, at| {
+            self.at(piece.addr, AccessKind::Read, accessor, |space, at| {
                 space.system().memory().try_read(at, &mut into[piece.bytes.clone()])
             })?;
         }
@@ -157,8 +191,21 @@ impl SharedSpace {
     /// # Errors
     /// The fault at the first byte that cannot be written; what was copied before it stays.
     pub fn write(&self, addr: VirtAddr, bytes: &[u8]) -> Result<(), AccessError> {
+        self.write_for(addr, bytes, Accessor::Call)
+    }
+
+    /// The same on behalf of `accessor`.
+    ///
+    /// # Errors
+    /// As of [`write`](Self::write).
+    pub fn write_for(
+        &self,
+        addr: VirtAddr,
+        bytes: &[u8],
+        accessor: Accessor,
+    ) -> Result<(), AccessError> {
         for piece in pieces(addr, bytes.len())? {
-            self.at(piece.addr, AccessKind::Write, |space, at| {
+            self.at(piece.addr, AccessKind::Write, accessor, |space, at| {
                 space.system().memory().try_write(at, &bytes[piece.bytes.clone()])
             })?;
         }
@@ -181,8 +228,11 @@ impl SharedSpace {
         &self,
         addr: VirtAddr,
         kind: AccessKind,
+        accessor: Accessor,
         mut then: impl FnMut(&AddressSpace, GuestPhysAddr) -> Result<(), Gone>,
     ) -> Result<(), AccessError> {
-        self.try_all(addr, |space| space.access(addr, kind, &mut |at| then(space, at)))
+        self.try_all((addr, kind), accessor, |space| {
+            space.access(addr, kind, &mut |at| then(space, at))
+        })
     }
 }

@@ -89,6 +89,7 @@ impl AddressSpace {
 
     /// Removes VMAs and pages of a range whose ends are VMA boundaries.
     pub(super) fn remove_gathered(&mut self, range: PageRange, batch: &mut FlushBatch) {
+        self.note_unmapped(range);
         self.invalidate(range, Invalidation::Unmap, |space| {
             space.tell_files_unmapped(range);
             space.zap(range, batch);

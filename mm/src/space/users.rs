@@ -62,8 +62,10 @@ pub enum Left {
 }
 
 impl SpaceUser {
-    /// The first use of a new space.
-    pub fn new(space: AddressSpace) -> Self {
+    /// The first use of a new space. If it is a child's, those are told that asked to hear of forks. The caller has no
+    /// lock.
+    pub fn new(mut space: AddressSpace) -> Self {
+        let told = std::mem::take(&mut space.to_tell);
         let users = Arc::clone(&space.users);
         users.store(1, Ordering::Relaxed);
         let watched = Watched::new(&space.system, space.number);
@@ -71,7 +73,9 @@ impl SpaceUser {
         if let Some(watched) = &counted.watched {
             watched.begin(SpaceWatch(Arc::downgrade(&counted)));
         }
-        SpaceUser(counted)
+        let user = SpaceUser(counted);
+        told.into_iter().for_each(|told| told.tell_of_child(&user));
+        user
     }
 
     /// One more use of the same space: `CLONE_VM` (`mmget`).

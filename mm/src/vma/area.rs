@@ -9,7 +9,6 @@ use super::rare::Rare;
 use super::tree::Span;
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, PageRange, VirtAddr, low_half};
 use crate::backing::Backing;
-use crate::error::Errno;
 
 /// Which anonymous memory a VMA's written pages belong to (Linux's `anon_vma`): a node of the reverse map
 /// ([`AnonVmas`](crate::rmap::AnonVmas)). Two VMAs merge only if they agree, or one of them was never
@@ -84,34 +83,6 @@ pub struct Vma {
     /// `None` if it would be empty.
     pub(super) rare: Option<Arc<Rare>>,
     anon: AtomicU64,
-}
-
-/// A userfaultfd as VMAs feel it: two VMAs registered with different ones do not merge.
-#[derive(Debug, Default)]
-pub struct Userfault {
-    /// `UFFD_FEATURE_*` that were agreed on, and [`Self::INITIALIZED`] once they were.
-    features: AtomicU64,
-}
-
-impl Userfault {
-    /// `UFFD_FEATURE_INITIALIZED`, a bit that no feature has.
-    const INITIALIZED: u64 = 1 << 31;
-
-    /// Agrees on features (`UFFDIO_API`).
-    ///
-    /// # Errors
-    /// `EINVAL` the second time.
-    pub fn initialize(&self, features: u64) -> Result<(), Errno> {
-        let agreed = features | Self::INITIALIZED;
-        let first = self.features.compare_exchange(0, agreed, Ordering::Relaxed, Ordering::Relaxed);
-        first.map(|_| ()).map_err(|_| Errno::EINVAL)
-    }
-
-    /// Whether features were agreed on.
-    #[must_use]
-    pub fn is_initialized(&self) -> bool {
-        self.features.load(Ordering::Relaxed) != 0
-    }
 }
 
 impl Vma {

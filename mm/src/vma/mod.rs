@@ -12,6 +12,6 @@ mod rare;
 pub mod split;
 pub mod tree;
 
-pub use area::{AnonId, Lineage, Userfault, Vma};
+pub use area::{AnonId, Lineage, Vma};
 pub use aslr::Aslr;
 pub use flags::{MapFlags, MapType, Prot, VmFlags};

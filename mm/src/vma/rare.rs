@@ -4,10 +4,11 @@
 
 use std::sync::Arc;
 
-use super::area::{Userfault, Vma};
+use super::area::Vma;
 use super::policy::Policy;
 use crate::addr::VirtAddr;
 use crate::backing::HugePromise;
+use crate::userfault::Userfault;
 
 /// What a VMA has beside what all have. Never changed: VMAs that were cut from one another share it.
 #[derive(Clone, Debug, Default)]

@@ -5,9 +5,13 @@ use std::fmt;
 use guest::call::number;
 use guest::script::{Access, Arg, Op};
 use mm::addr::{PAGE_SIZE, VirtAddr, low_half};
-use mm::calls::{UFFDIO_API, UFFDIO_REGISTER, UFFDIO_UNREGISTER};
+use mm::calls::{
+    UFFDIO_API, UFFDIO_CONTINUE, UFFDIO_COPY, UFFDIO_POISON, UFFDIO_REGISTER, UFFDIO_UNREGISTER,
+    UFFDIO_WRITEPROTECT, UFFDIO_ZEROPAGE,
+};
 use mm::paging::AccessKind;
 use mm::replay::calls::{Call, IoVec, MemoryCall, Pointee};
+use mm::userfault::Features;
 
 use super::model::buffers;
 use crate::script::{CAPSET, FTRUNCATE, HOME_NODE, MEMFD_CREATE, MIGRATE_PAGES, Script};
@@ -35,6 +39,10 @@ pub enum Deed {
     /// Registers a range with the script's userfaultfd (fd, address, length, modes), or with mode 0
     /// unregisters it.
     Uffd(i32, u64, u64, u64),
+    /// Makes a userfaultfd by which no fault waits: each is a `SIGBUS`.
+    ServedUserfault(i32),
+    /// Asks the script's userfaultfd for pages, or to protect some (fd, request, the words of its argument).
+    Serve(i32, u64, [u64; 5]),
     /// Gives up capabilities, a bit each; those given up before are among them.
     DropCapabilities(u64),
     /// Has the machine give up all memory that can be had again: with a swap area, and our side alone.
@@ -72,13 +80,14 @@ pub struct Act {
 impl Act {
     /// Whether it makes a descriptor.
     pub fn opens(&self) -> bool {
-        matches!(self.deed, Deed::Open(..) | Deed::Userfault(_))
+        matches!(self.deed, Deed::Open(..) | Deed::Userfault(_) | Deed::ServedUserfault(_))
     }
 
     /// What it is called in a tally.
     pub fn name(&self) -> String {
         match &self.deed {
             Deed::Uffd(_, _, _, 0) => "UFFDIO_UNREGISTER".to_owned(),
+            Deed::Serve(_, request, _) => served_name(*request).to_owned(),
             Deed::Uffd(..) => "UFFDIO_REGISTER".to_owned(),
             Deed::Open(..) => "open".to_owned(),
             Deed::DropCapabilities(_) => "capset".to_owned(),
@@ -126,12 +135,12 @@ impl Act {
             }
             &Deed::Store(addr, byte) => script.step(process, Op::Store { addr, byte }),
             &Deed::Load(addr) => script.step(process, Op::Load { addr }),
-            &Deed::Userfault(fd) => {
-                let step = script.call_of(process, number::USERFAULTFD, &[Arg::Value(1)]);
-                let bytes: Vec<u8> = [0xaau64, 0, 0].iter().flat_map(|w| w.to_le_bytes()).collect();
-                let args = [Arg::Value(word(fd)), Arg::Value(UFFDIO_API), Arg::InOut(&bytes)];
-                script.call_of(process, number::IOCTL, &args);
-                step
+            &Deed::Userfault(fd) => add_userfault(script, process, fd, Features::empty()),
+            &Deed::ServedUserfault(fd) => add_userfault(script, process, fd, SERVED),
+            &Deed::Serve(fd, request, words) => {
+                let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+                let args = [Arg::Value(word(fd)), Arg::Value(request), Arg::InOut(&bytes)];
+                script.call_of(process, number::IOCTL, &args)
             }
             &Deed::Uffd(fd, addr, len, mode) => {
                 let request = if mode == 0 { UFFDIO_UNREGISTER } else { UFFDIO_REGISTER };
@@ -146,6 +155,31 @@ impl Act {
             &Deed::Fork(child) => script.step(process, Op::Fork { child }),
             Deed::Exit => script.step(process, Op::Exit),
         }
+    }
+}
+
+/// What a userfaultfd has by which no fault waits.
+pub const SERVED: Features = Features::SIGBUS.union(Features::WP_UNPOPULATED);
+
+/// Makes a userfaultfd for the program's own accesses, and agrees on its features.
+fn add_userfault(script: &mut Script, process: u8, fd: i32, features: Features) -> usize {
+    let step = script.call_of(process, number::USERFAULTFD, &[Arg::Value(1)]);
+    let words = [0xaau64, features.bits(), 0];
+    let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+    let args = [Arg::Value(word(fd)), Arg::Value(UFFDIO_API), Arg::InOut(&bytes)];
+    script.call_of(process, number::IOCTL, &args);
+    step
+}
+
+/// What a request is called.
+fn served_name(request: u64) -> &'static str {
+    match request {
+        UFFDIO_COPY => "UFFDIO_COPY",
+        UFFDIO_ZEROPAGE => "UFFDIO_ZEROPAGE",
+        UFFDIO_CONTINUE => "UFFDIO_CONTINUE",
+        UFFDIO_POISON => "UFFDIO_POISON",
+        UFFDIO_WRITEPROTECT => "UFFDIO_WRITEPROTECT",
+        _ => "a request of a userfaultfd",
     }
 }
 
@@ -381,6 +415,12 @@ impl fmt::Display for Act {
             Deed::Store(addr, byte) => write!(f, "@store {addr:#x} {byte:#x}"),
             Deed::Load(addr) => write!(f, "@load {addr:#x}"),
             Deed::Userfault(fd) => write!(f, "userfaultfd(UFFD_USER_MODE_ONLY) = {fd}"),
+            Deed::ServedUserfault(fd) => {
+                write!(f, "userfaultfd(UFFD_USER_MODE_ONLY) = {fd}, {SERVED:?}")
+            }
+            Deed::Serve(fd, request, words) => {
+                write!(f, "ioctl({fd}, {}, {words:#x?})", served_name(*request))
+            }
             Deed::Uffd(_, addr, len, 0) => write!(f, "@uffd unregister {addr:#x}+{}", len / 4096),
             Deed::Uffd(_, addr, len, mode) => {
                 write!(f, "@uffd register {addr:#x}+{} modes {mode}", len / 4096)

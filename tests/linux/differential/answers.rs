@@ -1,5 +1,14 @@
 //! What the random calls have to meet.
 
+/// What requests of a userfaultfd that is served meet.
+pub const SERVED: &[(&str, &str)] = &[
+    ("UFFDIO_CONTINUE", "EEXIST EFAULT EINVAL ENOENT ok"),
+    ("UFFDIO_COPY", "EAGAIN EEXIST EFAULT EINVAL ENOENT ok"),
+    ("UFFDIO_POISON", "EEXIST EINVAL ENOENT ok"),
+    ("UFFDIO_WRITEPROTECT", "EINVAL ENOENT ok"),
+    ("UFFDIO_ZEROPAGE", "EAGAIN EEXIST EINVAL ENOENT ok"),
+];
+
 /// Calls, and all answers that they meet with the fixed seeds.
 pub const EXPECTED: &[(&str, &str)] = &[
     ("MADV_COLD", "EINVAL ENOMEM ok"),

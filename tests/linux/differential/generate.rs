@@ -4,6 +4,7 @@ mod addresses;
 mod calls;
 mod numa;
 mod rare;
+mod served;
 
 use std::ops::Range;
 
@@ -14,7 +15,7 @@ use mm::paging::AccessKind;
 use mm::replay::calls::MemoryCall as M;
 
 use super::act::{Act, Deed, Open};
-use super::model::{Area, Line, Model, Result, Start};
+use super::model::{Area, Line, Model, Result, Serving, Start};
 use super::run::{Ours, ends};
 use super::tally::Tally;
 
@@ -67,6 +68,7 @@ pub fn sequence(start: &Start, seed: u64, length: u64) -> std::result::Result<Se
         top: start.top(),
         pool: start.pool(),
         area: start.area(),
+        serving: start.serving(),
     };
     let mut acts = Vec::with_capacity(index(length));
     let mut steps = Vec::with_capacity(index(length));
@@ -121,6 +123,8 @@ struct Generator {
     /// How many huge pages the pool has.
     pool: u64,
     area: Area,
+    /// Whether acts serve a userfaultfd.
+    serving: Serving,
 }
 
 impl Generator {
@@ -153,7 +157,7 @@ impl Generator {
                 };
                 huge.extend(is_huge.then_some(*fd));
             }
-            (Deed::Userfault(fd), _) => {
+            (Deed::Userfault(fd) | Deed::ServedUserfault(fd), _) => {
                 self.uffd = Some((act.process, *fd));
                 self.next_fd[process] += 1;
             }
@@ -181,6 +185,9 @@ impl Generator {
     fn deed(&mut self) -> Option<Deed> {
         if self.area != Area::None && self.chance(25) {
             return Some(self.pressure());
+        }
+        if self.serving == Serving::Yes && self.chance(35) {
+            return self.served();
         }
         let deed = match self.below(100) {
             0..=18 => Deed::Call(self.mmap()),
@@ -225,7 +232,7 @@ impl Generator {
                     AccessKind::Read,
                     AccessKind::Execute,
                 ]);
-                if self.is_watched(addr) {
+                if self.serving == Serving::No && self.is_watched(addr) {
                     return None;
                 }
                 // An instruction must not reach into the next page.
@@ -312,7 +319,12 @@ impl Generator {
                 hits(addr.get(), rounds(*old_len)) || hits(new_addr.get(), rounds(*new_len))
             }
             Deed::Call(call) => call.range().is_some_and(|(addr, len)| hits(addr.get(), len)),
-            Deed::Uffd(_, addr, len, _) => hits(*addr, *len),
+            Deed::Uffd(_, addr, len, mode) => {
+                hits(*addr, *len) || self.serving == Serving::Yes && self.unlike(*addr, *len, *mode)
+            }
+            Deed::Serve(_, _, [addr, first, second, ..]) => {
+                hits(*addr, (*first).max(*second).min(LARGE)) || self.is_pooled(*addr, *second)
+            }
             _ => false,
         }
     }

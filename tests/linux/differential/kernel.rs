@@ -208,7 +208,9 @@ const PROBES: &[Probe] = &[
             let range = |mode| Deed::Uffd(3, A, PAGE, mode);
             vec![map(0, 2), Deed::Userfault(3), range(1), range(0), range(2), range(0), range(4)]
         },
-        touches: |deed| matches!(deed, Deed::Uffd(..) | Deed::Userfault(_)),
+        touches: |deed| {
+            matches!(deed, Deed::Uffd(..) | Deed::Userfault(_) | Deed::ServedUserfault(_))
+        },
     },
     Probe {
         rule: "PR_SET_MDWE (6.3), PR_SET_THP_DISABLE with flags (6.18)",

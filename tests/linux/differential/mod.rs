@@ -47,6 +47,8 @@ const LENGTH: u64 = 100;
 const FIXED: u64 = 2_000;
 /// Sequences from seeds that nobody tried before.
 const FRESH: u64 = 200;
+/// Sequences in which a userfaultfd is served, from seeds that never change.
+const SERVED: u64 = 300;
 /// How many pages a fault may bring in, by turns.
 const FAULT_AHEAD: [u64; 2] = [64, 1];
 /// Within how many acts a missing rule has to show.
@@ -86,6 +88,9 @@ pub fn trials() -> Vec<Trial> {
         let mut trials = vec![Trial::test("differential::fuzz", move || {
             many(first, sequences, executors).map(drop)
         })];
+        trials.push(Trial::test("differential::fuzz_userfault", move || {
+            served(first, sequences, executors).map(drop)
+        }));
         if executors == Executors::KernelSoftwareGuest {
             trials.push(Trial::test("differential::fuzz_swapped", move || {
                 in_guest::with_swap(first, sequences).map(drop)
@@ -94,6 +99,7 @@ pub fn trials() -> Vec<Trial> {
         return trials;
     }
     let mut trials = vec![Trial::test("differential::random_calls", random_calls)];
+    trials.push(Trial::test("differential::userfault", served_calls));
     trials.push(Trial::test("differential::kernel", says_what_differs));
     trials.push(Trial::test("differential::max_map_count", max_map_count));
     trials.push(Trial::test("differential::overcommit", commit::compare));
@@ -115,6 +121,17 @@ fn random_calls() -> Result<(), Failed> {
         return Ok(());
     }
     let missing = tally.missing(answers::EXPECTED);
+    if missing.is_empty() { Ok(()) } else { Err(format!("never met: {missing:#?}").into()) }
+}
+
+/// The same of a userfaultfd that is served.
+fn served_calls() -> Result<(), Failed> {
+    let mut tally = served(1, SERVED, Executors::KernelSoftwareGuest)?;
+    tally.add(&served(fresh_seed(), SERVED / 10, Executors::KernelSoftwareGuest)?);
+    if tally.left_out() > 0 {
+        return Ok(());
+    }
+    let missing = tally.missing(answers::SERVED);
     if missing.is_empty() { Ok(()) } else { Err(format!("never met: {missing:#?}").into()) }
 }
 
@@ -143,11 +160,26 @@ fn fresh_seed() -> u64 {
 
 /// So many sequences, from these seeds on, on all processors.
 fn many(first: u64, sequences: u64, executors: Executors) -> Result<Tally, Failed> {
+    many_from(first, sequences, executors, |start| start)
+}
+
+/// Sequences in which a userfaultfd is served, too: each kind of request is refused and met.
+fn served(first: u64, sequences: u64, executors: Executors) -> Result<Tally, Failed> {
+    many_from(first, sequences, executors, Start::with_serving)
+}
+
+/// The same, from another start.
+fn many_from(
+    first: u64,
+    sequences: u64,
+    executors: Executors,
+    prepare: fn(Start) -> Start,
+) -> Result<Tally, Failed> {
     let began = Instant::now();
     let tally = Mutex::new(Tally::default());
     Seeds::new(first..first + sequences).on_all_processors(|seeds| {
         let mut oracle = Oracle::start()?;
-        let start = Start::of(&mut oracle)?;
+        let start = prepare(Start::of(&mut oracle)?);
         let kernel = Kernel::probe(&mut oracle, &start)?;
         let mut own = Tally::default();
         while let Some(seed) = seeds.next() {

@@ -244,6 +244,10 @@ pub fn result_of(answer: &Answer, ours: &Result) -> std::result::Result<Result, 
         Answer::Result { value: Ok(value), .. } => Result::Value(*value),
         Answer::Result { value: Err(errno), .. } => Result::Errno(i32::from(errno.0)),
         Answer::Access { fault: None, byte } => Result::Done(*byte),
+        // BUS_MCEERR_AR, of which kernels without CONFIG_MEMORY_FAILURE make a BUS_ADRERR.
+        Answer::Access { fault: Some(fault), .. } if (fault.signal, fault.code) == (7, 4) => {
+            Result::Signal(7, 2)
+        }
         Answer::Access { fault: Some(fault), .. } => Result::Signal(fault.signal, fault.code),
         other => return Err(format!("the player answers {other:?}").into()),
     })

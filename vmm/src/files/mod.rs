@@ -19,6 +19,7 @@ mod room;
 mod status;
 mod stream;
 pub mod tree;
+mod userfault;
 
 pub use attributes::{Attributes, SetTime};
 pub use content::{Content, status_of};
@@ -30,3 +31,5 @@ pub use open::{Object, Open};
 pub use room::{Room, Taken};
 pub use status::{FileKind, FileStatus, STATX, Timestamp};
 pub use stream::Stream;
+pub use userfault::{MESSAGE, UserfaultFile};
+pub(crate) use userfault::{Read as UserfaultRead, of_fork};

@@ -6,12 +6,11 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use mm::backing::{Backing, FileMode, HostFile, LONGEST, OpenFile, Sought};
 use mm::error::Errno;
 use mm::phys::FileAccess;
-use mm::vma::Userfault;
 use nix::libc;
 
 use super::room::{Room, Taken};
 use super::tree::{Device, MadeFile, Node, Place};
-use super::{Content, FileKind, FileStatus, MemoryFile, Stream, status_of};
+use super::{Content, FileKind, FileStatus, MemoryFile, Stream, UserfaultFile, status_of};
 
 /// What can be opened.
 #[derive(Clone, Debug)]
@@ -19,7 +18,7 @@ pub enum Object {
     /// One of the host's streams.
     Stream(Arc<Stream>),
     /// A userfaultfd.
-    Userfault(Arc<Userfault>),
+    Userfault(Arc<UserfaultFile>),
     /// Memory with a descriptor, or a file in a tree in memory.
     Memory(Arc<MemoryFile>),
     /// A file of the host.
@@ -227,10 +226,8 @@ fn mode_of(object: &Object) -> FileMode {
     match object {
         Object::Stream(stream) => stream.mode(),
         Object::File(file) if file.access() == FileAccess::Read => FileMode::READ,
-        Object::Directory | Object::Made(_) => FileMode::READ,
+        Object::Directory | Object::Made(_) | Object::Userfault(_) => FileMode::READ,
         Object::Place => FileMode::empty(),
-        Object::Userfault(_) | Object::Memory(_) | Object::File(_) | Object::Device(_) => {
-            FileMode::READ | FileMode::WRITE
-        }
+        Object::Memory(_) | Object::File(_) | Object::Device(_) => FileMode::READ | FileMode::WRITE,
     }
 }

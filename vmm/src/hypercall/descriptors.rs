@@ -1,5 +1,6 @@
 //! Calls on descriptors, whatever they stand for.
 
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,8 +11,8 @@ use nix::libc;
 use nix::poll::{PollFd, PollFlags};
 
 use super::pause::{continued, left};
-use super::{Context, Served, Stop};
-use crate::files::{DESCRIPTORS, Object, Open, Stream};
+use super::{Context, Served, Stop, userfault};
+use crate::files::{DESCRIPTORS, Object, Open, Stream, UserfaultFile};
 use crate::task::{Continuation, rest};
 
 /// The largest pipe that a program may ask for without `CAP_SYS_RESOURCE`, in bytes (`fs.pipe-max-size`).
@@ -37,9 +38,10 @@ pub(super) fn ioctl(c: &mut Context<'_>) -> Served {
     let open = c.process.files.get(c.int(0))?;
     let stream = match open.object() {
         Object::Stream(stream) => stream,
-        Object::Userfault(uffd) => {
-            return Ok(mm::calls::userfault_ioctl(c.process, uffd, request, c.address(2))?);
+        Object::Userfault(_) if request == libc::FIONBIO => {
+            return set_nonblocking(c, &open);
         }
+        Object::Userfault(file) => return userfault::ioctl(c, file, request),
         Object::Place => return Err(Errno::EBADF.into()),
         _ => return Err(Errno::ENOTTY.into()),
     };
@@ -70,14 +72,17 @@ pub(super) fn ioctl(c: &mut Context<'_>) -> Served {
             c.write_bytes(c.address(2), &u32::try_from(count).unwrap_or(u32::MAX).to_le_bytes())?;
             Ok(0)
         }
-        libc::FIONBIO => {
-            let nonblocking = c.read_bytes(c.address(2), 4)? != [0; 4];
-            let other = open.status() & !libc::O_NONBLOCK;
-            open.set_status(if nonblocking { other | libc::O_NONBLOCK } else { other })?;
-            Ok(0)
-        }
+        libc::FIONBIO => set_nonblocking(c, &open),
         _ => Err(Errno::ENOTTY.into()),
     }
+}
+
+/// `FIONBIO`.
+fn set_nonblocking(c: &Context<'_>, open: &Open) -> Served {
+    let nonblocking = c.read_bytes(c.address(2), 4)? != [0; 4];
+    let other = open.status() & !libc::O_NONBLOCK;
+    open.set_status(if nonblocking { other | libc::O_NONBLOCK } else { other })?;
+    Ok(0)
 }
 
 /// fcntl(2).
@@ -185,6 +190,22 @@ pub(super) fn close_on_exec(flags: i32) -> i32 {
     if flags & libc::O_CLOEXEC == 0 { 0 } else { libc::FD_CLOEXEC }
 }
 
+/// What is waited for in poll(2).
+enum Polled {
+    Stream(Arc<Stream>),
+    Userfault(Arc<UserfaultFile>),
+}
+
+impl Polled {
+    /// The host's own.
+    fn host(&self) -> BorrowedFd<'_> {
+        match self {
+            Polled::Stream(stream) => stream.host(),
+            Polled::Userfault(file) => file.queue().bell().host(),
+        }
+    }
+}
+
 /// What a regular file is ready for (`DEFAULT_POLLMASK`).
 const ALWAYS: PollFlags = PollFlags::POLLIN
     .union(PollFlags::POLLOUT)
@@ -214,12 +235,14 @@ pub(super) fn poll_until(
         .map(|b| (i32::from_le_bytes([b[0], b[1], b[2], b[3]]), i16::from_le_bytes([b[4], b[5]])))
         .collect();
     let mut results: Vec<i16> = vec![0; asked.len()];
-    let mut polled: Vec<(usize, Arc<Stream>, PollFlags)> = Vec::new();
+    let mut polled: Vec<(usize, Polled, PollFlags)> = Vec::new();
     for (index, &(fd, events)) in asked.iter().enumerate() {
         let events = PollFlags::from_bits_truncate(events);
         match c.process.files.get(fd) {
             Ok(open) => match open.object() {
-                Object::Stream(stream) => polled.push((index, Arc::clone(stream), events)),
+                Object::Stream(stream) => {
+                    polled.push((index, Polled::Stream(Arc::clone(stream)), events));
+                }
                 Object::Memory(_)
                 | Object::File(_)
                 | Object::Device(_)
@@ -228,8 +251,12 @@ pub(super) fn poll_until(
                     results[index] = (events & ALWAYS).bits();
                 }
                 Object::Place => results[index] = PollFlags::POLLNVAL.bits(),
-                // Nothing is told to one yet.
-                Object::Userfault(_) => {}
+                Object::Userfault(file) => match userfault::poll(&open, file, events) {
+                    Ok(events) => {
+                        polled.push((index, Polled::Userfault(Arc::clone(file)), events));
+                    }
+                    Err(result) => results[index] = result,
+                },
             },
             Err(_) if fd < 0 => {}
             Err(_) => results[index] = PollFlags::POLLNVAL.bits(),

@@ -116,6 +116,8 @@ pub(super) fn lseek(c: &mut Context<'_>) -> Served {
         (None, Object::Directory) => seek_directory(&open, offset, whence),
         // Where one is in them means nothing.
         (None, Object::Device(_)) => Ok(0),
+        (None, Object::Userfault(_)) if (0..=libc::SEEK_HOLE).contains(&whence) => Ok(0),
+        (None, Object::Userfault(_)) => Err(Errno::EINVAL.into()),
         (None, Object::Made(made)) => seek_made(&open, &**made, offset, whence),
         (None, Object::Place) => Err(Errno::EBADF.into()),
         (None, _) => Err(Errno::ESPIPE.into()),

@@ -1,7 +1,10 @@
 //! Names in the arguments of the calls that are no memory calls; those are in `mm`, which reads and
 //! writes traces. The order in a set is the order in which strace prints.
 
-use mm::calls::{UFFDIO_API, UFFDIO_REGISTER, UFFDIO_UNREGISTER};
+use mm::calls::{
+    UFFDIO_API, UFFDIO_CONTINUE, UFFDIO_COPY, UFFDIO_POISON, UFFDIO_REGISTER, UFFDIO_UNREGISTER,
+    UFFDIO_WAKE, UFFDIO_WRITEPROTECT, UFFDIO_ZEROPAGE,
+};
 pub(crate) use mm::replay::names::*;
 use nix::libc as c;
 
@@ -171,6 +174,12 @@ pub(crate) const IOCTL: ChoiceSet = ChoiceSet {
         (UFFDIO_API, "UFFDIO_API"),
         (UFFDIO_REGISTER, "UFFDIO_REGISTER"),
         (UFFDIO_UNREGISTER, "UFFDIO_UNREGISTER"),
+        (UFFDIO_WAKE, "UFFDIO_WAKE"),
+        (UFFDIO_COPY, "UFFDIO_COPY"),
+        (UFFDIO_ZEROPAGE, "UFFDIO_ZEROPAGE"),
+        (UFFDIO_WRITEPROTECT, "UFFDIO_WRITEPROTECT"),
+        (UFFDIO_CONTINUE, "UFFDIO_CONTINUE"),
+        (UFFDIO_POISON, "UFFDIO_POISON"),
     ],
 };
 

@@ -6,12 +6,12 @@ use mm::backing::Backing;
 use mm::calls::Caller;
 use mm::error::Errno;
 use mm::space::SharedSpace;
-use mm::vma::Userfault;
+use mm::userfault::Served;
 use mm::vma::policy::Policy;
-use nix::libc;
 
-use super::{Context, Served};
-use crate::files::{Object, Open};
+use super::descriptors::close_on_exec;
+use super::{Context, Served as Answer};
+use crate::files::{Object, Open, UserfaultFile};
 use crate::task::Process;
 
 impl Caller for Process {
@@ -27,9 +27,8 @@ impl Caller for Process {
         self.files.get(fd)?.to_map()
     }
 
-    fn install(&self, uffd: Arc<Userfault>, flags: i32) -> Result<i32, Errno> {
-        let close_on_exec = if flags & libc::O_CLOEXEC == 0 { 0 } else { libc::FD_CLOEXEC };
-        self.files.insert(Arc::new(Open::new(Object::Userfault(uffd))), 0, close_on_exec)
+    fn install(&self, served: Served, flags: i32) -> Result<i32, Errno> {
+        install_userfault(self, UserfaultFile::new(served, flags, self.space.hold())?)
     }
 
     fn policy(&self) -> Option<Policy> {
@@ -41,8 +40,16 @@ impl Caller for Process {
     }
 }
 
+/// The lowest free descriptor for a userfaultfd.
+pub(super) fn install_userfault(process: &Process, file: UserfaultFile) -> Result<i32, Errno> {
+    let flags = file.queue().flags();
+    let open = Open::new(Object::Userfault(Arc::new(file)));
+    open.set_status(flags)?;
+    process.files.insert(Arc::new(open), 0, close_on_exec(flags))
+}
+
 /// Any memory call; `ENOSYS` for a call that is not one.
-pub(super) fn serve(c: &mut Context<'_>) -> Served {
+pub(super) fn serve(c: &mut Context<'_>) -> Answer {
     match mm::calls::serve(c.process, c.number, c.args) {
         Some(result) => Ok(result?),
         None => {

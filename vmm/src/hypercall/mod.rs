@@ -33,6 +33,7 @@ mod timers;
 mod trace;
 mod transfer;
 mod user;
+mod userfault;
 mod wait;
 
 pub use decode::Call;

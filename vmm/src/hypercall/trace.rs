@@ -13,6 +13,7 @@ use mm::paging::AccessKind;
 use mm::replay::trace::{Directive, Touched};
 use mm::replay::{all_vmas, starting_state};
 use mm::space::SharedSpace;
+use mm::userfault::Accessor;
 
 use super::Answer;
 use super::decode::{Call, Line};
@@ -95,13 +96,17 @@ impl Tracer {
     #[must_use]
     pub fn enter(&self, call: Call, space: &SharedSpace) -> Option<Line> {
         self.output.as_ref()?;
-        Some(Line::enter(call, &|addr, bytes| space.read(addr, bytes).is_ok()))
+        Some(Line::enter(call, &|addr, bytes| {
+            space.read_for(addr, bytes, Accessor::Visitor).is_ok()
+        }))
     }
 
     /// Prints the call of process `pid` with its answer.
     pub fn leave(&self, pid: i32, line: Option<Line>, answer: &Answer, space: &SharedSpace) {
         let Some(line) = line else { return };
-        let read = |addr: VirtAddr, bytes: &mut [u8]| space.read(addr, bytes).is_ok();
+        let read = |addr: VirtAddr, bytes: &mut [u8]| {
+            space.read_for(addr, bytes, Accessor::Visitor).is_ok()
+        };
         let text = match (answer.rax(), answer) {
             (Some(rax), _) => line.leave(rax, &read),
             (None, Answer::Interrupted(how)) => format!("{} {how}", line.never_returns(&read)),

@@ -9,7 +9,7 @@ use rustix::fs::{FileType, OFlags};
 use rustix::io::{Errno as HostErrno, ReadWriteFlags};
 
 use super::signals::broken_pipe;
-use super::{Context, Served, Stop};
+use super::{Context, Served, Stop, userfault};
 use crate::files::tree::{Device, Offsets};
 use crate::files::{Content, Object, Open, Stream};
 use crate::task::rest;
@@ -105,7 +105,7 @@ fn check_read(c: &Context<'_>) -> Result<(), Errno> {
 fn check_write(c: &Context<'_>) -> Result<(), Errno> {
     let open = c.process.files.get(c.int(0))?;
     match (open.content(), open.object()) {
-        (_, Object::Stream(_) | Object::Userfault(_)) => Ok(()),
+        (_, Object::Stream(_)) => Ok(()),
         _ if !open.mode().contains(FileMode::WRITE) => Err(Errno::EBADF),
         (Some(content), _) => content.check_write(),
         (None, _) => Ok(()),
@@ -129,6 +129,13 @@ fn read_pieces(c: &Context<'_>, open: &Open, pieces: &[Piece], place: Place) -> 
             read_at(c, open, pieces, place, |from, into| content.read(from, into))
         }
         (None, Object::Stream(stream)) => read_stream(c, stream, pieces, place),
+        (None, Object::Userfault(file)) => match place {
+            Place::Position => {
+                let pieces: Vec<_> = pieces.iter().map(|piece| (piece.at, piece.len)).collect();
+                userfault::read(c, open, file, &pieces)
+            }
+            Place::Offset(_) => Err(Errno::ESPIPE.into()),
+        },
         (None, Object::Device(device)) => read_device(c, *device, pieces),
         (None, Object::Made(made)) => {
             read_at(c, open, pieces, place, |from, into| made.read(from, into))

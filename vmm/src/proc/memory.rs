@@ -5,6 +5,7 @@ use std::sync::Arc;
 use mm::addr::{PAGE_SIZE, PageRange, VirtAddr};
 use mm::error::{AccessError, CallResult, Errno};
 use mm::inspect::pagemap;
+use mm::userfault::Accessor;
 
 use super::Of;
 use crate::files::FileKind;
@@ -54,11 +55,13 @@ impl MadeFile for AtOffsets {
         // Of who has ended there is nothing.
         let Ok(process) = self.process.get() else { return Ok(0) };
         match self.kind {
-            Kind::Memory => match process.space.read(VirtAddr::new(offset), into) {
-                Ok(()) => Ok(into.len()),
-                Err(AccessError::Fault(_)) => Err(Errno::EIO.into()),
-                Err(AccessError::Broken(broken)) => Err(broken.into()),
-            },
+            Kind::Memory => {
+                match process.space.read_for(VirtAddr::new(offset), into, Accessor::Visitor) {
+                    Ok(()) => Ok(into.len()),
+                    Err(AccessError::Fault(_)) => Err(Errno::EIO.into()),
+                    Err(AccessError::Broken(broken)) => Err(broken.into()),
+                }
+            }
             Kind::Pagemap => {
                 let wrong = |number: usize| !number.is_multiple_of(8);
                 if wrong(into.len()) || !offset.is_multiple_of(8) {
@@ -89,7 +92,7 @@ impl MadeFile for AtOffsets {
             return Err(Errno::EINVAL.into());
         }
         let Ok(process) = self.process.get() else { return Ok(0) };
-        match process.space.write(VirtAddr::new(offset), bytes) {
+        match process.space.write_for(VirtAddr::new(offset), bytes, Accessor::Visitor) {
             Ok(()) => Ok(bytes.len()),
             Err(AccessError::Fault(_)) => Err(Errno::EIO.into()),
             Err(AccessError::Broken(broken)) => Err(broken.into()),

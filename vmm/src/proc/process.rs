@@ -6,6 +6,7 @@ use std::sync::{Arc, PoisonError};
 use mm::addr::VirtAddr;
 use mm::error::Errno;
 use mm::inspect::{maps_text, numa_maps, smaps, smaps_rollup};
+use mm::userfault::Accessor;
 use nix::libc;
 
 use super::memory::{AtOffsets, Kind};
@@ -310,7 +311,7 @@ pub(super) fn bytes(process: &Process, from: VirtAddr, to: VirtAddr) -> Vec<u8> 
     const MOST: u64 = 6 << 20;
     let len = to.get().saturating_sub(from.get()).min(MOST);
     let mut bytes = vec![0; usize::try_from(len).unwrap_or(0)];
-    match process.space.read(from, &mut bytes) {
+    match process.space.read_for(from, &mut bytes, Accessor::Visitor) {
         Ok(()) => bytes,
         Err(_) => Vec::new(),
     }

@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use mm::addr::VirtAddr;
 use mm::space::{Counters, SpaceUser};
+use mm::userfault::Accessor;
 
 use super::futex::Futexes;
 use super::process::{Identity, Process, sole};
@@ -415,7 +416,7 @@ impl Family {
         if clear != 0 && space.users() > 1 {
             let at = VirtAddr::new(clear);
             // Nobody can be told if it cannot be written.
-            let _ = space.write(at, &[0; 4]);
+            let _ = space.write_for(at, &[0; 4], Accessor::Visitor);
             let word = space.look().word(at);
             word.into_iter().for_each(|word| _ = self.futexes.wake(word, 1, u32::MAX));
         }

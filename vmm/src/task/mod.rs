@@ -31,7 +31,7 @@ pub use family::{Family, FaultTotals, StartError, Target, Totals, usage};
 pub use futex::{Futexes, Wait, Woken};
 pub use process::{Identity, Process, current};
 pub use replace::Replacement;
-pub use rest::{Interrupted, rest};
+pub use rest::{Interrupted, rest, rest_of_thread};
 pub use run::{End, Task, TaskError, Timing};
 pub use signals::{
     AltStack, ChildChange, Continuation, Death, Delivery, Due, Effect, Info, InterruptedCall, KEPT,

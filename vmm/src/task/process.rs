@@ -1,6 +1,6 @@
 //! A process: an address space, descriptors, and what system calls ask about it.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::ffi::CStr;
 use std::fs::File;
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
@@ -46,6 +46,7 @@ pub(super) fn sole(mut process: Arc<Process>) -> Process {
 
 thread_local! {
     static CURRENT: Cell<i32> = const { Cell::new(0) };
+    static SIGNALS: RefCell<Option<Arc<Signals>>> = const { RefCell::new(None) };
 }
 
 /// The process that the calling thread runs (Linux's `current`); 0 for none.
@@ -54,9 +55,15 @@ pub fn current() -> i32 {
     CURRENT.get()
 }
 
+/// What the process that the calling thread runs does about signals.
+pub(super) fn current_signals() -> Option<Arc<Signals>> {
+    SIGNALS.with_borrow(Clone::clone)
+}
+
 /// The calling thread runs this process from now on.
-pub(super) fn enter(pid: i32) {
-    CURRENT.set(pid);
+pub(super) fn enter(process: &Process) {
+    CURRENT.set(process.pid);
+    SIGNALS.set(Some(Arc::clone(&process.signals)));
 }
 
 /// The first bytes of a path's last part.

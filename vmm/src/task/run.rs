@@ -148,7 +148,7 @@ impl Task {
     /// [`TaskError`] when mmvisor itself cannot go on.
     pub fn run(&mut self) -> Result<End, TaskError> {
         self.process.family.enter(self.process.pid);
-        super::process::enter(self.process.pid);
+        super::process::enter(&self.process);
         self.process.family.show(&self.process);
         let policy = *self.process.policy.lock().unwrap_or_else(PoisonError::into_inner);
         numa::enter(policy, self.process.family.machine().node_of(&self.vcpu));

@@ -20,10 +20,10 @@ use swapped::Swapped;
 use super::cache::PageCache;
 use super::seals::{Sealing, Seals};
 use super::{Backing, BackingError, BackingName, Folio, Placement};
-use crate::addr::{Frame, FrameRun, PAGE_SIZE};
-use crate::error::{Broken, CallResult, Errno};
+use crate::addr::{Frame, FrameRun, PAGE_BYTES, PAGE_SIZE};
+use crate::error::{Broken, CallError, CallResult, Errno};
 use crate::numa::{self, Which};
-use crate::phys::{FrameKind, Frames, Marks, Wish};
+use crate::phys::{Contents, FrameKind, Frames, Marks, Wish};
 use crate::promise::{Payer, Promise};
 use crate::rmap::{Copies, ObjectMaps};
 use crate::system::System;
@@ -180,6 +180,51 @@ impl SharedMemory {
             |frame| frames.maps(frame) == 0 && !frames.marks(frame).contains(Marks::DIRTY);
         let gone = pages.iter().filter(|&&page| self.cache.get(page).is_some_and(unneeded));
         gone.copied().try_for_each(|page| self.forget(page..page + 1))
+    }
+
+    /// Makes a page that is not there, with these bytes or zeros (`shmem_mfill_atomic_pte`). The caller gets a reference.
+    ///
+    /// # Errors
+    /// `ENOMEM` no memory for it, or the commit limit; `EFAULT` past the end; `EEXIST` there is one.
+    pub(crate) fn add_page(
+        &self,
+        page: u64,
+        bytes: Option<&[u8; PAGE_BYTES]>,
+        payer: &dyn Payer,
+    ) -> CallResult<Frame> {
+        if page >= self.pages() {
+            return Err(Errno::EFAULT.into());
+        }
+        if self.is_swapped(page) {
+            return Err(Errno::EEXIST.into());
+        }
+        let mut made = false;
+        let contents = if bytes.is_some() { Contents::Any } else { Contents::Zeroed };
+        let frame = self.cache.page(
+            page,
+            contents,
+            || self.wish(page),
+            |frames, frame| {
+                if let Payment::EachPage(promise) = &self.payment {
+                    promise.join(&payer.promise(1).map_err(|_| BackingError::OutOfMemory)?);
+                }
+                if let Some(bytes) = bytes {
+                    frames.memory().write(frame.addr(), bytes);
+                }
+                frames.mark(frame, Marks::DIRTY);
+                made = true;
+                Ok(())
+            },
+        );
+        let frame = frame.map_err(|error| match error {
+            BackingError::Broken(broken) => CallError::Broken(broken),
+            BackingError::NoPage | BackingError::OutOfMemory => Errno::ENOMEM.into(),
+        })?;
+        if made {
+            return Ok(frame);
+        }
+        self.cache.frames().put(frame)?;
+        Err(Errno::EEXIST.into())
     }
 
     /// From where a page is to come (`shmem_get_pgoff_policy`).

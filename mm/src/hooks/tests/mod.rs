@@ -16,9 +16,9 @@ use crate::inspect::{audit, maps_text};
 use crate::phys::Frames;
 use crate::replay::SoftwareMachine;
 use crate::space::{MapRequest, RemapRequest, SharedSpace, Vcpus};
+use crate::vma::MapType;
 use crate::vma::limits::Limits;
 use crate::vma::policy::Policy;
-use crate::vma::{MapType, Userfault};
 
 const BASE: u64 = 0x1_0000_0000;
 const RW: Prot = Prot::READ.union(Prot::WRITE);

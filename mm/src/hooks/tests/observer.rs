@@ -140,7 +140,7 @@ impl Caller for Program<'_> {
     fn file(&self, fd: i32) -> Result<Arc<dyn Backing>, Errno> {
         if fd == 5 { Ok(Arc::clone(&self.1)) } else { Err(Errno::EBADF) }
     }
-    fn install(&self, _: Arc<Userfault>, _: i32) -> Result<i32, Errno> {
+    fn install(&self, _: crate::userfault::Served, _: i32) -> Result<i32, Errno> {
         Err(Errno::EMFILE)
     }
     fn policy(&self) -> Option<Policy> {

@@ -11,7 +11,7 @@ use crate::calls::{self, Caller};
 use crate::error::{AccessError, Broken, CallError, Errno};
 use crate::replay::calls::{Limit as RecordedLimit, MemoryCall, Pointee};
 use crate::space::SharedSpace;
-use crate::vma::Userfault;
+use crate::userfault::Served;
 use crate::vma::limits::Resource;
 use crate::vma::policy::Policy;
 
@@ -61,7 +61,7 @@ impl Caller for Recorded<'_> {
         self.process.files().to_map(fd)
     }
 
-    fn install(&self, _: Arc<Userfault>, _: i32) -> Result<i32, Errno> {
+    fn install(&self, _: Served, _: i32) -> Result<i32, Errno> {
         let mut files = self.process.files();
         let fd = files.lowest_free();
         files.set(

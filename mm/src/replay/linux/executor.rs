@@ -370,12 +370,12 @@ impl Linux {
         len: u64,
         change: UffdChange,
     ) -> Result<(), Broken> {
+        let uffd = Arc::clone(&self.process(task)?.uffd);
         let result = match change {
             UffdChange::Register(modes) => {
-                let uffd = Arc::clone(&self.process(task)?.uffd);
                 self.register(task, &uffd, addr, len, u64::from(modes.bits()))
             }
-            UffdChange::Unregister => self.unregister(task, addr, len),
+            UffdChange::Unregister => self.unregister(task, &uffd, addr, len),
         };
         match result {
             Ok(()) | Err(CallError::Errno(_)) => Ok(()),

@@ -41,7 +41,7 @@ use crate::phys::{AllocError, Frames, Nodes, SoftwareMemory};
 use crate::space::{AddressSpace, SharedSpace, SpaceUser, Vcpus};
 use crate::swap::SwapStore;
 use crate::system::System;
-use crate::vma::Userfault;
+use crate::userfault::Userfault;
 use crate::vma::limits::Limits;
 use crate::vma::policy::Policy;
 use files::Files;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Linux, Task};
 use crate::addr::VirtAddr;
 use crate::error::CallResult;
-use crate::vma::Userfault;
+use crate::userfault::Userfault;
 
 impl Linux {
     /// Registers a range with the userfaultfd `fd`, for these modes (`UFFDIO_REGISTER_MODE_*`).
@@ -20,14 +20,20 @@ impl Linux {
         len: u64,
         modes: u64,
     ) -> CallResult<()> {
-        self.space(task)?.change().userfault_register(uffd, addr, len, modes)
+        self.space(task)?.change().userfault_register(uffd, addr, len, modes).map(drop)
     }
 
     /// Unregisters a range.
     ///
     /// # Errors
     /// See [`AddressSpace::userfault_unregister`](crate::space::AddressSpace::userfault_unregister).
-    pub fn unregister(&mut self, task: Task, addr: VirtAddr, len: u64) -> CallResult<()> {
-        self.space(task)?.change().userfault_unregister(addr, len)
+    pub fn unregister(
+        &mut self,
+        task: Task,
+        uffd: &Arc<Userfault>,
+        addr: VirtAddr,
+        len: u64,
+    ) -> CallResult<()> {
+        self.space(task)?.change().userfault_unregister(uffd, addr, len)
     }
 }

@@ -202,7 +202,7 @@ impl Touched {
         match fault {
             Fault::NotMapped(_) => Some(Touched::MapErr),
             Fault::Denied(_) => Some(Touched::AccErr),
-            Fault::NoBacking(_) => Some(Touched::BusErr),
+            Fault::NoBacking(_) | Fault::Poisoned(_) => Some(Touched::BusErr),
             Fault::OutOfMemory(_) => None,
         }
     }

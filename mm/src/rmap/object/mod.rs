@@ -276,7 +276,10 @@ impl Space {
         batch: &mut FlushBatch,
     ) -> Option<Entry> {
         use std::sync::atomic::Ordering::{AcqRel, Acquire};
-        let goes = |raw| goes(Entry::new(raw)).then_some(0);
+        let goes = |raw| {
+            let entry = Entry::new(raw);
+            goes(entry).then_some(entry.left_behind().raw())
+        };
         let entry = leaf.slot.fetch_update(AcqRel, Acquire, goes).ok().map(Entry::new)?;
         if entry.swap_slot().is_some() {
             batch.note(system.drop_swapped(entry, &self.mapper.counters));

@@ -82,7 +82,7 @@ impl AddressSpace {
         }
         let frames = self.system.frames();
         let run = take(self.wish_to_collapse(words))?;
-        if entries().any(Entry::is_guard) {
+        if entries().any(|entry| entry.is_marker() || entry.is_protected()) {
             frames.put_run(run)?;
             return Err(Errno::EINVAL.into());
         }
@@ -125,7 +125,7 @@ impl AddressSpace {
     /// Whether there is a page, and not only zeros.
     pub(in crate::space) fn is_filled(&self, entry: Entry) -> bool {
         let kind = entry.frame().map(|frame| self.system.frames().kind(frame));
-        entry.is_guard() || kind.is_some_and(|kind| kind != Some(FrameKind::Zero))
+        entry.is_marker() || kind.is_some_and(|kind| kind != Some(FrameKind::Zero))
     }
 
     /// Copies the pages of a table into the frames, and maps these instead. The caller holds it still.

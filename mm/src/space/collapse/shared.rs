@@ -141,7 +141,7 @@ fn check_pages(words: &Words, run: FrameRun) -> Result<(), Refused> {
     for (word, i) in words.iter().zip(0..run.count) {
         let entry = Entry::new(word.load(ORDER));
         let own_place = entry.frame() == Some(run.start.offset(i));
-        if entry.is_guard() || entry.swap_slot().is_some() {
+        if entry.is_marker() || entry.is_protected() || entry.swap_slot().is_some() {
             return Err(Refused::ThisOne(Errno::EINVAL));
         }
         if entry.raw() != 0 && !(own_place && entry.owner() == Owner::Backing) {

@@ -50,6 +50,10 @@ impl AddressSpace {
 
     /// How many pages to bring in at once: at most as many as are empty from here on.
     fn empty_run(&self, at: &At<'_>) -> u64 {
+        if at.vma.flags.intersects(VmFlags::UFFD) {
+            // Each page is told of.
+            return 1;
+        }
         let window = self.ahead.window(at.addr).min(self.system.sysctl.fault_ahead());
         let most = index(window.min(at.room(at.way())));
         let place = page_in_table(at.page);

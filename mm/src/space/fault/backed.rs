@@ -91,6 +91,10 @@ impl AddressSpace {
         backing: &dyn Backing,
         access: Access,
     ) -> Result<(), AccessError> {
+        if at.vma.flags.intersects(VmFlags::UFFD_WP | VmFlags::UFFD_MINOR) {
+            // Each page is told of (`uffd_disable_fault_around`).
+            return Ok(());
+        }
         let Some(around) = around(at.page, at.vma.range()) else { return Ok(()) };
         let mut done = around.start();
         let pages = (around.start().get()..around.end().get()).step_by(PAGE_BYTES);
@@ -173,7 +177,7 @@ impl AddressSpace {
         Ok(())
     }
 
-    pub(super) fn backing_entry(
+    pub(in crate::space) fn backing_entry(
         &self,
         vma: &Vma,
         frame: Frame,

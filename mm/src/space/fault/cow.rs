@@ -42,6 +42,10 @@ impl AddressSpace {
             return Ok(());
         }
         let wanted = entry_access(at.vma.flags, entry.owner());
+        if at.kind == AccessKind::Write && entry.is_protected() {
+            // It came just now, and a userfaultfd is told of the write: the fault comes again.
+            return Ok(());
+        }
         if at.kind != AccessKind::Write {
             let access = wanted.difference(Access::WRITE) | entry.access() & Access::WRITE;
             self.replace(at, entry, entry.with_access(access).touched(at.kind.touch()));

@@ -3,6 +3,7 @@
 //! ```text
 //!   no VMA ─────────────> grows down above? ──> NeedsExclusive, else SEGV_MAPERR
 //!   VMA forbids ────────> SEGV_ACCERR
+//!   registered ─────────> a userfaultfd may be told: ForHandler          (userfault/asked)
 //!   MAP_HUGETLB ────────> a page of the pool                             (fault/pool)
 //!   2 MiB or nothing ───> a huge page                                    (fault/huge; a backing's: fault/folio)
 //!   entry empty ────────> a pager's, not in memory: NeedsPage
@@ -36,8 +37,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use huge::Huge;
 
 use super::{AddressSpace, PageClass, maps_of};
-use crate::addr::{PAGE_SIZE, TABLE_SPAN, VirtAddr, index};
-use crate::error::{AccessError, Fault};
+use crate::addr::{Frame, PAGE_SIZE, TABLE_SPAN, VirtAddr, index};
+use crate::error::{AccessError, Broken, Fault};
 use crate::paging::{AccessKind, Entry, Owner};
 use crate::phys::{AllocError, Place, Words};
 use crate::rmap::ObjectMaps;
@@ -56,6 +57,9 @@ pub enum Resolved {
     /// The page's [`bring`](crate::backing::Backing::bring) first, under no lock; then again.
     /// [`SharedSpace::fault`](super::SharedSpace::fault) does so.
     NeedsPage,
+    /// A userfaultfd is told of it ([`Handler`](crate::userfault::Handler)), and the access waits until it has been served.
+    /// [`SharedSpace::fault`](super::SharedSpace::fault) does so.
+    ForHandler,
 }
 
 impl AddressSpace {
@@ -105,6 +109,11 @@ impl AddressSpace {
         let page = addr.page_floor();
         // From the look for a page to its entry: what an object gives up meanwhile must not come back.
         let _held = maps_of(vma).map(ObjectMaps::hold);
+        if vma.flags.intersects(VmFlags::UFFD)
+            && let Some(resolved) = self.ask_userfault(vma, addr, kind)?
+        {
+            return Ok(resolved);
+        }
         if let Huge::Resolved(resolved) = self.huge_fault(vma, addr, kind)? {
             if let (Resolved::Done, Some(observer)) = (resolved, self.system.observer()) {
                 observer.faulted(addr, kind);
@@ -118,6 +127,9 @@ impl AddressSpace {
         let entry = self.replacements.settled(at.slot());
         if entry.is_guard() {
             return Err(Fault::NotMapped(addr).into());
+        }
+        if entry.is_poison() {
+            return Err(Fault::Poisoned(addr).into());
         }
         match &vma.backing {
             _ if entry.frame().is_some() => self.raise(&at, entry)?,
@@ -141,7 +153,7 @@ impl AddressSpace {
     }
 
     /// A new entry for a page of the process's own, as the VMA has it.
-    fn own_entry(&self, vma: &Vma, entry: Entry) -> Entry {
+    pub(super) fn own_entry(&self, vma: &Vma, entry: Entry) -> Entry {
         if self.keeps_in_memory(vma) { entry.locked() } else { entry }
     }
 
@@ -154,12 +166,28 @@ impl AddressSpace {
         let class = PageClass::of(entry, frames);
         match slot.compare_exchange(0, entry.raw(), Ordering::AcqRel, Ordering::Relaxed) {
             Ok(_) => self.counters.resident.add(class),
-            Err(_) => {
-                frames.unmap(frame)?;
-                frames.put(frame)?;
+            Err(marker) if Entry::new(marker) == Entry::PROTECTION => {
+                // What comes is told of when it is written. Only this space's own calls put a marker there.
+                let entry = entry.protected();
+                match slot.compare_exchange(
+                    marker,
+                    entry.raw(),
+                    Ordering::AcqRel,
+                    Ordering::Relaxed,
+                ) {
+                    Ok(_) => self.counters.resident.add(class),
+                    Err(_) => self.give_up(frame)?,
+                }
             }
+            Err(_) => self.give_up(frame)?,
         }
         Ok(())
+    }
+
+    /// Gives up a frame that did not get into the table.
+    fn give_up(&self, frame: Frame) -> Result<(), Broken> {
+        self.system.frames().unmap(frame)?;
+        self.system.frames().put(frame)
     }
 }
 

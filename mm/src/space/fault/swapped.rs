@@ -125,7 +125,7 @@ impl AddressSpace {
                 _ if self.system.reclaim.is_unflushed() => touched.clean().aged(),
                 _ => touched.clean().old(),
             };
-            came = self.own_entry(at.vma, came);
+            came = self.own_entry(at.vma, came).protected_as(entry);
             exchange_entry(place, entry, came)
         });
         if taken? {

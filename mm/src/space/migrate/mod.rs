@@ -153,7 +153,7 @@ impl AddressSpace {
         match Shown::of(self, self.entry_at(addr)) {
             Shown::Page(page) => Ok(page),
             Shown::Zeros(_) => Err(Errno::EFAULT),
-            Shown::Nothing | Shown::Guard | Shown::Swapped(_) => Err(Errno::ENOENT),
+            Shown::Nothing | Shown::Marker | Shown::Swapped(_) => Err(Errno::ENOENT),
         }
     }
 

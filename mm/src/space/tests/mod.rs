@@ -28,6 +28,7 @@ mod reclaim;
 mod swap;
 mod thp;
 mod touch;
+mod userfault;
 mod vcpus;
 mod watched;
 mod windows;

@@ -4,6 +4,7 @@ use mm::addr::{PAGE_SIZE as PAGE, VirtAddr};
 use mm::replay::calls::{IoVec, Limit, MemoryCall as M, Pointee};
 
 use super::super::act::{Deed, Open};
+use super::super::model::Serving;
 use super::{Generator, HUGE};
 
 impl Generator {
@@ -93,6 +94,7 @@ impl Generator {
                 Deed::Call(M::RemapFilePages { addr, len, prot, pgoff, flags: 0 })
             }
             19..=21 => match self.uffd {
+                None if self.serving == Serving::Yes => return self.served(),
                 None => Deed::Userfault(self.next_fd[process]),
                 Some((owner, fd)) if owner == self.process => {
                     let mode = self.pick(&[0, 0, 1, 1, 2, 4, 3, 8]);

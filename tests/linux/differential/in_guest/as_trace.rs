@@ -135,6 +135,8 @@ impl Trace {
             (&Deed::Userfault(fd), _) => {
                 self.open(process, fd, FileKind::Pipe, 0, OpenMode::Read);
             }
+            // Sequences with these are not made into traces.
+            (Deed::ServedUserfault(_) | Deed::Serve(..), _) => {}
             // A trace says what userfaultfd did, not what it refused.
             (Deed::Uffd(..), Result::Errno(_)) => {}
             (&Deed::Uffd(_, at, len, mode), _) => {

@@ -1,18 +1,21 @@
 //! Our side: the executor, in software or in a guest, begun from the state that a process of the player begins with.
 
+mod asking;
 mod seen;
 mod start;
 mod written;
 
-pub use start::{Area, Start};
+pub use start::{Area, Serving, Start};
 pub use written::buffers;
 
+use std::cell::RefCell;
 use std::ops::Range;
 use std::sync::Arc;
 
 use libtest_mimic::Failed;
 use mm::addr::{PAGE_SIZE, VirtAddr, low_half};
 use mm::backing::{FileMode, Seals};
+use mm::calls::{OpenUserfault, userfault_ioctl};
 use mm::error::{AccessError, CallError, Fault};
 use mm::paging::AccessKind;
 use mm::replay::calls::MemoryCall as M;
@@ -20,10 +23,12 @@ use mm::replay::engine::{Executor, Reply, Task};
 use mm::replay::linux::{ByteAccess, Linux, ObjectKind, Written};
 use mm::replay::trace::Setting;
 use mm::swap::{MemoryStore, SwapStore};
+use mm::userfault::{Features, Userfault};
 use mm::vma::limits::Capabilities;
-use mm::vma::{Userfault, VmFlags, Vma};
+use mm::vma::{VmFlags, Vma};
 
-use super::act::{Act, Deed, Open, RECLAIM};
+use super::act::{Act, Deed, Open, RECLAIM, SERVED};
+use asking::{ARGUMENT, Asking};
 use start::{Residency, Swap};
 
 /// Bytes of a huge page.
@@ -244,7 +249,25 @@ impl Model {
             &Deed::Load(addr) => {
                 self.access(task, addr, ByteAccess::Touch(AccessKind::Read), |byte| byte)
             }
-            &Deed::Userfault(fd) => {
+            &Deed::Serve(_, request, words) => {
+                let space = self.linux.space(task)?;
+                let caller = Asking { space, argument: RefCell::new(words) };
+                let open = OpenUserfault { uffd: &self.userfault, space: Some(space) };
+                let answer = match userfault_ioctl(&caller, open, request, ARGUMENT) {
+                    Ok(value) => Ok(value),
+                    Err(CallError::Errno(errno)) => Err(errno as i32),
+                    Err(CallError::Broken(broken)) => return Err(broken.to_string().into()),
+                };
+                // How much was done is written into the argument.
+                let argument = caller.argument.borrow().map(u64::to_le_bytes);
+                Ok(Result::Wrote(answer, vec![argument.as_flattened().to_vec()]))
+            }
+            &(Deed::Userfault(fd) | Deed::ServedUserfault(fd)) => {
+                let served = matches!(act.deed, Deed::ServedUserfault(_));
+                let features = if served { SERVED } else { Features::empty() };
+                let userfault = Userfault::default();
+                userfault.initialize(features).map_err(|errno| errno.to_string())?;
+                self.userfault = Arc::new(userfault);
                 self.linux.open(
                     task,
                     fd,
@@ -256,7 +279,8 @@ impl Model {
                 Ok(Result::Value(u64::from(fd.unsigned_abs())))
             }
             &Deed::Uffd(_, addr, len, 0) => {
-                call(self.linux.unregister(task, VirtAddr::new(addr), len))
+                let uffd = Arc::clone(&self.userfault);
+                call(self.linux.unregister(task, &uffd, VirtAddr::new(addr), len))
             }
             &Deed::Uffd(_, addr, len, mode) => {
                 let uffd = Arc::clone(&self.userfault);
@@ -325,6 +349,8 @@ impl Model {
             Err(AccessError::Fault(Fault::NotMapped(_))) => Ok(Result::Signal(11, 1)),
             Err(AccessError::Fault(Fault::Denied(_))) => Ok(Result::Signal(11, 2)),
             Err(AccessError::Fault(Fault::NoBacking(_))) => Ok(Result::Signal(7, 2)),
+            // More, not all kernels tell.
+            Err(AccessError::Fault(Fault::Poisoned(_))) => Ok(Result::Signal(7, 2)),
             Err(AccessError::Fault(Fault::OutOfMemory(_))) => Err("out of frames".into()),
             Err(AccessError::Broken(broken)) => Err(broken.to_string().into()),
         }

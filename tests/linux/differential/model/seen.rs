@@ -296,6 +296,18 @@ impl Model {
         })
     }
 
+    /// Whether a VMA in a range is registered for write protection.
+    pub fn is_range_protected(&self, process: u8, addr: u64, len: u64) -> bool {
+        let Ok(space) = self.linux.space(Task(u32::from(process))) else { return false };
+        let space = space.look();
+        let end = addr.saturating_add(len);
+        space.vmas().iter().any(|vma| {
+            let range = vma.range();
+            let meets = range.start().get() < end && range.end().get() > addr;
+            meets && vma.flags.contains(VmFlags::UFFD_WP)
+        })
+    }
+
     /// Whether a range has memory that is an object's.
     pub fn has_objects(&self, process: u8, addr: u64, len: u64) -> bool {
         let Ok(space) = self.linux.space(Task(u32::from(process))) else { return false };

@@ -32,6 +32,7 @@ pub struct Start {
     pub(super) swap: Swap,
     /// Ours, if we have one.
     pub(super) area: Area,
+    pub(super) serving: Serving,
     /// Whether what is resident is told.
     pub(super) residency: Residency,
     /// Huge pages in the pool.
@@ -76,6 +77,16 @@ impl Start {
     /// The same on a machine that gives anonymous memory in these sizes, whatever the host does.
     pub fn with_thp(self, thp: Vec<OfSize>) -> Self {
         Start { thp, ..self }
+    }
+
+    /// The same where acts serve a userfaultfd.
+    pub fn with_serving(self) -> Self {
+        Start { serving: Serving::Yes, ..self }
+    }
+
+    /// Whether acts serve a userfaultfd.
+    pub fn serving(&self) -> Serving {
+        self.serving
     }
 
     /// The machine's swap area.
@@ -175,6 +186,7 @@ impl Start {
             total_pages: pages_of("MemTotal:")? + pages_of("SwapTotal:")?,
             swap: if pages_of("SwapTotal:")? > 0 { Swap::Some } else { Swap::None },
             area: Area::None,
+            serving: Serving::No,
             residency: Residency::AsLinux,
             pool: pool::pages(),
             thp: thp_sizes(),
@@ -273,6 +285,15 @@ pub(super) enum Residency {
     Told,
     /// Never.
     Untold,
+}
+
+/// Whether acts serve a userfaultfd: its faults are a `SIGBUS` then, and do not wait.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Serving {
+    /// They do not.
+    No,
+    /// They do.
+    Yes,
 }
 
 /// A swap area of our side.

@@ -19,8 +19,15 @@ pub(super) const SIGINFO: usize = 128;
 const CODE: usize = 8;
 const PID: usize = 16;
 const STATUS: usize = 24;
+/// `si_addr_lsb`.
+const ADDR_LSB: usize = 24;
 const UTIME: usize = 32;
 const STIME: usize = 40;
+
+/// `BUS_MCEERR_AR`.
+const BUS_MCEERR_AR: i32 = 4;
+/// How many bits of an address are a lost page's.
+const PAGE_BITS: u16 = 12;
 
 /// `SI_USER`: by a process.
 pub const SI_USER: i32 = 0;
@@ -84,6 +91,14 @@ impl Info {
     pub fn fault(signal: Signal, code: i32, address: u64) -> Self {
         let mut info = Info::new(signal, code);
         info.put(PID, &address.to_le_bytes());
+        info
+    }
+
+    /// The page at an address is lost, and was needed (`force_sig_mceerr`).
+    #[must_use]
+    pub fn lost_page(address: u64) -> Self {
+        let mut info = Info::fault(Signal::BUS, BUS_MCEERR_AR, address);
+        info.put(ADDR_LSB, &PAGE_BITS.to_le_bytes());
         info
     }
 
@@ -180,7 +195,7 @@ impl Info {
                 "FPE_FLTINV",
             ],
             Signal::SEGV => &["SEGV_MAPERR", "SEGV_ACCERR"],
-            Signal::BUS => &["BUS_ADRALN", "BUS_ADRERR"],
+            Signal::BUS => &["BUS_ADRALN", "BUS_ADRERR", "BUS_OBJERR", "BUS_MCEERR_AR"],
             Signal::TRAP => &["TRAP_BRKPT", "TRAP_TRACE"],
             Signal::CHLD => &[
                 "CLD_EXITED",

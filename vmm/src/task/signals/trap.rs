@@ -70,6 +70,7 @@ pub(crate) fn page_fault(fault: Fault, error: u64) -> (Info, Trap) {
         Fault::NotMapped(_) => Info::fault(Signal::SEGV, SEGV_MAPERR, cr2),
         Fault::Denied(_) => Info::fault(Signal::SEGV, SEGV_ACCERR, cr2),
         Fault::NoBacking(_) => Info::fault(Signal::BUS, BUS_ADRERR, cr2),
+        Fault::Poisoned(_) => Info::lost_page(cr2),
         Fault::OutOfMemory(_) => Info::from_kernel(Signal::KILL),
     };
     (info, Trap { vector: PAGE_FAULT, error, cr2 })

@@ -22,7 +22,8 @@ use crate::hooks::Guardian;
 use crate::paging::KernelHalf;
 use crate::phys::{Contents, FrameKind, Frames, SoftwareMemory};
 use crate::system::System;
-use crate::vma::{MapType, Userfault};
+use crate::userfault::Userfault;
+use crate::vma::MapType;
 
 /// What an operation may be refused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

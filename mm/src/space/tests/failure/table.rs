@@ -361,14 +361,15 @@ fn attributes() -> Vec<Case> {
             .in_parts(Errno::EAGAIN),
         case("userfaultfd, a middle", |f| {
             let mut space = f.m.space.change();
-            done(space.userfault_register(&f.uffd, page(1), 2 * PAGE_SIZE, 1))
+            done(space.userfault_register(&f.uffd, page(1), 2 * PAGE_SIZE, 1).map(drop))
         }),
         case("userfaultfd, over VMAs", move |f| {
-            done(f.m.space.change().userfault_register(&f.uffd, page(1), six, 1))
+            let registered = f.m.space.change().userfault_register(&f.uffd, page(1), six, 1);
+            done(registered.map(drop))
         })
         .in_parts(Errno::ENOMEM),
         case("userfaultfd, ended", move |f| {
-            done(f.m.space.change().userfault_unregister(page(1), six))
+            done(f.m.space.change().userfault_unregister(&f.uffd, page(1), six))
         })
         .after(|f| {
             let mut space = f.m.space.change();

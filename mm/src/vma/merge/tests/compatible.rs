@@ -4,7 +4,7 @@ use super::*;
 use crate::addr::Frame;
 use crate::backing::{BackingError, BackingName};
 use crate::promise::Payer;
-use crate::vma::Userfault;
+use crate::userfault::Userfault;
 use crate::vma::policy::Policy;
 
 /// An open file.
