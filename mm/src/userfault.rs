@@ -187,6 +187,12 @@ impl Userfault {
         Userfault { served, handler: Some(handler), ..Userfault::default() }
     }
 
+    /// One whose faults nobody is told of, though it serves these.
+    #[must_use]
+    pub fn unattended(served: Served) -> Self {
+        Userfault { served, ..Userfault::default() }
+    }
+
     /// Agrees on features (`UFFDIO_API`).
     ///
     /// # Errors

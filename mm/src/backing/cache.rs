@@ -129,6 +129,19 @@ impl PageCache {
         self.lock().folios.split_at(page)
     }
 
+    /// The larger folios that pages of a range are in.
+    pub(super) fn folios(&self, pages: Range<u64>) -> Vec<Folio> {
+        if !self.has_folios.load(Ordering::Relaxed) {
+            return Vec::new();
+        }
+        self.lock().folios.within(pages)
+    }
+
+    /// Pages are in no larger folio any more, nor is what was together with them.
+    pub(super) fn part(&self, pages: Range<u64>) {
+        self.lock().folios.part(pages);
+    }
+
     /// Makes pages one: their bytes are in the frames of `run` from then on, with the references to these. What is
     /// not there is filled. Nobody looks for one of the pages meanwhile, nor has it but the cache.
     ///

@@ -47,6 +47,13 @@ impl Folios {
         last.filter(|folio| folio.pages().contains(&page)).unwrap_or(Folio::single(page))
     }
 
+    /// Those that pages of a range are in.
+    pub(super) fn within(&self, pages: Range<u64>) -> Vec<Folio> {
+        let first = self.of(pages.start).first;
+        let all = self.0.range(first..pages.end);
+        all.map(|(&first, &order)| Folio { first, order }).collect()
+    }
+
     /// These pages are one from now on.
     pub(super) fn join(&mut self, folio: Folio) {
         self.part(folio.pages());

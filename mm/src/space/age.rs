@@ -18,7 +18,9 @@
 
 mod folio;
 mod huge;
+mod object;
 
+use std::ops::Range;
 use std::sync::atomic::Ordering;
 
 use super::{AddressSpace, PageClass};
@@ -83,15 +85,21 @@ impl AddressSpace {
     }
 
     /// `MADV_COLD`: the pages count as not accessed.
-    pub(super) fn cool(&self, part: PageRange, batch: &mut FlushBatch) -> Result<(), Broken> {
+    pub(super) fn cool(
+        &self,
+        vma: &Vma,
+        part: PageRange,
+        batch: &mut FlushBatch,
+    ) -> Result<(), Broken> {
         self.settle(part)?;
         self.demote(part)?;
         self.split_folios(part)?;
         self.cool_large(part, batch);
         self.split_parts(part)?;
+        let left_alone = self.cool_objects(vma, part, batch)?;
         let _still = self.table.hold_still();
         self.cool_folios(&self.whole_folios(part), batch);
-        for (leaf, frame) in self.only_here(part) {
+        for (leaf, frame) in self.only_here(vma, part, &left_alone) {
             change(&leaf, frame, Entry::old, batch);
             self.system.frames().unmark(frame, Marks::REFERENCED);
         }
@@ -110,16 +118,17 @@ impl AddressSpace {
         self.split_folios(part)?;
         self.page_out_large(part)?;
         self.split_parts(part)?;
-        let frames = self.system.frames();
         let (mut left, mut out, mut unswapped) = (Vec::new(), Vec::new(), Vec::new());
+        let left_alone = self.page_out_objects(vma, part, &mut left)?;
+        let frames = self.system.frames();
         self.invalidate(part, Invalidation::Clear, |space| {
             let _still = space.table.hold_still();
             unswapped = space.page_out_folios(&space.whole_folios(part), &mut out, batch);
-            for (leaf, frame) in space.only_here(part) {
+            for (leaf, frame) in space.only_here(vma, part, &left_alone) {
                 if leaf.entry.owner() == Owner::Backing {
                     space.drop_entry(leaf.slot, batch);
                     frames.unmark(frame, Marks::REFERENCED);
-                    left.push(leaf.addr);
+                    left.push(vma.page_index(leaf.addr));
                     continue;
                 }
                 frames.unmark(frame, Marks::REFERENCED);
@@ -144,19 +153,25 @@ impl AddressSpace {
             return Ok(());
         };
         self.flush(std::mem::take(batch))?;
-        let pages: Vec<u64> = left.into_iter().map(|page| vma.page_index(page)).collect();
-        backing.reclaim(&pages, &self.system)
+        backing.reclaim(&left, &self.system)
     }
 
-    /// The pages of a range that no other entry names; not those of folios.
-    fn only_here(&self, part: PageRange) -> impl Iterator<Item = (Leaf<'_>, Frame)> {
+    /// The pages of a part of a VMA that no other entry names; not those of folios, nor these of its object.
+    fn only_here(
+        &self,
+        vma: &Vma,
+        part: PageRange,
+        but: &[Range<u64>],
+    ) -> impl Iterator<Item = (Leaf<'_>, Frame)> {
         let frames = self.system.frames();
         self.table.cursor(part).filter_map(move |leaf| {
             let frame = leaf.entry.frame()?;
             let kind = frames.kind(frame);
             let is_nobodys = matches!(kind, Some(FrameKind::Zero | FrameKind::Merged));
             let alone = !is_nobodys && frames.maps(frame) == 1;
-            (alone && self.folio_page(leaf.addr, leaf.entry).is_none()).then_some((leaf, frame))
+            let of_folio = self.folio_page(leaf.addr, leaf.entry).is_some()
+                || but.iter().any(|pages| pages.contains(&vma.page_index(leaf.addr)));
+            (alone && !of_folio).then_some((leaf, frame))
         })
     }
 

@@ -43,7 +43,7 @@ impl AddressSpace {
             Advice::Remove => self.remove_pages(vma, part)?,
             Advice::Cold => {
                 unfit(VmFlags::LOCKED | VmFlags::PFNMAP | VmFlags::HUGETLB)?;
-                self.cool(part, batch)?;
+                self.cool(vma, part, batch)?;
             }
             Advice::PageOut => {
                 unfit(VmFlags::LOCKED | VmFlags::PFNMAP | VmFlags::HUGETLB)?;

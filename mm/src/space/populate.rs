@@ -9,6 +9,7 @@ use crate::addr::{PAGE_BYTES, PageRange, VirtAddr};
 use crate::error::{AccessError, Broken, CallResult, Errno, Fault};
 use crate::paging::{AccessKind, Entry};
 use crate::phys::{FrameKind, Marks};
+use crate::userfault::Served;
 use crate::vma::{VmFlags, Vma};
 
 impl AddressSpace {
@@ -89,7 +90,7 @@ impl AddressSpace {
     ) -> Option<(VirtAddr, AccessKind)> {
         let brought = |vma: &&Vma| {
             let paged = vma.backing.as_ref().is_some_and(|backing| backing.is_paged());
-            paged || vma.flags.intersects(VmFlags::UFFD)
+            paged || vma.userfault().is_some_and(|uffd| uffd.served() == Served::All)
         };
         self.vmas.range(range).filter(brought).find_map(|vma| {
             let kind = match populate {

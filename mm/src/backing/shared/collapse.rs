@@ -98,6 +98,54 @@ impl SharedMemory {
         Ok(())
     }
 
+    /// The larger folios that pages of a range are in.
+    pub(crate) fn folios(&self, pages: Range<u64>) -> Vec<Folio> {
+        self.cache.folios(pages)
+    }
+
+    /// Makes single pages of a folio if no other space than this one shows any of it (`folio_maybe_mapped_shared`). Nobody
+    /// shows it then, and what lies past the end of the object is gone (`split_folio`). Says whether it was done.
+    ///
+    /// # Errors
+    /// [`Broken`] when the flush fails.
+    pub(crate) fn take_apart(
+        &self,
+        folio: Folio,
+        space: u64,
+        system: &System,
+    ) -> Result<bool, Broken> {
+        let (maps, pages) = (self.maps.change(), folio.pages());
+        if maps.are_shown_by_others(space, &pages) {
+            return Ok(false);
+        }
+        self.cache.part(pages.clone());
+        system.zap_now(&maps, &pages, Copies::Stay)?;
+        self.forget(self.pages().clamp(pages.start, pages.end)..pages.end)?;
+        Ok(true)
+    }
+
+    /// Whether another space than this one shows any of a folio.
+    pub(crate) fn is_shown_by_others(&self, folio: Folio, space: u64) -> bool {
+        self.maps.change().are_shown_by_others(space, &folio.pages())
+    }
+
+    /// Has nobody show a folio if no other space than this one does. Says whether it was done.
+    ///
+    /// # Errors
+    /// [`Broken`] when the flush fails.
+    pub(crate) fn unmap_folio(
+        &self,
+        folio: Folio,
+        space: u64,
+        system: &System,
+    ) -> Result<bool, Broken> {
+        let (maps, pages) = (self.maps.change(), folio.pages());
+        if maps.are_shown_by_others(space, &pages) {
+            return Ok(false);
+        }
+        system.zap_now(&maps, &pages, Copies::Stay).map(|()| true)
+    }
+
     /// Splits the folios that reach beyond a range of bytes which is about to go, and empties what maps them.
     /// The caller has the object's maps exclusively.
     ///

@@ -46,6 +46,19 @@ impl Changing<'_> {
         })
     }
 
+    /// Whether another space than this one has any of these pages in its table.
+    pub(crate) fn are_shown_by_others(&self, number: u64, pages: &Range<u64>) -> bool {
+        let shows = |entry: Entry| entry.is_resident() && entry.owner() == Owner::Backing;
+        self.0.iter().filter(|&(&other, _)| other != number).any(|(_, space)| {
+            let table = &space.mapper.table;
+            let _still = table.hold_still();
+            space.maps().filter_map(|map| map.part_of(pages)).any(|part| {
+                table.cursor(part).any(|leaf| shows(leaf.entry))
+                    || table.large_in(part).any(|large| shows(large.entry))
+            })
+        })
+    }
+
     /// Makes the entries of pages old, in all spaces. Says of each, in the order of `pages`, which ascend, how many were
     /// accessed; `None` if one keeps it in memory.
     pub(crate) fn age(&self, pages: &[u64], batch: &mut FlushBatch) -> Vec<Option<u32>> {

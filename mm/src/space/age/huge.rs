@@ -124,7 +124,7 @@ impl AddressSpace {
         large.run().filter(|&run| own && frames_of(run).all(|frame| frames.maps(frame) == 1))
     }
 
-    fn age_large(
+    pub(super) fn age_large(
         &self,
         large: &Large<'_>,
         run: FrameRun,

@@ -5,7 +5,7 @@ use mm::replay::calls::MemoryCall as M;
 
 use super::super::act::Open;
 use super::thp::{A, advise, at, disable, load, protect, remap, unmap, write};
-use super::{ANONYMOUS, Deed, Deeds, FIXED, Found, PRIVATE, SHARED, of_one};
+use super::{ANONYMOUS, COLD, Deed, Deeds, FIXED, Found, PAGEOUT, PRIVATE, SHARED, of_one};
 
 pub(super) const FOUND: &[Found] = &[
     ("small_pages_of_an_object_become_a_huge_one", collapsed),
@@ -27,6 +27,12 @@ pub(super) const FOUND: &[Found] = &[
     ("where_huge_pages_are_not_wanted_pages_are_small", not_wanted),
     ("an_objects_locked_pages_become_a_huge_one", locked),
     ("what_is_paged_out_of_an_objects_huge_page", paged_out),
+    ("a_part_of_an_objects_huge_page_is_paged_out", part_paged_out),
+    ("a_part_of_an_objects_huge_page_is_cold", part_cold),
+    ("a_part_of_what_small_entries_show_is_cold", small_part_cold),
+    ("what_others_show_of_an_objects_huge_page_stays", others_show_it),
+    ("an_objects_huge_page_shown_twice_goes_from_both", shown_twice),
+    ("what_is_past_the_end_goes_as_a_huge_page_is_taken_apart", past_the_end),
     ("a_map_at_another_place_shows_small_pages", askew),
     ("huge_pages_become_one_again", again),
     ("a_guard_in_a_map_of_an_object", guarded),
@@ -167,6 +173,51 @@ fn paged_out() -> Deeds {
     let deeds = [write(0), write(600), collapse(0, 1024), advise(0, 512, 20), advise(5, 5, 20)];
     let after = [write(1), advise(512, 512, 21), load(513), advise(700, 3, 21), load(514)];
     with(deeds.into_iter().chain(after))
+}
+
+fn part_paged_out() -> Deeds {
+    with([write(0), write(5), collapse(0, 512), advise(5, 5, PAGEOUT), load(7), write(300)])
+        .into_iter()
+        .chain(of_one([collapse(0, 512), advise(0, 512, PAGEOUT), load(9)]))
+        .collect()
+}
+
+fn part_cold() -> Deeds {
+    let deeds = [write(0), collapse(0, 512), advise(0, 512, COLD), load(7), advise(5, 5, COLD)];
+    with(deeds.into_iter().chain([load(7), write(300), collapse(0, 512), load(9)]))
+}
+
+fn small_part_cold() -> Deeds {
+    let deeds = [write(0), collapse(0, 512), protect(3, 2, 1), load(7), load(100), write(50)];
+    with(deeds.into_iter().chain([advise(60, 200, COLD), load(7), collapse(0, 512), load(9)]))
+}
+
+fn others_show_it() -> Deeds {
+    let both = [
+        (0, Deed::Fork(1)),
+        (1, load(7)),
+        (0, advise(5, 5, COLD)),
+        (0, advise(5, 5, PAGEOUT)),
+        (1, advise(0, 512, PAGEOUT)),
+        (1, unmap(0, 512)),
+        (0, advise(0, 512, PAGEOUT)),
+        (0, load(8)),
+        (0, advise(5, 5, COLD)),
+        (0, load(8)),
+    ];
+    then(with([write(0), collapse(0, 512)]), both)
+}
+
+fn shown_twice() -> Deeds {
+    let shown = map_of(2048, 1024, SHARED, 3, 0);
+    let deeds = [shown, write(0), collapse(0, 512), load(2050), advise(0, 512, PAGEOUT)];
+    let after = [load(3), load(2050), advise(2053, 5, PAGEOUT), load(3), load(2050)];
+    with_file(1024, SHARED, deeds.into_iter().chain(after))
+}
+
+fn past_the_end() -> Deeds {
+    let deeds = [write(0), collapse(0, 512), advise(5, 5, COLD), load(299)];
+    with_file(300, SHARED, deeds.into_iter().chain([Deed::Truncate(3, 512 * PAGE), load(305)]))
 }
 
 fn askew() -> Deeds {

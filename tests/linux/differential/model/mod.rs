@@ -23,7 +23,7 @@ use mm::replay::engine::{Executor, Reply, Task};
 use mm::replay::linux::{ByteAccess, Linux, ObjectKind, Written};
 use mm::replay::trace::Setting;
 use mm::swap::{MemoryStore, SwapStore};
-use mm::userfault::{Features, Userfault};
+use mm::userfault::{Features, Served, Userfault};
 use mm::vma::limits::Capabilities;
 use mm::vma::{VmFlags, Vma};
 
@@ -89,8 +89,6 @@ pub struct Model {
     /// there were: of a third process that has such pages it does not know whether it is alone.
     folios: bool,
     forks: u8,
-    /// `MADV_COLLAPSE` may have made huge pages, also of objects.
-    collapsed: bool,
     /// Huge pages come also where nobody has advised it.
     always_huge: bool,
     /// Memory may have been locked, and some given up lazily: not what is locked, which is not modelled.
@@ -144,7 +142,6 @@ impl Model {
             folios: start.gives_folios(),
             always_huge: start.gives_huge_always(),
             forks: 0,
-            collapsed: false,
             locked: false,
             given_up: false,
             left_locked: false,
@@ -158,7 +155,6 @@ impl Model {
         let result = self.perform_one(act)?;
         let collapsed =
             matches!(act.deed, Deed::Call(M::Madvise { advice: 25, len, .. }) if len >= HUGE);
-        self.collapsed |= collapsed;
         self.folios |= collapsed || self.may_be_huge(act.process);
         Ok(result)
     }
@@ -190,10 +186,8 @@ impl Model {
             Err(CallError::Errno(errno)) => Ok(Result::Errno(errno as i32)),
             Err(CallError::Broken(broken)) => Err(Failed::from(broken.to_string())),
         };
-        if let Deed::Call(M::Madvise { addr, len, advice: 8 | 20 | 21 }) = act.deed {
-            // Linux takes an object's huge page apart, too, which ours does not.
-            let shared = || self.collapsed && self.maps_shared_memory(act.process, addr.get(), len);
-            self.paged_out |= self.folios && self.forks > 1 || shared();
+        if matches!(act.deed, Deed::Call(M::Madvise { advice: 8 | 20 | 21, .. })) {
+            self.paged_out |= self.folios && self.forks > 1;
         }
         if matches!(act.deed, Deed::Call(M::Madvise { advice: 21, .. })) {
             let stays_in_linux = self.locked && self.given_up || self.left_locked;
@@ -265,7 +259,7 @@ impl Model {
             &(Deed::Userfault(fd) | Deed::ServedUserfault(fd)) => {
                 let served = matches!(act.deed, Deed::ServedUserfault(_));
                 let features = if served { SERVED } else { Features::empty() };
-                let userfault = Userfault::default();
+                let userfault = Userfault::unattended(Served::Program);
                 userfault.initialize(features).map_err(|errno| errno.to_string())?;
                 self.userfault = Arc::new(userfault);
                 self.linux.open(

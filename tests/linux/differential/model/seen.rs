@@ -262,11 +262,6 @@ impl Model {
         self.maps_any(process, addr, len, is_file)
     }
 
-    /// Whether shared memory is mapped in a range.
-    pub(super) fn maps_shared_memory(&self, process: u8, addr: u64, len: u64) -> bool {
-        self.maps_any(process, addr, len, |backing| backing.is_shared_memory())
-    }
-
     fn maps_any(&self, process: u8, addr: u64, len: u64, is: fn(&dyn Backing) -> bool) -> bool {
         let Ok(space) = self.linux.space(Task(u32::from(process))) else { return false };
         let space = space.look();
