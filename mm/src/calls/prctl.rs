@@ -5,7 +5,7 @@ use nix::libc;
 use super::{Call, done};
 use crate::addr::{VirtAddr, low_half};
 use crate::error::{CallResult, Errno};
-use crate::space::{AUXV_WORDS, Dumpable, LayoutField, NewLayout};
+use crate::space::{AUXV_WORDS, Dumpable, LayoutField, MergeAny, NewLayout};
 use crate::vma::limits::Capabilities;
 
 /// The longest name of anonymous memory, its end included (`ANON_VMA_NAME_MAX_LEN`).
@@ -38,6 +38,11 @@ pub(super) fn prctl(c: &Call<'_>) -> CallResult<u64> {
         libc::PR_GET_THP_DISABLE if [a, b, d, e] == [0; 4] => Ok(space().modes().thp_disabled),
         libc::PR_SET_MDWE => done(space().set_mdwe(a, [b, d, e])),
         libc::PR_GET_MDWE => space().mdwe([a, b, d, e]),
+        libc::PR_SET_MEMORY_MERGE => {
+            let any = if a == 0 { MergeAny::No } else { MergeAny::Yes };
+            done(space().set_merge_any(any, [b, d, e]))
+        }
+        libc::PR_GET_MEMORY_MERGE if [a, b, d, e] == [0; 4] => Ok(space().modes().merge_any as u64),
         libc::PR_SET_VMA if a == SET_VMA_ANON_NAME => set_name(c),
         _ => Err(Errno::EINVAL.into()),
     }

@@ -2,6 +2,7 @@
 //! `space/discard`.
 
 use super::AddressSpace;
+use super::merge_any::mergeable;
 use super::range::CallRange;
 use crate::addr::{PageRange, VirtAddr};
 use crate::error::{CallError, CallResult, Errno};
@@ -203,14 +204,7 @@ fn advised(vma: &Vma, advice: Advice) -> Result<VmFlags, Errno> {
             }
             flags - VmFlags::DONTDUMP
         }
-        Advice::Mergeable => {
-            let unfit = VmFlags::SHARED
-                | VmFlags::MAYSHARE
-                | VmFlags::SPECIAL
-                | VmFlags::HUGETLB
-                | VmFlags::DROPPABLE;
-            if flags.intersects(unfit) { flags } else { flags | VmFlags::MERGEABLE }
-        }
+        Advice::Mergeable => mergeable(flags),
         Advice::Unmergeable => flags - VmFlags::MERGEABLE,
         Advice::HugePage => (flags - VmFlags::NOHUGEPAGE) | VmFlags::HUGEPAGE,
         Advice::NoHugePage => (flags - VmFlags::HUGEPAGE) | VmFlags::NOHUGEPAGE,

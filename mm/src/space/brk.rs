@@ -86,6 +86,7 @@ impl AddressSpace {
         }
         self.reserve(1)?;
         self.commit(range.pages())?;
+        let flags = self.with_merge_any(flags);
         let vma = Vma::anonymous(range, flags);
         self.account.add(flags, range.pages());
         // The heap grows only itself: it takes in neither what lies below its start, such as the

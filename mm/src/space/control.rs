@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use super::AddressSpace;
+use super::merge_any::MergeAny;
 use super::range::CallRange;
 use crate::addr::VirtAddr;
 use crate::error::{CallResult, Errno};
@@ -42,6 +43,8 @@ pub struct Modes {
     pub dumpable: Dumpable,
     /// Which memory a core file has, a bit each (`/proc/PID/coredump_filter`, core(5)).
     pub core_filter: u32,
+    /// `PR_SET_MEMORY_MERGE`.
+    pub merge_any: MergeAny,
 }
 
 /// Whether a process may leave a core file (`MMF_DUMPABLE_MASK`).
@@ -66,6 +69,7 @@ impl Default for Modes {
             thp_disabled: 0,
             dumpable: Dumpable::Yes,
             core_filter: CORE_FILTER_DEFAULT,
+            merge_any: MergeAny::No,
         }
     }
 }

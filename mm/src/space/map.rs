@@ -171,6 +171,9 @@ impl AddressSpace {
         } else if vm.contains(VmFlags::SHARED) && self.rule(Rule::SharedObject) {
             vma.pgoff = 0;
         }
+        if !is_huge {
+            vma.flags = self.with_merge_any(vma.flags);
+        }
         Ok((vma, vm))
     }
 

@@ -45,6 +45,7 @@ pub fn trials() -> Vec<Trial> {
         ("a_page_that_may_not_be_read_but_is_there_is_on_a_node", unreadable_on_a_node),
         ("droppable_memory_is_paged_out_though_it_was_written", droppable),
         ("cold_pages_of_one_process_are_not_accessed", cold),
+        ("all_memory_of_a_process_is_mergeable", merge_any),
         ("a_denied_fetch_accesses_no_page_that_is_there", fetch_denied),
         ("populating_leaves_entries_as_they_are_that_are_there", populated),
         ("mprotect_brings_in_no_page_that_a_userfaultfd_is_asked_for", asked_of_userfaultfd),
@@ -120,6 +121,7 @@ fn protect(page: u64, prot: u64) -> Deed {
 const FREE: u64 = 8;
 const REMOVE: u64 = 9;
 const COLD: u64 = 20;
+const UNMERGEABLE: u64 = 13;
 const PAGEOUT: u64 = 21;
 const POPULATE_READ: u64 = 22;
 const GUARD_INSTALL: u64 = 102;
@@ -200,6 +202,14 @@ fn unreadable_on_a_node() -> Deeds {
 fn droppable() -> Deeds {
     let store = Deed::Store(at(0).get(), 7);
     of_one([mmap(2, 3, 8 | ANONYMOUS, -1), store, advise(PAGEOUT), Deed::Load(at(0).get())])
+}
+
+fn merge_any() -> Deeds {
+    let set = |how| Deed::Call(M::Prctl { option: 67, args: [how, 0, 0, 0], name: None });
+    let get = Deed::Call(M::Prctl { option: 68, args: [0; 4], name: None });
+    let later = [shared(2), own(2), protect(0, 1), advise(UNMERGEABLE), protect(0, 3)];
+    let ends = [Deed::Fork(1), set(0), own(1), get.clone()];
+    of_one([own(2), set(3), get].into_iter().chain(later).chain(ends))
 }
 
 fn cold() -> Deeds {

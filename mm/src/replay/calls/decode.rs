@@ -12,13 +12,15 @@ use crate::replay::trace::lex;
 use crate::replay::trace::{Problem, Syntax};
 
 /// `prctl` options that are about memory.
-const PRCTL_MODELLED: [c::c_int; 6] = [
+const PRCTL_MODELLED: [c::c_int; 8] = [
     c::PR_SET_VMA,
     c::PR_SET_MM,
     c::PR_SET_MDWE,
     c::PR_GET_MDWE,
     c::PR_SET_THP_DISABLE,
     c::PR_GET_THP_DISABLE,
+    c::PR_SET_MEMORY_MERGE,
+    c::PR_GET_MEMORY_MERGE,
 ];
 
 /// `fcntl` commands that decide what a mapping may do.

@@ -44,6 +44,8 @@ pub const PR: ChoiceSet = ChoiceSet {
         PR_GET_THP_DISABLE,
         PR_SET_MDWE,
         PR_GET_MDWE,
+        PR_SET_MEMORY_MERGE,
+        PR_GET_MEMORY_MERGE,
         PR_SET_VMA,
     ],
 };

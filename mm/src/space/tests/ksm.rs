@@ -6,6 +6,7 @@ use crate::addr::Frame;
 use crate::inspect::smaps_rollup;
 use crate::ksm::KsmStats;
 use crate::phys::{Contents, FrameKind};
+use crate::space::MergeAny;
 use crate::swap::MemoryStore;
 
 /// Memory of so many pages that may be merged; each holds what is said of it.
@@ -162,6 +163,29 @@ fn unmergeable_memory_has_its_own_pages_again() {
     let unmerged = m.user.change().madvise(page(0), 4 * PAGE_SIZE, Advice::Unmergeable as i32);
     assert_eq!(errno_of(unmerged), Errno::EAGAIN);
     taken.into_iter().for_each(|frame| m.frames.put(frame).unwrap());
+    m.end(vec![]);
+}
+
+#[test]
+fn all_memory_of_a_process_is_mergeable_while_that_is_asked() {
+    let m = Watched::new(512);
+    m.map(0, 4);
+    (0..4).for_each(|at| m.store(at, 1));
+    m.user.change().set_merge_any(MergeAny::Yes, [0; 3]).unwrap();
+    m.map(4, 1);
+    m.store(4, 1);
+    scan(&m);
+    assert_eq!(saved(&m), (1, 4));
+    let alloc = || m.frames.alloc(FrameKind::Anonymous, Contents::Any).ok();
+    let taken: Vec<_> = std::iter::from_fn(alloc).collect();
+    let parted = m.user.change().set_merge_any(MergeAny::No, [0; 3]);
+    assert_eq!(errno_of(parted), Errno::ENOMEM);
+    assert_eq!(m.user.look().modes().merge_any, MergeAny::Yes);
+    taken.into_iter().for_each(|frame| m.frames.put(frame).unwrap());
+    m.user.change().set_merge_any(MergeAny::No, [0; 3]).unwrap();
+    assert_eq!(saved(&m), (0, 0));
+    let all = m.user.look().vmas().iter().fold(VmFlags::empty(), |all, vma| all | vma.flags);
+    assert!(!all.contains(VmFlags::MERGEABLE));
     m.end(vec![]);
 }
 

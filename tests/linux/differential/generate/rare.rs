@@ -31,7 +31,7 @@ impl Generator {
                     return None;
                 }
                 let files = self.files[process].clone();
-                let open = match self.below(8) {
+                let open = match self.below(11) {
                     0..=2 => Open::Memfd(self.below(8)),
                     3 | 4 => Open::File(self.below(8)),
                     5 if self.chance(50) => Open::Directory,
@@ -59,6 +59,8 @@ impl Generator {
                     1 => (66, [0; 4]),
                     2 | 3 => (41, [self.below(2), self.pick(&[0, 0, 1, 2]), 0, 0]),
                     4 => (42, [0; 4]),
+                    6 | 7 => (67, [self.pick(&[1, 1, 0, 2]), self.pick(&[0, 0, 0, 1]), 0, 0]),
+                    8 => (68, [self.pick(&[0, 0, 1]), 0, 0, 0]),
                     5 => (35, [self.below(12), addr.get(), 0, 0]),
                     _ => (66, [1, 0, 0, 0]),
                 };

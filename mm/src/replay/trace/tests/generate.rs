@@ -114,6 +114,8 @@ fn setting_call() -> impl Strategy<Value = MemoryCall> {
         c::PR_GET_MDWE,
         c::PR_SET_THP_DISABLE,
         c::PR_GET_THP_DISABLE,
+        c::PR_SET_MEMORY_MERGE,
+        c::PR_GET_MEMORY_MERGE,
     ]);
     let prctl = (options, any::<[u64; 4]>(), prop::option::of(text()));
     prop_oneof![
