@@ -57,9 +57,11 @@ impl AddressSpace {
         }
         let mut batch = FlushBatch::new();
         match self.table.large(addr) {
-            // A huge page of zeros that is written becomes a huge page.
-            Some(large) if large.entry.owner() == Owner::Backing && self.wants_huge(vma, addr) => {
+            // A huge page of zeros that is written becomes a huge page, also where none is wanted any more.
+            Some(large) if large.entry.owner() == Owner::Backing && vma.backing.is_none() => {
                 self.drop_large(&large, &mut batch);
+                self.flush(batch)?;
+                return self.bring_in_written(vma, addr);
             }
             Some(large) if large.entry.is_promoted() => self.demote_from(large.addr, &mut batch)?,
             Some(large) => self.split_one(&large, &mut batch)?,

@@ -56,6 +56,18 @@ impl AddressSpace {
         }
     }
 
+    /// Brings in a huge page for a write, if there is one; the table has nothing there.
+    ///
+    /// # Errors
+    /// No memory for what goes with it.
+    pub(in crate::space) fn bring_in_written(
+        &self,
+        vma: &Vma,
+        addr: VirtAddr,
+    ) -> Result<(), AccessError> {
+        self.bring_in_huge(vma, addr, AccessKind::Write).map(drop)
+    }
+
     fn bring_in_huge(
         &self,
         vma: &Vma,

@@ -12,6 +12,7 @@ pub(super) const FOUND: &[Found] = &[
     ("one_touch_brings_in_a_huge_page", touched),
     ("reading_brings_in_a_huge_page_of_zeros", read),
     ("a_huge_page_of_zeros_that_is_written_becomes_a_huge_page", zeros_written),
+    ("huge_zeros_become_a_huge_page_where_none_is_wanted_any_more", unwanted_written),
     ("a_huge_page_that_does_not_fit_is_small", unfit),
     ("where_a_table_is_pages_are_small", small_first),
     ("where_a_table_was_pages_are_huge", small_before),
@@ -91,6 +92,10 @@ fn read() -> Deeds {
 
 fn zeros_written() -> Deeds {
     with([load(7), write(8), load(512), load(600)])
+}
+
+fn unwanted_written() -> Deeds {
+    with([load(7), load(600), advise(0, 512, 15), write(8), disable(0), write(601)])
 }
 
 fn unfit() -> Deeds {

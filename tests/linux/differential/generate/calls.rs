@@ -153,6 +153,13 @@ impl Generator {
         if matches!(advice, 22 | 23) && self.model.is_range_watched(self.process, addr.get(), len) {
             return Deed::Call(M::Madvise { addr, len, advice: 0 });
         }
+        // Linux would try for ever: what it takes out of an object's map to make room leaves a mark that it is protected.
+        if advice == 102
+            && self.model.is_range_protected(self.process, addr.get(), len)
+            && self.model.has_objects(self.process, addr.get(), len)
+        {
+            return Deed::Call(M::Madvise { addr, len, advice: 103 });
+        }
         Deed::Call(M::Madvise { addr, len, advice })
     }
 
