@@ -365,6 +365,12 @@ fn c_programs() -> Vec<Case> {
         cases.push(Case::new(format!("futex-{compiler}"), program, &[]).natively());
     }
     for compiler in ["musl-gcc", "gcc"] {
+        let program = c_program("segments", compiler, &["-static"]);
+        cases.push(Case::new(format!("segments-{compiler}"), program.clone(), &[]).natively());
+        let most = Case::new(format!("segments-most-{compiler}"), program, &["most"]);
+        cases.push(most.option("--mem=64M").prints("errno 28\nmade 4096\n").only(Where::Direct));
+    }
+    for compiler in ["musl-gcc", "gcc"] {
         let program = c_program("exec", compiler, &["-static", "-Wno-stringop-overread"]);
         cases.push(Case::new(format!("exec-{compiler}"), program, &["caller"]).natively());
     }

@@ -17,6 +17,7 @@ mod map;
 mod migrate;
 mod numa;
 mod prctl;
+mod segments;
 mod userfault;
 
 #[cfg(test)]
@@ -126,6 +127,10 @@ fn handler(number: u64) -> Option<Handler> {
         libc::SYS_prlimit64 => limit::prlimit64,
         libc::SYS_getrlimit => limit::getrlimit,
         libc::SYS_setrlimit => limit::setrlimit,
+        libc::SYS_shmget => segments::shmget,
+        libc::SYS_shmat => segments::shmat,
+        libc::SYS_shmdt => segments::shmdt,
+        libc::SYS_shmctl => segments::shmctl,
         libc::SYS_userfaultfd => userfault::userfaultfd,
         _ => return None,
     })

@@ -226,6 +226,10 @@ fn memory(call: Sysno) -> Option<&'static [Arg]> {
         Sysno::personality => &[Persona],
         Sysno::prctl => &[Choice(&flags::PR), PrctlTail, PrctlTail, PrctlTail, PrctlTail],
         Sysno::userfaultfd => &[Flags(&flags::UFFD)],
+        Sysno::shmget => &[Hex, Size, Flags(&flags::SHMGET)],
+        Sysno::shmat => &[Int, Address, Flags(&flags::SHMAT)],
+        Sysno::shmdt => &[Address],
+        Sysno::shmctl => &[Int, Choice(&flags::IPC), Address],
         Sysno::memfd_create => &[Text, Flags(&flags::MFD)],
         _ => return None,
     })

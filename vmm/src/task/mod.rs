@@ -29,7 +29,7 @@ pub use exec::{ExecError, Launch, Loaded, Program, exec, exec_in};
 pub(crate) use exec::{clear_tails, map_image};
 pub use family::{Family, FaultTotals, StartError, Target, Totals, usage};
 pub use futex::{Futexes, Wait, Woken};
-pub use process::{Identity, Process, current};
+pub use process::{Identity, Process};
 pub use replace::Replacement;
 pub use rest::{Interrupted, rest, rest_of_thread};
 pub use run::{End, Task, TaskError, Timing};
