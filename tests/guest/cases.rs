@@ -365,6 +365,14 @@ fn c_programs() -> Vec<Case> {
         cases.push(Case::new(format!("futex-{compiler}"), program, &[]).natively());
     }
     for compiler in ["musl-gcc", "gcc"] {
+        let program = c_program("ready", compiler, &["-static", "-Wno-unused-result"]);
+        cases.push(Case::new(format!("ready-{compiler}"), program, &[]).natively());
+    }
+    for compiler in ["musl-gcc", "gcc"] {
+        let program = c_program("groups", compiler, &["-static", "-Wno-unused-result"]);
+        cases.push(Case::new(format!("groups-{compiler}"), program, &[]).natively());
+    }
+    for compiler in ["musl-gcc", "gcc"] {
         let program = c_program("segments", compiler, &["-static"]);
         cases.push(Case::new(format!("segments-{compiler}"), program.clone(), &[]).natively());
         let most = Case::new(format!("segments-most-{compiler}"), program, &["most"]);

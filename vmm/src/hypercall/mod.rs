@@ -8,6 +8,7 @@ mod clone;
 mod decode;
 mod descriptors;
 mod directory;
+mod epoll;
 mod exec;
 mod files;
 mod flags;
@@ -21,6 +22,7 @@ mod own;
 mod paths;
 mod pause;
 mod pipes;
+mod poll;
 mod process;
 mod send;
 mod signals;
@@ -219,7 +221,18 @@ fn handler(number: u64) -> Option<Handler> {
         libc::SYS_dup => descriptors::dup,
         libc::SYS_dup2 => descriptors::dup2,
         libc::SYS_dup3 => descriptors::dup3,
-        libc::SYS_poll => descriptors::poll,
+        libc::SYS_poll => poll::poll,
+        libc::SYS_ppoll => poll::ppoll,
+        libc::SYS_select => poll::select,
+        libc::SYS_pselect6 => poll::pselect6,
+        libc::SYS_epoll_create => epoll::epoll_create,
+        libc::SYS_epoll_create1 => epoll::epoll_create1,
+        libc::SYS_epoll_ctl => epoll::epoll_ctl,
+        libc::SYS_epoll_wait => epoll::epoll_wait,
+        libc::SYS_epoll_pwait => epoll::epoll_pwait,
+        libc::SYS_epoll_pwait2 => epoll::epoll_pwait2,
+        libc::SYS_eventfd => epoll::eventfd,
+        libc::SYS_eventfd2 => epoll::eventfd2,
         libc::SYS_pipe => pipes::pipe,
         libc::SYS_pipe2 => pipes::pipe2,
         libc::SYS_socketpair => pipes::socketpair,
@@ -309,6 +322,9 @@ fn handler(number: u64) -> Option<Handler> {
         libc::SYS_getppid => identity::getppid,
         libc::SYS_getpgrp => identity::getpgrp,
         libc::SYS_getpgid => identity::getpgid,
+        libc::SYS_getsid => identity::getsid,
+        libc::SYS_setpgid => identity::setpgid,
+        libc::SYS_setsid => identity::setsid,
         libc::SYS_getuid | libc::SYS_geteuid | libc::SYS_getgid | libc::SYS_getegid => {
             identity::root
         }

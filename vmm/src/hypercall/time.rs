@@ -123,7 +123,7 @@ pub(super) fn clock_nanosleep(c: &mut Context<'_>) -> Served {
 }
 
 /// The end of a time that begins now. What is longer than any clock goes on for a century.
-fn end_of(time: Duration) -> Instant {
+pub(super) fn end_of(time: Duration) -> Instant {
     const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
     let now = Instant::now();
     now.checked_add(time.min(CENTURY)).unwrap_or(now)

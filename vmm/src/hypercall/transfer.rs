@@ -341,7 +341,8 @@ fn wait_for(
     let waits = !rustix::fs::fcntl_getfl(stream.host())?.contains(OFlags::NONBLOCK);
     let kind = FileType::from_raw_mode(rustix::fs::fstat(stream.host())?.st_mode);
     let mut how = match kind {
-        FileType::Fifo | FileType::Socket if waits => How::AtOnce,
+        // What has no kind is an eventfd.
+        FileType::Fifo | FileType::Socket | FileType::Unknown if waits => How::AtOnce,
         _ => How::Plainly,
     };
     loop {

@@ -20,6 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use mm::addr::VirtAddr;
+use mm::error::Errno;
 use mm::space::{Counters, SpaceUser};
 use mm::userfault::Accessor;
 
@@ -225,16 +226,33 @@ impl Family {
         self.lock().get(pid).map_or(0, |member| member.parent)
     }
 
-    /// A process's group.
+    /// A process's group; 0 where there is no such process, nor the zombie of one.
     #[must_use]
     pub fn group(&self, pid: i32) -> i32 {
         self.lock().get(pid).map_or(0, |member| member.group)
     }
 
-    /// Whether there is such a process, or the zombie of one.
+    /// A process's session; likewise.
     #[must_use]
-    pub fn has(&self, pid: i32) -> bool {
-        self.lock().get(pid).is_some()
+    pub fn session(&self, pid: i32) -> i32 {
+        self.lock().get(pid).map_or(0, |member| member.session)
+    }
+
+    /// setpgid(2) on behalf of `caller`.
+    ///
+    /// # Errors
+    /// In this order: `EINVAL`; `ESRCH` no such process; `EPERM` another session; `EACCES` it has run execve(2); `ESRCH` no
+    /// child; `EPERM` it leads a session, or no such group.
+    pub fn set_group(&self, caller: i32, pid: i32, group: i32) -> Result<(), Errno> {
+        self.lock().set_group(caller, pid, group)
+    }
+
+    /// setsid(2).
+    ///
+    /// # Errors
+    /// `EPERM` there is a group of its number.
+    pub fn set_session(&self, pid: i32) -> Result<i32, Errno> {
+        self.lock().set_session(pid)
     }
 
     /// What the children used that `pid` has waited for.
@@ -312,7 +330,15 @@ impl Family {
     /// `process`, which the calling thread runs, has stopped by `signal`: waits until it is continued, or is to
     /// die (`do_signal_stop`).
     pub(super) fn stop(&self, process: &Process, signal: Signal) {
-        self.lock().stop(process.pid, signal);
+        {
+            let mut table = self.lock();
+            // Nobody could continue it.
+            if signal != Signal::STOP && table.is_orphaned(process.pid) {
+                process.signals.go_on();
+                return;
+            }
+            table.stop(process.pid, signal);
+        }
         let dies = |signals: &Signals| signals.fatal().is_some();
         let goes_on = self.wait_until(process.pid, dies, |_| {
             let stopped = process.signals.is_stopped();
@@ -444,6 +470,7 @@ impl Family {
         let mut table = self.lock();
         let Some(member) = table.get_mut(pid) else { return Ok(()) };
         member.counters = counters;
+        member.has_executed = true;
         let held = std::mem::take(&mut member.holds_parent);
         let parent = member.parent;
         if held && let Some(parent) = table.get(parent) {

@@ -12,6 +12,7 @@ mod birth;
 mod exec;
 mod family;
 mod futex;
+mod groups;
 mod out_of_memory;
 mod process;
 mod replace;

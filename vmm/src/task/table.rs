@@ -33,6 +33,12 @@ pub(super) struct Member {
     children: BTreeSet<i32>,
     /// Its process group.
     pub(super) group: i32,
+    /// Its session.
+    pub(super) session: i32,
+    /// Whether it has run execve(2): its parent cannot put it into another group any more.
+    pub(super) has_executed: bool,
+    /// Whether the first process is its parent because its own has ended.
+    pub(super) is_adopted: bool,
     /// What its parent is sent at its end; 0 for nothing.
     pub(super) exit_signal: i32,
     /// What it does about signals.
@@ -171,7 +177,8 @@ impl Table {
     /// A new process; `None` where there are as many as there can be.
     pub(super) fn add(&mut self, birth: Birth) -> Option<i32> {
         let pid = self.free_pid()?;
-        let group = self.members.get(&birth.parent).map_or(pid, |parent| parent.group);
+        let parent = self.members.get(&birth.parent);
+        let (group, session) = parent.map_or((pid, pid), |parent| (parent.group, parent.session));
         if let Some(parent) = self.members.get_mut(&birth.parent) {
             parent.children.insert(pid);
         }
@@ -179,6 +186,9 @@ impl Table {
             parent: birth.parent,
             children: BTreeSet::new(),
             group,
+            session,
+            has_executed: false,
+            is_adopted: false,
             exit_signal: birth.exit_signal,
             signals: birth.signals,
             counters: birth.counters,
@@ -198,7 +208,8 @@ impl Table {
 
     fn free_pid(&self) -> Option<i32> {
         let after = (self.last + 1).max(FIRST)..PID_MAX;
-        after.chain(PID_AGAIN..PID_MAX).find(|pid| !self.members.contains_key(pid))
+        let is_free = |pid: &i32| !self.members.contains_key(pid) && !self.is_shared_number(*pid);
+        after.chain(PID_AGAIN..PID_MAX).find(is_free)
     }
 
     /// Takes back a process that has not run.
@@ -215,6 +226,11 @@ impl Table {
 
     pub(super) fn get_mut(&mut self, pid: i32) -> Option<&mut Member> {
         self.members.get_mut(&pid)
+    }
+
+    /// All of them, zombies included.
+    pub(super) fn members(&self) -> impl Iterator<Item = (i32, &Member)> {
+        self.members.iter().map(|(&pid, member)| (pid, member))
     }
 
     /// All numbers, zombies' included.
@@ -238,8 +254,14 @@ impl Table {
         whole.add(usage);
         member.state = State::Zombie { status, usage: whole };
         member.holds_parent = false;
+        let own = (member.group, member.session);
+        let parent = member.parent;
         for child in std::mem::take(&mut member.children) {
             self.adopt(child);
+            self.orphan(child, own, None);
+        }
+        if let Some(parent) = self.members.get(&parent) {
+            self.orphan(pid, (parent.group, parent.session), Some(pid));
         }
         self.notify_parent(pid);
     }
@@ -248,6 +270,7 @@ impl Table {
     fn adopt(&mut self, orphan: i32) {
         let Some(member) = self.members.get_mut(&orphan) else { return };
         member.parent = FIRST;
+        member.is_adopted = true;
         member.exit_signal = Signal::CHLD.number();
         let is_zombie = matches!(member.state, State::Zombie { .. });
         if let Some(first) = self.members.get_mut(&FIRST) {
@@ -373,6 +396,11 @@ impl Wanted {
 }
 
 impl Member {
+    /// Whether it has not ended.
+    pub(super) fn is_alive(&self) -> bool {
+        matches!(self.state, State::Alive)
+    }
+
     /// It is sent what has become of its child.
     fn told_of(&self, signal: Signal, pid: i32, status: Status, usage: Usage) {
         let (cause, number) = (status.cause(), status.number());

@@ -333,6 +333,11 @@ impl Signals {
         })
     }
 
+    /// It does not stop after all.
+    pub fn go_on(&self) {
+        self.change(|state| state.stopped = false);
+    }
+
     /// Whether it has stopped, and nothing has it go on or die.
     #[must_use]
     pub fn is_stopped(&self) -> bool {
