@@ -402,6 +402,12 @@ fn c_programs() -> Vec<Case> {
     let paths = |name| Case::new(name, c_program("paths", "gcc", &["-static"]), &["/tmp"]);
     cases.push(paths("paths").natively());
     cases.push(paths("paths-granted").natively().option(&host).only(Where::Direct));
+    let appends = |name, words: &[&str]| {
+        Case::new(name, c_program("appends", "gcc", &["-static", "-Wno-unused-result"]), words)
+    };
+    cases.push(appends("appends", &["/tmp"]).natively());
+    let granted = appends("appends-granted", &["files", "/tmp"]).natively();
+    cases.push(granted.option(&host).only(Where::Direct));
     for compiler in ["musl-gcc", "gcc"] {
         let program = c_program("lazy", compiler, &["-static"]);
         let case = Case::new(format!("lazy-{compiler}"), program, &[]).natively();
