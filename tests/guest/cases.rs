@@ -369,6 +369,10 @@ fn c_programs() -> Vec<Case> {
         cases.push(Case::new(format!("ready-{compiler}"), program, &[]).natively());
     }
     for compiler in ["musl-gcc", "gcc"] {
+        let program = c_program("others", compiler, &["-static", "-Wno-unused-result"]);
+        cases.push(Case::new(format!("others-{compiler}"), program, &[]).natively());
+    }
+    for compiler in ["musl-gcc", "gcc"] {
         let program = c_program("groups", compiler, &["-static", "-Wno-unused-result"]);
         cases.push(Case::new(format!("groups-{compiler}"), program, &[]).natively());
     }

@@ -104,7 +104,10 @@ impl Open {
     #[must_use]
     pub fn awaited(&self) -> Option<Awaited<'_>> {
         match &self.object {
-            Object::Stream(stream) => Some(Awaited { host: stream.host(), events: -1 }),
+            Object::Stream(stream) => {
+                let events = if stream.has_bytes() { -1 } else { libc::POLLIN };
+                Some(Awaited { host: stream.host(), events })
+            }
             Object::Userfault(file) => {
                 Some(Awaited { host: file.queue().bell().host(), events: libc::POLLIN })
             }

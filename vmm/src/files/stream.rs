@@ -11,6 +11,7 @@ use rustix::net::{AddressFamily, Protocol, SocketFlags, SocketType};
 use rustix::pipe::PipeFlags;
 
 use super::Epoll;
+use crate::task::Pidfd;
 
 /// One of the host's streams.
 #[derive(Debug)]
@@ -25,6 +26,8 @@ pub enum Stream {
     Own(OwnedFd),
     /// An epoll instance.
     Epoll(Epoll),
+    /// A process, which can be read once it has ended.
+    Process(Pidfd),
 }
 
 impl Stream {
@@ -68,7 +71,14 @@ impl Stream {
             Stream::Error => rustix::stdio::stderr(),
             Stream::Own(fd) => fd.as_fd(),
             Stream::Epoll(epoll) => epoll.host(),
+            Stream::Process(pidfd) => pidfd.host(),
         }
+    }
+
+    /// Whether anything can be read or written, once it is ready.
+    #[must_use]
+    pub fn has_bytes(&self) -> bool {
+        !matches!(self, Stream::Process(_))
     }
 
     /// How the host has opened it; for nothing, if it is closed.
@@ -91,7 +101,11 @@ impl Stream {
     /// What the host says.
     pub fn set_status(&self, flags: i32) -> Result<(), Errno> {
         match self {
-            Stream::Input | Stream::Output | Stream::Error | Stream::Epoll(_) => Ok(()),
+            Stream::Input
+            | Stream::Output
+            | Stream::Error
+            | Stream::Epoll(_)
+            | Stream::Process(_) => Ok(()),
             Stream::Own(fd) => {
                 let flags = OFlags::from_bits_retain(flags.cast_unsigned());
                 let settable = OFlags::APPEND | OFlags::NONBLOCK;

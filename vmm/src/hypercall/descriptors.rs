@@ -138,6 +138,7 @@ fn status(open: &Open) -> Result<u32, Stop> {
         _ => libc::O_RDONLY,
     };
     let bits = match open.object() {
+        Object::Stream(stream) if !stream.has_bytes() => mode | open.status(),
         Object::Stream(stream) => return Ok(rustix::fs::fcntl_getfl(stream.host())?.bits()),
         Object::Place => libc::O_PATH,
         Object::Userfault(_) => mode | open.status(),

@@ -21,6 +21,7 @@ mod open;
 mod own;
 mod paths;
 mod pause;
+mod pidfd;
 mod pipes;
 mod poll;
 mod process;
@@ -299,6 +300,8 @@ fn handler(number: u64) -> Option<Handler> {
         libc::SYS_getcpu => process::getcpu,
         libc::SYS_getrusage => process::getrusage,
 
+        libc::SYS_pidfd_open => pidfd::pidfd_open,
+        libc::SYS_pidfd_send_signal => pidfd::pidfd_send_signal,
         libc::SYS_kill => send::kill,
         libc::SYS_tkill => send::tkill,
         libc::SYS_tgkill => send::tgkill,

@@ -130,7 +130,9 @@ fn read_pieces(c: &Context<'_>, open: &Open, pieces: &[Piece], place: Place) -> 
         (Some(content), _) => {
             read_at(c, open, pieces, place, |from, into| content.read(from, into))
         }
-        (None, Object::Stream(stream)) => read_stream(c, stream, pieces, place),
+        (None, Object::Stream(stream)) if stream.has_bytes() => {
+            read_stream(c, stream, pieces, place)
+        }
         (None, Object::Userfault(file)) => match place {
             Place::Position => {
                 let pieces: Vec<_> = pieces.iter().map(|piece| (piece.at, piece.len)).collect();
@@ -149,6 +151,7 @@ fn read_pieces(c: &Context<'_>, open: &Open, pieces: &[Piece], place: Place) -> 
 fn write_pieces(c: &Context<'_>, open: &Open, pieces: &[Piece], place: Place) -> Served {
     match (open.content(), open.object(), place) {
         (Some(content), ..) => write_content(c, open, content, pieces, place),
+        (None, Object::Stream(stream), _) if !stream.has_bytes() => Err(Errno::EINVAL.into()),
         (None, Object::Stream(stream), Place::Position) => write_stream(c, stream, pieces),
         (None, Object::Stream(stream), Place::Offset(at)) => write_stream_at(c, stream, pieces, at),
         (None, Object::Device(device), _) => {

@@ -15,6 +15,7 @@ use std::thread::JoinHandle;
 
 use mm::space::Counters;
 
+use super::pidfd::Ending;
 use super::{ChildChange, Info, Process, Sent, Signal, Signals, Status, To, Usage};
 use crate::kvm::Kicker;
 
@@ -39,6 +40,10 @@ pub(super) struct Member {
     pub(super) has_executed: bool,
     /// Whether the first process is its parent because its own has ended.
     pub(super) is_adopted: bool,
+    /// Which of all that ever were it is: numbers come again.
+    pub(super) birth: u64,
+    /// What is told its end (pidfd_open(2)), if somebody wants to know.
+    pub(super) ending: Option<Ending>,
     /// What its parent is sent at its end; 0 for nothing.
     pub(super) exit_signal: i32,
     /// What it does about signals.
@@ -167,6 +172,8 @@ pub(super) enum Look {
 pub(super) struct Table {
     members: BTreeMap<i32, Member>,
     last: i32,
+    /// How many there ever were.
+    births: u64,
     /// Threads of processes that have ended, to be joined.
     pub(super) ended: Vec<JoinHandle<()>>,
     /// Whether the first process has ended: nobody is born any more.
@@ -178,6 +185,7 @@ impl Table {
     pub(super) fn add(&mut self, birth: Birth) -> Option<i32> {
         let pid = self.free_pid()?;
         let parent = self.members.get(&birth.parent);
+        self.births += 1;
         let (group, session) = parent.map_or((pid, pid), |parent| (parent.group, parent.session));
         if let Some(parent) = self.members.get_mut(&birth.parent) {
             parent.children.insert(pid);
@@ -189,6 +197,8 @@ impl Table {
             session,
             has_executed: false,
             is_adopted: false,
+            birth: self.births,
+            ending: None,
             exit_signal: birth.exit_signal,
             signals: birth.signals,
             counters: birth.counters,
@@ -249,6 +259,9 @@ impl Table {
     pub(super) fn end(&mut self, pid: i32, status: Status, usage: Usage) {
         let Some(member) = self.members.get_mut(&pid) else { return };
         member.kicker = None;
+        if let Some(ending) = &member.ending {
+            ending.tell();
+        }
         self.ended.extend(member.thread.take());
         let mut whole = member.reaped;
         whole.add(usage);
