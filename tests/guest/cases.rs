@@ -368,9 +368,11 @@ fn c_programs() -> Vec<Case> {
         let program = c_program("ready", compiler, &["-static", "-Wno-unused-result"]);
         cases.push(Case::new(format!("ready-{compiler}"), program, &[]).natively());
     }
-    for compiler in ["musl-gcc", "gcc"] {
-        let program = c_program("others", compiler, &["-static", "-Wno-unused-result"]);
-        cases.push(Case::new(format!("others-{compiler}"), program, &[]).natively());
+    for (name, compiler) in
+        [("usage", "musl-gcc"), ("usage", "gcc"), ("others", "musl-gcc"), ("others", "gcc")]
+    {
+        let program = c_program(name, compiler, &["-static", "-Wno-unused-result"]);
+        cases.push(Case::new(format!("{name}-{compiler}"), program, &[]).natively());
     }
     for compiler in ["musl-gcc", "gcc"] {
         let program = c_program("groups", compiler, &["-static", "-Wno-unused-result"]);

@@ -25,6 +25,7 @@ mod pidfd;
 mod pipes;
 mod poll;
 mod process;
+mod schedule;
 mod send;
 mod signals;
 mod stat;
@@ -42,7 +43,7 @@ mod wait;
 pub use decode::Call;
 pub use futex::{Awaited, Reach};
 pub use table::name;
-pub(crate) use time::{thread_time, uptime};
+pub(crate) use time::uptime;
 pub use trace::{TraceTarget, Tracer};
 
 use mm::error::{AccessError, Broken, CallError, Errno};
@@ -296,8 +297,12 @@ fn handler(number: u64) -> Option<Handler> {
         libc::SYS_set_tid_address => process::set_tid_address,
         libc::SYS_set_robust_list => process::set_robust_list,
         libc::SYS_prctl => process::prctl,
-        libc::SYS_sched_yield => process::sched_yield,
-        libc::SYS_getcpu => process::getcpu,
+        libc::SYS_sched_yield => schedule::sched_yield,
+        libc::SYS_getcpu => schedule::getcpu,
+        libc::SYS_sched_getaffinity => schedule::sched_getaffinity,
+        libc::SYS_sched_setaffinity => schedule::sched_setaffinity,
+        libc::SYS_getpriority => schedule::getpriority,
+        libc::SYS_setpriority => schedule::setpriority,
         libc::SYS_getrusage => process::getrusage,
 
         libc::SYS_pidfd_open => pidfd::pidfd_open,

@@ -61,6 +61,8 @@ pub enum Target {
     Group(i32),
     /// All but the first and the sender.
     Others,
+    /// All.
+    All,
 }
 
 /// What all processes together came to.
@@ -166,6 +168,7 @@ impl Family {
             exit_signal: 0,
             signals: Arc::clone(&signals),
             counters: Arc::clone(program.space.look().counters()),
+            base: Usage::default(),
             holds_parent: false,
         };
         self.lock().add(birth);
@@ -232,6 +235,12 @@ impl Family {
         self.lock().get(pid).map_or(0, |member| member.group)
     }
 
+    /// Whether there is such a process, or the zombie of one.
+    #[must_use]
+    pub fn has(&self, pid: i32) -> bool {
+        self.lock().get(pid).is_some()
+    }
+
     /// A process's session; likewise.
     #[must_use]
     pub fn session(&self, pid: i32) -> i32 {
@@ -255,6 +264,32 @@ impl Family {
         self.lock().set_session(pid)
     }
 
+    /// Which CPU a process has; `None` where there is no such process.
+    #[must_use]
+    pub fn cpu(&self, pid: i32) -> Option<u32> {
+        self.lock().get(pid).map(|member| member.cpu)
+    }
+
+    /// How nice the least nice of some processes is; `None` where there are none.
+    #[must_use]
+    pub fn nice(&self, target: Target, caller: i32) -> Option<i32> {
+        let targets = self.targets(target, caller);
+        let table = self.lock();
+        targets.iter().filter_map(|&pid| table.get(pid)).map(|member| member.nice).min()
+    }
+
+    /// Has some processes be so nice; says whether there were any.
+    pub fn set_nice(&self, target: Target, caller: i32, nice: i32) -> bool {
+        let targets = self.targets(target, caller);
+        let mut table = self.lock();
+        for pid in &targets {
+            if let Some(member) = table.get_mut(*pid) {
+                member.nice = nice;
+            }
+        }
+        !targets.is_empty()
+    }
+
     /// What the children used that `pid` has waited for.
     #[must_use]
     pub fn children_usage(&self, pid: i32) -> Usage {
@@ -268,6 +303,7 @@ impl Family {
         let is_meant = |pid: &i32| match target {
             Target::Process(one) => one == *pid,
             Target::Group(group) => table.get(*pid).is_some_and(|member| member.group == group),
+            Target::All => true,
             Target::Others => *pid != FIRST && *pid != sender,
         };
         table.pids().filter(is_meant).collect()
@@ -406,9 +442,10 @@ impl Family {
         }
     }
 
-    /// The calling thread is the one that runs `pid` from now on.
-    pub(super) fn enter(&self, pid: i32) {
+    /// The calling thread is the one that runs `pid` from now on, on this CPU.
+    pub(super) fn enter(&self, pid: i32, cpu: u32) {
         if let Some(member) = self.lock().get_mut(pid) {
+            member.cpu = cpu;
             member.kicker = Some(Kicker::of_this_thread());
         }
     }
@@ -417,7 +454,7 @@ impl Family {
     /// free before anybody can know.
     pub(super) fn bury(&self, task: Task, ended: Result<End, TaskError>) {
         let (vcpu, process, stats) = task.into_parts();
-        let (pid, usage) = (process.pid, usage(&process));
+        let (pid, usage) = (process.pid, self.usage(&process));
         self.machine.give_back(vcpu);
         self.hide(pid);
         let left = self.leave(sole(process), &stats).map_err(TaskError::from);
@@ -465,11 +502,12 @@ impl Family {
         old: Process,
         counters: Arc<Counters>,
     ) -> Result<(), mm::error::Broken> {
-        let pid = old.pid;
+        let (pid, used) = (old.pid, self.memory_usage(&old));
         self.leave(old, &Stats::default())?;
         let mut table = self.lock();
         let Some(member) = table.get_mut(pid) else { return Ok(()) };
         member.counters = counters;
+        member.begin_space(used);
         member.has_executed = true;
         let held = std::mem::take(&mut member.holds_parent);
         let parent = member.parent;
@@ -538,18 +576,6 @@ impl Family {
         for thread in threads {
             join(thread);
         }
-    }
-}
-
-/// What a process used itself. Its memory must still be there, and its thread be the caller's.
-#[must_use]
-pub fn usage(process: &Process) -> Usage {
-    let space = process.space.look();
-    let counters = space.counters();
-    Usage {
-        time: crate::hypercall::thread_time(),
-        peak_pages: counters.resident.peak(),
-        faults: counters.faults.total(),
     }
 }
 

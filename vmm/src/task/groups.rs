@@ -120,7 +120,8 @@ mod tests {
     fn born(table: &mut Table, parent: i32) -> i32 {
         let signals = Arc::new(Signals::default());
         let counters = Arc::default();
-        let birth = Birth { parent, exit_signal: 17, signals, counters, holds_parent: false };
+        let base = Usage::default();
+        let birth = Birth { parent, exit_signal: 17, signals, counters, base, holds_parent: false };
         table.add(birth).unwrap()
     }
 

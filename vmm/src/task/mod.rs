@@ -24,12 +24,13 @@ mod stats;
 mod status;
 mod table;
 mod timers;
+mod usage;
 
 pub use background::Background;
 pub use birth::{ChildOf, Newborn, Parent, Request, Sharing, spawn};
 pub use exec::{ExecError, Launch, Loaded, Program, exec, exec_in};
 pub(crate) use exec::{clear_tails, map_image};
-pub use family::{Family, FaultTotals, StartError, Target, Totals, usage};
+pub use family::{Family, FaultTotals, StartError, Target, Totals};
 pub use futex::{Futexes, Wait, Woken};
 pub use pidfd::Pidfd;
 pub use process::{Identity, Process};

@@ -42,6 +42,14 @@ pub(super) struct Member {
     pub(super) is_adopted: bool,
     /// Which of all that ever were it is: numbers come again.
     pub(super) birth: u64,
+    /// How nice it is, from -20 to 19.
+    pub(super) nice: i32,
+    /// Which CPU it has, once it runs.
+    pub(super) cpu: u32,
+    /// What it used before it had the program that it has, but for time.
+    earlier: Usage,
+    /// What its space had counted before it was its.
+    base: Usage,
     /// What is told its end (pidfd_open(2)), if somebody wants to know.
     pub(super) ending: Option<Ending>,
     /// What its parent is sent at its end; 0 for nothing.
@@ -84,6 +92,8 @@ pub(super) struct Birth {
     pub(super) signals: Arc<Signals>,
     /// How much memory it has.
     pub(super) counters: Arc<Counters>,
+    /// What its space has counted so far, if it is another's, too.
+    pub(super) base: Usage,
     /// Whether its parent is held up until it ends.
     pub(super) holds_parent: bool,
 }
@@ -185,6 +195,7 @@ impl Table {
     pub(super) fn add(&mut self, birth: Birth) -> Option<i32> {
         let pid = self.free_pid()?;
         let parent = self.members.get(&birth.parent);
+        let nice = parent.map_or(0, |parent| parent.nice);
         self.births += 1;
         let (group, session) = parent.map_or((pid, pid), |parent| (parent.group, parent.session));
         if let Some(parent) = self.members.get_mut(&birth.parent) {
@@ -198,6 +209,10 @@ impl Table {
             has_executed: false,
             is_adopted: false,
             birth: self.births,
+            nice,
+            cpu: 0,
+            earlier: Usage::default(),
+            base: birth.base,
             ending: None,
             exit_signal: birth.exit_signal,
             signals: birth.signals,
@@ -409,6 +424,22 @@ impl Wanted {
 }
 
 impl Member {
+    /// What it has used of memory, `now` being what its space has counted.
+    pub(super) fn earlier_and(&self, now: Usage) -> Usage {
+        let mut whole = self.earlier;
+        whole.add(Usage {
+            faults: now.faults.saturating_sub(self.base.faults),
+            major_faults: now.major_faults.saturating_sub(self.base.major_faults),
+            ..now
+        });
+        whole
+    }
+
+    /// It has another space now, which has counted nothing; `used` is what it has used of memory up to now.
+    pub(super) fn begin_space(&mut self, used: Usage) {
+        (self.earlier, self.base) = (used, Usage::default());
+    }
+
     /// Whether it has not ended.
     pub(super) fn is_alive(&self) -> bool {
         matches!(self.state, State::Alive)
@@ -453,7 +484,16 @@ mod tests {
     fn born(table: &mut Table, parent: i32, exit_signal: i32) -> i32 {
         let signals = Arc::new(Signals::default());
         let counters = Arc::default();
-        table.add(Birth { parent, exit_signal, signals, counters, holds_parent: false }).unwrap()
+        table
+            .add(Birth {
+                parent,
+                exit_signal,
+                signals,
+                counters,
+                base: Usage::default(),
+                holds_parent: false,
+            })
+            .unwrap()
     }
 
     /// The first process and `children` of it.
