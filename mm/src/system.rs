@@ -21,6 +21,7 @@ use crate::promise::{Committed, Promise};
 use crate::reclaim::Reclaim;
 use crate::rmap::AnonVmas;
 use crate::rules::Rules;
+use crate::segments::Segments;
 use crate::space::{Counters, Spaces};
 use crate::swap::{Swap, SwapStore};
 use crate::sysctl::{Claimant, Sysctl};
@@ -59,6 +60,7 @@ pub struct System {
     /// Files of the host that are open. A leaf lock.
     files: Mutex<Vec<Weak<HostFile>>>,
     windows: Arc<WindowBudget>,
+    segments: Segments,
     next_inode: AtomicU64,
     next_space: AtomicU64,
 }
@@ -90,6 +92,7 @@ impl System {
             anon: AnonVmas::default(),
             files: Mutex::default(),
             windows: Arc::default(),
+            segments: Segments::default(),
             next_inode: AtomicU64::new(1),
             next_space: AtomicU64::new(1),
         }
@@ -323,6 +326,12 @@ impl System {
     #[must_use]
     pub fn huge_pools(&self) -> &[Arc<HugePool>] {
         &self.huge
+    }
+
+    /// System V shared memory.
+    #[must_use]
+    pub fn segments(&self) -> &Segments {
+        &self.segments
     }
 
     /// Promises `pages` more to a process (Linux's `security_vm_enough_memory_mm` and

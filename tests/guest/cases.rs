@@ -365,6 +365,26 @@ fn c_programs() -> Vec<Case> {
         cases.push(Case::new(format!("futex-{compiler}"), program, &[]).natively());
     }
     for compiler in ["musl-gcc", "gcc"] {
+        let program = c_program("ready", compiler, &["-static", "-Wno-unused-result"]);
+        cases.push(Case::new(format!("ready-{compiler}"), program, &[]).natively());
+    }
+    for (name, compiler) in
+        [("usage", "musl-gcc"), ("usage", "gcc"), ("others", "musl-gcc"), ("others", "gcc")]
+    {
+        let program = c_program(name, compiler, &["-static", "-Wno-unused-result"]);
+        cases.push(Case::new(format!("{name}-{compiler}"), program, &[]).natively());
+    }
+    for compiler in ["musl-gcc", "gcc"] {
+        let program = c_program("groups", compiler, &["-static", "-Wno-unused-result"]);
+        cases.push(Case::new(format!("groups-{compiler}"), program, &[]).natively());
+    }
+    for compiler in ["musl-gcc", "gcc"] {
+        let program = c_program("segments", compiler, &["-static"]);
+        cases.push(Case::new(format!("segments-{compiler}"), program.clone(), &[]).natively());
+        let most = Case::new(format!("segments-most-{compiler}"), program, &["most"]);
+        cases.push(most.option("--mem=64M").prints("errno 28\nmade 4096\n").only(Where::Direct));
+    }
+    for compiler in ["musl-gcc", "gcc"] {
         let program = c_program("exec", compiler, &["-static", "-Wno-stringop-overread"]);
         cases.push(Case::new(format!("exec-{compiler}"), program, &["caller"]).natively());
     }
@@ -388,6 +408,12 @@ fn c_programs() -> Vec<Case> {
     let paths = |name| Case::new(name, c_program("paths", "gcc", &["-static"]), &["/tmp"]);
     cases.push(paths("paths").natively());
     cases.push(paths("paths-granted").natively().option(&host).only(Where::Direct));
+    let appends = |name, words: &[&str]| {
+        Case::new(name, c_program("appends", "gcc", &["-static", "-Wno-unused-result"]), words)
+    };
+    cases.push(appends("appends", &["/tmp"]).natively());
+    let granted = appends("appends-granted", &["files", "/tmp"]).natively();
+    cases.push(granted.option(&host).only(Where::Direct));
     for compiler in ["musl-gcc", "gcc"] {
         let program = c_program("lazy", compiler, &["-static"]);
         let case = Case::new(format!("lazy-{compiler}"), program, &[]).natively();

@@ -179,6 +179,10 @@ static void reading(void) {
     pid_t pids[3];
     struct message message[4];
     struct pollfd poll_fd = {fd, POLLIN | POLLOUT, 0};
+    struct epoll_event event = {EPOLLIN | EPOLLOUT, {.u64 = 7}};
+    int epoll = epoll_create1(0);
+    SAY(epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event));
+    SAY(epoll_wait(epoll, &event, 1, 0));
     for (int i = 0; i < 3; i++) {
         pids[i] = touch("page", fd, i % 2 ? read_byte : write_byte, at + i * PAGE);
         // Told anew.
@@ -186,6 +190,8 @@ static void reading(void) {
         poll(&poll_fd, 1, -1);
         if (i < 2) FILL("zeros, asleep", fd, UFFDIO_ZEROPAGE, at + i * PAGE, PAGE, 1);
     }
+    SAY(epoll_wait(epoll, &event, 1, -1));
+    printf("%x %d\n", event.events, (int)event.data.u64);
     SAY(read(fd, (void *)8, 32));
     for (int i = 0; i < 3; i++) wake(fd, at + i * PAGE, PAGE);
     poll(&poll_fd, 1, -1);
@@ -193,6 +199,8 @@ static void reading(void) {
     SAY(read(fd, message, 100));
     print(message);
     SAY(poll(&poll_fd, 1, 0));
+    SAY(epoll_wait(epoll, &event, 1, 0));
+    close(epoll);
     SAY(read(fd, message, 100));
     FILL("zeros", fd, UFFDIO_ZEROPAGE, at + 2 * PAGE, PAGE, 0);
     for (int i = 0; i < 3; i++) end(pids[i]);

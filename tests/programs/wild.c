@@ -62,7 +62,7 @@ static int work(uint64_t calls) {
             area = mmap(0, 65536 * 2, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
             for (int i = 0; i < 2000; i++) {
                 // Memory's calls as often as all others together.
-                static const short memory[] = {9, 10, 11, 12, 25, 26, 27, 28, 149, 150, 151, 152, 216, 237, 325, 329, 319};
+                static const short memory[] = {9, 10, 11, 12, 25, 26, 27, 28, 149, 150, 151, 152, 216, 237, 325, 329, 319, 29, 30, 31, 67};
                 long number = any() % 2 ? memory[any() % (sizeof memory / sizeof *memory)] : (long)(any() % 470);
                 if (is_left_out(number)) continue;
                 ++*done;

@@ -44,7 +44,7 @@ const STEPS: usize = 96;
 const PROCESSES: usize = 3;
 
 /// The numbers of the memory calls on x86-64, those that do most several times.
-const NUMBERS: [u64; 40] = [
+const NUMBERS: [u64; 46] = [
     9, 9, 9, 9, 9, 9, // mmap
     10, 10, 10, 329, // mprotect, pkey_mprotect
     11, 11, 12, // munmap, brk
@@ -57,6 +57,7 @@ const NUMBERS: [u64; 40] = [
     157, 157, 135, // prctl, personality
     302, 160, // prlimit64, setrlimit
     323, // userfaultfd
+    29, 30, 30, 31, 31, 67, // shmget, shmat, shmctl, shmdt
 ];
 
 /// Numbers at which arithmetic goes wrong.
@@ -133,6 +134,11 @@ impl Words<'_> {
             440 => (args[0], args[3], args[4]) = (0_u64.wrapping_sub(10_000), self.advice()?, 0),
             157 => args[0] = self.prctl()?,
             302 => args[0] = 0,
+            29 => (args[0], args[1], args[2]) = (args[0] % 3, args[1] >> 40, args[2] | 0o1000),
+            30 | 31 => {
+                (args[0], args[1]) =
+                    (args[0] % 4, if number == 31 { args[1] % 16 } else { args[1] });
+            }
             _ => {}
         }
         Some((number, args))
@@ -352,6 +358,11 @@ impl Run {
     fn end(self) {
         for process in self.processes {
             process.space.exit().unwrap();
+        }
+        // Segments stay until somebody removes them, and nobody has one attached any more.
+        for (segment, status) in self.system.segments().all() {
+            assert_eq!(status.attached, 0, "a segment is attached");
+            self.system.segments().remove(segment.id()).unwrap();
         }
         self.system.free_retired().unwrap();
         let stats = self.system.frames().stats();

@@ -63,6 +63,8 @@ pub struct HostFile {
     doubted: AtomicBool,
     windows: Mutex<Windows>,
     budget: Arc<WindowBudget>,
+    /// Over the position of the host's descriptor. A leaf.
+    appending: Mutex<()>,
     copies: PageCache,
     maps: ObjectMaps,
     /// Reads and writes of the host's file, of copies.
@@ -98,6 +100,7 @@ impl HostFile {
             doubted: AtomicBool::new(false),
             windows: Mutex::default(),
             budget,
+            appending: Mutex::default(),
             maps: ObjectMaps::default(),
             failures: FailPoint::default(),
             file,
@@ -110,6 +113,22 @@ impl HostFile {
     #[must_use]
     pub fn file(&self) -> &File {
         &self.file
+    }
+
+    /// Writes at its end, wherever that is by then, and says where that was, and how many bytes it were. Others on the host
+    /// may append at the same time: each gets a place of its own (`RWF_APPEND`).
+    ///
+    /// # Errors
+    /// What the host says.
+    pub fn append(&self, bytes: &[u8]) -> Result<(u64, usize), Errno> {
+        // The host says where only by the position of its own descriptor, which nobody else uses.
+        let _alone = self.appending.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_host = |errno: rustix::io::Errno| Errno::from_raw(errno.raw_os_error());
+        let pieces = [io::IoSlice::new(bytes)];
+        let flags = rustix::io::ReadWriteFlags::APPEND;
+        let count = rustix::io::pwritev2(&self.file, &pieces, u64::MAX, flags).map_err(of_host)?;
+        let end = rustix::fs::tell(&self.file).map_err(of_host)?;
+        Ok((end.saturating_sub(count as u64), count))
     }
 
     /// What it was opened for.

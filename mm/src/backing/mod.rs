@@ -22,7 +22,7 @@ pub use open::OpenFile;
 pub use pager::{PageBytes, PagedMemory, Pager};
 pub use seals::Seals;
 pub(crate) use shared::Missing;
-pub use shared::{LONGEST, Length, SharedMemory, SharedPolicies, Sought};
+pub use shared::{LONGEST, Length, SharedMemory, SharedPolicies, Sought, Stays};
 
 use std::fmt::Debug;
 use std::ops::Range;
@@ -36,6 +36,7 @@ use crate::paging::AccessKind;
 use crate::phys::{AllocError, Frames};
 use crate::promise::Payer;
 use crate::rmap::ObjectMaps;
+use crate::segments::Segment;
 use crate::system::System;
 use crate::vma::{MapFlags, VmFlags};
 
@@ -365,6 +366,11 @@ pub trait Backing: Debug + Send + Sync {
 
     /// The memory in huge pages of the pool that it is, or opens.
     fn huge(&self) -> Option<&HugeMemory> {
+        None
+    }
+
+    /// The segment of System V shared memory that it is an open of: each of its VMAs counts.
+    fn segment(&self) -> Option<&Segment> {
         None
     }
 

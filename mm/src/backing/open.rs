@@ -13,6 +13,7 @@ use crate::error::{Broken, CallResult, Errno};
 use crate::paging::AccessKind;
 use crate::promise::Payer;
 use crate::rmap::ObjectMaps;
+use crate::segments::Segment;
 use crate::system::System;
 use crate::vma::{MapFlags, VmFlags};
 
@@ -21,13 +22,21 @@ use crate::vma::{MapFlags, VmFlags};
 pub struct OpenFile {
     object: Arc<dyn Backing>,
     mode: FileMode,
+    /// The segment that shmat(2) opened.
+    segment: Option<Arc<Segment>>,
 }
 
 impl OpenFile {
     /// Opens an object.
     #[must_use]
     pub fn new(object: Arc<dyn Backing>, mode: FileMode) -> Self {
-        OpenFile { object, mode }
+        OpenFile { object, mode, segment: None }
+    }
+
+    /// Opens a segment of System V shared memory (shmat(2)).
+    #[must_use]
+    pub fn of_segment(segment: Arc<Segment>, mode: FileMode) -> Self {
+        OpenFile { object: Arc::clone(segment.object()), mode, segment: Some(segment) }
     }
 
     /// What was opened.
@@ -181,7 +190,11 @@ impl Backing for OpenFile {
         self.object.huge()
     }
 
+    fn segment(&self) -> Option<&Segment> {
+        self.segment.as_deref()
+    }
+
     fn has_close_hook(&self) -> bool {
-        self.object.has_close_hook()
+        self.segment.is_some() || self.object.has_close_hook()
     }
 }

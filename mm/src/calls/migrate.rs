@@ -15,12 +15,6 @@ const MAX_NODES: i32 = 1024;
 /// How many pages are looked at before it is written what was seen (`DO_PAGES_STAT_CHUNK_NR`).
 const CHUNK: u64 = 16;
 
-/// The address space of the process that argument 0 names, 0 for the caller: so far a process moves its own pages only.
-fn space<'a>(c: &Call<'a>) -> Result<&'a SharedSpace, Errno> {
-    let pid = c.int(0);
-    if pid == 0 || pid == c.caller.pid() { Ok(c.caller.space()) } else { Err(Errno::ESRCH) }
-}
-
 fn may_move_all(c: &Call<'_>) -> bool {
     c.caller.space().look().limits().may(Capabilities::SYS_NICE)
 }
@@ -28,7 +22,7 @@ fn may_move_all(c: &Call<'_>) -> bool {
 /// move_pages(2).
 ///
 /// # Errors
-/// In this order: `EINVAL` flags; `EPERM` all without `CAP_SYS_NICE`; `ESRCH` no such process; then page by page
+/// In this order: `EINVAL` flags; `EPERM` all without `CAP_SYS_NICE`; `ESRCH` no such process; `EINVAL` it has ended; then page by page
 /// `EFAULT` an array, `ENODEV` no such node, `ENOMEM` no memory there. What was done before is done, and said in the
 /// statuses.
 pub(super) fn move_pages(c: &Call<'_>) -> CallResult<u64> {
@@ -40,12 +34,13 @@ pub(super) fn move_pages(c: &Call<'_>) -> CallResult<u64> {
     if flags & MOVE_ALL != 0 && !may_move_all(c) {
         return Err(Errno::EPERM.into());
     }
-    let space = space(c)?;
-    if c.address(3) == VirtAddr::ZERO {
-        return done(tell_nodes(c, space));
-    }
-    let shared = Shared::by_flags(flags);
-    Mover { c, space, shared, queue: Queue::default(), first: 0 }.move_all()
+    c.with_space(c.int(0), Errno::EINVAL, |space| {
+        if c.address(3) == VirtAddr::ZERO {
+            return done(tell_nodes(c, space));
+        }
+        let shared = Shared::by_flags(flags);
+        Mover { c, space, shared, queue: Queue::default(), first: 0 }.move_all()
+    })
 }
 
 /// Says on which nodes pages are (`do_pages_stat`).
@@ -208,12 +203,15 @@ enum Stopped {
 /// migrate_pages(2).
 ///
 /// # Errors
-/// In this order: `EINVAL`, `EFAULT` the masks; `ESRCH` no such process; `EPERM` nodes that are not there, without
+/// In this order: `EINVAL`, `EFAULT` the masks; `ESRCH` no such process; `EINVAL` it has ended; `EPERM` nodes that are not there, without
 /// `CAP_SYS_NICE`; `EINVAL` no node that is; `ENOMEM` no memory there.
 pub(super) fn migrate_pages(c: &Call<'_>) -> CallResult<u64> {
     let old = nodes(c, c.address(2), c.args[1])?;
     let new = nodes(c, c.address(3), c.args[1])?;
-    let space = space(c)?;
+    c.with_space(c.int(0), Errno::EINVAL, |space| migrate(c, space, old, new))
+}
+
+fn migrate(c: &Call<'_>, space: &SharedSpace, old: u64, new: u64) -> CallResult<u64> {
     let machine = c.caller.space().look().system().nodes();
     let privileged = may_move_all(c);
     if new & !machine != 0 && !privileged {

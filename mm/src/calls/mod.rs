@@ -17,6 +17,8 @@ mod map;
 mod migrate;
 mod numa;
 mod prctl;
+mod reach;
+mod segments;
 mod userfault;
 
 #[cfg(test)]
@@ -34,7 +36,7 @@ use nix::libc;
 use crate::addr::VirtAddr;
 use crate::backing::Backing;
 use crate::error::{AccessError, CallError, CallResult, Errno};
-use crate::space::SharedSpace;
+use crate::space::{SharedSpace, SpaceUser};
 use crate::userfault::Served;
 use crate::vma::policy::Policy;
 
@@ -46,6 +48,22 @@ pub trait Caller {
 
     /// The caller's process id.
     fn pid(&self) -> i32;
+
+    /// A use of another process's address space, by its number; `None` where it has ended.
+    ///
+    /// # Errors
+    /// `ESRCH` there is no such process.
+    fn other(&self, _pid: i32) -> Result<Option<SpaceUser>, Errno> {
+        Err(Errno::ESRCH)
+    }
+
+    /// The process behind a descriptor (pidfd_open(2)).
+    ///
+    /// # Errors
+    /// `EBADF` the descriptor is no such one; `ESRCH` the process is no more.
+    fn process_behind(&self, _fd: i32) -> Result<i32, Errno> {
+        Err(Errno::EBADF)
+    }
 
     /// Copies bytes in from the caller's memory (`copy_from_user`).
     ///
@@ -126,6 +144,12 @@ fn handler(number: u64) -> Option<Handler> {
         libc::SYS_prlimit64 => limit::prlimit64,
         libc::SYS_getrlimit => limit::getrlimit,
         libc::SYS_setrlimit => limit::setrlimit,
+        libc::SYS_process_vm_readv => reach::process_vm_readv,
+        libc::SYS_process_vm_writev => reach::process_vm_writev,
+        libc::SYS_shmget => segments::shmget,
+        libc::SYS_shmat => segments::shmat,
+        libc::SYS_shmdt => segments::shmdt,
+        libc::SYS_shmctl => segments::shmctl,
         libc::SYS_userfaultfd => userfault::userfaultfd,
         _ => return None,
     })
@@ -152,6 +176,26 @@ impl Call<'_> {
     /// Argument `index` as a C `unsigned int`, for those whose bits are flags.
     fn word(&self, index: usize) -> u64 {
         self.args[index] & u64::from(u32::MAX)
+    }
+
+    /// Does something with the address space of a process, 0 for the caller's own. It stays while that lasts, though the
+    /// process may end.
+    ///
+    /// # Errors
+    /// `ESRCH` there is no such process; `ended` it has ended.
+    fn with_space<T>(
+        &self,
+        pid: i32,
+        ended: Errno,
+        act: impl FnOnce(&SharedSpace) -> CallResult<T>,
+    ) -> CallResult<T> {
+        if pid == 0 || pid == self.caller.pid() {
+            return act(self.caller.space());
+        }
+        let other = self.caller.other(pid)?.ok_or(ended)?;
+        let answer = act(&other);
+        other.put()?;
+        answer
     }
 
     /// The answer to a call that may have left something for pagers to be done. No lock is held.

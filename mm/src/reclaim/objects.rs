@@ -110,6 +110,9 @@ impl System {
         held: &[Held],
         goes: impl Fn(Age) -> bool,
     ) -> Result<u64, Broken> {
+        if object.stays() {
+            return Ok(0);
+        }
         let (frames, mut batch) = (self.frames(), FlushBatch::new());
         let pages: Vec<u64> = held.iter().map(|&(page, _)| page).collect();
         let ages = maps.age(&pages, &mut batch);

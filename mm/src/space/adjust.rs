@@ -15,6 +15,7 @@
 //! ```
 
 use super::AddressSpace;
+use super::link::segment_of;
 use crate::addr::{PAGE_SIZE, PageRange, VirtAddr};
 use crate::error::{CallResult, Errno};
 use crate::hooks::Observer;
@@ -115,7 +116,14 @@ impl AddressSpace {
     pub(super) fn insert_merged(&mut self, vma: Vma, origin: Origin) -> VirtAddr {
         let range = vma.range();
         let before = self.before(range);
+        // One that becomes a part of another does not count.
+        let counted = segment_of(&vma).and_then(|_| vma.backing.clone());
         let (start, how) = merge::insert_merged(&mut self.vmas, vma, origin);
+        if let Some(segment) =
+            counted.as_ref().filter(|_| how.is_some()).and_then(|of| of.segment())
+        {
+            segment.merged();
+        }
         self.merged_new(before, range, how, origin);
         start
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::AddressSpace;
 use crate::addr::VirtAddr;
 use crate::rmap::{Held, Mapper, ObjectMaps, Writes};
+use crate::segments::Segment;
 use crate::vma::Vma;
 
 impl AddressSpace {
@@ -20,6 +21,9 @@ impl AddressSpace {
         if let Some(maps) = maps_of(vma) {
             maps.add(&self.mapper(), vma.range(), vma.pgoff, Writes::of(vma.flags));
         }
+        if let Some(segment) = segment_of(vma) {
+            segment.opened();
+        }
         self.chains.attach(vma);
     }
 
@@ -33,6 +37,9 @@ impl AddressSpace {
             if let Some(memory) = backing.huge() {
                 memory.close(vma);
             }
+        }
+        if let Some(segment) = segment_of(vma) {
+            segment.closed();
         }
         self.chains.detach(self.system.anon(), vma);
     }
@@ -53,4 +60,9 @@ impl AddressSpace {
 /// Where the VMA's object is mapped, if it wants to know.
 pub(crate) fn maps_of(vma: &Vma) -> Option<&ObjectMaps> {
     vma.backing.as_ref()?.maps()
+}
+
+/// The segment that the VMA shows, if that is what it shows.
+pub(super) fn segment_of(vma: &Vma) -> Option<&Segment> {
+    vma.backing.as_ref()?.segment()
 }

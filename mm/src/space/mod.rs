@@ -16,6 +16,7 @@ mod advise;
 mod age;
 mod ahead;
 mod anon;
+mod attach;
 mod brk;
 mod collapse;
 mod control;
@@ -62,6 +63,7 @@ mod word;
 mod tests;
 
 pub use advise::Advice;
+pub use attach::{AttachAt, AttachFlags};
 pub use control::{ADDR_COMPAT_LAYOUT, Dumpable, Mdwe, Modes};
 pub use counters::{Counters, FaultCount, PageClass, Resident};
 pub use fault::Resolved;

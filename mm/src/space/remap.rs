@@ -12,6 +12,7 @@
 use bitflags::bitflags;
 
 use super::AddressSpace;
+use super::link::segment_of;
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, PageRange, TASK_SIZE, VirtAddr, page_align};
 use crate::error::{CallResult, Errno};
 use crate::rules::Rule;
@@ -318,6 +319,9 @@ impl AddressSpace {
             return Err(Errno::ENOMEM.into());
         }
         self.link(&tail);
+        if let Some(segment) = segment_of(&tail) {
+            segment.merged();
+        }
         self.account.add(flags, more.pages());
         Ok(true)
     }

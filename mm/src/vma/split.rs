@@ -18,6 +18,7 @@ pub fn split_at(tree: &mut Tree<Vma>, addr: VirtAddr) -> Result<(), Errno> {
     if let Some(backing) = &vma.backing {
         backing.may_split(addr)?;
     }
+    tell_cuts(vma, 1);
     let whole = vma.range();
     let halves = (PageRange::new(whole.start(), addr), PageRange::new(addr, whole.end()));
     if let (Some(low), Some(high)) = halves {
@@ -25,6 +26,13 @@ pub fn split_at(tree: &mut Tree<Vma>, addr: VirtAddr) -> Result<(), Errno> {
         let _ = tree.cut(whole.start(), upper, |vma| vma.resize(low));
     }
     Ok(())
+}
+
+/// A VMA is cut so often: a segment of System V shared memory counts its VMAs.
+fn tell_cuts(vma: &Vma, cuts: usize) {
+    if let Some(segment) = vma.backing.as_ref().and_then(|backing| backing.segment()) {
+        (0..cuts).for_each(|_| segment.opened());
+    }
 }
 
 /// Gives `changed.range()`, a part of one existing VMA, the attributes of `changed`: merged with the
@@ -75,6 +83,7 @@ pub fn cut_out(
         split_at(tree, range.start())?;
         return Err(errno);
     }
+    tell_cuts(middle, usize::from(lower.is_some()) + usize::from(upper.is_some()));
     // A fault may have given it an identity since `changed` was made.
     if let Some(id) = middle.anon() {
         changed.adopt_anon(id);

@@ -56,6 +56,13 @@ pub trait Content {
         payer: &dyn Payer,
     ) -> CallResult<usize>;
 
+    /// Writes at the end, wherever that is by then, so that two who do so have each a place of their own. Says where
+    /// that was, and how many bytes were written.
+    ///
+    /// # Errors
+    /// As of [`write`](Self::write).
+    fn append(&self, bytes: &[u8], system: &System, payer: &dyn Payer) -> CallResult<(u64, usize)>;
+
     /// Changes the length.
     ///
     /// # Errors
@@ -142,6 +149,17 @@ impl Content for MemoryFile {
         }
     }
 
+    fn append(&self, bytes: &[u8], system: &System, payer: &dyn Payer) -> CallResult<(u64, usize)> {
+        match self.memory() {
+            Memory::Small(memory) => {
+                let written = memory.append(bytes, system, payer)?;
+                self.attributes().written();
+                Ok(written)
+            }
+            Memory::Huge(_) => Err(Errno::EINVAL.into()),
+        }
+    }
+
     fn truncate(&self, len: u64, system: &System) -> CallResult<()> {
         match self.memory() {
             Memory::Small(memory) => memory.truncate(len, system)?,
@@ -217,6 +235,10 @@ impl Content for HostFile {
 
     fn write(&self, offset: u64, bytes: &[u8], _: &System, _: &dyn Payer) -> CallResult<usize> {
         Ok(self.file().write_at(bytes, offset).map_err(|error| of_io(&error))?)
+    }
+
+    fn append(&self, bytes: &[u8], _: &System, _: &dyn Payer) -> CallResult<(u64, usize)> {
+        Ok(HostFile::append(self, bytes)?)
     }
 
     fn truncate(&self, len: u64, system: &System) -> CallResult<()> {

@@ -22,12 +22,17 @@ struct Descriptor {
 /// How many opens there can be in all processes together (Linux's `file-max`).
 const OPENS: u64 = 16_384;
 
+/// How many descriptors all epolls together can watch (`fs.epoll.max_user_watches`).
+const WATCHES: u64 = 16_384;
+
 /// A process's descriptors.
 #[derive(Debug)]
 pub struct Descriptors {
     table: Mutex<BTreeMap<i32, Descriptor>>,
     /// How many more there can be of any process.
     opens: Arc<Room>,
+    /// How many more can be watched by any epoll.
+    watches: Arc<Room>,
 }
 
 impl Default for Descriptors {
@@ -39,7 +44,8 @@ impl Default for Descriptors {
             flags: 0,
         };
         let table = (0..).zip(streams.map(open));
-        Descriptors { table: Mutex::new(table.collect()), opens: Room::new(OPENS) }
+        let (opens, watches) = (Room::new(OPENS), Room::new(WATCHES));
+        Descriptors { table: Mutex::new(table.collect()), opens, watches }
     }
 }
 
@@ -51,7 +57,20 @@ impl Descriptors {
     /// A child's: the same opens behind the same numbers, a table of its own.
     #[must_use]
     pub fn copy(&self) -> Self {
-        Descriptors { table: Mutex::new(self.lock().clone()), opens: Arc::clone(&self.opens) }
+        let (opens, watches) = (Arc::clone(&self.opens), Arc::clone(&self.watches));
+        Descriptors { table: Mutex::new(self.lock().clone()), opens, watches }
+    }
+
+    /// The room for descriptors that are watched by epolls.
+    #[must_use]
+    pub fn watches(&self) -> &Arc<Room> {
+        &self.watches
+    }
+
+    /// The highest descriptor that is open; -1 for none.
+    #[must_use]
+    pub fn highest(&self) -> i32 {
+        self.lock().keys().next_back().copied().unwrap_or(-1)
     }
 
     /// The open behind a descriptor.

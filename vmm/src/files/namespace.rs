@@ -144,10 +144,16 @@ impl Paths {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The current directory.
+    /// The current directory, where it is now.
     #[must_use]
     pub fn current(&self) -> Arc<Place> {
-        Arc::clone(&self.lock())
+        let found = Arc::clone(&self.lock());
+        let now = found.now();
+        let mut current = self.lock();
+        if Arc::ptr_eq(&current, &found) && !Arc::ptr_eq(&found, &now) {
+            *current = Arc::clone(&now);
+        }
+        now
     }
 
     /// Goes to another one (chdir(2)).

@@ -1,5 +1,6 @@
 //! One open of an object (Linux's `struct file`): what dup(2) and fork(2) share.
 
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -9,6 +10,7 @@ use mm::phys::FileAccess;
 use nix::libc;
 
 use super::room::{Room, Taken};
+use super::stream::of_host;
 use super::tree::{Device, MadeFile, Node, Place};
 use super::{Content, FileKind, FileStatus, MemoryFile, Stream, UserfaultFile, status_of};
 
@@ -46,8 +48,19 @@ pub struct Open {
     status: AtomicI32,
     /// Where read(2) and write(2) go on, in bytes; in a directory, the next name. Held while they do.
     position: Mutex<u64>,
+    /// Copies of a stream's descriptor of the host, for an epoll that watches it twice.
+    copies: Mutex<Vec<Arc<OwnedFd>>>,
     /// That it is one of those that can be open.
     counted: OnceLock<Taken>,
+}
+
+/// What of the host's is waited for instead of an open.
+#[derive(Clone, Copy, Debug)]
+pub struct Awaited<'a> {
+    /// Its descriptor.
+    pub host: BorrowedFd<'a>,
+    /// Those of its events, `POLL*`, that are the open's, too.
+    pub events: i16,
 }
 
 /// What `F_SETFL` can change (`SETFL_MASK`), of what has a meaning here.
@@ -82,8 +95,43 @@ impl Open {
             mapped,
             status,
             position: Mutex::new(0),
+            copies: Mutex::default(),
             counted: OnceLock::new(),
         }
+    }
+
+    /// What of the host's is ready when it is; `None` where it always is (`file_can_poll`).
+    #[must_use]
+    pub fn awaited(&self) -> Option<Awaited<'_>> {
+        match &self.object {
+            Object::Stream(stream) => {
+                let events = if stream.has_bytes() { -1 } else { libc::POLLIN };
+                Some(Awaited { host: stream.host(), events })
+            }
+            Object::Userfault(file) => {
+                Some(Awaited { host: file.queue().bell().host(), events: libc::POLLIN })
+            }
+            _ => None,
+        }
+    }
+
+    /// A copy of a descriptor of the host that it has, which ends with it at the latest.
+    ///
+    /// # Errors
+    /// `EMFILE` the host allows no more.
+    pub(super) fn copy_of(&self, host: BorrowedFd<'_>) -> Result<Arc<OwnedFd>, Errno> {
+        let copy = Arc::new(rustix::io::fcntl_dupfd_cloexec(host, 0).map_err(of_host)?);
+        self.copies().push(Arc::clone(&copy));
+        Ok(copy)
+    }
+
+    /// Such a copy is not needed any more.
+    pub(super) fn drop_copy(&self, copy: &Arc<OwnedFd>) {
+        self.copies().retain(|one| !Arc::ptr_eq(one, copy));
+    }
+
+    fn copies(&self) -> MutexGuard<'_, Vec<Arc<OwnedFd>>> {
+        self.copies.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Counts it among those that are open, once.

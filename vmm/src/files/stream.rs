@@ -5,9 +5,13 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use mm::backing::FileMode;
 use mm::error::Errno;
+use rustix::event::EventfdFlags;
 use rustix::fs::OFlags;
 use rustix::net::{AddressFamily, Protocol, SocketFlags, SocketType};
 use rustix::pipe::PipeFlags;
+
+use super::Epoll;
+use crate::task::Pidfd;
 
 /// One of the host's streams.
 #[derive(Debug)]
@@ -18,8 +22,12 @@ pub enum Stream {
     Output,
     /// Standard error.
     Error,
-    /// One that nobody outside the guest has: the end of a pipe, or a socket of a pair.
+    /// One that nobody outside the guest has: the end of a pipe, a socket of a pair, or an eventfd.
     Own(OwnedFd),
+    /// An epoll instance.
+    Epoll(Epoll),
+    /// A process, which can be read once it has ended.
+    Process(Pidfd),
 }
 
 impl Stream {
@@ -44,6 +52,16 @@ impl Stream {
         Ok([Stream::Own(one), Stream::Own(other)])
     }
 
+    /// An eventfd.
+    ///
+    /// # Errors
+    /// `EMFILE`, `ENFILE` the host allows no more.
+    pub fn event(value: u32, flags: EventfdFlags) -> Result<Self, Errno> {
+        rustix::event::eventfd(value, flags | EventfdFlags::CLOEXEC)
+            .map(Stream::Own)
+            .map_err(of_host)
+    }
+
     /// The host's own.
     #[must_use]
     pub fn host(&self) -> BorrowedFd<'_> {
@@ -52,7 +70,15 @@ impl Stream {
             Stream::Output => rustix::stdio::stdout(),
             Stream::Error => rustix::stdio::stderr(),
             Stream::Own(fd) => fd.as_fd(),
+            Stream::Epoll(epoll) => epoll.host(),
+            Stream::Process(pidfd) => pidfd.host(),
         }
+    }
+
+    /// Whether anything can be read or written, once it is ready.
+    #[must_use]
+    pub fn has_bytes(&self) -> bool {
+        !matches!(self, Stream::Process(_))
     }
 
     /// How the host has opened it; for nothing, if it is closed.
@@ -75,7 +101,11 @@ impl Stream {
     /// What the host says.
     pub fn set_status(&self, flags: i32) -> Result<(), Errno> {
         match self {
-            Stream::Input | Stream::Output | Stream::Error => Ok(()),
+            Stream::Input
+            | Stream::Output
+            | Stream::Error
+            | Stream::Epoll(_)
+            | Stream::Process(_) => Ok(()),
             Stream::Own(fd) => {
                 let flags = OFlags::from_bits_retain(flags.cast_unsigned());
                 let settable = OFlags::APPEND | OFlags::NONBLOCK;

@@ -1,19 +1,13 @@
 //! Calls on descriptors, whatever they stand for.
 
-use std::os::fd::BorrowedFd;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
-use mm::addr::VirtAddr;
 use mm::backing::FileMode;
 use mm::error::Errno;
 use nix::libc;
-use nix::poll::{PollFd, PollFlags};
 
-use super::pause::{continued, left};
 use super::{Context, Served, Stop, userfault};
-use crate::files::{DESCRIPTORS, Object, Open, Stream, UserfaultFile};
-use crate::task::{Continuation, rest};
+use crate::files::{DESCRIPTORS, Object, Open};
 
 /// The largest pipe that a program may ask for without `CAP_SYS_RESOURCE`, in bytes (`fs.pipe-max-size`).
 const LARGEST_PIPE: usize = 1 << 20;
@@ -144,6 +138,7 @@ fn status(open: &Open) -> Result<u32, Stop> {
         _ => libc::O_RDONLY,
     };
     let bits = match open.object() {
+        Object::Stream(stream) if !stream.has_bytes() => mode | open.status(),
         Object::Stream(stream) => return Ok(rustix::fs::fcntl_getfl(stream.host())?.bits()),
         Object::Place => libc::O_PATH,
         Object::Userfault(_) => mode | open.status(),
@@ -188,96 +183,4 @@ pub(super) fn dup3(c: &mut Context<'_>) -> Served {
 /// A new descriptor's own flags, of `O_CLOEXEC`.
 pub(super) fn close_on_exec(flags: i32) -> i32 {
     if flags & libc::O_CLOEXEC == 0 { 0 } else { libc::FD_CLOEXEC }
-}
-
-/// What is waited for in poll(2).
-enum Polled {
-    Stream(Arc<Stream>),
-    Userfault(Arc<UserfaultFile>),
-}
-
-impl Polled {
-    /// The host's own.
-    fn host(&self) -> BorrowedFd<'_> {
-        match self {
-            Polled::Stream(stream) => stream.host(),
-            Polled::Userfault(file) => file.queue().bell().host(),
-        }
-    }
-}
-
-/// What a regular file is ready for (`DEFAULT_POLLMASK`).
-const ALWAYS: PollFlags = PollFlags::POLLIN
-    .union(PollFlags::POLLOUT)
-    .union(PollFlags::POLLRDNORM)
-    .union(PollFlags::POLLWRNORM);
-
-/// poll(2).
-pub(super) fn poll(c: &mut Context<'_>) -> Served {
-    let millis = u64::try_from(c.int(2)).ok();
-    let until = millis.and_then(|millis| Instant::now().checked_add(Duration::from_millis(millis)));
-    poll_until(c, c.address(0), c.args[1], until)
-}
-
-/// The same, up to a point in time.
-pub(super) fn poll_until(
-    c: &mut Context<'_>,
-    at: VirtAddr,
-    count: u64,
-    until: Option<Instant>,
-) -> Served {
-    if count > u64::from(DESCRIPTORS.unsigned_abs()) {
-        return Err(Errno::EINVAL.into());
-    }
-    let bytes = c.read_bytes(at, usize::try_from(count * 8).unwrap_or(0))?;
-    let asked: Vec<(i32, i16)> = bytes
-        .chunks_exact(8)
-        .map(|b| (i32::from_le_bytes([b[0], b[1], b[2], b[3]]), i16::from_le_bytes([b[4], b[5]])))
-        .collect();
-    let mut results: Vec<i16> = vec![0; asked.len()];
-    let mut polled: Vec<(usize, Polled, PollFlags)> = Vec::new();
-    for (index, &(fd, events)) in asked.iter().enumerate() {
-        let events = PollFlags::from_bits_truncate(events);
-        match c.process.files.get(fd) {
-            Ok(open) => match open.object() {
-                Object::Stream(stream) => {
-                    polled.push((index, Polled::Stream(Arc::clone(stream)), events));
-                }
-                Object::Memory(_)
-                | Object::File(_)
-                | Object::Device(_)
-                | Object::Made(_)
-                | Object::Directory => {
-                    results[index] = (events & ALWAYS).bits();
-                }
-                Object::Place => results[index] = PollFlags::POLLNVAL.bits(),
-                Object::Userfault(file) => match userfault::poll(&open, file, events) {
-                    Ok(events) => {
-                        polled.push((index, Polled::Userfault(Arc::clone(file)), events));
-                    }
-                    Err(result) => results[index] = result,
-                },
-            },
-            Err(_) if fd < 0 => {}
-            Err(_) => results[index] = PollFlags::POLLNVAL.bits(),
-        }
-    }
-    let mut fds: Vec<PollFd<'_>> =
-        polled.iter().map(|(_, stream, events)| PollFd::new(stream.host(), *events)).collect();
-    let known = results.iter().any(|&result| result != 0);
-    let wait = if known { Some(Duration::ZERO) } else { until.map(left) };
-    match rest(c.process, &mut fds, wait) {
-        Ok(answer) => answer?,
-        // What is ready already counts.
-        Err(_) if known => 0,
-        Err(_) => return Err(continued(c, Continuation::Poll { at, count, until })),
-    };
-    for ((index, ..), fd) in polled.iter().zip(&fds) {
-        results[*index] = fd.revents().map_or(0, |flags| flags.bits());
-    }
-    for (index, result) in (0u64..).zip(&results) {
-        let at = at.checked_add(index * 8 + 6).ok_or(Errno::EFAULT)?;
-        c.write_bytes(at, &result.to_le_bytes())?;
-    }
-    Ok(results.iter().filter(|&&result| result != 0).count() as u64)
 }

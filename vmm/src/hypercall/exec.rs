@@ -42,8 +42,9 @@ pub(super) fn execveat(c: &mut Context<'_>) -> Served {
     if flags & !(libc::AT_SYMLINK_NOFOLLOW | libc::AT_EMPTY_PATH) != 0 {
         return Err(Errno::EINVAL.into());
     }
+    // Once: another task could write something else there.
     let path = c.read_path(c.address(1))?;
-    let target = c.target(c.int(0), c.address(1), last_link(flags), EmptyPath::of(flags))?;
+    let target = c.target_of(c.int(0), &path, last_link(flags), EmptyPath::of(flags))?;
     let place = match target {
         Target::Place(place) => place,
         Target::Open(open) => Arc::clone(open.place().ok_or(Errno::EACCES)?),

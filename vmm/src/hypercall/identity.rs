@@ -26,11 +26,35 @@ pub(super) fn getpgrp(c: &mut Context<'_>) -> Served {
 
 /// getpgid(2).
 pub(super) fn getpgid(c: &mut Context<'_>) -> Served {
-    let pid = if c.int(0) == 0 { c.process.pid } else { c.int(0) };
-    if !c.process.family.has(pid) {
-        return Err(Errno::ESRCH.into());
-    }
-    Ok(u64::from(c.process.family.group(pid).unsigned_abs()))
+    let family = &c.process.family;
+    number(family.group(asked(c)))
+}
+
+/// getsid(2).
+pub(super) fn getsid(c: &mut Context<'_>) -> Served {
+    let family = &c.process.family;
+    number(family.session(asked(c)))
+}
+
+/// The process that argument 0 names, 0 for the caller.
+fn asked(c: &Context<'_>) -> i32 {
+    if c.int(0) == 0 { c.process.pid } else { c.int(0) }
+}
+
+/// A group or session; 0 is nobody's.
+fn number(number: i32) -> Served {
+    if number == 0 { Err(Errno::ESRCH.into()) } else { Ok(u64::from(number.unsigned_abs())) }
+}
+
+/// setpgid(2).
+pub(super) fn setpgid(c: &mut Context<'_>) -> Served {
+    c.process.family.set_group(c.process.pid, c.int(0), c.int(1))?;
+    Ok(0)
+}
+
+/// setsid(2).
+pub(super) fn setsid(c: &mut Context<'_>) -> Served {
+    number(c.process.family.set_session(c.process.pid)?)
 }
 
 /// getuid(2) and the like: the guest's programs are root in it.

@@ -5,7 +5,7 @@ use std::sync::{Arc, PoisonError};
 use mm::backing::Backing;
 use mm::calls::Caller;
 use mm::error::Errno;
-use mm::space::SharedSpace;
+use mm::space::{SharedSpace, SpaceUser};
 use mm::userfault::Served;
 use mm::vma::policy::Policy;
 
@@ -21,6 +21,16 @@ impl Caller for Process {
 
     fn pid(&self) -> i32 {
         self.pid
+    }
+
+    fn other(&self, pid: i32) -> Result<Option<SpaceUser>, Errno> {
+        let process = self.family.process(pid).ok_or(Errno::ESRCH)?.upgrade();
+        // It has its own use meanwhile.
+        Ok(process.map(|process| process.space.share()))
+    }
+
+    fn process_behind(&self, fd: i32) -> Result<i32, Errno> {
+        super::pidfd::behind(self, fd).map(|(pid, _)| pid)
     }
 
     fn file(&self, fd: i32) -> Result<Arc<dyn Backing>, Errno> {

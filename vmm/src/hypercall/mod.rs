@@ -8,6 +8,7 @@ mod clone;
 mod decode;
 mod descriptors;
 mod directory;
+mod epoll;
 mod exec;
 mod files;
 mod flags;
@@ -20,8 +21,11 @@ mod open;
 mod own;
 mod paths;
 mod pause;
+mod pidfd;
 mod pipes;
+mod poll;
 mod process;
+mod schedule;
 mod send;
 mod signals;
 mod stat;
@@ -39,7 +43,7 @@ mod wait;
 pub use decode::Call;
 pub use futex::{Awaited, Reach};
 pub use table::name;
-pub(crate) use time::{thread_time, uptime};
+pub(crate) use time::uptime;
 pub use trace::{TraceTarget, Tracer};
 
 use mm::error::{AccessError, Broken, CallError, Errno};
@@ -219,7 +223,18 @@ fn handler(number: u64) -> Option<Handler> {
         libc::SYS_dup => descriptors::dup,
         libc::SYS_dup2 => descriptors::dup2,
         libc::SYS_dup3 => descriptors::dup3,
-        libc::SYS_poll => descriptors::poll,
+        libc::SYS_poll => poll::poll,
+        libc::SYS_ppoll => poll::ppoll,
+        libc::SYS_select => poll::select,
+        libc::SYS_pselect6 => poll::pselect6,
+        libc::SYS_epoll_create => epoll::epoll_create,
+        libc::SYS_epoll_create1 => epoll::epoll_create1,
+        libc::SYS_epoll_ctl => epoll::epoll_ctl,
+        libc::SYS_epoll_wait => epoll::epoll_wait,
+        libc::SYS_epoll_pwait => epoll::epoll_pwait,
+        libc::SYS_epoll_pwait2 => epoll::epoll_pwait2,
+        libc::SYS_eventfd => epoll::eventfd,
+        libc::SYS_eventfd2 => epoll::eventfd2,
         libc::SYS_pipe => pipes::pipe,
         libc::SYS_pipe2 => pipes::pipe2,
         libc::SYS_socketpair => pipes::socketpair,
@@ -282,10 +297,16 @@ fn handler(number: u64) -> Option<Handler> {
         libc::SYS_set_tid_address => process::set_tid_address,
         libc::SYS_set_robust_list => process::set_robust_list,
         libc::SYS_prctl => process::prctl,
-        libc::SYS_sched_yield => process::sched_yield,
-        libc::SYS_getcpu => process::getcpu,
+        libc::SYS_sched_yield => schedule::sched_yield,
+        libc::SYS_getcpu => schedule::getcpu,
+        libc::SYS_sched_getaffinity => schedule::sched_getaffinity,
+        libc::SYS_sched_setaffinity => schedule::sched_setaffinity,
+        libc::SYS_getpriority => schedule::getpriority,
+        libc::SYS_setpriority => schedule::setpriority,
         libc::SYS_getrusage => process::getrusage,
 
+        libc::SYS_pidfd_open => pidfd::pidfd_open,
+        libc::SYS_pidfd_send_signal => pidfd::pidfd_send_signal,
         libc::SYS_kill => send::kill,
         libc::SYS_tkill => send::tkill,
         libc::SYS_tgkill => send::tgkill,
@@ -309,6 +330,9 @@ fn handler(number: u64) -> Option<Handler> {
         libc::SYS_getppid => identity::getppid,
         libc::SYS_getpgrp => identity::getpgrp,
         libc::SYS_getpgid => identity::getpgid,
+        libc::SYS_getsid => identity::getsid,
+        libc::SYS_setpgid => identity::setpgid,
+        libc::SYS_setsid => identity::setsid,
         libc::SYS_getuid | libc::SYS_geteuid | libc::SYS_getgid | libc::SYS_getegid => {
             identity::root
         }

@@ -86,13 +86,24 @@ impl Context<'_> {
             (EmptyPath::Allowed, VirtAddr::ZERO) => Vec::new(),
             _ => self.read_path(path)?,
         };
+        self.target_of(fd, &path, last, empty)
+    }
+
+    /// The same of a path that has been read.
+    pub(super) fn target_of(
+        &self,
+        fd: i32,
+        path: &[u8],
+        last: LastLink,
+        empty: EmptyPath,
+    ) -> Result<Target, Stop> {
         if path.is_empty() && empty == EmptyPath::Allowed {
             if fd == libc::AT_FDCWD {
                 return Ok(Target::Place(self.process.paths.current()));
             }
             return Ok(Target::Open(self.process.files.get(fd)?));
         }
-        Ok(Target::Place(self.find(fd, &path, last)?))
+        Ok(Target::Place(self.find(fd, path, last)?))
     }
 
     /// What a path in argument `index` leads to.

@@ -6,7 +6,7 @@ use mm::addr::VirtAddr;
 use mm::error::Errno;
 
 use super::signals::set_at;
-use super::{Context, Served, Stop, descriptors, futex, time};
+use super::{Context, Served, Stop, futex, poll, time};
 use crate::task::{Continuation, Restart, Signal, SignalSet, rest};
 
 /// pause(2).
@@ -64,9 +64,7 @@ pub(super) fn restart_syscall(c: &mut Context<'_>) -> Served {
     match c.delivery.continuation.take() {
         None => Err(Errno::EINTR.into()),
         Some(Continuation::Sleep { until, left_at }) => time::sleep_until(c, until, left_at),
-        Some(Continuation::Poll { at, count, until }) => {
-            descriptors::poll_until(c, at, count, until)
-        }
+        Some(Continuation::Poll { at, count, until }) => poll::poll_until(c, at, count, until),
         Some(Continuation::Futex(awaited)) => futex::wait(c, awaited),
     }
 }

@@ -1,11 +1,9 @@
 //! Calls about the process and its task.
 
-use mm::addr::VirtAddr;
 use mm::error::Errno;
 use nix::libc;
 
 use super::{Context, Served, Stop};
-use crate::task::usage;
 
 /// `arch_prctl` operations (arch/x86/include/uapi/asm/prctl.h).
 pub(super) const ARCH_SET_GS: u64 = 0x1001;
@@ -70,27 +68,10 @@ pub(super) fn prctl(c: &mut Context<'_>) -> Served {
     }
 }
 
-/// sched_yield(2).
-pub(super) fn sched_yield(_: &mut Context<'_>) -> Served {
-    std::thread::yield_now();
-    Ok(0)
-}
-
-/// getcpu(2): the vCPU's number and its NUMA node.
-pub(super) fn getcpu(c: &mut Context<'_>) -> Served {
-    let (cpu, node) = (c.vcpu.index(), u32::from(mm::numa::node()));
-    for (at, number) in [(c.args[0], cpu), (c.args[1], node)] {
-        if at != 0 {
-            c.process.space.write(VirtAddr::new(at), &number.to_le_bytes())?;
-        }
-    }
-    Ok(0)
-}
-
 /// getrusage(2): the host's time of the process's thread, the guest's memory and faults.
 pub(super) fn getrusage(c: &mut Context<'_>) -> Served {
     let used = match c.int(0) {
-        libc::RUSAGE_SELF | libc::RUSAGE_THREAD => usage(c.process),
+        libc::RUSAGE_SELF | libc::RUSAGE_THREAD => c.process.family.usage(c.process),
         libc::RUSAGE_CHILDREN => c.process.family.children_usage(c.process.pid),
         _ => return Err(Errno::EINVAL.into()),
     };

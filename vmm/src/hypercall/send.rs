@@ -63,7 +63,7 @@ pub(super) fn rt_tgsigqueueinfo(c: &mut Context<'_>) -> Served {
 
 /// A `siginfo_t` of the program's. `EPERM` if it pretends to another process that it comes from the kernel or by
 /// kill(2) (`do_rt_sigqueueinfo`).
-fn given(c: &Context<'_>, index: usize, target: i32) -> Result<[u8; KEPT], Stop> {
+pub(super) fn given(c: &Context<'_>, index: usize, target: i32) -> Result<[u8; KEPT], Stop> {
     let mut bytes = [0; KEPT];
     c.process.space.read(c.address(index), &mut bytes)?;
     let code = Info::given(Signal::KILL, bytes).code();
@@ -75,7 +75,7 @@ fn given(c: &Context<'_>, index: usize, target: i32) -> Result<[u8; KEPT], Stop>
 
 /// To all of a target. `ESRCH` where there is nobody, `EINVAL` for no signal, `EAGAIN` where one of them has no
 /// room.
-fn send(
+pub(super) fn send(
     c: &Context<'_>,
     target: Target,
     number: i32,

@@ -12,7 +12,7 @@ use crate::task::{
 };
 
 /// Bytes of the kernel's `sigset_t`.
-const SIGSET: u64 = 8;
+pub(super) const SIGSET: u64 = 8;
 
 /// What a write to a closed pipe comes to: `EPIPE`, and a `SIGPIPE` to who wrote.
 pub(super) fn broken_pipe(c: &Context<'_>) -> Stop {

@@ -226,6 +226,10 @@ fn memory(call: Sysno) -> Option<&'static [Arg]> {
         Sysno::personality => &[Persona],
         Sysno::prctl => &[Choice(&flags::PR), PrctlTail, PrctlTail, PrctlTail, PrctlTail],
         Sysno::userfaultfd => &[Flags(&flags::UFFD)],
+        Sysno::shmget => &[Hex, Size, Flags(&flags::SHMGET)],
+        Sysno::shmat => &[Int, Address, Flags(&flags::SHMAT)],
+        Sysno::shmdt => &[Address],
+        Sysno::shmctl => &[Int, Choice(&flags::IPC), Address],
         Sysno::memfd_create => &[Text, Flags(&flags::MFD)],
         _ => return None,
     })
@@ -280,8 +284,8 @@ fn files(call: Sysno) -> Option<&'static [Arg]> {
 
 fn process(call: Sysno) -> Option<&'static [Arg]> {
     use Arg::{
-        ActionIn, ActionOut, Address, ArchValue, Choice, CloneFlags, CloneStack, CloneTail, Flags,
-        FutexOp, FutexTail, Hex, Int, IntervalIn, IntervalOut, LimitIn, LimitOut, MicrosOut,
+        ActionIn, ActionOut, Address, ArchValue, Choice, CloneFlags, CloneStack, CloneTail, Fd,
+        Flags, FutexOp, FutexTail, Hex, Int, IntervalIn, IntervalOut, LimitIn, LimitOut, MicrosOut,
         NamesOut, RandomOut, Signal, SignalsIn, SignalsOut, Size, StackIn, StackOut, StatusOut,
         TimeIn, TimeOut, Unsigned,
     };
@@ -329,6 +333,28 @@ fn process(call: Sysno) -> Option<&'static [Arg]> {
         | Sysno::sched_yield
         | Sysno::pause
         | Sysno::restart_syscall => &[],
+        Sysno::ppoll => &[Address, Size, TimeIn, SignalsIn, Size],
+        Sysno::select => &[Int, Address, Address, Address, Address],
+        Sysno::pselect6 => &[Int, Address, Address, Address, TimeIn, Address],
+        Sysno::epoll_create => &[Int],
+        Sysno::epoll_create1 => &[Hex],
+        Sysno::epoll_ctl => &[Fd, Int, Fd, Address],
+        Sysno::epoll_wait => &[Fd, Address, Int, Int],
+        Sysno::epoll_pwait => &[Fd, Address, Int, Int, SignalsIn, Size],
+        Sysno::epoll_pwait2 => &[Fd, Address, Int, TimeIn, SignalsIn, Size],
+        Sysno::eventfd => &[Unsigned],
+        Sysno::eventfd2 => &[Unsigned, Hex],
+        Sysno::setpgid => &[Int, Int],
+        Sysno::getsid => &[Int],
+        Sysno::setsid => &[],
+        Sysno::getpriority => &[Int, Int],
+        Sysno::setpriority => &[Int, Int, Int],
+        Sysno::getrusage => &[Int, Address],
+        Sysno::pidfd_open => &[Int, Hex],
+        Sysno::pidfd_send_signal => &[Fd, Signal, Address, Hex],
+        Sysno::process_vm_readv | Sysno::process_vm_writev => {
+            &[Int, Address, Size, Address, Size, Hex]
+        }
         Sysno::sched_getaffinity => &[Int, Size, Address],
         Sysno::getcpu => &[Address, Address, Address],
         Sysno::wait4 => &[Int, StatusOut, Flags(&flags::WAIT), Address],

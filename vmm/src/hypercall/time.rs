@@ -48,20 +48,41 @@ pub(super) fn now(number: i32) -> Result<Duration, Stop> {
     Ok(duration(host_gettime(clock(number)?)))
 }
 
+/// What a negative number of a clock says (`MAKE_PROCESS_CPUCLOCK`): the processor time of a process or task, 0 for the
+/// caller. `None` where it says nothing.
+fn processor_clock(c: &Context<'_>, number: i32) -> Option<Duration> {
+    // The kind, and whether it is a task's: all the same here, where there is one. 3 is a descriptor's.
+    if number >= 0 || number & 3 == 3 {
+        return None;
+    }
+    let pid = !(number >> 3);
+    if pid == 0 || pid == c.process.pid {
+        return Some(thread_time());
+    }
+    c.process.family.has(pid).then(|| c.process.family.time_of(pid))
+}
+
 fn words(time: Timespec) -> [u64; 2] {
     [time.tv_sec.cast_unsigned(), time.tv_nsec.cast_unsigned()]
 }
 
 /// clock_gettime(2).
 pub(super) fn clock_gettime(c: &mut Context<'_>) -> Served {
-    let time = host_gettime(clock(c.int(0))?);
-    c.write_words(c.address(1), &words(time))?;
+    let time = match processor_clock(c, c.int(0)) {
+        Some(used) => [used.as_secs(), used.subsec_nanos().into()],
+        None => words(host_gettime(clock(c.int(0))?)),
+    };
+    c.write_words(c.address(1), &time)?;
     Ok(0)
 }
 
 /// clock_getres(2).
 pub(super) fn clock_getres(c: &mut Context<'_>) -> Served {
-    let resolution = host_getres(clock(c.int(0))?);
+    let clock = match processor_clock(c, c.int(0)) {
+        Some(_) => ClockId::ThreadCPUTime,
+        None => clock(c.int(0))?,
+    };
+    let resolution = host_getres(clock);
     if c.address(1) != VirtAddr::ZERO {
         c.write_words(c.address(1), &words(resolution))?;
     }
@@ -123,7 +144,7 @@ pub(super) fn clock_nanosleep(c: &mut Context<'_>) -> Served {
 }
 
 /// The end of a time that begins now. What is longer than any clock goes on for a century.
-fn end_of(time: Duration) -> Instant {
+pub(super) fn end_of(time: Duration) -> Instant {
     const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
     let now = Instant::now();
     now.checked_add(time.min(CENTURY)).unwrap_or(now)
@@ -150,11 +171,13 @@ pub(super) fn sleep_until(c: &mut Context<'_>, until: Instant, left_at: VirtAddr
     Err(continued(c, Continuation::Sleep { until, left_at }))
 }
 
-/// times(2): all of it as user time.
+/// times(2).
 pub(super) fn times(c: &mut Context<'_>) -> Served {
     if c.address(0) != VirtAddr::ZERO {
-        let children = c.process.family.children_usage(c.process.pid).time;
-        c.write_words(c.address(0), &[ticks(thread_time()), 0, ticks(children), 0])?;
+        let family = &c.process.family;
+        let [user, system] = family.usage(c.process).ticks();
+        let [of_children, in_kernel] = family.children_usage(c.process.pid).ticks();
+        c.write_words(c.address(0), &[user, system, of_children, in_kernel])?;
     }
     Ok(ticks(uptime()))
 }

@@ -1,8 +1,10 @@
 //! Bytes between a program's memory and what is open: read(2), write(2), and their kin.
 
+use std::collections::VecDeque;
+
 use mm::addr::{PAGE_BYTES, PAGE_SIZE, VirtAddr};
 use mm::backing::{FileMode, LONGEST};
-use mm::error::{CallResult, Errno};
+use mm::error::{CallError, CallResult, Errno};
 use nix::libc;
 use nix::poll::{PollFd, PollFlags};
 use rustix::fs::{FileType, OFlags};
@@ -128,7 +130,9 @@ fn read_pieces(c: &Context<'_>, open: &Open, pieces: &[Piece], place: Place) -> 
         (Some(content), _) => {
             read_at(c, open, pieces, place, |from, into| content.read(from, into))
         }
-        (None, Object::Stream(stream)) => read_stream(c, stream, pieces, place),
+        (None, Object::Stream(stream)) if stream.has_bytes() => {
+            read_stream(c, stream, pieces, place)
+        }
         (None, Object::Userfault(file)) => match place {
             Place::Position => {
                 let pieces: Vec<_> = pieces.iter().map(|piece| (piece.at, piece.len)).collect();
@@ -147,13 +151,14 @@ fn read_pieces(c: &Context<'_>, open: &Open, pieces: &[Piece], place: Place) -> 
 fn write_pieces(c: &Context<'_>, open: &Open, pieces: &[Piece], place: Place) -> Served {
     match (open.content(), open.object(), place) {
         (Some(content), ..) => write_content(c, open, content, pieces, place),
+        (None, Object::Stream(stream), _) if !stream.has_bytes() => Err(Errno::EINVAL.into()),
         (None, Object::Stream(stream), Place::Position) => write_stream(c, stream, pieces),
         (None, Object::Stream(stream), Place::Offset(at)) => write_stream_at(c, stream, pieces, at),
         (None, Object::Device(device), _) => {
             let wanted = pieces.iter().map(|piece| piece.len).sum();
             Ok(device.write(wanted)? as u64)
         }
-        (None, Object::Made(made), _) => move_pages(open, pieces, place, Ok, |at, wanted, to| {
+        (None, Object::Made(made), _) => move_pages(open, pieces, place, |at, wanted, to| {
             Ok(made.write(to, &c.read_bytes(at, wanted)?)?)
         }),
         (None, ..) => Err(Errno::EINVAL.into()),
@@ -214,7 +219,6 @@ fn move_pages(
     open: &Open,
     pieces: &[Piece],
     place: Place,
-    start: impl Fn(u64) -> Result<u64, Errno>,
     mut page: impl FnMut(VirtAddr, usize, u64) -> Result<usize, Stop>,
 ) -> Served {
     let mut position = matches!(place, Place::Position).then(|| open.position());
@@ -234,7 +238,6 @@ fn move_pages(
         (Some(end), _) if end <= LONGEST => {}
         _ => return Err(Errno::EINVAL.into()),
     }
-    let first = start(first)?;
     let mut done = 0;
     let result = 'pieces: {
         for piece in pieces {
@@ -272,7 +275,7 @@ fn read_at(
     read: impl Fn(u64, &mut [u8]) -> CallResult<usize>,
 ) -> Served {
     let mut buffer = [0; PAGE_BYTES];
-    move_pages(open, pieces, place, Ok, |at, wanted, from| {
+    move_pages(open, pieces, place, |at, wanted, from| {
         let count = read(from, &mut buffer[..wanted])?;
         c.write_bytes(at, &buffer[..count])?;
         Ok(count)
@@ -286,13 +289,80 @@ fn write_content(
     pieces: &[Piece],
     place: Place,
 ) -> Served {
-    let appends = open.status() & libc::O_APPEND != 0;
-    let start = |first| if appends { content.length() } else { Ok(first) };
-    move_pages(open, pieces, place, start, |at, wanted, to| {
+    if open.status() & libc::O_APPEND != 0 {
+        return append_content(c, open, content, pieces, place);
+    }
+    move_pages(open, pieces, place, |at, wanted, to| {
         let bytes = c.read_bytes(at, wanted)?;
         let space = c.process.space.look();
         Ok(content.write(to, &bytes, space.system(), &*space)?)
     })
+}
+
+/// Writes at the end, so much at once that what is usual is in one piece; whatever offset is asked for.
+fn append_content(
+    c: &Context<'_>,
+    open: &Open,
+    content: &dyn Content,
+    pieces: &[Piece],
+    place: Place,
+) -> Served {
+    /// Bytes that are written at once at the most.
+    const AT_ONCE: usize = 1 << 20;
+    let wanted: u64 = pieces.iter().map(|piece| piece.len as u64).sum();
+    if let Place::Offset(offset) = place
+        && offset.checked_add(wanted).is_none_or(|end| end > LONGEST)
+    {
+        return Err(Errno::EINVAL.into());
+    }
+    let mut position = matches!(place, Place::Position).then(|| open.position());
+    let mut done = 0;
+    let mut buffer = Vec::new();
+    let mut bad = None;
+    let mut pieces = pieces.iter().map(|piece| (piece.at, piece.len)).collect::<VecDeque<_>>();
+    while bad.is_none() && !pieces.is_empty() {
+        buffer.clear();
+        while let Some((at, len)) = pieces.pop_front() {
+            let in_page = usize::try_from(PAGE_SIZE - at.page_offset()).unwrap_or(1);
+            let part = in_page.min(len);
+            match c.read_bytes(at, part) {
+                Ok(bytes) => buffer.extend_from_slice(&bytes),
+                // What lies before it is written, and counts.
+                Err(stop) => {
+                    bad = Some(stop);
+                    break;
+                }
+            }
+            if len > part {
+                pieces.push_front((at.offset(part as u64), len - part));
+            }
+            if buffer.len() >= AT_ONCE {
+                break;
+            }
+        }
+        if buffer.is_empty() {
+            break;
+        }
+        let space = c.process.space.look();
+        match content.append(&buffer, space.system(), &*space) {
+            Ok((start, count)) => {
+                done += count as u64;
+                if let Some(position) = position.as_deref_mut() {
+                    *position = start + count as u64;
+                }
+                if count < buffer.len() {
+                    return Ok(done);
+                }
+            }
+            Err(CallError::Errno(_)) if done > 0 => return Ok(done),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    match bad {
+        Some(Stop::Errno(_)) if done > 0 => Ok(done),
+        Some(stop) => Err(stop),
+        None => Ok(done),
+    }
 }
 
 /// The offset of preadv2(2) and pwritev2(2) that stands for a stream's own position.
@@ -341,7 +411,8 @@ fn wait_for(
     let waits = !rustix::fs::fcntl_getfl(stream.host())?.contains(OFlags::NONBLOCK);
     let kind = FileType::from_raw_mode(rustix::fs::fstat(stream.host())?.st_mode);
     let mut how = match kind {
-        FileType::Fifo | FileType::Socket if waits => How::AtOnce,
+        // What has no kind is an eventfd.
+        FileType::Fifo | FileType::Socket | FileType::Unknown if waits => How::AtOnce,
         _ => How::Plainly,
     };
     loop {

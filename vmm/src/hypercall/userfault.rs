@@ -19,13 +19,10 @@ pub(super) fn ioctl(c: &Context<'_>, file: &UserfaultFile, request: u64) -> Serv
     })
 }
 
-/// What poll(2) waits for; an answer where it need not (`userfaultfd_poll`). Who is not ready to be refused by read(2) is
-/// told that something is wrong.
-pub(super) fn poll(open: &Open, file: &UserfaultFile, events: PollFlags) -> Result<PollFlags, i16> {
-    if !file.uffd().is_initialized() || open.status() & libc::O_NONBLOCK == 0 {
-        return Err(PollFlags::POLLERR.bits());
-    }
-    Ok(events & PollFlags::POLLIN)
+/// Whether poll(2) can wait for it (`userfaultfd_poll`). Who is not ready to be refused by read(2) is told that something is
+/// wrong.
+pub(super) fn can_be_awaited(open: &Open, file: &UserfaultFile) -> bool {
+    file.uffd().is_initialized() && open.status() & libc::O_NONBLOCK != 0
 }
 
 /// read(2) into `pieces`, of each the address and the length: as many messages as there are and fit, waiting for the first

@@ -4,6 +4,7 @@ use mm::addr::VirtAddr;
 use mm::error::Errno;
 use nix::libc;
 
+use super::pidfd::behind;
 use super::{Context, Served, Stop};
 use crate::task::{Asked, Kinds, Taking, Told, Wanted, Which};
 
@@ -91,13 +92,21 @@ fn find(c: &Context<'_>) -> Result<Option<Told>, Stop> {
     if options & !KNOWN != 0 || changes == 0 {
         return Err(Errno::EINVAL.into());
     }
+    // A descriptor may say that nothing is waited for.
+    let mut fails = false;
     let which = match c.int(0).cast_unsigned() {
         libc::P_ALL => Which::Any,
         libc::P_PID if id > 0 => Which::Child(id),
         libc::P_PGID if id > 0 => Which::Group(id),
         libc::P_PGID if id == 0 => Which::Group(c.process.family.group(c.process.pid)),
-        // There are no descriptors of processes.
-        libc::P_PIDFD if id >= 0 => return Err(Errno::EBADF.into()),
+        libc::P_PIDFD if id >= 0 => match behind(c.process, id) {
+            Ok((pid, nonblocking)) => {
+                fails = nonblocking != 0 && options & libc::WNOHANG == 0;
+                Which::Child(pid)
+            }
+            Err(Errno::ESRCH) => return Err(Errno::ECHILD.into()),
+            Err(errno) => return Err(errno.into()),
+        },
         _ => return Err(Errno::EINVAL.into()),
     };
     let wanted = Wanted {
@@ -108,6 +117,10 @@ fn find(c: &Context<'_>) -> Result<Option<Told>, Stop> {
         continuations: asked(options, libc::WCONTINUED),
         taking: if options & libc::WNOWAIT == 0 { Taking::Reap } else { Taking::Leave },
     };
+    if fails {
+        let told = wait(c, &wanted, options | libc::WNOHANG)?;
+        return told.map_or(Err(Errno::EAGAIN.into()), |told| Ok(Some(told)));
+    }
     wait(c, &wanted, options)
 }
 

@@ -23,7 +23,7 @@ use mm::error::Errno;
 
 use crate::files::FileKind;
 use crate::files::tree::{Entry, Made, Node};
-use crate::task::{Family, Process, current};
+use crate::task::{Family, Process};
 
 /// The first inode number of a process's files, for each process.
 const INODES: u64 = 1 << 20;
@@ -110,7 +110,7 @@ impl Made for ToSelf {
     }
 
     fn target(&self) -> Result<Vec<u8>, Errno> {
-        Ok(current().to_string().into_bytes())
+        Ok(mm::current::pid().to_string().into_bytes())
     }
 }
 

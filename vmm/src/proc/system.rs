@@ -28,6 +28,10 @@ const NAMES: &[(&str, What)] = &[
     ("meminfo", What::Text(|family| meminfo(family.machine().system()))),
     ("sys", What::Directory(SYS)),
     (
+        "sysvipc",
+        What::Directory(&[("shm", What::Text(|family| segments(family.machine().system())))]),
+    ),
+    (
         "uptime",
         What::Text(|_| {
             let up = crate::hypercall::uptime().as_millis() / 10;
@@ -36,6 +40,35 @@ const NAMES: &[(&str, What)] = &[
     ),
     ("version", What::Text(|_| "Linux version 6.18.0 (mmvisor) #1 SMP\n".to_owned())),
 ];
+
+/// Segments of System V shared memory, a line each.
+fn segments(system: &System) -> String {
+    let mut text = "       key      shmid perms                  size  cpid  lpid nattch   uid   gid  cuid  cgid      \
+                    atime      dtime      ctime                   rss                  swap\n"
+        .to_owned();
+    for (segment, s) in system.segments().all() {
+        let (resident, swapped) = segment.present();
+        let (id, len, root) = (segment.id(), segment.len(), 0);
+        // Writing to a text cannot fail.
+        let _ = writeln!(
+            text,
+            "{:10} {id:10}  {:4o} {len:21} {:5} {:5}  {:5} {:5} {:5} {root:5} {root:5} {:10} {:10} {:10} {:21} {:21}",
+            s.key,
+            s.mode,
+            s.creator,
+            s.last,
+            s.attached,
+            s.owner,
+            s.group,
+            s.attached_at,
+            s.detached_at,
+            s.changed,
+            resident * PAGE_SIZE,
+            swapped * PAGE_SIZE
+        );
+    }
+    text
+}
 
 const SYS: &[(&str, What)] = &[("kernel", What::Directory(KERNEL)), ("vm", What::Directory(VM))];
 

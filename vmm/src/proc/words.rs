@@ -9,7 +9,7 @@ use mm::inspect;
 use mm::vma::limits::{Limit, Resource, UNLIMITED};
 
 use super::process::{bounded, bytes};
-use crate::task::Process;
+use crate::task::{Process, Target};
 
 /// Which of a program's strings.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -143,19 +143,23 @@ pub(super) fn statm(process: &Process) -> Result<Vec<u8>, Errno> {
 
 /// `stat`: 52 fields (proc_pid_stat(5)). A process has one task, and no terminal.
 pub(super) fn stat(process: &Process) -> Result<Vec<u8>, Errno> {
-    const TICK: u128 = 10;
     let family = &process.family;
     let (pid, parent, group) = (process.pid, family.parent(process.pid), family.group(process.pid));
-    let times = crate::hypercall::thread_time().as_millis() / TICK;
+    let session = family.session(pid);
+    let ([user, system], children) = (family.ticks_of(pid), family.children_usage(pid));
+    let [of_children, in_kernel] = children.ticks();
+    let used = family.memory_usage(process);
+    let nice = family.nice(Target::Process(pid), pid).unwrap_or(0);
+    let priority = 20 + nice;
+    let (faults, major) = (used.faults, used.major_faults);
+    let (faults_of_children, major_of_children) = (children.faults, children.major_faults);
     let space = process.space.look();
-    let counters = space.counters();
     let (status, layout) = (inspect::status(&space), space.layout());
     let limit = space.limits().get(Resource::Resident).soft;
     let (ignored, caught) = process.signals.ignored_and_caught();
     let blocked = process.signals.blocked();
-    let faults = counters.faults.total();
     let mut text = format!(
-        "{pid} ({}) {} {parent} {group} {group} 0 -1 4194304 {faults} 0 0 0 {times} 0 0 0 20 0 1 0 0 {} {} {limit}",
+        "{pid} ({}) {} {parent} {group} {session} 0 -1 4194304 {faults} {faults_of_children} {major} {major_of_children} {user} {system} {of_children} {in_kernel} {priority} {nice} 1 0 0 {} {} {limit}",
         name(process),
         process.signals.doing().letter(),
         status.vm_size,
@@ -191,13 +195,14 @@ pub(super) fn stat(process: &Process) -> Result<Vec<u8>, Errno> {
 pub(super) fn status(process: &Process) -> Result<Vec<u8>, Errno> {
     let family = &process.family;
     let (pid, parent, group) = (process.pid, family.parent(process.pid), family.group(process.pid));
+    let session = family.session(pid);
     let space = process.space.look();
     let (ignored, caught) = process.signals.ignored_and_caught();
     let thp = i32::from(space.modes().thp_disabled == 0);
     let mut text = format!(
         "Name:\t{}\nUmask:\t{:04o}\nState:\t{}\nTgid:\t{pid}\nNgid:\t0\nPid:\t{pid}\nPPid:\t{parent}\n\
          TracerPid:\t0\nUid:\t0\t0\t0\t0\nGid:\t0\t0\t0\t0\nFDSize:\t64\nGroups:\t \n\
-         NStgid:\t{pid}\nNSpid:\t{pid}\nNSpgid:\t{group}\nNSsid:\t{group}\nKthread:\t0\n",
+         NStgid:\t{pid}\nNSpid:\t{pid}\nNSpgid:\t{group}\nNSsid:\t{session}\nKthread:\t0\n",
         name(process),
         process.paths.umask(),
         process.signals.doing(),

@@ -20,7 +20,8 @@ use mm::space::{Counters, SpaceUser, Vcpus};
 
 use super::process::{Identity, Process};
 use super::table::Birth;
-use super::{AltStack, Delivery, Signals, Task};
+use super::usage::of_space;
+use super::{AltStack, Delivery, Signals, Task, Usage};
 use crate::kvm::{KvmError, Vcpu};
 use crate::machine::VcpuError;
 
@@ -193,7 +194,11 @@ fn enter(
         _ => (parent.pid, request.exit_signal),
     };
     let holds_parent = request.parent == Parent::Waits;
-    let birth = Birth { parent: of, exit_signal, signals, counters, holds_parent };
+    let base = match request.space {
+        Sharing::Shared => of_space(&counters),
+        Sharing::Copied => Usage::default(),
+    };
+    let birth = Birth { parent: of, exit_signal, signals, counters, base, holds_parent };
     table.add(birth).ok_or(Errno::EAGAIN)
 }
 

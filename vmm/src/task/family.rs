@@ -20,6 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use mm::addr::VirtAddr;
+use mm::error::Errno;
 use mm::space::{Counters, SpaceUser};
 use mm::userfault::Accessor;
 
@@ -60,6 +61,8 @@ pub enum Target {
     Group(i32),
     /// All but the first and the sender.
     Others,
+    /// All.
+    All,
 }
 
 /// What all processes together came to.
@@ -165,6 +168,7 @@ impl Family {
             exit_signal: 0,
             signals: Arc::clone(&signals),
             counters: Arc::clone(program.space.look().counters()),
+            base: Usage::default(),
             holds_parent: false,
         };
         self.lock().add(birth);
@@ -225,7 +229,7 @@ impl Family {
         self.lock().get(pid).map_or(0, |member| member.parent)
     }
 
-    /// A process's group.
+    /// A process's group; 0 where there is no such process, nor the zombie of one.
     #[must_use]
     pub fn group(&self, pid: i32) -> i32 {
         self.lock().get(pid).map_or(0, |member| member.group)
@@ -235,6 +239,55 @@ impl Family {
     #[must_use]
     pub fn has(&self, pid: i32) -> bool {
         self.lock().get(pid).is_some()
+    }
+
+    /// A process's session; likewise.
+    #[must_use]
+    pub fn session(&self, pid: i32) -> i32 {
+        self.lock().get(pid).map_or(0, |member| member.session)
+    }
+
+    /// setpgid(2) on behalf of `caller`.
+    ///
+    /// # Errors
+    /// In this order: `EINVAL`; `ESRCH` no such process; `EPERM` another session; `EACCES` it has run execve(2); `ESRCH` no
+    /// child; `EPERM` it leads a session, or no such group.
+    pub fn set_group(&self, caller: i32, pid: i32, group: i32) -> Result<(), Errno> {
+        self.lock().set_group(caller, pid, group)
+    }
+
+    /// setsid(2).
+    ///
+    /// # Errors
+    /// `EPERM` there is a group of its number.
+    pub fn set_session(&self, pid: i32) -> Result<i32, Errno> {
+        self.lock().set_session(pid)
+    }
+
+    /// Which CPU a process has; `None` where there is no such process.
+    #[must_use]
+    pub fn cpu(&self, pid: i32) -> Option<u32> {
+        self.lock().get(pid).map(|member| member.cpu)
+    }
+
+    /// How nice the least nice of some processes is; `None` where there are none.
+    #[must_use]
+    pub fn nice(&self, target: Target, caller: i32) -> Option<i32> {
+        let targets = self.targets(target, caller);
+        let table = self.lock();
+        targets.iter().filter_map(|&pid| table.get(pid)).map(|member| member.nice).min()
+    }
+
+    /// Has some processes be so nice; says whether there were any.
+    pub fn set_nice(&self, target: Target, caller: i32, nice: i32) -> bool {
+        let targets = self.targets(target, caller);
+        let mut table = self.lock();
+        for pid in &targets {
+            if let Some(member) = table.get_mut(*pid) {
+                member.nice = nice;
+            }
+        }
+        !targets.is_empty()
     }
 
     /// What the children used that `pid` has waited for.
@@ -250,6 +303,7 @@ impl Family {
         let is_meant = |pid: &i32| match target {
             Target::Process(one) => one == *pid,
             Target::Group(group) => table.get(*pid).is_some_and(|member| member.group == group),
+            Target::All => true,
             Target::Others => *pid != FIRST && *pid != sender,
         };
         table.pids().filter(is_meant).collect()
@@ -312,7 +366,15 @@ impl Family {
     /// `process`, which the calling thread runs, has stopped by `signal`: waits until it is continued, or is to
     /// die (`do_signal_stop`).
     pub(super) fn stop(&self, process: &Process, signal: Signal) {
-        self.lock().stop(process.pid, signal);
+        {
+            let mut table = self.lock();
+            // Nobody could continue it.
+            if signal != Signal::STOP && table.is_orphaned(process.pid) {
+                process.signals.go_on();
+                return;
+            }
+            table.stop(process.pid, signal);
+        }
         let dies = |signals: &Signals| signals.fatal().is_some();
         let goes_on = self.wait_until(process.pid, dies, |_| {
             let stopped = process.signals.is_stopped();
@@ -380,9 +442,10 @@ impl Family {
         }
     }
 
-    /// The calling thread is the one that runs `pid` from now on.
-    pub(super) fn enter(&self, pid: i32) {
+    /// The calling thread is the one that runs `pid` from now on, on this CPU.
+    pub(super) fn enter(&self, pid: i32, cpu: u32) {
         if let Some(member) = self.lock().get_mut(pid) {
+            member.cpu = cpu;
             member.kicker = Some(Kicker::of_this_thread());
         }
     }
@@ -391,7 +454,7 @@ impl Family {
     /// free before anybody can know.
     pub(super) fn bury(&self, task: Task, ended: Result<End, TaskError>) {
         let (vcpu, process, stats) = task.into_parts();
-        let (pid, usage) = (process.pid, usage(&process));
+        let (pid, usage) = (process.pid, self.usage(&process));
         self.machine.give_back(vcpu);
         self.hide(pid);
         let left = self.leave(sole(process), &stats).map_err(TaskError::from);
@@ -439,11 +502,13 @@ impl Family {
         old: Process,
         counters: Arc<Counters>,
     ) -> Result<(), mm::error::Broken> {
-        let pid = old.pid;
+        let (pid, used) = (old.pid, self.memory_usage(&old));
         self.leave(old, &Stats::default())?;
         let mut table = self.lock();
         let Some(member) = table.get_mut(pid) else { return Ok(()) };
         member.counters = counters;
+        member.begin_space(used);
+        member.has_executed = true;
         let held = std::mem::take(&mut member.holds_parent);
         let parent = member.parent;
         if held && let Some(parent) = table.get(parent) {
@@ -511,18 +576,6 @@ impl Family {
         for thread in threads {
             join(thread);
         }
-    }
-}
-
-/// What a process used itself. Its memory must still be there, and its thread be the caller's.
-#[must_use]
-pub fn usage(process: &Process) -> Usage {
-    let space = process.space.look();
-    let counters = space.counters();
-    Usage {
-        time: crate::hypercall::thread_time(),
-        peak_pages: counters.resident.peak(),
-        faults: counters.faults.total(),
     }
 }
 

@@ -1,11 +1,12 @@
 //! A process: an address space, descriptors, and what system calls ask about it.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::ffi::CStr;
 use std::fs::File;
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
+use mm::current;
 use mm::space::SpaceUser;
 use mm::vma::policy::Policy;
 
@@ -45,14 +46,7 @@ pub(super) fn sole(mut process: Arc<Process>) -> Process {
 }
 
 thread_local! {
-    static CURRENT: Cell<i32> = const { Cell::new(0) };
     static SIGNALS: RefCell<Option<Arc<Signals>>> = const { RefCell::new(None) };
-}
-
-/// The process that the calling thread runs (Linux's `current`); 0 for none.
-#[must_use]
-pub fn current() -> i32 {
-    CURRENT.get()
 }
 
 /// What the process that the calling thread runs does about signals.
@@ -62,7 +56,7 @@ pub(super) fn current_signals() -> Option<Arc<Signals>> {
 
 /// The calling thread runs this process from now on.
 pub(super) fn enter(process: &Process) {
-    CURRENT.set(process.pid);
+    current::enter(process.pid);
     SIGNALS.set(Some(Arc::clone(&process.signals)));
 }
 

@@ -147,7 +147,7 @@ impl Task {
     /// # Errors
     /// [`TaskError`] when mmvisor itself cannot go on.
     pub fn run(&mut self) -> Result<End, TaskError> {
-        self.process.family.enter(self.process.pid);
+        self.process.family.enter(self.process.pid, self.vcpu.index());
         super::process::enter(&self.process);
         self.process.family.show(&self.process);
         let policy = *self.process.policy.lock().unwrap_or_else(PoisonError::into_inner);

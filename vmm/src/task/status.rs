@@ -63,7 +63,7 @@ impl From<&End> for Status {
 }
 
 /// Ticks a second of times(2) (`USER_HZ`).
-const CLOCK_TICKS: u64 = 100;
+pub(super) const CLOCK_TICKS: u64 = 100;
 
 /// A time in ticks of times(2), the rest of one left out.
 #[must_use]
@@ -74,36 +74,43 @@ pub fn ticks(time: Duration) -> u64 {
 /// What processes used.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Usage {
-    /// Processor time of the host, in the guest and in serving it.
-    pub time: Duration,
+    /// Processor time of their threads on the host, in the guest and in serving it.
+    pub user: Duration,
+    /// The same in the host's kernel.
+    pub system: Duration,
     /// The most pages that one of them had.
     pub peak_pages: u64,
     /// Faults that needed no input (`ru_minflt`).
     pub faults: u64,
+    /// Faults that did: for pages of the swap area (`ru_majflt`).
+    pub major_faults: u64,
 }
 
 impl Usage {
     /// Adds what another process used.
     pub fn add(&mut self, other: Usage) {
-        self.time += other.time;
+        self.user += other.user;
+        self.system += other.system;
         self.peak_pages = self.peak_pages.max(other.peak_pages);
         self.faults += other.faults;
+        self.major_faults += other.major_faults;
     }
 
-    /// Its time in ticks of times(2).
+    /// Its times in ticks of times(2), the user's first.
     #[must_use]
-    pub fn ticks(self) -> u64 {
-        ticks(self.time)
+    pub fn ticks(self) -> [u64; 2] {
+        [ticks(self.user), ticks(self.system)]
     }
 
-    /// As a `struct rusage`, all time as user time.
+    /// As a `struct rusage`.
     #[must_use]
     pub fn words(self) -> [u64; 18] {
         let mut words = [0; 18];
-        [words[0], words[1]] = [self.time.as_secs(), u64::from(self.time.subsec_micros())];
-        // ru_maxrss in KiB, ru_minflt.
+        [words[0], words[1]] = [self.user.as_secs(), u64::from(self.user.subsec_micros())];
+        [words[2], words[3]] = [self.system.as_secs(), u64::from(self.system.subsec_micros())];
+        // ru_maxrss in KiB, ru_minflt, ru_majflt.
         words[4] = self.peak_pages * 4;
-        words[8] = self.faults;
+        [words[8], words[9]] = [self.faults, self.major_faults];
         words
     }
 }
@@ -126,10 +133,11 @@ mod tests {
 
     #[test]
     fn the_peak_of_several_is_the_highest_and_the_rest_is_the_sum() {
-        let one = Usage { time: Duration::from_millis(1500), peak_pages: 3, faults: 5 };
+        let [user, system] = [1500, 250].map(Duration::from_millis);
+        let one = Usage { user, system, peak_pages: 3, faults: 5, major_faults: 1 };
         let mut both = one;
         both.add(Usage { peak_pages: 2, ..one });
-        assert_eq!((both.peak_pages, both.faults), (3, 10));
-        assert_eq!(both.words()[..9], [3, 0, 0, 0, 12, 0, 0, 0, 10]);
+        assert_eq!(both.ticks(), [300, 50]);
+        assert_eq!(both.words()[..10], [3, 0, 0, 500_000, 12, 0, 0, 0, 10, 2]);
     }
 }

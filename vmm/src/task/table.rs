@@ -15,6 +15,7 @@ use std::thread::JoinHandle;
 
 use mm::space::Counters;
 
+use super::pidfd::Ending;
 use super::{ChildChange, Info, Process, Sent, Signal, Signals, Status, To, Usage};
 use crate::kvm::Kicker;
 
@@ -33,6 +34,24 @@ pub(super) struct Member {
     children: BTreeSet<i32>,
     /// Its process group.
     pub(super) group: i32,
+    /// Its session.
+    pub(super) session: i32,
+    /// Whether it has run execve(2): its parent cannot put it into another group any more.
+    pub(super) has_executed: bool,
+    /// Whether the first process is its parent because its own has ended.
+    pub(super) is_adopted: bool,
+    /// Which of all that ever were it is: numbers come again.
+    pub(super) birth: u64,
+    /// How nice it is, from -20 to 19.
+    pub(super) nice: i32,
+    /// Which CPU it has, once it runs.
+    pub(super) cpu: u32,
+    /// What it used before it had the program that it has, but for time.
+    earlier: Usage,
+    /// What its space had counted before it was its.
+    base: Usage,
+    /// What is told its end (pidfd_open(2)), if somebody wants to know.
+    pub(super) ending: Option<Ending>,
     /// What its parent is sent at its end; 0 for nothing.
     pub(super) exit_signal: i32,
     /// What it does about signals.
@@ -73,6 +92,8 @@ pub(super) struct Birth {
     pub(super) signals: Arc<Signals>,
     /// How much memory it has.
     pub(super) counters: Arc<Counters>,
+    /// What its space has counted so far, if it is another's, too.
+    pub(super) base: Usage,
     /// Whether its parent is held up until it ends.
     pub(super) holds_parent: bool,
 }
@@ -161,6 +182,8 @@ pub(super) enum Look {
 pub(super) struct Table {
     members: BTreeMap<i32, Member>,
     last: i32,
+    /// How many there ever were.
+    births: u64,
     /// Threads of processes that have ended, to be joined.
     pub(super) ended: Vec<JoinHandle<()>>,
     /// Whether the first process has ended: nobody is born any more.
@@ -171,7 +194,10 @@ impl Table {
     /// A new process; `None` where there are as many as there can be.
     pub(super) fn add(&mut self, birth: Birth) -> Option<i32> {
         let pid = self.free_pid()?;
-        let group = self.members.get(&birth.parent).map_or(pid, |parent| parent.group);
+        let parent = self.members.get(&birth.parent);
+        let nice = parent.map_or(0, |parent| parent.nice);
+        self.births += 1;
+        let (group, session) = parent.map_or((pid, pid), |parent| (parent.group, parent.session));
         if let Some(parent) = self.members.get_mut(&birth.parent) {
             parent.children.insert(pid);
         }
@@ -179,6 +205,15 @@ impl Table {
             parent: birth.parent,
             children: BTreeSet::new(),
             group,
+            session,
+            has_executed: false,
+            is_adopted: false,
+            birth: self.births,
+            nice,
+            cpu: 0,
+            earlier: Usage::default(),
+            base: birth.base,
+            ending: None,
             exit_signal: birth.exit_signal,
             signals: birth.signals,
             counters: birth.counters,
@@ -198,7 +233,8 @@ impl Table {
 
     fn free_pid(&self) -> Option<i32> {
         let after = (self.last + 1).max(FIRST)..PID_MAX;
-        after.chain(PID_AGAIN..PID_MAX).find(|pid| !self.members.contains_key(pid))
+        let is_free = |pid: &i32| !self.members.contains_key(pid) && !self.is_shared_number(*pid);
+        after.chain(PID_AGAIN..PID_MAX).find(is_free)
     }
 
     /// Takes back a process that has not run.
@@ -217,6 +253,11 @@ impl Table {
         self.members.get_mut(&pid)
     }
 
+    /// All of them, zombies included.
+    pub(super) fn members(&self) -> impl Iterator<Item = (i32, &Member)> {
+        self.members.iter().map(|(&pid, member)| (pid, member))
+    }
+
     /// All numbers, zombies' included.
     pub(super) fn pids(&self) -> impl Iterator<Item = i32> {
         self.members.keys().copied()
@@ -233,13 +274,22 @@ impl Table {
     pub(super) fn end(&mut self, pid: i32, status: Status, usage: Usage) {
         let Some(member) = self.members.get_mut(&pid) else { return };
         member.kicker = None;
+        if let Some(ending) = &member.ending {
+            ending.tell();
+        }
         self.ended.extend(member.thread.take());
         let mut whole = member.reaped;
         whole.add(usage);
         member.state = State::Zombie { status, usage: whole };
         member.holds_parent = false;
+        let own = (member.group, member.session);
+        let parent = member.parent;
         for child in std::mem::take(&mut member.children) {
             self.adopt(child);
+            self.orphan(child, own, None);
+        }
+        if let Some(parent) = self.members.get(&parent) {
+            self.orphan(pid, (parent.group, parent.session), Some(pid));
         }
         self.notify_parent(pid);
     }
@@ -248,6 +298,7 @@ impl Table {
     fn adopt(&mut self, orphan: i32) {
         let Some(member) = self.members.get_mut(&orphan) else { return };
         member.parent = FIRST;
+        member.is_adopted = true;
         member.exit_signal = Signal::CHLD.number();
         let is_zombie = matches!(member.state, State::Zombie { .. });
         if let Some(first) = self.members.get_mut(&FIRST) {
@@ -373,6 +424,27 @@ impl Wanted {
 }
 
 impl Member {
+    /// What it has used of memory, `now` being what its space has counted.
+    pub(super) fn earlier_and(&self, now: Usage) -> Usage {
+        let mut whole = self.earlier;
+        whole.add(Usage {
+            faults: now.faults.saturating_sub(self.base.faults),
+            major_faults: now.major_faults.saturating_sub(self.base.major_faults),
+            ..now
+        });
+        whole
+    }
+
+    /// It has another space now, which has counted nothing; `used` is what it has used of memory up to now.
+    pub(super) fn begin_space(&mut self, used: Usage) {
+        (self.earlier, self.base) = (used, Usage::default());
+    }
+
+    /// Whether it has not ended.
+    pub(super) fn is_alive(&self) -> bool {
+        matches!(self.state, State::Alive)
+    }
+
     /// It is sent what has become of its child.
     fn told_of(&self, signal: Signal, pid: i32, status: Status, usage: Usage) {
         let (cause, number) = (status.cause(), status.number());
@@ -412,7 +484,16 @@ mod tests {
     fn born(table: &mut Table, parent: i32, exit_signal: i32) -> i32 {
         let signals = Arc::new(Signals::default());
         let counters = Arc::default();
-        table.add(Birth { parent, exit_signal, signals, counters, holds_parent: false }).unwrap()
+        table
+            .add(Birth {
+                parent,
+                exit_signal,
+                signals,
+                counters,
+                base: Usage::default(),
+                holds_parent: false,
+            })
+            .unwrap()
     }
 
     /// The first process and `children` of it.

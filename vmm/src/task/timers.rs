@@ -249,7 +249,8 @@ impl Family {
     }
 
     /// The processor time that process `pid` has used; none if it has ended.
-    fn time_of(&self, pid: i32) -> Duration {
+    #[must_use]
+    pub fn time_of(&self, pid: i32) -> Duration {
         let thread = self.lock().get(pid).and_then(|member| member.kicker);
         let Some(thread) = thread.map(Kicker::thread_id) else { return Duration::ZERO };
         let nanos = std::fs::read_to_string(format!("/proc/self/task/{thread}/schedstat"))

@@ -171,6 +171,22 @@ impl HugeMemory {
         HugeMemory::file(pool, BackingName::memfd(system, name))
     }
 
+    /// A segment's memory (shmget(2) with `SHM_HUGETLB`), all of which is promised unless `flags` say
+    /// [`VmFlags::NORESERVE`].
+    ///
+    /// # Errors
+    /// `ENOMEM` there are not so many pages.
+    pub(crate) fn segment(
+        pool: &Arc<HugePool>,
+        len: u64,
+        name: BackingName,
+        flags: VmFlags,
+    ) -> Result<Self, Errno> {
+        let memory = HugeMemory::of(pool, len, name);
+        let _ = memory.map(flags | VmFlags::MAYSHARE, 0..len >> PAGE_SHIFT)?;
+        Ok(memory)
+    }
+
     /// Its length in bytes.
     #[must_use]
     pub fn len(&self) -> u64 {

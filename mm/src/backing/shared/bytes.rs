@@ -3,8 +3,8 @@
 
 use std::io;
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, MutexGuard};
 
 use super::{Payment, SharedMemory};
 use crate::addr::{Frame, GuestPhysAddr, PAGE_BYTES, PAGE_SIZE, index};
@@ -144,12 +144,38 @@ impl SharedMemory {
         system: &System,
         payer: &dyn Payer,
     ) -> CallResult<usize> {
+        let alone = self.alone();
+        self.write_alone(&alone, offset, bytes, system, payer)
+    }
+
+    /// The same at its end, wherever that is by then; says where that was, too.
+    ///
+    /// # Errors
+    /// As of [`write_at`](Self::write_at).
+    pub fn append(
+        &self,
+        bytes: &[u8],
+        system: &System,
+        payer: &dyn Payer,
+    ) -> CallResult<(u64, usize)> {
+        let alone = self.alone();
+        let end = self.len();
+        Ok((end, self.write_alone(&alone, end, bytes, system, payer)?))
+    }
+
+    fn write_alone(
+        &self,
+        _: &MutexGuard<'_, ()>,
+        offset: u64,
+        bytes: &[u8],
+        system: &System,
+        payer: &dyn Payer,
+    ) -> CallResult<usize> {
         if bytes.is_empty() {
             return Ok(0);
         }
         let room = LONGEST.checked_sub(offset).filter(|&room| room > 0).ok_or(Errno::EFBIG)?;
         let len = index(room.min(bytes.len() as u64));
-        let _alone = self.alone();
         let mut done = 0;
         for part in parts(offset, len) {
             let end = offset + part.bytes.end as u64;

@@ -36,6 +36,15 @@ enum Origin {
     File,
 }
 
+/// What becomes of an object's pages when memory runs out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Stays {
+    /// They stay.
+    InMemory,
+    /// They may be swapped out.
+    Nowhere,
+}
+
 /// What an object's pages are to the commit limit.
 #[derive(Debug)]
 enum Payment {
@@ -55,6 +64,8 @@ pub struct SharedMemory {
     /// In bytes.
     len: AtomicU64,
     seals: Sealing,
+    /// Whether its pages are never swapped out.
+    stays: AtomicBool,
     name: BackingName,
     /// Whether it has lost the last path that led to it.
     deleted: AtomicBool,
@@ -84,6 +95,7 @@ impl SharedMemory {
             payment: Payment::Free,
             len: AtomicU64::new(pages.saturating_mul(PAGE_SIZE)),
             seals: Sealing::default(),
+            stays: AtomicBool::new(false),
             policies: SharedPolicies::new(name.inode),
             name,
             deleted: AtomicBool::new(false),
@@ -110,6 +122,16 @@ impl SharedMemory {
     #[must_use]
     pub fn promised_by_page(self, nothing: Promise) -> Self {
         SharedMemory { payment: Payment::EachPage(nothing), ..self }
+    }
+
+    /// Has its pages stay in memory from now on, or leave it as others do (`SHM_LOCK`).
+    pub fn stay(&self, stays: Stays) {
+        self.stays.store(stays == Stays::InMemory, Ordering::Relaxed);
+    }
+
+    /// Whether its pages stay in memory.
+    pub(crate) fn stays(&self) -> bool {
+        self.stays.load(Ordering::Relaxed)
     }
 
     /// How many pages it has been promised.

@@ -1,8 +1,9 @@
 //! Files of the host, in memory that has copies of their pages.
 
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::num::NonZeroU64;
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
 use super::*;
@@ -157,4 +158,22 @@ fn no_read_or_write_that_the_host_refuses_loses_anything() {
         assert_eq!([0, 1, 2, 3].map(|at| bytes[at * 4096]), [50, 51, 52, 53], "{nth}");
     }
     assert!(told >= 5, "the first read and four writes, at least: {told}");
+}
+
+#[test]
+fn who_appends_has_a_place_of_his_own_whoever_else_does_on_the_host() {
+    const TIMES: usize = 3000;
+    let m = machine();
+    let on_host = file(0);
+    let opened = open(&m, &on_host);
+    let path = format!("/proc/self/fd/{}", on_host.as_raw_fd());
+    let mut other = File::options().append(true).open(path).unwrap();
+    let mut places = Vec::new();
+    std::thread::scope(|scope| {
+        scope.spawn(|| (0..TIMES).for_each(|_| other.write_all(b"o").unwrap()));
+        places.extend((0..TIMES).map(|_| opened.append(b"me").unwrap()));
+    });
+    let bytes = contents(&on_host);
+    assert_eq!(bytes.len(), 3 * TIMES);
+    assert!(places.iter().all(|&(at, count)| bytes[at as usize..][..count] == *b"me"));
 }

@@ -25,6 +25,7 @@ mod pager;
 mod pool;
 mod promote;
 mod reclaim;
+mod segments;
 mod swap;
 mod thp;
 mod touch;

@@ -45,6 +45,9 @@ pub struct Directory {
     _room: Option<Taken>,
 }
 
+/// Directories one below the other, each with its name in the one above.
+pub(super) type Down = Vec<(Vec<u8>, Arc<Directory>)>;
+
 /// A name in a directory.
 #[derive(Debug)]
 struct Name {
@@ -334,6 +337,34 @@ impl Directory {
             at = directory.names().above.upgrade();
         }
         false
+    }
+
+    /// Its tree's root, and the names from there to it, with what they are now. `None` where it is not in the tree any more.
+    pub(super) fn way(self: &Arc<Self>) -> Option<(Arc<Directory>, Down)> {
+        // Nothing is moved meanwhile.
+        let _changing = self.tree.change();
+        let (mut at, mut names) = (Arc::clone(self), Vec::new());
+        loop {
+            let above = {
+                let names = at.names();
+                if names.removed == Removal::Removed {
+                    return None;
+                }
+                names.above.upgrade()
+            };
+            let Some(above) = above else { break };
+            let of_this =
+                |node: &Node| matches!(node, Node::Directory(one) if Arc::ptr_eq(one, &at));
+            let name = {
+                let names = above.names();
+                let found = names.nodes.iter().find(|(_, name)| of_this(&name.node));
+                found.map(|(name, _)| name.clone())
+            };
+            names.push((name?, at));
+            at = above;
+        }
+        names.reverse();
+        Some((at, names))
     }
 
     /// Has it lie in another directory from now on. The tree is held.

@@ -84,6 +84,43 @@ impl Place {
         self.above.as_ref().map_or_else(|| Arc::clone(self), |(above, _)| Arc::clone(above))
     }
 
+    /// Where it is now, if it is a directory in memory that was moved since it was found here, or one above it was.
+    #[must_use]
+    pub fn now(self: &Arc<Self>) -> Arc<Self> {
+        let Node::Directory(own) = &self.node else { return Arc::clone(self) };
+        if self.is_still_there() {
+            return Arc::clone(self);
+        }
+        let Some((root, names)) = own.way() else { return Arc::clone(self) };
+        let root = Node::Directory(root);
+        let mut at = Some(Arc::clone(self));
+        while let Some(place) = at {
+            if place.node.is(&root) {
+                let down = |place: Arc<Place>, (name, node): (Vec<u8>, _)| {
+                    place.with(&name, Node::Directory(node))
+                };
+                return names.into_iter().fold(place, down);
+            }
+            at = place.above.as_ref().map(|(above, _)| Arc::clone(above));
+        }
+        Arc::clone(self)
+    }
+
+    /// Whether each directory in memory from here up is what its name leads to.
+    fn is_still_there(&self) -> bool {
+        let mut place = self;
+        while let Some((above, name)) = &place.above {
+            let hangs = place.mounts.as_ref().is_some_and(|mounts| mounts.root().is_some());
+            if let (Node::Directory(directory), false) = (&above.node, hangs)
+                && !directory.lookup(name).is_ok_and(|node| node.is(&place.node))
+            {
+                return false;
+            }
+            place = above;
+        }
+        true
+    }
+
     /// Its path from the root.
     #[must_use]
     pub fn path(&self) -> Vec<u8> {

@@ -20,7 +20,7 @@ use mm::userfault::{Accessor, Asked, Event, Features, GivenUp, Handler, Userfaul
 
 use super::bell::Bell;
 use super::message::{Message, of_event, of_fault};
-use crate::task::{current, rest_of_thread};
+use crate::task::rest_of_thread;
 
 /// The queue of a userfaultfd.
 #[derive(Clone, Debug)]
@@ -211,7 +211,7 @@ impl Handler for Queue {
             Ok(bell) => Arc::new(bell),
             Err(errno) => return Box::new(Refused(errno)),
         };
-        let message = of_fault(&asked, features, current());
+        let message = of_fault(&asked, features, mm::current::pid());
         let mut state = self.lock();
         let number = state.number();
         if state.released {

@@ -49,8 +49,8 @@ pub struct ChildChange {
     pub cause: i32,
     /// Its exit status, or the signal that ended, stopped or continued it.
     pub status: i32,
-    /// Its processor time in ticks.
-    pub ticks: u64,
+    /// Its processor time in ticks: of its own, and in the kernel.
+    pub ticks: [u64; 2],
 }
 
 impl Info {
@@ -108,9 +108,8 @@ impl Info {
         let mut info = Info::new(signal, change.cause);
         info.put(PID, &change.pid.to_le_bytes());
         info.put(STATUS, &change.status.to_le_bytes());
-        // All of it is user time.
-        info.put(UTIME, &change.ticks.to_le_bytes());
-        info.put(STIME, &0_u64.to_le_bytes());
+        info.put(UTIME, &change.ticks[0].to_le_bytes());
+        info.put(STIME, &change.ticks[1].to_le_bytes());
         info
     }
 
@@ -249,10 +248,10 @@ mod tests {
 
     #[test]
     fn the_fields_are_where_siginfo_t_has_them() {
-        let change = ChildChange { pid: 7, cause: 1, status: 3, ticks: 9 };
+        let change = ChildChange { pid: 7, cause: 1, status: 3, ticks: [9, 4] };
         let bytes = Info::child(Signal::CHLD, &change).to_bytes();
         let word = |at: usize| i32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
-        assert_eq!([0, 4, 8, 16, 20, 24, 32].map(word), [17, 0, 1, 7, 0, 3, 9]);
+        assert_eq!([0, 4, 8, 16, 20, 24, 32, 40].map(word), [17, 0, 1, 7, 0, 3, 9, 4]);
         let fault = Info::fault(Signal::SEGV, 2, 0x1234_5678_9abc).to_bytes();
         assert_eq!(fault[16..24], 0x1234_5678_9abc_u64.to_le_bytes());
         assert!(fault[KEPT..].iter().all(|&byte| byte == 0));

@@ -29,6 +29,7 @@ pub enum Effect {
 
 #[allow(missing_docs, reason = "signal(7) describes each")]
 impl Signal {
+    pub const HUP: Signal = Signal(1);
     pub const QUIT: Signal = Signal(3);
     pub const ILL: Signal = Signal(4);
     pub const TRAP: Signal = Signal(5);

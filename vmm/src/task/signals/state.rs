@@ -49,7 +49,8 @@ pub enum Due {
 /// The signals of one process.
 #[derive(Debug)]
 pub struct Signals {
-    actions: Arc<Mutex<Actions>>,
+    /// Which others may share (`CLONE_SIGHAND`), until execve(2).
+    actions: Mutex<Arc<Mutex<Actions>>>,
     state: Mutex<State>,
     queued: Queued,
     /// Whether there is anything to be done, for the run loop to ask cheaply.
@@ -106,6 +107,7 @@ impl Signals {
 
     fn with(actions: Arc<Mutex<Actions>>, blocked: SignalSet, queued: Queued) -> Self {
         let state = Mutex::new(State { blocked, ..State::default() });
+        let actions = Mutex::new(actions);
         let no = || AtomicBool::new(false);
         Signals { actions, state, queued, attention: no(), sleeps: no() }
     }
@@ -113,18 +115,23 @@ impl Signals {
     /// A child's: the same actions, of its own, and mask; nothing waits for it.
     #[must_use]
     pub fn copy(&self) -> Self {
-        let actions = Arc::new(Mutex::new(self.actions().clone()));
-        Signals::with(actions, self.blocked(), self.queued.clone())
+        let actions = self.actions(|actions| actions.clone());
+        Signals::with(Arc::new(Mutex::new(actions)), self.blocked(), self.queued.clone())
     }
 
     /// A child's that shares the actions (`CLONE_SIGHAND`).
     #[must_use]
     pub fn share(&self) -> Self {
-        Signals::with(Arc::clone(&self.actions), self.blocked(), self.queued.clone())
+        Signals::with(self.shared(), self.blocked(), self.queued.clone())
     }
 
-    fn actions(&self) -> MutexGuard<'_, Actions> {
-        self.actions.lock().unwrap_or_else(PoisonError::into_inner)
+    fn shared(&self) -> Arc<Mutex<Actions>> {
+        Arc::clone(&self.actions.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Looks at what is done about signals, or changes it.
+    fn actions<T>(&self, act: impl FnOnce(&mut Actions) -> T) -> T {
+        act(&mut self.shared().lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -142,13 +149,13 @@ impl Signals {
     /// What is done about `signal`.
     #[must_use]
     pub fn action(&self, signal: Signal) -> SignalAction {
-        self.actions().get(signal)
+        self.actions(|actions| actions.get(signal))
     }
 
     /// Sets what is done about `signal`. One that waits and comes to nothing now is forgotten.
     pub fn set_action(&self, signal: Signal, action: SignalAction) {
         self.change(|state| {
-            self.actions().set(signal, action);
+            self.actions(|actions| actions.set(signal, action));
             if action.effect(signal) == Some(Effect::None) {
                 state.forget(signal.into());
             }
@@ -170,16 +177,17 @@ impl Signals {
     }
 
     /// For a program that takes this one's place (execve(2)): what is ignored stays so, handlers are gone, the
-    /// mask and what waits stay.
+    /// mask and what waits stay. Who shared what is done about signals keeps it as it was (`unshare_sighand`).
     pub fn begin_program(&self) {
-        let mut actions = self.actions();
-        *actions = actions.for_new_program();
+        let own = self.actions(|actions| actions.for_new_program());
+        let mut actions = self.actions.lock().unwrap_or_else(PoisonError::into_inner);
+        *actions = Arc::new(Mutex::new(own));
     }
 
     /// Which signals are ignored by the program's own word, and which have handlers.
     #[must_use]
     pub fn ignored_and_caught(&self) -> (SignalSet, SignalSet) {
-        self.actions().ignored_and_caught()
+        self.actions(|actions| actions.ignored_and_caught())
     }
 
     /// Blocked signals.
@@ -216,7 +224,7 @@ impl Signals {
                 state.stopped = false;
             }
             let blocked = state.blocked.contains(signal);
-            let effect = self.actions().get(signal).effect(signal);
+            let effect = self.action(signal).effect(signal);
             if effect == Some(Effect::None) && !blocked {
                 // It has gone on nonetheless.
                 return Ok(if signal == Signal::CONT { Sent::Wakes } else { Sent::Nothing });
@@ -247,12 +255,12 @@ impl Signals {
     pub fn force(&self, info: Info) {
         let signal = info.signal();
         self.change(|state| {
-            let mut actions = self.actions();
-            if state.blocked.contains(signal) || actions.get(signal).is_ignore() {
-                actions.reset_handler(signal);
-                state.blocked = state.blocked - signal.into();
-            }
-            drop(actions);
+            self.actions(|actions| {
+                if state.blocked.contains(signal) || actions.get(signal).is_ignore() {
+                    actions.reset_handler(signal);
+                    state.blocked = state.blocked - signal.into();
+                }
+            });
             // One of these always has room.
             let _ = state.to_task.post(info, &self.queued, u64::MAX);
         });
@@ -268,7 +276,7 @@ impl Signals {
     /// The handler of `failed` could not be called (`force_sigsegv`).
     pub fn force_after(&self, failed: Signal) {
         if failed == Signal::SEGV {
-            self.change(|_| self.actions().reset_handler(Signal::SEGV));
+            self.change(|_| self.actions(|actions| actions.reset_handler(Signal::SEGV)));
         }
         self.force(Info::from_kernel(Signal::SEGV));
     }
@@ -313,12 +321,11 @@ impl Signals {
                 let caused = state.to_task.take_caused(free);
                 let Some(info) = caused.or_else(|| state.take(free)) else { return Due::Nothing };
                 let signal = info.signal();
-                let mut actions = self.actions();
-                let action = actions.get(signal);
+                let action = self.action(signal);
                 match action.effect(signal) {
                     None => {
                         if action.has(SA_RESETHAND) {
-                            actions.reset_handler(signal);
+                            self.actions(|actions| actions.reset_handler(signal));
                         }
                         return Due::Handle(info, action);
                     }
@@ -331,6 +338,11 @@ impl Signals {
                 }
             }
         })
+    }
+
+    /// It does not stop after all.
+    pub fn go_on(&self) {
+        self.change(|state| state.stopped = false);
     }
 
     /// Whether it has stopped, and nothing has it go on or die.
@@ -419,6 +431,10 @@ mod tests {
         assert_eq!((copy.waiting(), copy.blocked()), (SignalSet::NONE, signals.blocked()));
         signals.set_action(Signal::TERM, handled(0));
         assert!(!copy.action(Signal::TERM).is_handled() && share.action(Signal::TERM).is_handled());
+        // Up to an execve of one of them.
+        signals.begin_program();
+        assert!(!signals.action(Signal::TERM).is_handled());
+        assert!(share.action(Signal::TERM).is_handled());
     }
 
     #[test]
