@@ -93,6 +93,12 @@ pub fn serve(caller: &dyn Caller, number: u64, args: [u64; 6]) -> Option<CallRes
     Some(serve(&Call { caller, args }))
 }
 
+/// Whether [`serve`] has this call.
+#[must_use]
+pub fn serves(number: u64) -> bool {
+    handler(number).is_some()
+}
+
 /// What serves one call.
 type Handler = fn(&Call<'_>) -> CallResult<u64>;
 

@@ -9,6 +9,7 @@ mod decode;
 mod descriptors;
 mod directory;
 mod exec;
+mod extent;
 mod files;
 mod flags;
 mod futex;
@@ -37,6 +38,7 @@ mod userfault;
 mod wait;
 
 pub use decode::Call;
+pub use extent::{Extent, calls_table, extent};
 pub use futex::{Awaited, Reach};
 pub use table::name;
 pub(crate) use time::{thread_time, uptime};
@@ -190,7 +192,8 @@ pub fn serve(call: &Call, caller: Caller<'_>) -> Result<Answer, Broken> {
 
 type Handler = fn(&mut Context<'_>) -> Served;
 
-/// The dispatcher: which calls are served here, and by whom. The others may be memory calls.
+/// The dispatcher: which calls are served here, and by whom. The others may be memory calls. What of a call is not served
+/// is said in `extent`.
 fn handler(number: u64) -> Option<Handler> {
     use guest::abi;
     let own = match number {
