@@ -16,12 +16,16 @@ mod lock;
 mod map;
 mod migrate;
 mod numa;
+mod pagemap_scan;
 mod prctl;
+mod procmap;
 mod userfault;
 
 #[cfg(test)]
 mod tests;
 
+pub use pagemap_scan::{PAGEMAP_SCAN, pagemap_scan};
+pub use procmap::{PROCMAP_QUERY, procmap_query};
 pub use userfault::{
     OpenUserfault, UFFDIO_API, UFFDIO_CONTINUE, UFFDIO_COPY, UFFDIO_POISON, UFFDIO_REGISTER,
     UFFDIO_UNREGISTER, UFFDIO_WAKE, UFFDIO_WRITEPROTECT, UFFDIO_ZEROPAGE, ioctl as userfault_ioctl,

@@ -63,7 +63,7 @@ fn lacking(call: Sysno) -> Option<&'static str> {
         Sysno::fcntl => "duplicates, flags, seals, sizes of pipes; locks, leases, owners: `EINVAL`",
         Sysno::ioctl => {
             "`TCGETS`, `TIOCGWINSZ`, `FIONREAD`, `FIONBIO` of streams; of a userfaultfd `UFFDIO_API`, \
-             `UFFDIO_REGISTER`, `UFFDIO_UNREGISTER`; others: `ENOTTY`"
+             `UFFDIO_REGISTER`, `UFFDIO_UNREGISTER`; of `/proc` `PROCMAP_QUERY` and `PAGEMAP_SCAN`; others: `ENOTTY`"
         }
         Sysno::mknod | Sysno::mknodat => "regular files; devices, pipes and sockets: `EPERM`",
         Sysno::renameat2 => "no `RENAME_WHITEOUT`: `EINVAL`",

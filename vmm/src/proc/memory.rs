@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use mm::addr::{PAGE_SIZE, PageRange, VirtAddr};
+use mm::calls::{Caller, PAGEMAP_SCAN, pagemap_scan};
 use mm::error::{AccessError, CallResult, Errno};
 use mm::inspect::pagemap;
 use mm::userfault::Accessor;
@@ -96,6 +97,17 @@ impl MadeFile for AtOffsets {
             Ok(()) => Ok(bytes.len()),
             Err(AccessError::Fault(_)) => Err(Errno::EIO.into()),
             Err(AccessError::Broken(broken)) => Err(broken.into()),
+        }
+    }
+
+    fn ioctl(&self, caller: &dyn Caller, request: u64, argument: VirtAddr) -> CallResult<u64> {
+        match (self.kind, request) {
+            (Kind::Memory, _) => Err(Errno::ENOTTY.into()),
+            (Kind::Pagemap, PAGEMAP_SCAN) => {
+                let process = self.process.get().ok();
+                pagemap_scan(caller, process.as_ref().map(|process| &*process.space), argument)
+            }
+            (Kind::Pagemap, _) => Err(Errno::EINVAL.into()),
         }
     }
 

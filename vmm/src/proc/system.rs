@@ -113,7 +113,7 @@ fn found(
         What::Text(make) => {
             let family = move || family.upgrade().ok_or(Errno::ENOENT);
             let make = Arc::new(move || Ok(make(&*family()?).into_bytes()));
-            Arc::new(Text { inode, permissions: 0o444, make, take: None })
+            Arc::new(Text { inode, permissions: 0o444, make, take: None, ask: None })
         }
         What::Directory(names) => Arc::new(Directory { family, names, inode }),
     })

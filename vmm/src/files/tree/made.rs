@@ -3,6 +3,8 @@
 use std::fmt::Debug;
 use std::sync::Arc;
 
+use mm::addr::VirtAddr;
+use mm::calls::Caller;
 use mm::error::{CallResult, Errno};
 
 use super::node::Entry;
@@ -93,6 +95,14 @@ pub trait MadeFile: Debug + Send + Sync {
     /// `EINVAL`, or what its kind of file says.
     fn write(&self, _offset: u64, _bytes: &[u8]) -> CallResult<usize> {
         Err(Errno::EINVAL.into())
+    }
+
+    /// Answers a request of ioctl(2), with the pointer that the caller passed.
+    ///
+    /// # Errors
+    /// `ENOTTY`, or what its kind of file says.
+    fn ioctl(&self, _caller: &dyn Caller, _request: u64, _argument: VirtAddr) -> CallResult<u64> {
+        Err(Errno::ENOTTY.into())
     }
 
     /// Which offsets, in bytes, it can be asked for.
