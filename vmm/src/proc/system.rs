@@ -5,20 +5,22 @@ use std::sync::Arc;
 
 use mm::addr::PAGE_SIZE;
 use mm::error::Errno;
-use mm::sysctl::Overcommit;
 use mm::system::System;
+use mm::vma::Aslr;
 
 use super::numbered;
+use super::settings::{self, Setting, SettingFile};
 use super::text::Text;
 use crate::files::FileKind;
 use crate::files::tree::{Entry, Made};
-use crate::task::Family;
+use crate::task::{Family, current};
 
 /// What a name is.
 #[derive(Clone, Copy)]
 enum What {
     Text(fn(&Family) -> String),
     Directory(&'static [(&'static str, What)]),
+    Settings(&'static [(&'static str, Setting)]),
 }
 
 const NAMES: &[(&str, What)] = &[
@@ -37,46 +39,27 @@ const NAMES: &[(&str, What)] = &[
     ("version", What::Text(|_| "Linux version 6.18.0 (mmvisor) #1 SMP\n".to_owned())),
 ];
 
-const SYS: &[(&str, What)] = &[("kernel", What::Directory(KERNEL)), ("vm", What::Directory(VM))];
+const SYS: &[(&str, What)] =
+    &[("kernel", What::Directory(KERNEL)), ("vm", What::Settings(&settings::VM))];
 
 const KERNEL: &[(&str, What)] = &[
     ("hostname", What::Text(|_| "mmvisor\n".to_owned())),
     ("osrelease", What::Text(|_| "6.18.0\n".to_owned())),
     ("ostype", What::Text(|_| "Linux\n".to_owned())),
     ("pid_max", What::Text(|_| "32768\n".to_owned())),
-    ("randomize_va_space", What::Text(|_| "0\n".to_owned())),
+    ("randomize_va_space", What::Text(randomize)),
     ("version", What::Text(|_| "#1 SMP\n".to_owned())),
 ];
 
-const VM: &[(&str, What)] = &[
-    ("max_map_count", What::Text(|family| number(sysctl(family).max_map_count() as u64))),
-    ("mmap_min_addr", What::Text(|family| number(sysctl(family).mmap_min_addr()))),
-    (
-        "nr_hugepages",
-        What::Text(|family| {
-            let pools = family.machine().system().huge_pools();
-            let pool = pools.iter().find(|pool| pool.page_size() == HUGE);
-            number(pool.map_or(0, |pool| pool.stats().total))
-        }),
-    ),
-    (
-        "overcommit_memory",
-        What::Text(|family| {
-            number(match sysctl(family).overcommit() {
-                Overcommit::Guess => 0,
-                Overcommit::Always => 1,
-                Overcommit::Never => 2,
-            })
-        }),
-    ),
-];
+/// `randomize_va_space`: 2 if programs' parts are moved, the heap too, 0 if not. All are started the same way.
+fn randomize(family: &Family) -> String {
+    let process = family.process(current()).and_then(|process| process.upgrade());
+    let moves = process.is_some_and(|process| process.identity.launch.aslr != Aslr::OFF);
+    number(if moves { 2 } else { 0 })
+}
 
 /// Bytes of a huge page.
 const HUGE: u64 = 2 << 20;
-
-fn sysctl(family: &Family) -> &mm::sysctl::Sysctl {
-    &family.machine().system().sysctl
-}
 
 fn number(value: u64) -> String {
     format!("{value}\n")
@@ -85,7 +68,7 @@ fn number(value: u64) -> String {
 fn kind(what: What) -> FileKind {
     match what {
         What::Text(_) => FileKind::Regular,
-        What::Directory(_) => FileKind::Directory,
+        What::Directory(_) | What::Settings(_) => FileKind::Directory,
     }
 }
 
@@ -116,10 +99,11 @@ fn found(
             Arc::new(Text { inode, permissions: 0o444, make, take: None, ask: None })
         }
         What::Directory(names) => Arc::new(Directory { family, names, inode }),
+        What::Settings(names) => Arc::new(Settings { family, names, inode }),
     })
 }
 
-/// A directory of settings.
+/// A directory of texts.
 struct Directory {
     family: std::sync::Weak<Family>,
     names: &'static [(&'static str, What)],
@@ -144,6 +128,38 @@ impl Made for Directory {
 
     fn entries(&self, from: u64) -> Result<Vec<Entry>, Errno> {
         let names = self.names.iter().map(|&(name, what)| (name.as_bytes().to_vec(), kind(what)));
+        Ok(numbered(names, from))
+    }
+}
+
+/// A directory of settings.
+struct Settings {
+    family: std::sync::Weak<Family>,
+    names: &'static [(&'static str, Setting)],
+    inode: u64,
+}
+
+impl std::fmt::Debug for Settings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "settings {}", self.inode)
+    }
+}
+
+impl Made for Settings {
+    fn inode(&self) -> u64 {
+        self.inode
+    }
+
+    fn lookup(&self, name: &[u8]) -> Result<Arc<dyn Made>, Errno> {
+        let numbered = (self.inode * 32..).zip(self.names);
+        let found = numbered.into_iter().find(|(_, (known, _))| known.as_bytes() == name);
+        let (inode, &(_, setting)) = found.ok_or(Errno::ENOENT)?;
+        Ok(Arc::new(SettingFile { inode, setting, family: self.family.clone() }))
+    }
+
+    fn entries(&self, from: u64) -> Result<Vec<Entry>, Errno> {
+        let names =
+            self.names.iter().map(|(name, _)| (name.as_bytes().to_vec(), FileKind::Regular));
         Ok(numbered(names, from))
     }
 }

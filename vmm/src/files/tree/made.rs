@@ -4,6 +4,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use mm::addr::VirtAddr;
+use mm::backing::FileMode;
 use mm::calls::Caller;
 use mm::error::{CallResult, Errno};
 
@@ -59,6 +60,14 @@ pub trait Made: Debug + Send + Sync {
     /// Where it leads, if not by those words.
     fn jump(&self) -> Option<Jump> {
         None
+    }
+
+    /// Whether it may be opened so. The guest's programs are root: most files do not ask.
+    ///
+    /// # Errors
+    /// `EACCES`.
+    fn check_open(&self, _mode: FileMode) -> Result<(), Errno> {
+        Ok(())
     }
 
     /// Opens it.
