@@ -19,6 +19,7 @@ mod granted;
 mod interrupted;
 mod killed;
 mod nested;
+mod proc_files;
 mod settings;
 
 use libtest_mimic::{Arguments, Trial};
@@ -33,6 +34,7 @@ fn main() {
     trials.extend(granted::trials());
     trials.extend(bounded::trials());
     trials.extend(killed::trials());
+    trials.extend(proc_files::trials());
     trials.extend(settings::trials());
     trials.extend(nested::trials(&cases, arguments.filter.as_deref()));
     libtest_mimic::run(&arguments, trials).exit();

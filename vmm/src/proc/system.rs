@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use mm::addr::PAGE_SIZE;
 use mm::error::Errno;
-use mm::system::System;
 use mm::vma::Aslr;
 
 use super::numbered;
@@ -13,6 +12,7 @@ use super::settings::{self, Setting, SettingFile};
 use super::text::Text;
 use crate::files::FileKind;
 use crate::files::tree::{Entry, Made};
+use crate::kvm::CpuNames;
 use crate::task::{Family, current};
 
 /// What a name is.
@@ -27,7 +27,7 @@ const NAMES: &[(&str, What)] = &[
     ("cpuinfo", What::Text(cpuinfo)),
     ("filesystems", What::Text(|_| "nodev\tproc\nnodev\ttmpfs\n".to_owned())),
     ("loadavg", What::Text(|family| format!("0.00 0.00 0.00 1/{} 0\n", family.count()))),
-    ("meminfo", What::Text(|family| meminfo(family.machine().system()))),
+    ("meminfo", What::Text(meminfo)),
     ("sys", What::Directory(SYS)),
     (
         "uptime",
@@ -164,8 +164,10 @@ impl Made for Settings {
     }
 }
 
-/// `meminfo`: what there is of a machine without a kernel; all else is 0.
-fn meminfo(system: &System) -> String {
+/// `meminfo`: what there is of a machine without a kernel; all else is 0, or is not said where readers do without.
+/// All pages count as active. What several processes map is counted for each, up to what there is.
+fn meminfo(family: &Family) -> String {
+    let system = family.machine().system();
     let stats = system.frames().stats();
     let swap = system.swap().map(mm::swap::Swap::stats).unwrap_or_default();
     let pools = system.huge_pools();
@@ -176,6 +178,10 @@ fn meminfo(system: &System) -> String {
     let total = system.sysctl.total_pages();
     let free = total.saturating_sub(stats.pages + stats.tables);
     let limit = system.sysctl.commit_limit();
+    let active = stats.pages.saturating_sub(in_pools);
+    let mapped = |class: fn([u64; 3]) -> u64| {
+        family.resident().into_iter().map(|(_, pages)| class(pages)).sum::<u64>().min(active)
+    };
     let pages = [
         ("MemTotal", total),
         ("MemFree", free),
@@ -183,11 +189,21 @@ fn meminfo(system: &System) -> String {
         ("Buffers", 0),
         ("Cached", 0),
         ("SwapCached", swap.cached),
+        ("Active", active),
+        ("Inactive", 0),
         ("SwapTotal", swap.total),
         ("SwapFree", swap.total - swap.used),
+        ("Dirty", 0),
+        ("Writeback", 0),
+        ("AnonPages", mapped(|[own, _, _]| own)),
+        ("Mapped", mapped(|[_, file, shared]| file + shared)),
+        ("Slab", 0),
         ("PageTables", stats.tables),
         ("CommitLimit", limit),
         ("Committed_AS", system.committed()),
+        ("VmallocTotal", 0),
+        ("VmallocUsed", 0),
+        ("VmallocChunk", 0),
     ];
     let mut text = String::new();
     for (name, pages) in pages {
@@ -208,10 +224,15 @@ fn meminfo(system: &System) -> String {
     text
 }
 
-/// `cpuinfo`: of the one processor that a program runs on at a time.
-fn cpuinfo(_: &Family) -> String {
-    "processor\t: 0\nvendor_id\t: unknown\nmodel name\t: KVM vCPU of mmvisor\nsiblings\t: 1\ncore id\t\t: 0\n\
-     cpu cores\t: 1\nflags\t\t: fpu tsc msr pae cx8 sep pge cmov pat clflush mmx fxsr sse sse2 syscall nx lm\n\
-     clflush size\t: 64\ncache_alignment\t: 64\naddress sizes\t: 46 bits physical, 48 bits virtual\n\n"
-        .to_owned()
+/// `cpuinfo`: of the one processor that a program runs on at a time, as its CPUID has it. Caches and clocks are the
+/// host's, and nothing is said of them but the line that clflush writes back.
+fn cpuinfo(family: &Family) -> String {
+    let CpuNames { vendor, version: [number, model, stepping], model: name, flags } =
+        family.machine().cpu_names();
+    format!(
+        "processor\t: 0\nvendor_id\t: {vendor}\ncpu family\t: {number}\nmodel\t\t: {model}\nmodel name\t: {name}\n\
+         stepping\t: {stepping}\nphysical id\t: 0\nsiblings\t: 1\ncore id\t\t: 0\ncpu cores\t: 1\napicid\t\t: 0\n\
+         fpu\t\t: yes\nfpu_exception\t: yes\nwp\t\t: yes\nflags\t\t: {flags}\nclflush size\t: 64\n\
+         cache_alignment\t: 64\naddress sizes\t: 46 bits physical, 48 bits virtual\npower management:\n\n"
+    )
 }

@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use mm::addr::VirtAddr;
-use mm::space::{Counters, SpaceUser};
+use mm::space::{Counters, PageClass, SpaceUser};
 use mm::userfault::Accessor;
 
 use super::futex::Futexes;
@@ -235,6 +235,15 @@ impl Family {
     #[must_use]
     pub fn has(&self, pid: i32) -> bool {
         self.lock().get(pid).is_some()
+    }
+
+    /// Pages of each process that lives: its own, files', shared. What several share is counted for each.
+    #[must_use]
+    pub fn resident(&self) -> Vec<(i32, [u64; 3])> {
+        let classes = [PageClass::Own, PageClass::File, PageClass::Shared];
+        let table = self.lock();
+        let of = |member: &Member| classes.map(|class| member.counters.resident.of(class));
+        table.alive().map(|(pid, member)| (pid, of(member))).collect()
     }
 
     /// What the children used that `pid` has waited for.
