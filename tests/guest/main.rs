@@ -12,6 +12,7 @@ mod common;
 mod bounded;
 mod case;
 mod cases;
+mod core_files;
 mod cut;
 mod direct;
 mod full;
@@ -29,6 +30,7 @@ fn main() {
     let cases = cases::all();
     let mut trials: Vec<Trial> = direct::trials(&cases);
     trials.extend(interrupted::trials());
+    trials.extend(core_files::trials());
     trials.extend(cut::trials());
     trials.extend(full::trials());
     trials.extend(granted::trials());

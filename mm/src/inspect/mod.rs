@@ -5,6 +5,7 @@
 
 mod audit;
 mod build_id;
+mod core;
 mod counts;
 mod dump;
 mod entry;
@@ -24,6 +25,7 @@ mod usage;
 
 pub use audit::{audit, unmerged};
 pub use build_id::build_id;
+pub use core::{CoreSegment, core_pages, core_segments};
 pub use counts::audit_all;
 pub use dump::TableDump;
 pub(crate) use maps::NAME_COLUMN;

@@ -29,8 +29,8 @@ use super::rest::Interrupted;
 use super::table::{Birth, FIRST, Look, Member, Table};
 use super::timers::Timers;
 use super::{
-    Death, End, Info, Loaded, QueueFull, Queued, SI_USER, Sent, Signal, Signals, Stats, Status,
-    Task, TaskError, Timing, To, Told, Usage, Wanted,
+    CoreFiles, Death, End, Info, Loaded, QueueFull, Queued, SI_USER, Sent, Signal, Signals, Stats,
+    Status, Task, TaskError, Timing, To, Told, Usage, Wanted,
 };
 use crate::files::{Copies, Descriptors, Paths};
 use crate::hypercall::Tracer;
@@ -112,6 +112,8 @@ pub struct Family {
     machine: Arc<Machine>,
     tracer: Tracer,
     timing: Timing,
+    /// Where core files go, if anywhere.
+    pub(super) core_files: Option<CoreFiles>,
     table: Mutex<Table>,
     totals: Mutex<Totals>,
     /// Why the machine cannot go on; found by any thread, told by the first's.
@@ -131,11 +133,25 @@ impl Family {
     /// # Errors
     /// The host's, if it refuses the signal that stops a vCPU.
     pub fn new(machine: Arc<Machine>, tracer: Tracer, timing: Timing) -> io::Result<Arc<Self>> {
+        Family::with_core_files(machine, tracer, timing, None)
+    }
+
+    /// The same, with a place for core files.
+    ///
+    /// # Errors
+    /// As [`new`](Family::new).
+    pub fn with_core_files(
+        machine: Arc<Machine>,
+        tracer: Tracer,
+        timing: Timing,
+        core_files: Option<CoreFiles>,
+    ) -> io::Result<Arc<Self>> {
         install_kick_handler()?;
         Ok(Arc::new(Family {
             machine,
             tracer,
             timing,
+            core_files,
             table: Mutex::default(),
             totals: Mutex::default(),
             failure: Mutex::default(),
