@@ -62,8 +62,8 @@ fn lacking(call: Sysno) -> Option<&'static str> {
         Sysno::waitid => "no `P_PIDFD`: `EBADF`",
         Sysno::fcntl => "duplicates, flags, seals, sizes of pipes; locks, leases, owners: `EINVAL`",
         Sysno::ioctl => {
-            "`TCGETS`, `TIOCGWINSZ`, `FIONREAD`, `FIONBIO` of streams; of a userfaultfd `UFFDIO_API`, \
-             `UFFDIO_REGISTER`, `UFFDIO_UNREGISTER`; of `/proc` `PROCMAP_QUERY` and `PAGEMAP_SCAN`; others: `ENOTTY`"
+            "`TCGETS`, `TIOCGWINSZ`, `FIONREAD`, `FIONBIO` of streams; of a userfaultfd all but \
+             `UFFDIO_MOVE`; of `/proc` `PROCMAP_QUERY` and `PAGEMAP_SCAN`; others: `ENOTTY`"
         }
         Sysno::mknod | Sysno::mknodat => "regular files; devices, pipes and sockets: `EPERM`",
         Sysno::renameat2 => "no `RENAME_WHITEOUT`: `EINVAL`",
@@ -79,7 +79,7 @@ fn lacking(call: Sysno) -> Option<&'static str> {
         Sysno::process_madvise => {
             "of the caller, as `PIDFD_SELF` and `PIDFD_SELF_THREAD`; others: `EBADF`"
         }
-        Sysno::userfaultfd => "ranges are registered, no fault is told",
+        Sysno::userfaultfd => "not of huge pages of the pool",
         Sysno::futex => {
             "waiting, waking, requeueing; no `FUTEX_WAKE_OP`, none for priority inheritance: `ENOSYS`"
         }
