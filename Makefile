@@ -6,7 +6,7 @@ PROFILE := release
 BIN := target/$(PROFILE)
 
 .PHONY: run test linker deps nested-setup build bench check fuzz-linux fuzz-guest fuzz-nested fuzz-program fuzz-mm \
-    race interleave miri clean
+    race interleave miri clean CALLS.md
 
 ## Runs the tour: a payload that maps, touches, protects, splits, merges and unmaps memory.
 run: build
@@ -31,6 +31,10 @@ nested-setup: linker
 
 build: linker
 	$(CARGO) build --workspace --$(PROFILE)
+
+## The table of system calls, from what serves them.
+CALLS.md: linker
+	$(CARGO) run --quiet --package mmvisor -- calls > $@.new && mv $@.new $@
 
 ## Figures, as ratios to a floor measured in the same run.
 bench: deps

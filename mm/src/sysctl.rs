@@ -3,7 +3,7 @@
 
 mod thp;
 
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU8, AtomicU64, Ordering};
 
 pub(crate) use thp::Orders;
 pub use thp::{OfSize, SizeThp, Thp};
@@ -39,7 +39,7 @@ pub(crate) struct Claimant {
 #[derive(Debug)]
 pub struct Sysctl {
     overcommit: AtomicU8,
-    overcommit_ratio: AtomicU64,
+    overcommit_ratio: AtomicI32,
     overcommit_kbytes: AtomicU64,
     admin_reserve_kbytes: AtomicU64,
     user_reserve_kbytes: AtomicU64,
@@ -56,7 +56,7 @@ impl Default for Sysctl {
     fn default() -> Self {
         Sysctl {
             overcommit: AtomicU8::new(0),
-            overcommit_ratio: AtomicU64::new(50),
+            overcommit_ratio: AtomicI32::new(50),
             overcommit_kbytes: AtomicU64::new(0),
             admin_reserve_kbytes: AtomicU64::new(8 << 10),
             user_reserve_kbytes: AtomicU64::new(128 << 10),
@@ -137,10 +137,34 @@ impl Sysctl {
     }
 
     /// Sets `vm.overcommit_ratio`: how many hundredths of all memory may be promised in mode 2. It takes
-    /// the place of a size.
-    pub fn set_overcommit_ratio(&self, percent: u64) {
+    /// the place of a size. A negative one makes the limit none that could be reached.
+    pub fn set_overcommit_ratio(&self, percent: i32) {
         self.overcommit_ratio.store(percent, Ordering::Relaxed);
         self.overcommit_kbytes.store(0, Ordering::Relaxed);
+    }
+
+    /// `vm.overcommit_ratio`, in hundredths.
+    #[must_use]
+    pub fn overcommit_ratio(&self) -> i32 {
+        self.overcommit_ratio.load(Ordering::Relaxed)
+    }
+
+    /// `vm.overcommit_kbytes`.
+    #[must_use]
+    pub fn overcommit_kbytes(&self) -> u64 {
+        self.overcommit_kbytes.load(Ordering::Relaxed)
+    }
+
+    /// `vm.admin_reserve_kbytes`.
+    #[must_use]
+    pub fn admin_reserve_kbytes(&self) -> u64 {
+        self.admin_reserve_kbytes.load(Ordering::Relaxed)
+    }
+
+    /// `vm.user_reserve_kbytes`.
+    #[must_use]
+    pub fn user_reserve_kbytes(&self) -> u64 {
+        self.user_reserve_kbytes.load(Ordering::Relaxed)
     }
 
     /// Sets `vm.overcommit_kbytes`: how much may be promised in mode 2, in KiB. It takes the place of a
@@ -207,7 +231,8 @@ impl Sysctl {
             return (kbytes / PAGE_KBYTES).saturating_add(swap);
         }
         let ratio = self.overcommit_ratio.load(Ordering::Relaxed);
-        let limit = u128::from(self.total_pages.load(Ordering::Relaxed)) * u128::from(ratio) / 100;
+        let Ok(ratio) = u128::try_from(ratio) else { return u64::MAX };
+        let limit = u128::from(self.total_pages.load(Ordering::Relaxed)) * ratio / 100;
         u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(swap)
     }
 

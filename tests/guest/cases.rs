@@ -394,6 +394,10 @@ fn c_programs() -> Vec<Case> {
         cases.push(Case::new(format!("userfault-{compiler}"), calls, &[]).prints(USERFAULT));
         cases.push(Case::new(format!("userfault-pager-{compiler}"), pager, &[]).natively());
     }
+    let queries = c_program("queries", "gcc", &["-static"]);
+    cases.push(Case::new("queries", queries, &[]).natively());
+    let forced = c_program("forced", "gcc", &["-static"]);
+    cases.push(Case::new("forced", forced, &[]).natively());
     let host = format!("--dir={}:/tmp", std::env::temp_dir().display());
     let room = Case::new("room", c_program("room", "gcc", &["-static"]), &[]);
     cases.push(room.prints(ROOM).only(Where::Direct));

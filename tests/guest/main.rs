@@ -12,6 +12,7 @@ mod common;
 mod bounded;
 mod case;
 mod cases;
+mod core_files;
 mod cut;
 mod direct;
 mod full;
@@ -19,6 +20,8 @@ mod granted;
 mod interrupted;
 mod killed;
 mod nested;
+mod proc_files;
+mod settings;
 
 use libtest_mimic::{Arguments, Trial};
 
@@ -27,11 +30,14 @@ fn main() {
     let cases = cases::all();
     let mut trials: Vec<Trial> = direct::trials(&cases);
     trials.extend(interrupted::trials());
+    trials.extend(core_files::trials());
     trials.extend(cut::trials());
     trials.extend(full::trials());
     trials.extend(granted::trials());
     trials.extend(bounded::trials());
     trials.extend(killed::trials());
+    trials.extend(proc_files::trials());
+    trials.extend(settings::trials());
     trials.extend(nested::trials(&cases, arguments.filter.as_deref()));
     libtest_mimic::run(&arguments, trials).exit();
 }

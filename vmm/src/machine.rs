@@ -11,7 +11,9 @@ use mm::swap::SwapStore;
 use mm::system::System;
 
 use crate::boot;
-use crate::kvm::{FlushPolicy, Kind, Kvm, KvmError, KvmSink, Vcpu, VcpuPool, Vm, XsaveLayout};
+use crate::kvm::{
+    CpuNames, FlushPolicy, Kind, Kvm, KvmError, KvmSink, Vcpu, VcpuPool, Vm, XsaveLayout,
+};
 
 /// What a machine is made from.
 #[derive(Clone, Copy, Debug)]
@@ -96,6 +98,12 @@ impl Machine {
     #[must_use]
     pub fn kind(&self) -> Kind {
         self.kind
+    }
+
+    /// The processor that its programs find.
+    #[must_use]
+    pub fn cpu_names(&self) -> CpuNames {
+        self.pool.vm().cpu_names()
     }
 
     /// What its vCPUs' floating-point and vector state has in it.

@@ -331,7 +331,10 @@ impl Run {
             0 => sysctl.set_overcommit(Overcommit::Guess),
             1 => sysctl.set_overcommit(Overcommit::Always),
             2 => sysctl.set_overcommit(Overcommit::Never),
-            3 => sysctl.set_overcommit_ratio(words.word()?),
+            3 => {
+                let [a, b, c, d, ..] = words.word()?.to_le_bytes();
+                sysctl.set_overcommit_ratio(i32::from_le_bytes([a, b, c, d]));
+            }
             4 => sysctl.set_max_map_count(u64::from(words.byte()?)),
             5 => sysctl.set_mmap_min_addr(words.word()?),
             6 => sysctl.set_total_pages(words.word()?),

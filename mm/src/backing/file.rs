@@ -65,6 +65,10 @@ impl<S: FileSource> Backing for FileBacking<S> {
         })
     }
 
+    fn read_file(&self, offset: u64, into: &mut [u8]) -> usize {
+        self.source.read_at(offset, into).unwrap_or(0)
+    }
+
     fn name(&self) -> BackingName {
         self.name.clone()
     }

@@ -392,6 +392,10 @@ impl Backing for HostFile {
         if fstat(&self.file).is_ok_and(|stat| stat.st_nlink == 0) { name.deleted() } else { name }
     }
 
+    fn read_file(&self, offset: u64, into: &mut [u8]) -> usize {
+        self.file.read_at(into, offset).unwrap_or(0)
+    }
+
     fn placement(&self) -> Placement {
         Placement::HugeAligned
     }

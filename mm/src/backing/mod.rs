@@ -197,6 +197,12 @@ pub trait Backing: Debug + Send + Sync {
     /// What `/proc/PID/maps` prints for it.
     fn name(&self) -> BackingName;
 
+    /// Fills a buffer from byte `offset` of the file that it is; says how many bytes there were. Of what is no file
+    /// nothing. It may wait for the host.
+    fn read_file(&self, _offset: u64, _into: &mut [u8]) -> usize {
+        0
+    }
+
     /// What it was opened for.
     fn mode(&self) -> FileMode {
         FileMode::READ | FileMode::WRITE

@@ -94,6 +94,10 @@ impl Backing for OpenFile {
         self.object.name()
     }
 
+    fn read_file(&self, offset: u64, into: &mut [u8]) -> usize {
+        self.object.read_file(offset, into)
+    }
+
     fn mode(&self) -> FileMode {
         self.mode
     }

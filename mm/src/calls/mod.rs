@@ -16,7 +16,9 @@ mod lock;
 mod map;
 mod migrate;
 mod numa;
+mod pagemap_scan;
 mod prctl;
+mod procmap;
 mod reach;
 mod segments;
 mod userfault;
@@ -24,6 +26,8 @@ mod userfault;
 #[cfg(test)]
 mod tests;
 
+pub use pagemap_scan::{PAGEMAP_SCAN, pagemap_scan};
+pub use procmap::{PROCMAP_QUERY, procmap_query};
 pub use userfault::{
     OpenUserfault, UFFDIO_API, UFFDIO_CONTINUE, UFFDIO_COPY, UFFDIO_POISON, UFFDIO_REGISTER,
     UFFDIO_UNREGISTER, UFFDIO_WAKE, UFFDIO_WRITEPROTECT, UFFDIO_ZEROPAGE, ioctl as userfault_ioctl,
@@ -109,6 +113,12 @@ pub trait Caller {
 pub fn serve(caller: &dyn Caller, number: u64, args: [u64; 6]) -> Option<CallResult<u64>> {
     let serve = handler(number)?;
     Some(serve(&Call { caller, args }))
+}
+
+/// Whether [`serve`] has this call.
+#[must_use]
+pub fn serves(number: u64) -> bool {
+    handler(number).is_some()
 }
 
 /// What serves one call.

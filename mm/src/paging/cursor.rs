@@ -120,6 +120,27 @@ impl Iterator for Look<'_> {
     }
 }
 
+/// Walks the parts of a range that last-level tables and large entries map, upwards.
+#[derive(Debug)]
+pub struct Linked<'a>(Walk<'a>);
+
+impl<'a> Linked<'a> {
+    pub(super) fn new(table: &'a PageTable, range: PageRange) -> Self {
+        Linked(Walk::new(table, range))
+    }
+}
+
+impl Iterator for Linked<'_> {
+    type Item = PageRange;
+
+    fn next(&mut self) -> Option<PageRange> {
+        self.0.next_below()?;
+        let start = VirtAddr::new(self.0.at);
+        self.0.pass_table();
+        PageRange::new(start, VirtAddr::new(self.0.at.min(self.0.end)))
+    }
+}
+
 /// What a walk has come to.
 #[derive(Clone, Copy, Debug)]
 enum At<'a> {

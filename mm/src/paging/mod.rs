@@ -22,7 +22,7 @@ mod walk;
 #[cfg(test)]
 mod model;
 
-pub use cursor::{Cursor, Leaf, Look, Seen};
+pub use cursor::{Cursor, Leaf, Linked, Look, Seen};
 pub use entry::{Access, Entry, Owner, Touch};
 pub use flush::{
     FlushBatch, FlushRequest, FlushSink, ForkedPages, ForkedRoot, Others, TableChange,

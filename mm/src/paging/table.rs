@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::cursor::{Cursor, Look};
+use super::cursor::{Cursor, Linked, Look};
 use super::entry::Entry;
 use super::flush::FlushBatch;
 use super::promote;
@@ -202,6 +202,19 @@ impl PageTable {
     #[must_use]
     pub fn look(&self, range: PageRange) -> Look<'_> {
         Look::new(self, range)
+    }
+
+    /// The parts of `range` that last-level tables and large entries map, in order, whatever those say.
+    #[must_use]
+    pub fn linked(&self, range: PageRange) -> Linked<'_> {
+        Linked::new(self, range)
+    }
+
+    /// Whether there is a table of large entries for an address.
+    #[must_use]
+    pub fn has_directory(&self, addr: VirtAddr) -> bool {
+        let above = self.child(self.root(), index(addr, 4));
+        above.is_some_and(|frame| self.child(frame, index(addr, 3)).is_some())
     }
 
     /// Unlinks last-level tables that hold nothing. They are not unlinked as they become empty: that

@@ -2,10 +2,11 @@
 //! `copy_to_user`). They fault pages in, respect permissions and leave accessed and dirty bits as the
 //! program's own accesses would.
 
+use super::fault::Rights;
 use super::{AddressSpace, Resolved};
 use crate::addr::{GuestPhysAddr, PAGE_SIZE, VirtAddr, index};
 use crate::error::{AccessError, Broken, Fault};
-use crate::paging::AccessKind;
+use crate::paging::{AccessKind, Owner};
 use crate::phys::Gone;
 
 /// How often a page may vanish between its fault and its use before we call it a bug.
@@ -41,24 +42,43 @@ impl AddressSpace {
         &self,
         addr: VirtAddr,
         kind: AccessKind,
+        rights: Rights,
         access: &mut dyn FnMut(GuestPhysAddr) -> Result<(), Gone>,
     ) -> Result<Accessed, AccessError> {
-        for _ in 0..RETRIES {
+        for attempt in 0..RETRIES {
             {
                 let _held = self.hold(addr);
                 // What may be given up is not, while it is used.
                 let _still = self.table.hold_still();
-                if let Ok(at) = self.table.walk(addr, kind) {
+                let allowed = self.table.walk(addr, kind).ok();
+                // A fault has just made it possible.
+                let forced = || match rights {
+                    Rights::Forced if attempt > 0 => self.walk_forced(addr, kind),
+                    _ => None,
+                };
+                if let Some(at) = allowed.or_else(forced) {
                     let gone = |Gone| Fault::NoBacking(addr).into();
                     return access(at).map(|()| Accessed::Done).map_err(gone);
                 }
             }
-            match self.fault(addr, kind)? {
+            match self.fault_with(addr, kind, rights)? {
                 Resolved::Done => {}
                 resolved => return Ok(resolved.into()),
             }
         }
         Err(Broken::Invariant(format!("a page at {addr} does not stay for a {kind:?}")).into())
+    }
+
+    /// Where a page is that the program may not access so, right after a fault with [`Rights::Forced`]. It is written
+    /// only if it is the process's own and nobody else's (Linux's `can_follow_write_pte`); the fault has marked it.
+    fn walk_forced(&self, addr: VirtAddr, kind: AccessKind) -> Option<GuestPhysAddr> {
+        let entry = self.entry_at(addr.page_floor());
+        let frame = entry.frame().filter(|_| !entry.is_leaving())?;
+        let own = entry.owner() == Owner::Process && !entry.is_large();
+        if kind == AccessKind::Write && !(own && self.is_only_owner(entry)) {
+            return None;
+        }
+        Some(GuestPhysAddr::new(frame.addr().get() + addr.page_offset()))
     }
 }
 

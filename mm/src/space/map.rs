@@ -194,7 +194,9 @@ impl AddressSpace {
             }
             None => PlaceSource::Anonymous,
         };
-        let min_addr = VirtAddr::new(self.system.sysctl.mmap_min_addr());
+        // It may be any number.
+        let min_addr = VirtAddr::new(self.system.sysctl.mmap_min_addr()).page_ceil();
+        let min_addr = min_addr.unwrap_or(VirtAddr::TASK_END).min(VirtAddr::TASK_END);
         let request = PlaceRequest { hint, len, flags, source, min_addr };
         let addr = get_unmapped_area(&self.vmas, &self.layout.place, &request)?;
         if addr < min_addr && !self.limits.may(Capabilities::SYS_RAWIO) {

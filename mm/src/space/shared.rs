@@ -1,11 +1,13 @@
 //! An address space behind its lock (Linux's `mmap_lock`): faults and the host's accesses take it
 //! shared, changes take it exclusively.
 
+use std::ops::Range;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::AddressSpace;
 use super::access::{Accessed, pieces};
-use crate::addr::{GuestPhysAddr, VirtAddr};
+use super::fault::Rights;
+use crate::addr::{GuestPhysAddr, VirtAddr, index};
 use crate::backing::{BackingError, Brought};
 use crate::error::{AccessError, Broken, Fault};
 use crate::paging::AccessKind;
@@ -179,7 +181,7 @@ impl SharedSpace {
         accessor: Accessor,
     ) -> Result<(), AccessError> {
         for piece in pieces(addr, into.len())? {
-            self.at(piece.addr, AccessKind::Read, accessor, |space, at| {
+            self.at(piece.addr, AccessKind::Read, (accessor, Rights::Own), |space, at| {
                 space.system().memory().try_read(at, &mut into[piece.bytes.clone()])
             })?;
         }
@@ -205,11 +207,55 @@ impl SharedSpace {
         accessor: Accessor,
     ) -> Result<(), AccessError> {
         for piece in pieces(addr, bytes.len())? {
-            self.at(piece.addr, AccessKind::Write, accessor, |space, at| {
+            self.at(piece.addr, AccessKind::Write, (accessor, Rights::Own), |space, at| {
                 space.system().memory().try_write(at, &bytes[piece.bytes.clone()])
             })?;
         }
         Ok(())
+    }
+
+    /// Copies bytes out of the program's memory, as a debugger may: also where the program may not read them
+    /// (`access_remote_vm` with `FOLL_FORCE`). Says how many there were before the first that cannot be read, or that a
+    /// userfaultfd is asked for: nobody waits.
+    ///
+    /// # Errors
+    /// [`Broken`] alone.
+    pub fn read_forced(&self, addr: VirtAddr, into: &mut [u8]) -> Result<usize, Broken> {
+        self.forced(addr, into.len(), AccessKind::Read, |space, at, bytes| {
+            space.system().memory().try_read(at, &mut into[bytes])
+        })
+    }
+
+    /// Copies bytes into the program's memory, as a debugger may: where the program may not write private memory, it
+    /// gets a copy of its own of what is there. Says how many were copied before the first that cannot be written.
+    ///
+    /// # Errors
+    /// [`Broken`] alone.
+    pub fn write_forced(&self, addr: VirtAddr, bytes: &[u8]) -> Result<usize, Broken> {
+        self.forced(addr, bytes.len(), AccessKind::Write, |space, at, part| {
+            space.system().memory().try_write(at, &bytes[part])
+        })
+    }
+
+    fn forced(
+        &self,
+        addr: VirtAddr,
+        len: usize,
+        kind: AccessKind,
+        mut then: impl FnMut(&AddressSpace, GuestPhysAddr, Range<usize>) -> Result<(), Gone>,
+    ) -> Result<usize, Broken> {
+        let room = VirtAddr::TASK_END.get().saturating_sub(addr.get());
+        let len = len.min(index(room));
+        let mut done = 0;
+        for piece in pieces(addr, len).into_iter().flatten() {
+            let one = |space: &AddressSpace, at| then(space, at, piece.bytes.clone());
+            match self.at(piece.addr, kind, (Accessor::Visitor, Rights::Forced), one) {
+                Ok(()) => done = piece.bytes.end,
+                Err(AccessError::Fault(_)) => break,
+                Err(AccessError::Broken(broken)) => return Err(broken),
+            }
+        }
+        Ok(done)
     }
 
     /// Ends the space: all its pages and tables are free afterwards.
@@ -228,11 +274,11 @@ impl SharedSpace {
         &self,
         addr: VirtAddr,
         kind: AccessKind,
-        accessor: Accessor,
+        (accessor, rights): (Accessor, Rights),
         mut then: impl FnMut(&AddressSpace, GuestPhysAddr) -> Result<(), Gone>,
     ) -> Result<(), AccessError> {
         self.try_all((addr, kind), accessor, |space| {
-            space.access(addr, kind, &mut |at| then(space, at))
+            space.access(addr, kind, rights, &mut |at| then(space, at))
         })
     }
 }

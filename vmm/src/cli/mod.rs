@@ -13,6 +13,7 @@ mod run;
 mod size;
 mod swap;
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -36,6 +37,8 @@ enum Command {
     Replay(replay::Args),
     /// Says whether mmvisor can work here, and what it costs.
     Doctor(doctor::Args),
+    /// Prints which system calls are served, and how much of each.
+    Calls,
     /// The machine emulated with a KVM of its own.
     Nested(nested::NestedArgs),
 }
@@ -62,7 +65,19 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Replay(args) => replay::run(&args),
         Command::Doctor(args) => doctor::run(&args),
+        Command::Calls => calls(),
         Command::Nested(args) => nested::run(args),
+    }
+}
+
+/// Prints the table of calls.
+fn calls() -> ExitCode {
+    match std::io::stdout().write_all(crate::hypercall::calls_table().as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&error);
+            ExitCode::from(FAILED)
+        }
     }
 }
 

@@ -53,7 +53,7 @@ pub fn root(grants: Vec<Grant>, proc: Option<Node>) -> Arc<Place> {
     Place::root(Node::Directory(root), Arc::new(mounts))
 }
 
-/// Hangs a tree at a path, and makes the directories on the way where they are in memory.
+/// Hangs a tree at a path, and makes the directories on the way where they are in memory, also in what hangs there.
 fn mount(root: &Arc<Directory>, mounts: &mut Mounts, path: &Path, node: Node) {
     let names: Vec<&[u8]> = path
         .components()
@@ -63,12 +63,14 @@ fn mount(root: &Arc<Directory>, mounts: &mut Mounts, path: &Path, node: Node) {
         })
         .collect();
     let mut at = Some(Arc::clone(root));
+    let mut hung = Some(&*mounts);
     for name in &names {
         let Some(directory) = at else { break };
+        hung = hung.and_then(|hung| hung.below(name)).map(|below| &**below);
         let made = directory
             .make(name, &Make::Directory { permissions: 0o755 })
             .or_else(|_| directory.lookup(name));
-        at = match made {
+        at = match hung.and_then(Mounts::root).cloned().map_or(made, Ok) {
             Ok(Node::Directory(below)) => Some(below),
             _ => None,
         };
@@ -170,5 +172,23 @@ impl Paths {
     /// Sets that; gives what it was (umask(2)).
     pub fn set_umask(&self, mask: u32) -> u32 {
         self.umask.swap(mask & 0o777, Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_hangs_within_tmp_is_found() {
+        let room = Room::new(ROOM);
+        let root = MemoryTree::root(minor::ROOT, 0o755, &room);
+        let mut mounts = Mounts::default();
+        mount(&root, &mut mounts, Path::new("tmp"), tmp(minor::TMP, &room));
+        mount(&root, &mut mounts, Path::new("/tmp/a/b"), tmp(minor::SHM, &room));
+        let root = Place::root(Node::Directory(root), Arc::new(mounts));
+        for path in [b"/tmp/a/b".as_slice(), b"/tmp/a"] {
+            assert!(find(&root, &root, path, LastLink::Follow).is_ok(), "{path:?}");
+        }
     }
 }

@@ -25,8 +25,8 @@ pub(super) fn close(c: &mut Context<'_>) -> Served {
     Ok(0)
 }
 
-/// ioctl(2): what a program asks to find out whether a stream is a terminal, and what it tells a
-/// userfaultfd.
+/// ioctl(2): what a program asks to find out whether a stream is a terminal, what it tells a userfaultfd, and what it asks
+/// files of `/proc`.
 pub(super) fn ioctl(c: &mut Context<'_>) -> Served {
     let request = u64::from(c.int(1).cast_unsigned());
     let open = c.process.files.get(c.int(0))?;
@@ -36,6 +36,7 @@ pub(super) fn ioctl(c: &mut Context<'_>) -> Served {
             return set_nonblocking(c, &open);
         }
         Object::Userfault(file) => return userfault::ioctl(c, file, request),
+        Object::Made(made) => return Ok(made.ioctl(c.process, request, c.address(2))?),
         Object::Place => return Err(Errno::EBADF.into()),
         _ => return Err(Errno::ENOTTY.into()),
     };

@@ -10,6 +10,7 @@ mod descriptors;
 mod directory;
 mod epoll;
 mod exec;
+mod extent;
 mod files;
 mod flags;
 mod futex;
@@ -41,6 +42,7 @@ mod userfault;
 mod wait;
 
 pub use decode::Call;
+pub use extent::{Extent, calls_table, extent};
 pub use futex::{Awaited, Reach};
 pub use table::name;
 pub(crate) use time::uptime;
@@ -194,7 +196,8 @@ pub fn serve(call: &Call, caller: Caller<'_>) -> Result<Answer, Broken> {
 
 type Handler = fn(&mut Context<'_>) -> Served;
 
-/// The dispatcher: which calls are served here, and by whom. The others may be memory calls.
+/// The dispatcher: which calls are served here, and by whom. The others may be memory calls. What of a call is not served
+/// is said in `extent`.
 fn handler(number: u64) -> Option<Handler> {
     use guest::abi;
     let own = match number {

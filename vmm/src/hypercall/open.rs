@@ -237,7 +237,10 @@ fn open_place(
         Node::Device(device) => Object::Device(*device),
         Node::Link(_) => return Err(Errno::ELOOP.into()),
         Node::Made(_) if kind == FileKind::Directory => Object::Directory,
-        Node::Made(made) => Object::Made(made.open()?),
+        Node::Made(made) => {
+            made.check_open(mode)?;
+            Object::Made(made.open()?)
+        }
         Node::Granted(file) => {
             let path = place.shown();
             let changes = if truncates { mode | FileMode::WRITE } else { mode };

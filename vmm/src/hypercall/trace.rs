@@ -169,10 +169,10 @@ impl Tracer {
             End::Exited(status) => {
                 self.print(Some(pid), &format!("+++ exited with {status} +++"));
             }
-            End::Killed(Death { by, .. }) => {
+            End::Killed(Death { by, core, .. }) => {
                 let signal = by.signal();
                 self.print(Some(pid), &format!("--- {signal} {by} ---"));
-                self.print(Some(pid), &format!("+++ killed by {signal} +++"));
+                self.print(Some(pid), &format!("+++ killed by {signal}{core} +++"));
             }
         }
         self.history.forget(pid);

@@ -253,6 +253,10 @@ fn move_pages(
                             break 'pieces Ok(done);
                         }
                     }
+                    // `mem_rw` forgets what it has moved.
+                    Err(Stop::Errno(Errno::EFAULT)) if offsets == Offsets::All => {
+                        return Err(Errno::EFAULT.into());
+                    }
                     Err(Stop::Errno(_)) if done > 0 => break 'pieces Ok(done),
                     Err(stop) => break 'pieces Err(stop),
                 }

@@ -11,6 +11,7 @@
 
 #![allow(unsafe_code, reason = "ioctls, the run page and guest memory")]
 
+mod cpu_names;
 mod cpuid;
 mod empty_slot;
 mod error;
@@ -33,6 +34,7 @@ mod vm;
 mod xsave;
 mod xsave_layout;
 
+pub use cpu_names::CpuNames;
 pub use error::KvmError;
 pub use exit::{Exit, Position, UserFrame};
 pub use flush::{FlushCounts, FlushPolicy, KvmSink};

@@ -18,7 +18,7 @@ use mm::addr::PAGE_SIZE;
 
 use super::host_calls::HostCalls;
 use super::presence::Presence;
-use super::{GuestMemory, Kind, KvmError, XsaveLayout, cpuid};
+use super::{CpuNames, GuestMemory, Kind, KvmError, XsaveLayout, cpu_names, cpuid};
 
 /// The device, unless [`DEVICE_VARIABLE`] names another.
 const DEVICE: &str = "/dev/kvm";
@@ -195,6 +195,13 @@ impl Vm {
         &self.fd
     }
 
+    /// The processor that the guest's programs find.
+    #[must_use]
+    pub fn cpu_names(&self) -> CpuNames {
+        cpu_names::cpu_names(self.kind, &self.cpuid)
+    }
+
+    /// What the guest's CPUID says.
     pub(super) fn cpuid(&self) -> &CpuId {
         &self.cpuid
     }

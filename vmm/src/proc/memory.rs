@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use mm::addr::{PAGE_SIZE, PageRange, VirtAddr};
-use mm::error::{AccessError, CallResult, Errno};
+use mm::calls::{Caller, PAGEMAP_SCAN, pagemap_scan};
+use mm::error::{CallResult, Errno};
 use mm::inspect::pagemap;
-use mm::userfault::Accessor;
 
 use super::Of;
 use crate::files::FileKind;
@@ -50,18 +50,17 @@ impl Made for AtOffsets {
     }
 }
 
+/// How many bytes were moved, of some.
+fn some(count: usize) -> CallResult<usize> {
+    if count == 0 { Err(Errno::EIO.into()) } else { Ok(count) }
+}
+
 impl MadeFile for AtOffsets {
     fn read(&self, offset: u64, into: &mut [u8]) -> CallResult<usize> {
         // Of who has ended there is nothing.
         let Ok(process) = self.process.get() else { return Ok(0) };
         match self.kind {
-            Kind::Memory => {
-                match process.space.read_for(VirtAddr::new(offset), into, Accessor::Visitor) {
-                    Ok(()) => Ok(into.len()),
-                    Err(AccessError::Fault(_)) => Err(Errno::EIO.into()),
-                    Err(AccessError::Broken(broken)) => Err(broken.into()),
-                }
-            }
+            Kind::Memory => some(process.space.read_forced(VirtAddr::new(offset), into)?),
             Kind::Pagemap => {
                 let wrong = |number: usize| !number.is_multiple_of(8);
                 if wrong(into.len()) || !offset.is_multiple_of(8) {
@@ -92,10 +91,17 @@ impl MadeFile for AtOffsets {
             return Err(Errno::EINVAL.into());
         }
         let Ok(process) = self.process.get() else { return Ok(0) };
-        match process.space.write_for(VirtAddr::new(offset), bytes, Accessor::Visitor) {
-            Ok(()) => Ok(bytes.len()),
-            Err(AccessError::Fault(_)) => Err(Errno::EIO.into()),
-            Err(AccessError::Broken(broken)) => Err(broken.into()),
+        some(process.space.write_forced(VirtAddr::new(offset), bytes)?)
+    }
+
+    fn ioctl(&self, caller: &dyn Caller, request: u64, argument: VirtAddr) -> CallResult<u64> {
+        match (self.kind, request) {
+            (Kind::Memory, _) => Err(Errno::ENOTTY.into()),
+            (Kind::Pagemap, PAGEMAP_SCAN) => {
+                let process = self.process.get().ok();
+                pagemap_scan(caller, process.as_ref().map(|process| &*process.space), argument)
+            }
+            (Kind::Pagemap, _) => Err(Errno::EINVAL.into()),
         }
     }
 

@@ -12,6 +12,7 @@
 
 mod memory;
 mod process;
+mod settings;
 mod system;
 mod text;
 mod words;

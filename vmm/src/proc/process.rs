@@ -4,13 +4,14 @@ use std::fmt;
 use std::sync::{Arc, PoisonError};
 
 use mm::addr::VirtAddr;
-use mm::error::Errno;
+use mm::calls::{Caller, PROCMAP_QUERY, procmap_query};
+use mm::error::{CallResult, Errno};
 use mm::inspect::{maps_text, numa_maps, smaps, smaps_rollup};
 use mm::userfault::Accessor;
 use nix::libc;
 
 use super::memory::{AtOffsets, Kind};
-use super::text::{Maker, Taker, Text, number};
+use super::text::{Asked, Maker, Taker, Text, number};
 use super::{INODES, Of, numbered, words};
 use crate::files::tree::{Entry, Granted, Jump, Made, Node, Place};
 use crate::files::{FileKind, Object, Open, Stream, status_of};
@@ -28,6 +29,8 @@ pub(super) struct Directory {
 enum What {
     /// A text, with who may do what.
     Text(u32, fn(&Process) -> Result<Vec<u8>, Errno>),
+    /// One that can be asked, too.
+    Asked(fn(&Process) -> Result<Vec<u8>, Errno>, Asked),
     /// One that can be written.
     Written(fn(&Process) -> Result<Vec<u8>, Errno>, fn(&Process, &[u8]) -> Result<(), Errno>),
     AtOffsets(Kind),
@@ -55,7 +58,7 @@ const NAMES: [(&str, What); 24] = [
     ("exe", What::Link(Link::Executable)),
     ("fd", What::Descriptors),
     ("limits", What::Text(0o444, words::limits)),
-    ("maps", What::Text(0o444, |process| Ok(maps_text(&process.space.look()).into_bytes()))),
+    ("maps", What::Asked(|process| Ok(maps_text(&process.space.look()).into_bytes()), ask_maps)),
     ("mem", What::AtOffsets(Kind::Memory)),
     (
         "numa_maps",
@@ -88,10 +91,25 @@ fn lines(lines: impl Iterator<Item = impl fmt::Display>) -> Vec<u8> {
     lines.map(|line| line.to_string()).collect::<String>().into_bytes()
 }
 
+/// What `maps` can be asked.
+fn ask_maps(
+    of: Option<&Process>,
+    caller: &dyn Caller,
+    request: u64,
+    argument: VirtAddr,
+) -> CallResult<u64> {
+    match request {
+        PROCMAP_QUERY => procmap_query(caller, of.map(|process| &*process.space), argument),
+        _ => Err(Errno::ENOTTY.into()),
+    }
+}
+
 impl What {
     fn kind(self) -> FileKind {
         match self {
-            What::Text(..) | What::Written(..) | What::AtOffsets(_) => FileKind::Regular,
+            What::Text(..) | What::Asked(..) | What::Written(..) | What::AtOffsets(_) => {
+                FileKind::Regular
+            }
             What::Link(_) => FileKind::Link,
             What::Descriptors | What::Tasks => FileKind::Directory,
         }
@@ -119,13 +137,19 @@ impl Made for Directory {
         let (inode, process) = (self.inode_of(index), self.process.clone());
         Ok(match what {
             What::Text(permissions, make) => {
-                Arc::new(Text { inode, permissions, make: maker(process, make), take: None })
+                let make = maker(process, make);
+                Arc::new(Text { inode, permissions, make, take: None, ask: None })
+            }
+            What::Asked(make, answer) => {
+                let ask = Some((process.clone(), answer));
+                let make = maker(process, make);
+                Arc::new(Text { inode, permissions: 0o444, make, take: None, ask })
             }
             What::Written(make, take) => {
                 let of = process.clone();
                 let take: Taker = Arc::new(move |bytes| take(&*of.get()?, bytes));
                 let make = maker(process, make);
-                Arc::new(Text { inode, permissions: 0o644, make, take: Some(take) })
+                Arc::new(Text { inode, permissions: 0o644, make, take: Some(take), ask: None })
             }
             What::AtOffsets(kind) => Arc::new(AtOffsets { kind, inode, process }),
             What::Link(link) => Arc::new(ToFile { link, inode, process }),

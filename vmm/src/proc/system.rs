@@ -5,13 +5,15 @@ use std::sync::Arc;
 
 use mm::addr::PAGE_SIZE;
 use mm::error::Errno;
-use mm::sysctl::Overcommit;
 use mm::system::System;
+use mm::vma::Aslr;
 
 use super::numbered;
+use super::settings::{self, Setting, SettingFile};
 use super::text::Text;
 use crate::files::FileKind;
 use crate::files::tree::{Entry, Made};
+use crate::kvm::CpuNames;
 use crate::task::Family;
 
 /// What a name is.
@@ -19,13 +21,14 @@ use crate::task::Family;
 enum What {
     Text(fn(&Family) -> String),
     Directory(&'static [(&'static str, What)]),
+    Settings(&'static [(&'static str, Setting)]),
 }
 
 const NAMES: &[(&str, What)] = &[
     ("cpuinfo", What::Text(cpuinfo)),
     ("filesystems", What::Text(|_| "nodev\tproc\nnodev\ttmpfs\n".to_owned())),
     ("loadavg", What::Text(|family| format!("0.00 0.00 0.00 1/{} 0\n", family.count()))),
-    ("meminfo", What::Text(|family| meminfo(family.machine().system()))),
+    ("meminfo", What::Text(meminfo)),
     ("sys", What::Directory(SYS)),
     (
         "sysvipc",
@@ -70,46 +73,27 @@ fn segments(system: &System) -> String {
     text
 }
 
-const SYS: &[(&str, What)] = &[("kernel", What::Directory(KERNEL)), ("vm", What::Directory(VM))];
+const SYS: &[(&str, What)] =
+    &[("kernel", What::Directory(KERNEL)), ("vm", What::Settings(&settings::VM))];
 
 const KERNEL: &[(&str, What)] = &[
     ("hostname", What::Text(|_| "mmvisor\n".to_owned())),
     ("osrelease", What::Text(|_| "6.18.0\n".to_owned())),
     ("ostype", What::Text(|_| "Linux\n".to_owned())),
     ("pid_max", What::Text(|_| "32768\n".to_owned())),
-    ("randomize_va_space", What::Text(|_| "0\n".to_owned())),
+    ("randomize_va_space", What::Text(randomize)),
     ("version", What::Text(|_| "#1 SMP\n".to_owned())),
 ];
 
-const VM: &[(&str, What)] = &[
-    ("max_map_count", What::Text(|family| number(sysctl(family).max_map_count() as u64))),
-    ("mmap_min_addr", What::Text(|family| number(sysctl(family).mmap_min_addr()))),
-    (
-        "nr_hugepages",
-        What::Text(|family| {
-            let pools = family.machine().system().huge_pools();
-            let pool = pools.iter().find(|pool| pool.page_size() == HUGE);
-            number(pool.map_or(0, |pool| pool.stats().total))
-        }),
-    ),
-    (
-        "overcommit_memory",
-        What::Text(|family| {
-            number(match sysctl(family).overcommit() {
-                Overcommit::Guess => 0,
-                Overcommit::Always => 1,
-                Overcommit::Never => 2,
-            })
-        }),
-    ),
-];
+/// `randomize_va_space`: 2 if programs' parts are moved, the heap too, 0 if not. All are started the same way.
+fn randomize(family: &Family) -> String {
+    let process = family.process(mm::current::pid()).and_then(|process| process.upgrade());
+    let moves = process.is_some_and(|process| process.identity.launch.aslr != Aslr::OFF);
+    number(if moves { 2 } else { 0 })
+}
 
 /// Bytes of a huge page.
 const HUGE: u64 = 2 << 20;
-
-fn sysctl(family: &Family) -> &mm::sysctl::Sysctl {
-    &family.machine().system().sysctl
-}
 
 fn number(value: u64) -> String {
     format!("{value}\n")
@@ -118,7 +102,7 @@ fn number(value: u64) -> String {
 fn kind(what: What) -> FileKind {
     match what {
         What::Text(_) => FileKind::Regular,
-        What::Directory(_) => FileKind::Directory,
+        What::Directory(_) | What::Settings(_) => FileKind::Directory,
     }
 }
 
@@ -146,13 +130,14 @@ fn found(
         What::Text(make) => {
             let family = move || family.upgrade().ok_or(Errno::ENOENT);
             let make = Arc::new(move || Ok(make(&*family()?).into_bytes()));
-            Arc::new(Text { inode, permissions: 0o444, make, take: None })
+            Arc::new(Text { inode, permissions: 0o444, make, take: None, ask: None })
         }
         What::Directory(names) => Arc::new(Directory { family, names, inode }),
+        What::Settings(names) => Arc::new(Settings { family, names, inode }),
     })
 }
 
-/// A directory of settings.
+/// A directory of texts.
 struct Directory {
     family: std::sync::Weak<Family>,
     names: &'static [(&'static str, What)],
@@ -181,8 +166,42 @@ impl Made for Directory {
     }
 }
 
-/// `meminfo`: what there is of a machine without a kernel; all else is 0.
-fn meminfo(system: &System) -> String {
+/// A directory of settings.
+struct Settings {
+    family: std::sync::Weak<Family>,
+    names: &'static [(&'static str, Setting)],
+    inode: u64,
+}
+
+impl std::fmt::Debug for Settings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "settings {}", self.inode)
+    }
+}
+
+impl Made for Settings {
+    fn inode(&self) -> u64 {
+        self.inode
+    }
+
+    fn lookup(&self, name: &[u8]) -> Result<Arc<dyn Made>, Errno> {
+        let numbered = (self.inode * 32..).zip(self.names);
+        let found = numbered.into_iter().find(|(_, (known, _))| known.as_bytes() == name);
+        let (inode, &(_, setting)) = found.ok_or(Errno::ENOENT)?;
+        Ok(Arc::new(SettingFile { inode, setting, family: self.family.clone() }))
+    }
+
+    fn entries(&self, from: u64) -> Result<Vec<Entry>, Errno> {
+        let names =
+            self.names.iter().map(|(name, _)| (name.as_bytes().to_vec(), FileKind::Regular));
+        Ok(numbered(names, from))
+    }
+}
+
+/// `meminfo`: what there is of a machine without a kernel; all else is 0, or is not said where readers do without.
+/// All pages count as active. What several processes map is counted for each, up to what there is.
+fn meminfo(family: &Family) -> String {
+    let system = family.machine().system();
     let stats = system.frames().stats();
     let swap = system.swap().map(mm::swap::Swap::stats).unwrap_or_default();
     let pools = system.huge_pools();
@@ -193,6 +212,10 @@ fn meminfo(system: &System) -> String {
     let total = system.sysctl.total_pages();
     let free = total.saturating_sub(stats.pages + stats.tables);
     let limit = system.sysctl.commit_limit();
+    let active = stats.pages.saturating_sub(in_pools);
+    let mapped = |class: fn([u64; 3]) -> u64| {
+        family.resident().into_iter().map(|(_, pages)| class(pages)).sum::<u64>().min(active)
+    };
     let pages = [
         ("MemTotal", total),
         ("MemFree", free),
@@ -200,11 +223,21 @@ fn meminfo(system: &System) -> String {
         ("Buffers", 0),
         ("Cached", 0),
         ("SwapCached", swap.cached),
+        ("Active", active),
+        ("Inactive", 0),
         ("SwapTotal", swap.total),
         ("SwapFree", swap.total - swap.used),
+        ("Dirty", 0),
+        ("Writeback", 0),
+        ("AnonPages", mapped(|[own, _, _]| own)),
+        ("Mapped", mapped(|[_, file, shared]| file + shared)),
+        ("Slab", 0),
         ("PageTables", stats.tables),
         ("CommitLimit", limit),
         ("Committed_AS", system.committed()),
+        ("VmallocTotal", 0),
+        ("VmallocUsed", 0),
+        ("VmallocChunk", 0),
     ];
     let mut text = String::new();
     for (name, pages) in pages {
@@ -225,10 +258,15 @@ fn meminfo(system: &System) -> String {
     text
 }
 
-/// `cpuinfo`: of the one processor that a program runs on at a time.
-fn cpuinfo(_: &Family) -> String {
-    "processor\t: 0\nvendor_id\t: unknown\nmodel name\t: KVM vCPU of mmvisor\nsiblings\t: 1\ncore id\t\t: 0\n\
-     cpu cores\t: 1\nflags\t\t: fpu tsc msr pae cx8 sep pge cmov pat clflush mmx fxsr sse sse2 syscall nx lm\n\
-     clflush size\t: 64\ncache_alignment\t: 64\naddress sizes\t: 46 bits physical, 48 bits virtual\n\n"
-        .to_owned()
+/// `cpuinfo`: of the one processor that a program runs on at a time, as its CPUID has it. Caches and clocks are the
+/// host's, and nothing is said of them but the line that clflush writes back.
+fn cpuinfo(family: &Family) -> String {
+    let CpuNames { vendor, version: [number, model, stepping], model: name, flags } =
+        family.machine().cpu_names();
+    format!(
+        "processor\t: 0\nvendor_id\t: {vendor}\ncpu family\t: {number}\nmodel\t\t: {model}\nmodel name\t: {name}\n\
+         stepping\t: {stepping}\nphysical id\t: 0\nsiblings\t: 1\ncore id\t\t: 0\ncpu cores\t: 1\napicid\t\t: 0\n\
+         fpu\t\t: yes\nfpu_exception\t: yes\nwp\t\t: yes\nflags\t\t: {flags}\nclflush size\t: 64\n\
+         cache_alignment\t: 64\naddress sizes\t: 46 bits physical, 48 bits virtual\npower management:\n\n"
+    )
 }

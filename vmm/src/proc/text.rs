@@ -3,15 +3,22 @@
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use mm::addr::VirtAddr;
+use mm::calls::Caller;
 use mm::error::{CallResult, Errno};
 
+use super::Of;
 use crate::files::FileKind;
 use crate::files::tree::{Made, MadeFile};
+use crate::task::Process;
 
 /// What makes a text.
 pub(super) type Maker = Arc<dyn Fn() -> Result<Vec<u8>, Errno> + Send + Sync>;
 /// What takes what is written.
 pub(super) type Taker = Arc<dyn Fn(&[u8]) -> Result<(), Errno> + Send + Sync>;
+
+/// What answers requests of ioctl(2).
+pub(super) type Asked = fn(Option<&Process>, &dyn Caller, u64, VirtAddr) -> CallResult<u64>;
 
 /// A file that is a text.
 #[derive(Clone)]
@@ -21,6 +28,8 @@ pub(super) struct Text {
     pub(super) make: Maker,
     /// `None`: nothing can be written.
     pub(super) take: Option<Taker>,
+    /// `None`: nothing can be asked.
+    pub(super) ask: Option<(Of, Asked)>,
 }
 
 impl fmt::Debug for Text {
@@ -72,6 +81,11 @@ impl MadeFile for OpenText {
         let take = self.text.take.as_ref().ok_or(Errno::EIO)?;
         take(bytes)?;
         Ok(bytes.len())
+    }
+
+    fn ioctl(&self, caller: &dyn Caller, request: u64, argument: VirtAddr) -> CallResult<u64> {
+        let (of, answer) = self.text.ask.as_ref().ok_or(Errno::ENOTTY)?;
+        answer(of.get().ok().as_deref(), caller, request, argument)
     }
 }
 

@@ -191,6 +191,14 @@ pub(super) fn stat(process: &Process) -> Result<Vec<u8>, Errno> {
     Ok(text.into_bytes())
 }
 
+/// For how many descriptors Linux has room in a process whose last one is this: a power of two, 64 at least
+/// (`alloc_fdtable`). It would have more where there were more before.
+fn slots(last: Option<i32>) -> u32 {
+    const LEAST: u32 = 64;
+    let last = last.map_or(0, i32::unsigned_abs);
+    if last < LEAST { LEAST } else { (last / 128 + 1).next_power_of_two() * 128 }
+}
+
 /// `status`.
 pub(super) fn status(process: &Process) -> Result<Vec<u8>, Errno> {
     let family = &process.family;
@@ -199,9 +207,10 @@ pub(super) fn status(process: &Process) -> Result<Vec<u8>, Errno> {
     let space = process.space.look();
     let (ignored, caught) = process.signals.ignored_and_caught();
     let thp = i32::from(space.modes().thp_disabled == 0);
+    let slots = slots(process.files.all().last().copied());
     let mut text = format!(
         "Name:\t{}\nUmask:\t{:04o}\nState:\t{}\nTgid:\t{pid}\nNgid:\t0\nPid:\t{pid}\nPPid:\t{parent}\n\
-         TracerPid:\t0\nUid:\t0\t0\t0\t0\nGid:\t0\t0\t0\t0\nFDSize:\t64\nGroups:\t \n\
+         TracerPid:\t0\nUid:\t0\t0\t0\t0\nGid:\t0\t0\t0\t0\nFDSize:\t{slots}\nGroups:\t \n\
          NStgid:\t{pid}\nNSpid:\t{pid}\nNSpgid:\t{group}\nNSsid:\t{session}\nKthread:\t0\n",
         name(process),
         process.paths.umask(),

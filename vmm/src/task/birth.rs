@@ -243,6 +243,8 @@ fn child_process(
 /// Gives the child its thread, which waits at the gate that is given back.
 fn start(child: Task) -> Result<Sender<()>, CallError> {
     let (family, pid) = (Arc::clone(&child.process().family), child.process().pid);
+    // Its parent may look at it before it runs.
+    let shown = Arc::downgrade(child.process());
     let (gate, opened) = channel::<()>();
     // The thread takes its task only when it runs: where there is none, it is still here.
     let handed = Arc::new(Mutex::new(Some(child)));
@@ -261,6 +263,7 @@ fn start(child: Task) -> Result<Sender<()>, CallError> {
         Ok(thread) => {
             if let Some(member) = table.get_mut(pid) {
                 member.thread = Some(thread);
+                member.process = shown;
             }
             Ok(gate)
         }

@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use mm::addr::VirtAddr;
 use mm::error::Errno;
-use mm::space::{Counters, SpaceUser};
+use mm::space::{Counters, PageClass, SpaceUser};
 use mm::userfault::Accessor;
 
 use super::futex::Futexes;
@@ -30,8 +30,8 @@ use super::rest::Interrupted;
 use super::table::{Birth, FIRST, Look, Member, Table};
 use super::timers::Timers;
 use super::{
-    Death, End, Info, Loaded, QueueFull, Queued, SI_USER, Sent, Signal, Signals, Stats, Status,
-    Task, TaskError, Timing, To, Told, Usage, Wanted,
+    CoreFiles, Death, End, Info, Loaded, QueueFull, Queued, SI_USER, Sent, Signal, Signals, Stats,
+    Status, Task, TaskError, Timing, To, Told, Usage, Wanted,
 };
 use crate::files::{Copies, Descriptors, Paths};
 use crate::hypercall::Tracer;
@@ -115,6 +115,8 @@ pub struct Family {
     machine: Arc<Machine>,
     tracer: Tracer,
     timing: Timing,
+    /// Where core files go, if anywhere.
+    pub(super) core_files: Option<CoreFiles>,
     table: Mutex<Table>,
     totals: Mutex<Totals>,
     /// Why the machine cannot go on; found by any thread, told by the first's.
@@ -134,11 +136,25 @@ impl Family {
     /// # Errors
     /// The host's, if it refuses the signal that stops a vCPU.
     pub fn new(machine: Arc<Machine>, tracer: Tracer, timing: Timing) -> io::Result<Arc<Self>> {
+        Family::with_core_files(machine, tracer, timing, None)
+    }
+
+    /// The same, with a place for core files.
+    ///
+    /// # Errors
+    /// As [`new`](Family::new).
+    pub fn with_core_files(
+        machine: Arc<Machine>,
+        tracer: Tracer,
+        timing: Timing,
+        core_files: Option<CoreFiles>,
+    ) -> io::Result<Arc<Self>> {
         install_kick_handler()?;
         Ok(Arc::new(Family {
             machine,
             tracer,
             timing,
+            core_files,
             table: Mutex::default(),
             totals: Mutex::default(),
             failure: Mutex::default(),
@@ -288,6 +304,15 @@ impl Family {
             }
         }
         !targets.is_empty()
+    }
+
+    /// Pages of each process that lives: its own, files', shared. What several share is counted for each.
+    #[must_use]
+    pub fn resident(&self) -> Vec<(i32, [u64; 3])> {
+        let classes = [PageClass::Own, PageClass::File, PageClass::Shared];
+        let table = self.lock();
+        let of = |member: &Member| classes.map(|class| member.counters.resident.of(class));
+        table.alive().map(|(pid, member)| (pid, of(member))).collect()
     }
 
     /// What the children used that `pid` has waited for.

@@ -9,6 +9,7 @@
 
 mod background;
 mod birth;
+mod core_file;
 mod exec;
 mod family;
 mod futex;
@@ -28,6 +29,7 @@ mod usage;
 
 pub use background::Background;
 pub use birth::{ChildOf, Newborn, Parent, Request, Sharing, spawn};
+pub use core_file::CoreFiles;
 pub use exec::{ExecError, Launch, Loaded, Program, exec, exec_in};
 pub(crate) use exec::{clear_tails, map_image};
 pub use family::{Family, FaultTotals, StartError, Target, Totals};
@@ -38,9 +40,9 @@ pub use replace::Replacement;
 pub use rest::{Interrupted, rest, rest_of_thread};
 pub use run::{End, Task, TaskError, Timing};
 pub use signals::{
-    AltStack, ChildChange, Continuation, Death, Delivery, Due, Effect, Info, InterruptedCall, KEPT,
-    Place, QueueFull, Queued, Restart, SI_TKILL, SI_USER, Sent, Signal, SignalAction, SignalSet,
-    Signals, To,
+    AltStack, ChildChange, Continuation, Core, Death, Delivery, Due, Effect, Info, InterruptedCall,
+    KEPT, Place, QueueFull, Queued, Restart, SI_TKILL, SI_USER, Sent, Signal, SignalAction,
+    SignalSet, Signals, To,
 };
 pub(crate) use signals::{
     FRAME_FLAGS, FRAME_MASK, FRAME_REGISTERS, FRAME_STACK, NoState, REGISTER_WORDS, Returned,

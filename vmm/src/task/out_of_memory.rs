@@ -5,7 +5,6 @@ use std::fmt;
 
 use mm::addr::PAGE_SIZE;
 use mm::phys::FrameStats;
-use mm::space::PageClass;
 
 use super::Family;
 
@@ -16,22 +15,14 @@ pub(super) struct OutOfMemory {
     pid: i32,
     frames: FrameStats,
     /// Pages of each process that lives, by class; what several share is counted for each.
-    processes: Vec<(i32, [u64; CLASSES.len()])>,
+    processes: Vec<(i32, [u64; 3])>,
 }
-
-/// Columns of the list.
-const CLASSES: [PageClass; 3] = [PageClass::Own, PageClass::File, PageClass::Shared];
 
 impl OutOfMemory {
     /// As it is now, when process `pid` of the family has asked for more.
     pub(super) fn now(family: &Family, pid: i32) -> Self {
         let frames = family.machine().system().frames().stats();
-        let table = family.lock();
-        let processes = table.alive().map(|(pid, member)| {
-            let resident = &member.counters.resident;
-            (pid, CLASSES.map(|class| resident.of(class)))
-        });
-        OutOfMemory { pid, frames, processes: processes.collect() }
+        OutOfMemory { pid, frames, processes: family.resident() }
     }
 }
 

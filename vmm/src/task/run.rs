@@ -67,6 +67,8 @@ pub struct Task {
     pub(super) vcpu: Vcpu,
     pub(super) process: Arc<Process>,
     pub(super) delivery: Delivery,
+    /// The number of the call that its program is in; `None` where it is anywhere else.
+    pub(super) calling: Option<u64>,
     stats: Stats,
     /// How often the host has refused the program's memory since anything else happened.
     refused: u32,
@@ -117,7 +119,7 @@ impl Task {
 
     /// A task whose vCPU is set by somebody else.
     pub(super) fn from_parts(vcpu: Vcpu, process: Arc<Process>, delivery: Delivery) -> Self {
-        Task { vcpu, process, delivery, stats: Stats::default(), refused: 0 }
+        Task { vcpu, process, delivery, calling: None, stats: Stats::default(), refused: 0 }
     }
 
     /// Gives everything back that is not counted in the process table.
@@ -199,6 +201,7 @@ impl Task {
     }
 
     fn serve(&mut self, exit: Exit) -> Result<Next, TaskError> {
+        self.calling = None;
         match exit {
             Exit::Call => self.call(),
             Exit::CompatCall => self.compat_call(),
@@ -272,6 +275,7 @@ impl Task {
                 registers.r9,
             ],
         };
+        self.calling = Some(registers.rax);
         let started = self.now();
         let line = self.tracer().enter(call, &self.process.space);
         let mut newborn = None;
@@ -310,6 +314,7 @@ impl Task {
                 self.deliver(registers)
             }
             answer @ (Answer::Returned | Answer::BadFrame) => {
+                self.calling = None;
                 if let Some(returned) = self.delivery.returned.take() {
                     self.delivery.selectors = returned.selectors;
                     registers = returned.registers;
@@ -350,7 +355,8 @@ impl Task {
         }
     }
 
-    pub(super) fn die(&self, by: Info, rip: u64) -> Next {
+    pub(super) fn die(&self, by: Info, at: &Registers) -> Next {
+        let rip = at.rip;
         if by.is_out_of_memory() {
             log::warn!("{}", OutOfMemory::now(&self.process.family, self.process.pid));
         }
@@ -358,7 +364,8 @@ impl Task {
         // A null pointer is an address, too; without any, the instruction is all there is to look at.
         let address = by.address().or(missed);
         let place = self.place_of(VirtAddr::new(address.unwrap_or(rip)));
-        Next::End(End::Killed(Death { by, address: address.unwrap_or(0), rip, place }))
+        let core = self.write_core(&by, at);
+        Next::End(End::Killed(Death { by, address: address.unwrap_or(0), rip, place, core }))
     }
 
     fn place_of(&self, at: VirtAddr) -> Place {

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use nix::libc;
 
-use super::{End, Signal};
+use super::{Core, Death, End, Signal};
+
+/// In what wait4(2) writes: there is a core file.
+const WCOREFLAG: u32 = 0x80;
 
 /// How a process ended, or what else has become of it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -13,6 +16,8 @@ pub enum Status {
     Exited(u8),
     /// This signal killed it.
     Killed(Signal),
+    /// Likewise, and it has left a core file.
+    Dumped(Signal),
     /// This signal stopped it.
     Stopped(Signal),
     /// It goes on after a stop.
@@ -20,12 +25,13 @@ pub enum Status {
 }
 
 impl Status {
-    /// What wait4(2) writes. There are no core files, so `WCOREFLAG` is never set.
+    /// What wait4(2) writes.
     #[must_use]
     pub fn word(self) -> u32 {
         match self {
             Status::Exited(status) => u32::from(status) << 8,
             Status::Killed(signal) => signal.number().unsigned_abs(),
+            Status::Dumped(signal) => signal.number().unsigned_abs() | WCOREFLAG,
             Status::Stopped(signal) => signal.number().unsigned_abs() << 8 | 0x7f,
             Status::Continued => 0xffff,
         }
@@ -37,6 +43,7 @@ impl Status {
         match self {
             Status::Exited(_) => libc::CLD_EXITED,
             Status::Killed(_) => libc::CLD_KILLED,
+            Status::Dumped(_) => libc::CLD_DUMPED,
             Status::Stopped(_) => libc::CLD_STOPPED,
             Status::Continued => libc::CLD_CONTINUED,
         }
@@ -47,7 +54,9 @@ impl Status {
     pub fn number(self) -> i32 {
         match self {
             Status::Exited(status) => i32::from(status),
-            Status::Killed(signal) | Status::Stopped(signal) => signal.number(),
+            Status::Killed(signal) | Status::Dumped(signal) | Status::Stopped(signal) => {
+                signal.number()
+            }
             Status::Continued => Signal::CONT.number(),
         }
     }
@@ -57,7 +66,8 @@ impl From<&End> for Status {
     fn from(end: &End) -> Self {
         match end {
             End::Exited(status) => Status::Exited(*status),
-            End::Killed(death) => Status::Killed(death.by.signal()),
+            End::Killed(Death { by, core: Core::Dumped, .. }) => Status::Dumped(by.signal()),
+            End::Killed(Death { by, core: Core::None, .. }) => Status::Killed(by.signal()),
         }
     }
 }
@@ -126,6 +136,9 @@ mod tests {
         let killed = Status::Killed(Signal::SEGV).word().cast_signed();
         assert!(libc::WIFSIGNALED(killed) && libc::WTERMSIG(killed) == libc::SIGSEGV);
         assert!(!libc::WCOREDUMP(killed));
+        let dumped = Status::Dumped(Signal::SEGV).word().cast_signed();
+        assert!(libc::WIFSIGNALED(dumped) && libc::WCOREDUMP(dumped));
+        assert_eq!(libc::WTERMSIG(dumped), libc::SIGSEGV);
         let stopped = Status::Stopped(Signal::TSTP).word().cast_signed();
         assert!(libc::WIFSTOPPED(stopped) && libc::WSTOPSIG(stopped) == libc::SIGTSTP);
         assert!(libc::WIFCONTINUED(Status::Continued.word().cast_signed()));

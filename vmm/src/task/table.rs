@@ -418,7 +418,7 @@ impl Wanted {
         match change {
             Status::Stopped(_) => self.stops == Asked::For,
             Status::Continued => self.continuations == Asked::For,
-            Status::Exited(_) | Status::Killed(_) => false,
+            Status::Exited(_) | Status::Killed(_) | Status::Dumped(_) => false,
         }
     }
 }

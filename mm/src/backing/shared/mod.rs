@@ -284,6 +284,10 @@ impl Backing for SharedMemory {
         if self.deleted.load(Ordering::Relaxed) { name.deleted() } else { name }
     }
 
+    fn read_file(&self, offset: u64, into: &mut [u8]) -> usize {
+        self.read_at(offset, into).unwrap_or(0)
+    }
+
     fn placement(&self) -> Placement {
         Placement::SharedMemory
     }

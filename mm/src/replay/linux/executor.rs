@@ -326,7 +326,9 @@ impl Linux {
             ("vm.nr_hugepages", _) => return self.fill_pool(value),
             ("vm.max_map_count", _) => sysctl.set_max_map_count(value),
             ("vm.mmap_min_addr", _) => sysctl.set_mmap_min_addr(value),
-            ("vm.overcommit_ratio", _) => sysctl.set_overcommit_ratio(value),
+            ("vm.overcommit_ratio", _) => {
+                sysctl.set_overcommit_ratio(i32::try_from(value).unwrap_or(i32::MAX));
+            }
             ("vm.overcommit_kbytes", _) => sysctl.set_overcommit_kbytes(value),
             ("vm.admin_reserve_kbytes", _) => sysctl.set_admin_reserve_kbytes(value),
             ("vm.user_reserve_kbytes", _) => sysctl.set_user_reserve_kbytes(value),

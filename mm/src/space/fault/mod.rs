@@ -62,6 +62,30 @@ pub enum Resolved {
     ForHandler,
 }
 
+/// Who makes an access.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Rights {
+    /// The program, or the host for it.
+    Own,
+    /// Somebody who may do more (Linux's `FOLL_FORCE`).
+    Forced,
+}
+
+impl Rights {
+    /// Whether an access that the VMA does not allow is made all the same: what could be allowed is read, and private
+    /// memory is written, of which the process gets a copy of its own. Source: Linux's `check_vma_flags`.
+    fn force(self, vma: &Vma, kind: AccessKind) -> bool {
+        self == Rights::Forced
+            && match kind {
+                AccessKind::Read => vma.flags.contains(VmFlags::MAYREAD),
+                AccessKind::Write => {
+                    vma.flags.is_private_writable() && !vma.flags.contains(VmFlags::HUGETLB)
+                }
+                AccessKind::Execute => false,
+            }
+    }
+}
+
 impl AddressSpace {
     /// Makes an access at `addr` possible.
     ///
@@ -72,7 +96,17 @@ impl AddressSpace {
     ///
     /// [`System::or_reclaim`]: crate::system::System::or_reclaim
     pub fn fault(&self, addr: VirtAddr, kind: AccessKind) -> Result<Resolved, AccessError> {
-        let resolved = self.system.or_reclaim(|| self.try_fault(addr, kind));
+        self.fault_with(addr, kind, Rights::Own)
+    }
+
+    /// The same with other rights than the program has. What they make possible its entry need not allow.
+    pub(super) fn fault_with(
+        &self,
+        addr: VirtAddr,
+        kind: AccessKind,
+        rights: Rights,
+    ) -> Result<Resolved, AccessError> {
+        let resolved = self.system.or_reclaim(|| self.try_fault(addr, kind, rights));
         if let Err(AccessError::Fault(Fault::OutOfMemory(_))) = resolved
             && self.system.swap().is_some()
             && self.has_to_split()
@@ -83,7 +117,12 @@ impl AddressSpace {
         resolved
     }
 
-    fn try_fault(&self, addr: VirtAddr, kind: AccessKind) -> Result<Resolved, AccessError> {
+    fn try_fault(
+        &self,
+        addr: VirtAddr,
+        kind: AccessKind,
+        rights: Rights,
+    ) -> Result<Resolved, AccessError> {
         let Some(vma) = self.vmas.find(addr) else { return Err(Fault::NotMapped(addr).into()) };
         if addr < vma.range().start() {
             if vma.flags.contains(VmFlags::GROWSDOWN) {
@@ -91,12 +130,13 @@ impl AddressSpace {
             }
             return Err(Fault::NotMapped(addr).into());
         }
-        if !vma.flags.allows(kind) {
+        let allowed = vma.flags.allows(kind);
+        if !allowed && !rights.force(vma, kind) {
             let read_first = || vma.flags.allows(AccessKind::Read) && !self.is_there(addr);
             if kind == AccessKind::Execute && read_first() {
                 // The processor finds out that a page is not executable when there is one: Linux brings
                 // it in first, and what is wrong with that is the answer.
-                let read = self.try_fault(addr, AccessKind::Read)?;
+                let read = self.try_fault(addr, AccessKind::Read, rights)?;
                 if read != Resolved::Done {
                     return Ok(read);
                 }
@@ -115,7 +155,9 @@ impl AddressSpace {
             return Ok(resolved);
         }
         if let Huge::Resolved(resolved) = self.huge_fault(vma, addr, kind)? {
-            if let (Resolved::Done, Some(observer)) = (resolved, self.system.observer()) {
+            if let (Resolved::Done, Some(observer), true) =
+                (resolved, self.system.observer(), allowed)
+            {
                 observer.faulted(addr, kind);
             }
             return Ok(resolved);
@@ -140,7 +182,8 @@ impl AddressSpace {
             }
             Some(backing) => self.backed_fault(&at, &**backing)?,
         }
-        if let Some(observer) = self.system.observer() {
+        // Of what the program may not do a trace can tell nothing.
+        if let Some(observer) = self.system.observer().filter(|_| allowed) {
             observer.faulted(addr, kind);
         }
         Ok(Resolved::Done)

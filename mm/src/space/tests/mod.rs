@@ -10,6 +10,7 @@ mod cow;
 mod failure;
 mod files;
 mod folio;
+mod forced;
 mod fork;
 mod grow;
 mod handoff;

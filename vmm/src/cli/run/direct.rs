@@ -8,6 +8,7 @@ use mm::inspect::{audit, maps_text, numa_maps};
 use mm::space::ADDR_COMPAT_LAYOUT;
 use mm::swap::SwapStore;
 use mm::vma::Aslr;
+use mm::vma::limits::{Limit, Resource};
 
 use super::super::complain;
 use super::super::report::Report;
@@ -19,7 +20,7 @@ use crate::hypercall::{TraceTarget, Tracer};
 use crate::kvm::{FlushPolicy, KvmError};
 use crate::machine::{Machine, MachineConfig};
 use crate::proc;
-use crate::task::{Background, End, Family, Identity, Launch, Task, Timing, exec};
+use crate::task::{Background, CoreFiles, End, Family, Identity, Launch, Task, Timing, exec};
 
 /// A machine of the size that was asked for, or else of half the host's memory, `has` bytes.
 pub(super) fn machine(
@@ -43,12 +44,18 @@ pub(super) fn run(args: &Args, program: Program, machine: &Arc<Machine>) -> Resu
     let tracer = tracer(args)?;
     let Program { image, file: _, name, path, argv, files, grants } = program;
     let timing = if args.stats.is_some() { Timing::On } else { Timing::Off };
-    let family = Family::new(Arc::clone(machine), tracer, timing).map_err(RunError::Kick)?;
+    let core_files = core_files(args)?;
+    let dumps = core_files.is_some();
+    let family = Family::with_core_files(Arc::clone(machine), tracer, timing, core_files)
+        .map_err(RunError::Kick)?;
     // Before there is a space: it notes each that begins.
     let background = background(args, &family).map_err(RunError::Background)?;
     let launch = launch(args, machine)?;
     let loaded = exec(machine.system(), &image, &path, &argv, &args.env, &launch)
         .map_err(|source| RunError::Exec { path: name.clone(), source })?;
+    if dumps {
+        loaded.space.change().limits_mut().set(Resource::Core, Limit::NONE);
+    }
     // Not before: what is written to the stack then comes page by page (`vma_is_temporary_stack`).
     args.mthp.iter().for_each(|&of_size| machine.system().sysctl.set_thp_size(of_size));
     let descriptors = descriptors(machine.system(), files)?;
@@ -149,6 +156,16 @@ fn launch(args: &Args, machine: &Machine) -> Result<Launch, RunError> {
         }
     };
     Ok(Launch { personality, aslr, ..Launch::on(machine) })
+}
+
+fn core_files(args: &Args) -> Result<Option<CoreFiles>, RunError> {
+    let refused = |path: &Path, error: io::Error| RunError::Core {
+        path: path.to_owned(),
+        why: error.to_string(),
+    };
+    let files =
+        args.core.as_deref().map(|path| CoreFiles::new(path).map_err(|error| refused(path, error)));
+    files.transpose()
 }
 
 fn tracer(args: &Args) -> Result<Tracer, RunError> {

@@ -58,6 +58,10 @@ pub(super) struct Args {
     /// follows. Nothing outside of it can be reached by it. May be repeated.
     #[arg(long, value_name = "HOST[:GUEST][:ro]")]
     dir: Vec<DirArg>,
+    /// Has a process that a signal like SIGSEGV kills leave a core file by this name (core(5)), `%p` in it being the
+    /// process's number; RLIMIT_CORE is unlimited then, until a program sets it.
+    #[arg(long, value_name = "FILE")]
+    core: Option<PathBuf>,
     /// Prints each hypercall and fault, to standard error or to a file.
     #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, group = "traced")]
     trace: Option<Option<PathBuf>>,
@@ -176,6 +180,8 @@ enum RunError {
     ZeroByte(OsString),
     #[error("--file {}: {why}", .path.display())]
     File { path: PathBuf, why: String },
+    #[error("--core {}: {why}", .path.display())]
+    Core { path: PathBuf, why: String },
     #[error("--dir {}: {why}", .path.display())]
     Dir { path: PathBuf, why: String },
     #[error(transparent)]

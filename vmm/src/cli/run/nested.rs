@@ -39,6 +39,10 @@ pub(super) fn run(args: &Args, program: &Program, has: u64, why: &str) -> Result
         let why = "the nested machine has no way to the directories of this host".to_owned();
         return Err(RunError::Dir { path: dir.host.clone(), why });
     }
+    if let Some(path) = &args.core {
+        let why = "the nested machine has no way to the files of this host".to_owned();
+        return Err(RunError::Core { path: path.clone(), why });
+    }
     let mut side: Box<dyn Write> = match args.trace_file() {
         Some(path) => {
             let refuse = |source| RunError::Trace { path: path.to_owned(), source };
@@ -82,6 +86,7 @@ fn command(args: &Args, inside: &Inside<'_>, memory: u64) -> Vec<OsString> {
         file: _,
         // Refused.
         dir: _,
+        core: _,
         trace,
         trace_page,
         record,

@@ -3,6 +3,9 @@
 use std::fmt::Debug;
 use std::sync::Arc;
 
+use mm::addr::VirtAddr;
+use mm::backing::FileMode;
+use mm::calls::Caller;
 use mm::error::{CallResult, Errno};
 
 use super::node::Entry;
@@ -59,6 +62,14 @@ pub trait Made: Debug + Send + Sync {
         None
     }
 
+    /// Whether it may be opened so. The guest's programs are root: most files do not ask.
+    ///
+    /// # Errors
+    /// `EACCES`.
+    fn check_open(&self, _mode: FileMode) -> Result<(), Errno> {
+        Ok(())
+    }
+
     /// Opens it.
     ///
     /// # Errors
@@ -93,6 +104,14 @@ pub trait MadeFile: Debug + Send + Sync {
     /// `EINVAL`, or what its kind of file says.
     fn write(&self, _offset: u64, _bytes: &[u8]) -> CallResult<usize> {
         Err(Errno::EINVAL.into())
+    }
+
+    /// Answers a request of ioctl(2), with the pointer that the caller passed.
+    ///
+    /// # Errors
+    /// `ENOTTY`, or what its kind of file says.
+    fn ioctl(&self, _caller: &dyn Caller, _request: u64, _argument: VirtAddr) -> CallResult<u64> {
+        Err(Errno::ENOTTY.into())
     }
 
     /// Which offsets, in bytes, it can be asked for.

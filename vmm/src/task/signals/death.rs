@@ -15,6 +15,27 @@ pub struct Death {
     pub rip: u64,
     /// What is mapped there.
     pub place: Place,
+    /// Whether it has left a core file.
+    pub core: Core,
+}
+
+/// Whether a process has left a core file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Core {
+    /// It has.
+    Dumped,
+    /// It has not.
+    None,
+}
+
+/// As strace(1) and shells say it.
+impl fmt::Display for Core {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Core::Dumped => " (core dumped)",
+            Core::None => "",
+        })
+    }
 }
 
 /// Where an address lies, by lines of maps.
@@ -43,12 +64,13 @@ impl fmt::Display for Death {
             write!(f, "; the guest's memory is full, a larger --mem may help")?;
         }
         match &self.place {
-            Place::In(line) => write!(f, "; in {line}"),
+            Place::In(line) => write!(f, "; in {line}")?,
             Place::Near(lines) => match &lines[..] {
-                [] => write!(f, "; nothing is mapped"),
-                [one] => write!(f, "; the nearest is {one}"),
-                lines => write!(f, "; between {}", lines.join(" and ")),
+                [] => write!(f, "; nothing is mapped")?,
+                [one] => write!(f, "; the nearest is {one}")?,
+                lines => write!(f, "; between {}", lines.join(" and "))?,
             },
         }
+        write!(f, "{}", self.core)
     }
 }

@@ -77,7 +77,7 @@ impl Task {
         loop {
             match self.process.signals.due() {
                 Due::Nothing => {}
-                Due::Die(info) => return Ok(self.die(info, at.rip)),
+                Due::Die(info) => return Ok(self.die(info, &at)),
                 Due::Stop(signal) => {
                     self.process.family.stop(&self.process, signal);
                     continue;

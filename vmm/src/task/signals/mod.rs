@@ -27,7 +27,7 @@ mod trap;
 mod xstate;
 
 pub use actions::SignalAction;
-pub use death::{Death, Place};
+pub use death::{Core, Death, Place};
 pub use deliver::Delivery;
 pub(crate) use frame::{
     CONTEXT as FRAME_FLAGS, MASK as FRAME_MASK, REGISTER_WORDS, REGISTERS as FRAME_REGISTERS,

@@ -57,6 +57,19 @@ pub enum Continuation {
     Futex(Awaited),
 }
 
+impl Restart {
+    /// What is in rax until it is decided how the program goes on, negated (Linux's `include/linux/errno.h`).
+    #[must_use]
+    pub fn code(self) -> u64 {
+        let code: i64 = match self {
+            Restart::IfAsked => 512,
+            Restart::IfUnhandled => 514,
+            Restart::Continued(_) => 516,
+        };
+        (-code).cast_unsigned()
+    }
+}
+
 impl fmt::Display for Restart {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -271,6 +271,19 @@ fn protection_waits_for_it() {
 }
 
 #[test]
+fn it_is_read_and_written_by_force() {
+    let m = all_out(4);
+    m.space.change().mprotect(page(0), 4 * PAGE_SIZE, Prot::empty()).unwrap();
+    let (mut byte, mut other) = ([0], [0]);
+    assert_eq!(m.space.read_forced(page(1), &mut byte).unwrap(), 1);
+    assert_eq!(m.space.write_forced(page(2), &[200]).unwrap(), 1);
+    assert_eq!(m.space.read_forced(page(2), &mut other).unwrap(), 1);
+    assert_ne!(byte, [0]);
+    assert_eq!(other, [200]);
+    audited(&[&m]);
+}
+
+#[test]
 fn it_moves_with_its_memory() {
     let m = all_out(3);
     remap(&m, 0, 3, 5, Some(1000)).unwrap();
