@@ -51,6 +51,7 @@ pub fn trials() -> Vec<Trial> {
         ("mprotect_brings_in_no_page_that_a_userfaultfd_is_asked_for", asked_of_userfaultfd),
         ("a_locked_map_that_grows_asks_no_userfaultfd", grown_for_userfaultfd),
         ("copies_of_pages_past_a_files_end_go_with_it", past_the_end),
+        ("what_is_around_a_page_is_mapped_before_a_userfaultfd_is_asked", around_for_userfaultfd),
         ("populating_for_a_userfaultfd_makes_an_identity", identity_for_userfaultfd),
         ("nothing_is_removed_past_the_largest_file", past_the_largest_file),
     ];
@@ -237,6 +238,16 @@ fn grown_for_userfaultfd() -> Deeds {
     let (addr, new_addr) = (at(0), VirtAddr::ZERO);
     let grow = M::Mremap { addr, old_len: PAGE, new_len: 3 * PAGE, flags: 1, new_addr };
     of_one([Deed::Userfault(3), own(1), lock, Deed::Uffd(3, A, PAGE, 1), Deed::Call(grow)])
+}
+
+fn around_for_userfaultfd() -> Deeds {
+    let start = [Deed::ServedUserfault(3), shared(4), touch(2, Write)];
+    let moved = VirtAddr::new(A + 0x100 * PAGE);
+    let (addr, old_len, new_addr) = (at(0), 4 * PAGE, moved);
+    // The object's page stays, and its entry is gone.
+    let remap = M::Mremap { addr, old_len, new_len: old_len, flags: 7, new_addr };
+    let register = Deed::Uffd(3, A, 4 * PAGE, 1);
+    of_one(start.into_iter().chain([Deed::Call(remap), register, touch(0, Write), touch(1, Read)]))
 }
 
 fn identity_for_userfaultfd() -> Deeds {

@@ -26,10 +26,10 @@ impl AddressSpace {
             // Before the backing is asked, so also where it has no such page (`do_cow_fault`).
             self.prepare_anon(at.vma).map_err(|error| no_frame(error, at.addr))?;
         }
-        let mut access = entry_access(at.vma.flags, Owner::Backing);
-        if at.kind != AccessKind::Write && backing.wants_write_notify() {
-            access.remove(Access::WRITE);
-        }
+        let access = match at.kind {
+            AccessKind::Write => entry_access(at.vma.flags, Owner::Backing),
+            AccessKind::Read | AccessKind::Execute => read_access(at.vma, backing),
+        };
         if self.system.swap().is_some() {
             self.read_swapped(at, backing)?;
         }
@@ -65,6 +65,27 @@ impl AddressSpace {
             return self.map_rest_of_folio(at, backing, access);
         }
         self.map_around(at, backing, access)
+    }
+
+    /// Maps what is there around a page that is not, before anybody is asked for that (`do_fault_around`).
+    ///
+    /// # Errors
+    /// No memory for a table.
+    pub(in crate::space) fn look_around(
+        &self,
+        vma: &Vma,
+        backing: &dyn Backing,
+        addr: VirtAddr,
+        kind: AccessKind,
+    ) -> Result<(), AccessError> {
+        let page = addr.page_floor();
+        match self.table.ensure(page).map_err(|error| no_frame(error, addr))? {
+            None => Ok(()),
+            Some(words) => {
+                let at = At { vma, page, addr, kind, words };
+                self.map_around(&at, backing, read_access(vma, backing))
+            }
+        }
     }
 
     /// Has a page of shared memory that is in the swap area come with those after it, where a program goes on page by
@@ -241,4 +262,10 @@ fn fault_of(error: BackingError, at: &At<'_>) -> AccessError {
         BackingError::OutOfMemory => Fault::OutOfMemory(at.addr).into(),
         BackingError::Broken(broken) => broken.into(),
     }
+}
+
+/// What an entry that no write has asked for allows.
+fn read_access(vma: &Vma, backing: &dyn Backing) -> Access {
+    let access = entry_access(vma.flags, Owner::Backing);
+    if backing.wants_write_notify() { access.difference(Access::WRITE) } else { access }
 }

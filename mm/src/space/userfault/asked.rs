@@ -152,7 +152,13 @@ impl AddressSpace {
         if reason != Reason::Protected && !vma.flags.contains(VmFlags::HUGETLB) && (own || huge()) {
             self.prepare_anon(vma).map_err(|error| no_frame(error, addr))?;
         }
-        Ok(())
+        let looks_around = reason == Reason::Missing && kind != AccessKind::Write;
+        match &vma.backing {
+            Some(backing) if looks_around && !vma.flags.contains(VmFlags::HUGETLB) => {
+                self.look_around(vma, &**backing, addr, kind)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Has nobody told of the next write of a page.
