@@ -51,7 +51,7 @@ impl AddressSpace {
             space.free_folios(&space.whole_folios(part), batch);
             for leaf in space.table.cursor(part) {
                 let own = leaf.entry.owner() == Owner::Process;
-                if leaf.entry.swap_slot().is_some() {
+                if leaf.entry.swap_slot().is_some() || leaf.entry.is_poison() {
                     space.drop_entry(leaf.slot, batch);
                     continue;
                 }

@@ -10,6 +10,7 @@ mod thp;
 
 use libtest_mimic::{Failed, Trial};
 use mm::addr::{PAGE_SIZE as PAGE, VirtAddr};
+use mm::calls::{UFFDIO_CONTINUE, UFFDIO_COPY, UFFDIO_POISON};
 use mm::paging::AccessKind::{Execute, Read, Write};
 use mm::replay::calls::{Limit, MemoryCall as M, Pointee};
 
@@ -52,6 +53,11 @@ pub fn trials() -> Vec<Trial> {
         ("a_locked_map_that_grows_asks_no_userfaultfd", grown_for_userfaultfd),
         ("copies_of_pages_past_a_files_end_go_with_it", past_the_end),
         ("what_is_around_a_page_is_mapped_before_a_userfaultfd_is_asked", around_for_userfaultfd),
+        ("a_page_that_is_there_does_not_come_again", there_for_userfaultfd),
+        ("a_userfaultfd_is_asked_when_there_is_a_table", table_for_userfaultfd),
+        ("what_came_for_one_process_is_written_for_no_other", clean_for_the_child),
+        ("poison_goes_with_what_is_given_up", poison_given_up),
+        ("poison_past_the_end_of_a_file_goes_with_it", poison_past_the_end),
         ("populating_for_a_userfaultfd_makes_an_identity", identity_for_userfaultfd),
         ("nothing_is_removed_past_the_largest_file", past_the_largest_file),
     ];
@@ -125,6 +131,7 @@ const COLD: u64 = 20;
 const UNMERGEABLE: u64 = 13;
 const PAGEOUT: u64 = 21;
 const POPULATE_READ: u64 = 22;
+const COLLAPSE: u64 = 25;
 const GUARD_INSTALL: u64 = 102;
 
 fn of_one(deeds: impl IntoIterator<Item = Deed>) -> Deeds {
@@ -248,6 +255,44 @@ fn around_for_userfaultfd() -> Deeds {
     let remap = M::Mremap { addr, old_len, new_len: old_len, flags: 7, new_addr };
     let register = Deed::Uffd(3, A, 4 * PAGE, 1);
     of_one(start.into_iter().chain([Deed::Call(remap), register, touch(0, Write), touch(1, Read)]))
+}
+
+fn there_for_userfaultfd() -> Deeds {
+    let populated = mmap(2, 3, SHARED | ANONYMOUS | POPULATE, -1);
+    let present = Deed::Serve(3, UFFDIO_CONTINUE, [A, PAGE, 2, 0, 0]);
+    of_one([Deed::ServedUserfault(3), populated, Deed::Uffd(3, A, 2 * PAGE, 3), present])
+}
+
+fn table_for_userfaultfd() -> Deeds {
+    let (register, len) = (Deed::Uffd(3, A, 512 * PAGE, 1), 512 * PAGE);
+    let collapse = Deed::Call(M::Madvise { addr: at(0), len, advice: COLLAPSE });
+    let before = [Deed::ServedUserfault(3), own(512), register, collapse.clone()];
+    of_one(before.into_iter().chain([touch(5, Read), collapse]))
+}
+
+fn clean_for_the_child() -> Deeds {
+    let fill = |request, page, word| Deed::Serve(3, request, [A + page * PAGE, word, PAGE, 0, 0]);
+    let present = Deed::Serve(3, UFFDIO_CONTINUE, [A, PAGE, 0, 0, 0]);
+    let before = [Deed::ServedUserfault(3), shared(3), touch(2, Write), Deed::Fork(1)];
+    let served = [Deed::Uffd(3, A, 2 * PAGE, 7), present, fill(UFFDIO_COPY, 1, A + 2 * PAGE)];
+    let child = |page| (1, touch(page, Read));
+    let before = of_one(before).into_iter().chain([child(0)]);
+    before.chain(of_one(served)).chain([child(1)]).collect()
+}
+
+fn poison(page: u64) -> Deed {
+    Deed::Serve(3, UFFDIO_POISON, [A + page * PAGE, PAGE, 0, 0, 0])
+}
+
+fn poison_given_up() -> Deeds {
+    let before = [Deed::ServedUserfault(3), own(2), Deed::Uffd(3, A, 2 * PAGE, 1), poison(0)];
+    of_one(before.into_iter().chain([poison(1), advise(COLD), advise(FREE)]))
+}
+
+fn poison_past_the_end() -> Deeds {
+    let map = [Deed::ServedUserfault(3), Deed::Open(4, Open::Memfd(4)), mmap(4, 3, PRIVATE, 4)];
+    let poisoned = [Deed::Uffd(3, A, 4 * PAGE, 1), poison(1), poison(3), Deed::Fork(1)];
+    of_one(map.into_iter().chain(poisoned).chain([Deed::Truncate(4, 2 * PAGE)]))
 }
 
 fn identity_for_userfaultfd() -> Deeds {

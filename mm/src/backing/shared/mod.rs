@@ -204,7 +204,8 @@ impl SharedMemory {
         gone.copied().try_for_each(|page| self.forget(page..page + 1))
     }
 
-    /// Makes a page that is not there, with these bytes or zeros (`shmem_mfill_atomic_pte`). The caller gets a reference.
+    /// Makes a page that is not there, with these bytes or zeros (`shmem_mfill_atomic_pte`). The caller gets a reference,
+    /// for an entry that says that it was written.
     ///
     /// # Errors
     /// `ENOMEM` no memory for it, or the commit limit; `EFAULT` past the end; `EEXIST` there is one.
@@ -233,7 +234,6 @@ impl SharedMemory {
                 if let Some(bytes) = bytes {
                     frames.memory().write(frame.addr(), bytes);
                 }
-                frames.mark(frame, Marks::DIRTY);
                 made = true;
                 Ok(())
             },

@@ -48,10 +48,11 @@ impl Copies {
         let page = entry.frame().is_some() || entry.swap_slot().is_some();
         // Private huge pages of the pool go, too.
         let of_object = entry.owner() == Owner::Backing || entry.is_pooled();
-        page && match self {
-            Copies::Stay => of_object,
-            Copies::StayAndLocked => of_object && !entry.is_locked(),
-            Copies::Go => true,
+        match self {
+            Copies::Stay => page && of_object,
+            Copies::StayAndLocked => page && of_object && !entry.is_locked(),
+            // And what was said to be lost.
+            Copies::Go => page || entry.is_poison(),
         }
     }
 }
@@ -283,7 +284,7 @@ impl Space {
         let entry = leaf.slot.fetch_update(AcqRel, Acquire, goes).ok().map(Entry::new)?;
         if entry.swap_slot().is_some() {
             batch.note(system.drop_swapped(entry, &self.mapper.counters));
-        } else {
+        } else if entry.frame().is_some() {
             batch.emptied(entry, system.frames());
             self.mapper.counters.resident.remove(PageClass::of(entry, system.frames()));
         }

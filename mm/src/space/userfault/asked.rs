@@ -148,13 +148,19 @@ impl AddressSpace {
             let nothing = matches!(self.table.below(addr), Below::Nothing | Below::Vacated);
             self.wants_huge(vma, addr) && nothing
         };
+        if reason == Reason::Protected || vma.flags.contains(VmFlags::HUGETLB) {
+            return Ok(());
+        }
         let own = kind == AccessKind::Write && vma.is_private();
-        if reason != Reason::Protected && !vma.flags.contains(VmFlags::HUGETLB) && (own || huge()) {
+        let huge = huge();
+        if own || huge {
             self.prepare_anon(vma).map_err(|error| no_frame(error, addr))?;
         }
-        let looks_around = reason == Reason::Missing && kind != AccessKind::Write;
         match &vma.backing {
-            Some(backing) if looks_around && !vma.flags.contains(VmFlags::HUGETLB) => {
+            None if !huge => {
+                self.table.ensure(addr).map(drop).map_err(|error| no_frame(error, addr))
+            }
+            Some(backing) if reason == Reason::Missing && kind != AccessKind::Write => {
                 self.look_around(vma, &**backing, addr, kind)
             }
             _ => Ok(()),

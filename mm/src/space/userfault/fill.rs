@@ -16,7 +16,7 @@ use crate::addr::{PAGE_BYTES, PAGE_SIZE, PageRange, VirtAddr};
 use crate::backing::{Backing, BackingError};
 use crate::error::{Broken, CallError, CallResult, Errno};
 use crate::paging::{Access, Entry, Owner, Touch};
-use crate::phys::{Contents, FrameKind, Marks};
+use crate::phys::{Contents, FrameKind};
 use crate::space::anon::run_of;
 use crate::space::protect::entry_access;
 use crate::space::{AddressSpace, PageClass, maps_of};
@@ -213,9 +213,6 @@ impl AddressSpace {
         let shared = vma.flags.contains(VmFlags::SHARED);
         let touch = if shared { Touch::Written } else { Touch::Read };
         let entry = self.backing_entry(vma, frame, access, touch);
-        if shared {
-            self.system.frames().mark(frame, Marks::DIRTY);
-        }
         self.put_filled(slot, protect(entry), Room::Marker)
     }
 

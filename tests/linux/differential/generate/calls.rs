@@ -130,6 +130,10 @@ impl Generator {
         let target = if huge && self.chance(80) { self.huge_page() } else { self.page() };
         let new_addr = VirtAddr::new(self.odd(target));
         let old_len = if self.chance(2) { 0 } else { old_len };
+        // Where it came to lie beside others of its kind, Linux would forget of these that they are registered, and leave
+        // the marks in their entries.
+        let is_protected = self.model.is_range_protected(self.process, addr.get(), old_len.max(1));
+        let flags = if is_protected { 0 } else { flags };
         M::Mremap { addr, old_len, new_len: self.odd(new_len), flags, new_addr }
     }
 

@@ -28,7 +28,10 @@ impl Generator {
             0..=3 => Deed::Uffd(fd, addr, len, self.pick(&[1, 2, 3, 3, 3, 5, 7, 7, 4, 0])),
             4..=6 => {
                 let mode = self.pick(&[0, 0, 0, 2, 1]);
-                let from = self.mapped_page() + unaligned;
+                let from = self.mapped_page();
+                // What the kernel's own pages hold is its affair.
+                let reaches = from + unaligned + few > self.top;
+                let (from, few) = if reaches { (from, PAGE) } else { (from + unaligned, few) };
                 Deed::Serve(fd, UFFDIO_COPY, [addr, from, few, odd(mode, 4), 0])
             }
             7 => Deed::Serve(fd, UFFDIO_ZEROPAGE, [addr + unaligned, few, 0, 0, 0]),
