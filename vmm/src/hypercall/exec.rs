@@ -137,7 +137,9 @@ fn execute(c: &Context<'_>, found: Found, argv: VirtAddr, envp: VirtAddr) -> Ser
     let personality = old.modes().personality;
     drop(old);
 
-    let launch = Launch { personality, ..c.process.identity.launch };
+    let who = c.process.credentials.get();
+    let ids = [who.uids.real, who.uids.effective, who.gids.real, who.gids.effective];
+    let launch = Launch { personality, ids, ..c.process.identity.launch };
     let path = PathBuf::from(&executable.path);
     let program = Program { image: &image, path: &path, name: &name, argv: &argv, envp: &envp };
     let loaded = exec_in(space, &program, &launch).map_err(|error| match error {

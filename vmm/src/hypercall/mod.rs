@@ -5,6 +5,7 @@
 
 mod attributes;
 mod clone;
+mod credentials;
 mod decode;
 mod descriptors;
 mod directory;
@@ -336,9 +337,24 @@ fn handler(number: u64) -> Option<Handler> {
         libc::SYS_getsid => identity::getsid,
         libc::SYS_setpgid => identity::setpgid,
         libc::SYS_setsid => identity::setsid,
-        libc::SYS_getuid | libc::SYS_geteuid | libc::SYS_getgid | libc::SYS_getegid => {
-            identity::root
-        }
+        libc::SYS_getuid => credentials::getuid,
+        libc::SYS_geteuid => credentials::geteuid,
+        libc::SYS_getgid => credentials::getgid,
+        libc::SYS_getegid => credentials::getegid,
+        libc::SYS_getresuid => credentials::getresuid,
+        libc::SYS_getresgid => credentials::getresgid,
+        libc::SYS_setuid => credentials::setuid,
+        libc::SYS_setreuid => credentials::setreuid,
+        libc::SYS_setresuid => credentials::setresuid,
+        libc::SYS_setgid => credentials::setgid,
+        libc::SYS_setregid => credentials::setregid,
+        libc::SYS_setresgid => credentials::setresgid,
+        libc::SYS_setfsuid => credentials::setfsuid,
+        libc::SYS_setfsgid => credentials::setfsgid,
+        libc::SYS_getgroups => credentials::getgroups,
+        libc::SYS_setgroups => credentials::setgroups,
+        libc::SYS_capget => credentials::capget,
+        libc::SYS_capset => credentials::capset,
         libc::SYS_uname => identity::uname,
         libc::SYS_sysinfo => identity::sysinfo,
         libc::SYS_getrandom => identity::getrandom,

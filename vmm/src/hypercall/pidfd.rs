@@ -7,7 +7,7 @@ use mm::error::Errno;
 use nix::libc;
 
 use super::descriptors::descriptor;
-use super::send::{given, send};
+use super::send::{given, own, send};
 use super::{Context, Served};
 use crate::files::{Object, Open, Stream};
 use crate::task::{Info, Process, SI_USER, Target, To};
@@ -66,9 +66,9 @@ pub(super) fn pidfd_send_signal(c: &mut Context<'_>) -> Served {
     };
     let to = if flags == SIGNAL[0] { To::Task } else { To::Process };
     let target = if to_group { Target::Group(pid) } else { Target::Process(pid) };
-    let sender = c.process.pid;
+    let own = own(c, SI_USER);
     send(c, target, number, to, |signal| match told {
         Some(bytes) => Info::given(signal, bytes),
-        None => Info::from_process(signal, SI_USER, sender),
+        None => own(signal),
     })
 }

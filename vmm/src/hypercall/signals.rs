@@ -17,6 +17,7 @@ pub(super) const SIGSET: u64 = 8;
 /// What a write to a closed pipe comes to: `EPIPE`, and a `SIGPIPE` to who wrote.
 pub(super) fn broken_pipe(c: &Context<'_>) -> Stop {
     let info = Info::from_process(Signal::PIPE, SI_USER, c.process.pid);
+    let info = info.of_user(c.process.credentials.get().uids.real);
     c.process.signals.post_from_kernel(info, To::Task);
     Stop::Errno(Errno::EPIPE)
 }

@@ -361,6 +361,12 @@ fn process(call: Sysno) -> Option<&'static [Arg]> {
         Sysno::waitid => &[Choice(&flags::P), Int, Address, Flags(&flags::WAIT), Address],
         Sysno::clone => &[CloneStack, CloneFlags, CloneTail, CloneTail, CloneTail],
         Sysno::getpgid => &[Int],
+        Sysno::setuid | Sysno::setgid | Sysno::setfsuid | Sysno::setfsgid => &[Int],
+        Sysno::setreuid | Sysno::setregid => &[Int, Int],
+        Sysno::setresuid | Sysno::setresgid => &[Int, Int, Int],
+        Sysno::getresuid | Sysno::getresgid => &[Address, Address, Address],
+        Sysno::getgroups | Sysno::setgroups => &[Int, Address],
+        Sysno::capget | Sysno::capset => &[Address, Address],
         _ => return None,
     })
 }

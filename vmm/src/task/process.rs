@@ -11,6 +11,7 @@ use mm::space::SpaceUser;
 use mm::vma::policy::Policy;
 
 use super::{Family, Launch, Signals};
+use crate::credentials::{self, SharedCredentials};
 use crate::files::{Descriptors, Paths};
 
 /// What a process is called.
@@ -58,6 +59,7 @@ pub(super) fn current_signals() -> Option<Arc<Signals>> {
 pub(super) fn enter(process: &Process) {
     current::enter(process.pid);
     SIGNALS.set(Some(Arc::clone(&process.signals)));
+    credentials::enter(&process.credentials);
 }
 
 /// The first bytes of a path's last part.
@@ -86,6 +88,8 @@ pub struct Process {
     pub identity: Identity,
     /// What it does about signals.
     pub signals: Arc<Signals>,
+    /// Who it is and what it may do.
+    pub credentials: SharedCredentials,
     /// From which nodes it wants its pages (set_mempolicy(2)); `None` for the default.
     pub policy: Mutex<Option<Policy>>,
     /// How much rather than others it is killed when memory runs out, from -1,000 to 1,000 (`oom_score_adj`).
@@ -98,6 +102,14 @@ impl Process {
     /// Arms the recovery address (0 disarms) and returns the one armed before.
     pub fn set_recovery(&self, address: u64) -> u64 {
         self.recovery.swap(address, Ordering::Relaxed)
+    }
+
+    /// Its memory's calls go by its credentials from now on.
+    pub fn apply_credentials(&self) {
+        let capabilities = self.credentials.get().of_memory();
+        if self.space.look().limits().capabilities != capabilities {
+            self.space.change().limits_mut().capabilities = capabilities;
+        }
     }
 
     /// Where a zero is written at its end if others use its memory then (set_tid_address(2)); 0 for nowhere.
