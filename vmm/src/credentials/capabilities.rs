@@ -10,11 +10,11 @@ const LAST: u32 = 40;
 /// All there are.
 const VALID: u64 = (1 << (LAST + 1)) - 1;
 /// Those that are about files, and go with the user of files (`CAP_FS_MASK`).
-const OF_FILES: u64 = 1 << 0 // CAP_CHOWN
+const OF_FILES: u64 = Capability::CHOWN.bit()
     | Capability::DAC_OVERRIDE.bit()
     | Capability::DAC_READ_SEARCH.bit()
     | Capability::FOWNER.bit()
-    | 1 << 4 // CAP_FSETID
+    | Capability::FSETID.bit()
     | 1 << 9 // CAP_LINUX_IMMUTABLE
     | 1 << 27 // CAP_MKNOD
     | 1 << 32; // CAP_MAC_OVERRIDE
@@ -29,13 +29,13 @@ impl Capability {
     pub const DAC_OVERRIDE: Self = Capability(1);
     pub const DAC_READ_SEARCH: Self = Capability(2);
     pub const FOWNER: Self = Capability(3);
+    pub const FSETID: Self = Capability(4);
     pub const KILL: Self = Capability(5);
     pub const SETGID: Self = Capability(6);
     pub const SETUID: Self = Capability(7);
     pub const SETPCAP: Self = Capability(8);
     pub const IPC_LOCK: Self = Capability(14);
     pub const SYS_RAWIO: Self = Capability(17);
-    pub const SYS_CHROOT: Self = Capability(18);
     pub const SYS_ADMIN: Self = Capability(21);
     pub const SYS_NICE: Self = Capability(23);
     pub const SYS_RESOURCE: Self = Capability(24);

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::Credentials;
+use super::{Capability, Credentials};
 
 /// A process's credentials, which others ask after.
 #[derive(Clone, Debug, Default)]
@@ -37,6 +37,21 @@ thread_local! {
 #[must_use]
 pub fn current() -> Arc<Credentials> {
     CURRENT.with_borrow(Arc::clone)
+}
+
+/// Whether those have a capability.
+#[must_use]
+pub fn may(capability: Capability) -> bool {
+    CURRENT.with_borrow(|credentials| credentials.may(capability))
+}
+
+/// Does something with the rights of the real user, whoever the effective one is (`access_override_creds`).
+pub fn as_real_user<T>(act: impl FnOnce() -> T) -> T {
+    let own = CURRENT.take();
+    CURRENT.set(Arc::new(own.of_real_user()));
+    let result = act();
+    CURRENT.set(own);
+    result
 }
 
 /// The calling thread runs a process with these from now on.

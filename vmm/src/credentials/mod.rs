@@ -6,7 +6,7 @@ mod current;
 mod ids;
 
 pub use capabilities::{Ambient, Capability, CapabilitySets, Fields};
-pub use current::{SharedCredentials, current, enter};
+pub use current::{SharedCredentials, as_real_user, current, enter, may};
 pub use ids::{Ids, NewIds};
 
 use capabilities::Secure;
@@ -226,6 +226,19 @@ impl Credentials {
             ids.files = ids.effective;
         }
         new.secure.remove(Secure::KEEP_CAPS);
+        new
+    }
+
+    /// As access(2) goes by: files are its real user's, and capabilities those that root has, or nobody else.
+    #[must_use]
+    pub fn of_real_user(&self) -> Self {
+        let mut new = self.clone();
+        new.uids.files = new.uids.real;
+        new.gids.files = new.gids.real;
+        if !self.secure.contains(Secure::NO_SETUID_FIXUP) {
+            let is_root = new.uids.real == 0;
+            new.capabilities.effective = if is_root { new.capabilities.permitted } else { 0 };
+        }
         new
     }
 

@@ -103,6 +103,7 @@ pub(super) fn fcntl(c: &mut Context<'_>) -> Served {
             _ => Err(Errno::EINVAL.into()),
         },
         libc::F_ADD_SEALS => match open.object() {
+            Object::Memory(_) if !open.mode().contains(FileMode::WRITE) => Err(Errno::EPERM.into()),
             Object::Memory(memfd) => {
                 memfd.add_seals(value.cast_unsigned())?;
                 Ok(0)

@@ -7,7 +7,7 @@ use nix::libc;
 
 use super::{Context, Served};
 use crate::files::tree::{Entry, LastLink, Place};
-use crate::files::{FileKind, Object};
+use crate::files::{Access, FileKind, Object, check_access};
 
 /// Bytes of a `struct linux_dirent64` before its name.
 const HEAD: usize = 19;
@@ -77,6 +77,7 @@ fn go(c: &Context<'_>, place: Arc<Place>) -> Served {
     if !place.node().is_directory() {
         return Err(Errno::ENOTDIR.into());
     }
+    check_access(place.node(), Access::EXECUTE)?;
     c.process.paths.go(place);
     Ok(0)
 }

@@ -15,8 +15,8 @@ use nix::libc;
 
 use super::paths::{EmptyPath, Target, last_link};
 use super::{Context, Served, Stop};
-use crate::files::FileKind;
 use crate::files::tree::{LastLink, Node, Place};
+use crate::files::{Access, FileKind, check_access};
 use crate::load::{Image, LoadError};
 use crate::task::{ExecError, Identity, Launch, Program, Replacement, exec_in};
 
@@ -101,7 +101,7 @@ impl Context<'_> {
 fn opened(c: &Context<'_>, place: &Place) -> Result<Executable, Stop> {
     let node = place.node();
     match node.kind() {
-        FileKind::Regular if node.status()?.permissions & 0o111 != 0 => {}
+        FileKind::Regular => check_access(node, Access::EXECUTE)?,
         FileKind::Link => return Err(Errno::ELOOP.into()),
         _ => return Err(Errno::EACCES.into()),
     }

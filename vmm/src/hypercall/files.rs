@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use mm::backing::{FileMode, LONGEST, Length};
 use mm::error::Errno;
+use mm::vma::limits::Resource;
 use nix::libc;
 use rustix::fs::FileType;
 
 use super::descriptors::descriptor;
+use super::signals::too_long;
 use super::{Context, Served, Stop};
 use crate::files::tree::{MadeFile, Offsets};
 use crate::files::{Content, LONGEST_NAME, MemoryFile, Object, Open, Stream};
@@ -32,8 +34,16 @@ pub(super) fn ftruncate(c: &mut Context<'_>) -> Served {
     let open = c.process.files.get(c.int(0))?;
     let content = open.content().filter(|_| open.mode().contains(FileMode::WRITE));
     let system = Arc::clone(c.process.space.look().system());
-    content.ok_or(Errno::EINVAL)?.truncate(len, &system)?;
+    let content = content.ok_or(Errno::EINVAL)?;
+    check_size(c, content.length()?, len)?;
+    content.truncate(len, &system)?;
     Ok(0)
+}
+
+/// Whether a file of `old` bytes may get so many (`inode_newsize_ok`).
+pub(super) fn check_size(c: &Context<'_>, old: u64, new: u64) -> Result<(), Stop> {
+    let limit = c.process.space.look().limits().get(Resource::FileSize).soft;
+    if new > old && new > limit { Err(too_long(c)) } else { Ok(()) }
 }
 
 /// fallocate(2). In this order: `EBADF`; `EINVAL` a negative offset, no length; `EOPNOTSUPP` an unknown mode, a
@@ -88,6 +98,7 @@ fn allocate(c: &Context<'_>, content: &dyn Content, mode: i32, bytes: Range<u64>
         }
         _ => return Err(Errno::EOPNOTSUPP.into()),
     };
+    check_size(c, content.length()?, bytes.end)?;
     let space = c.process.space.look();
     content.allocate(bytes, length, space.system(), &*space)?;
     Ok(0)

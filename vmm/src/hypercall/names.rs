@@ -9,6 +9,7 @@ use nix::libc;
 use super::paths::{EmptyPath, Target};
 use super::{Context, Served, Stop};
 use crate::files::tree::{Last, LastLink, Make, Place, Removed, Renaming, Walked};
+use crate::files::{Access, check_access, check_link, check_removal};
 
 /// mkdir(2).
 pub(super) fn mkdir(c: &mut Context<'_>) -> Served {
@@ -100,6 +101,7 @@ impl NewName {
 
     /// Makes what is to have it.
     fn make(&self, make: &Make<'_>) -> Served {
+        check_access(self.directory.node(), Access::WRITE | Access::EXECUTE)?;
         self.directory.node().make(&self.name, make)?;
         Ok(0)
     }
@@ -127,6 +129,8 @@ fn add_name(c: &Context<'_>, fds: [i32; 2], paths: [VirtAddr; 2], flags: i32) ->
         Target::Open(open) => open.place().ok_or(Errno::EXDEV)?.node().clone(),
     };
     let NewName { directory, name } = NewName::of(c, fds[1], paths[1], New::Other)?;
+    check_access(directory.node(), Access::WRITE | Access::EXECUTE)?;
+    check_link(&node)?;
     directory.node().add(&name, &node)?;
     Ok(0)
 }
@@ -173,6 +177,7 @@ fn remove(c: &Context<'_>, fd: i32, path: VirtAddr, what: Removed) -> Served {
         let is_file = what == Removed::File;
         return Err(if is_file { Errno::EISDIR } else { Errno::EBUSY }.into());
     }
+    check_removal(directory.node(), found.node())?;
     directory.node().remove(name, what)?;
     Ok(0)
 }

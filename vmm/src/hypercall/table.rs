@@ -237,8 +237,9 @@ fn memory(call: Sysno) -> Option<&'static [Arg]> {
 
 fn files(call: Sysno) -> Option<&'static [Arg]> {
     use Arg::{
-        Address, BytesIn, BytesOut, Choice, CreateMode, DirFd, FcntlValue, Fd, Flags, Int, Long,
-        Mode, PairOut, Path, PathOut, Request, RequestTail, Size, StatOut, VectorIn, VectorOut,
+        Address, BytesIn, BytesOut, Choice, CreateMode, DirFd, FcntlValue, Fd, Flags, Hex, Int,
+        Long, Mode, PairOut, Path, PathOut, Request, RequestTail, Size, StatOut, VectorIn,
+        VectorOut,
     };
     Some(match call {
         Sysno::read => &[Fd, BytesOut, Size],
@@ -247,6 +248,10 @@ fn files(call: Sysno) -> Option<&'static [Arg]> {
         Sysno::pwrite64 => &[Fd, BytesIn, Size, Long],
         Sysno::readv => &[Fd, VectorOut, Size],
         Sysno::writev => &[Fd, VectorIn, Size],
+        Sysno::preadv => &[Fd, VectorOut, Size, Long],
+        Sysno::pwritev => &[Fd, VectorIn, Size, Long],
+        Sysno::preadv2 => &[Fd, VectorOut, Size, Long, Hex, Hex],
+        Sysno::pwritev2 => &[Fd, VectorIn, Size, Long, Hex, Hex],
         Sysno::open => &[Path, Flags(&flags::OPEN), CreateMode],
         Sysno::openat => &[DirFd, Path, Flags(&flags::OPEN), CreateMode],
         Sysno::creat => &[Path, Mode],
@@ -361,6 +366,7 @@ fn process(call: Sysno) -> Option<&'static [Arg]> {
         Sysno::waitid => &[Choice(&flags::P), Int, Address, Flags(&flags::WAIT), Address],
         Sysno::clone => &[CloneStack, CloneFlags, CloneTail, CloneTail, CloneTail],
         Sysno::getpgid => &[Int],
+        Sysno::clone3 => &[Address, Size],
         Sysno::setuid | Sysno::setgid | Sysno::setfsuid | Sysno::setfsgid => &[Int],
         Sysno::setreuid | Sysno::setregid => &[Int, Int],
         Sysno::setresuid | Sysno::setresgid => &[Int, Int, Int],

@@ -35,6 +35,15 @@ pub enum Sharing {
     Shared,
 }
 
+/// What becomes of the handlers of signals in a copy.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Handlers {
+    /// They stay.
+    Kept,
+    /// Only what is ignored stays so (`CLONE_CLEAR_SIGHAND`).
+    Gone,
+}
+
 /// Whether the parent goes on while the child runs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Parent {
@@ -64,6 +73,8 @@ pub struct Request {
     pub paths: Sharing,
     /// What is done about signals (`CLONE_SIGHAND`).
     pub actions: Sharing,
+    /// Whether a copy of that has handlers.
+    pub handlers: Handlers,
     /// Whether the parent waits.
     pub parent: Parent,
     /// Whose child it is.
@@ -152,6 +163,9 @@ pub fn spawn(
         Sharing::Shared => parent.signals.share(),
         Sharing::Copied => parent.signals.copy(),
     };
+    if request.handlers == Handlers::Gone {
+        signals.begin_program();
+    }
     let signals = Arc::new(signals);
     let counters = Arc::clone(space.look().counters());
     let credentials = SharedCredentials::new(parent.credentials.get());
