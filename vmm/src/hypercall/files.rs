@@ -24,7 +24,7 @@ pub(super) fn memfd_create(c: &mut Context<'_>) -> Served {
     let memfd = MemoryFile::memfd(&system, &String::from_utf8_lossy(&name), flags)?;
     let close_on_exec = if flags & libc::MFD_CLOEXEC == 0 { 0 } else { libc::FD_CLOEXEC };
     let open = Open::new(Object::Memory(Arc::new(memfd)));
-    Ok(descriptor(c.process.files.insert(Arc::new(open), 0, close_on_exec)?))
+    Ok(descriptor(c.process.open_as(Arc::new(open), 0, close_on_exec)?))
 }
 
 /// ftruncate(2). In this order: `EINVAL` negative; `EBADF`; `EINVAL` not a file that has a length, or not open
@@ -101,19 +101,6 @@ fn allocate(c: &Context<'_>, content: &dyn Content, mode: i32, bytes: Range<u64>
     check_size(c, content.length()?, bytes.end)?;
     let space = c.process.space.look();
     content.allocate(bytes, length, space.system(), &*space)?;
-    Ok(0)
-}
-
-/// fsync(2), fdatasync(2).
-pub(super) fn fsync(c: &mut Context<'_>) -> Served {
-    let open = c.process.files.get(c.int(0))?;
-    match (open.content(), open.object()) {
-        (Some(content), _) => content.sync()?,
-        (None, Object::Stream(stream)) => rustix::fs::fsync(stream.host())?,
-        (None, Object::Directory) => {}
-        (None, Object::Place) => return Err(Errno::EBADF.into()),
-        (None, _) => return Err(Errno::EINVAL.into()),
-    }
     Ok(0)
 }
 

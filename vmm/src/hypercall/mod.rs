@@ -32,6 +32,7 @@ mod send;
 mod signals;
 mod stat;
 mod structs;
+mod sync;
 mod table;
 mod text;
 mod time;
@@ -223,7 +224,13 @@ fn handler(number: u64) -> Option<Handler> {
         libc::SYS_memfd_create => files::memfd_create,
         libc::SYS_ftruncate => files::ftruncate,
         libc::SYS_fallocate => files::fallocate,
-        libc::SYS_fsync | libc::SYS_fdatasync => files::fsync,
+        libc::SYS_fsync | libc::SYS_fdatasync => sync::fsync,
+        libc::SYS_sync => sync::sync,
+        libc::SYS_syncfs => sync::syncfs,
+        libc::SYS_sync_file_range => sync::sync_file_range,
+        libc::SYS_fadvise64 => sync::fadvise64,
+        libc::SYS_readahead => sync::readahead,
+        libc::SYS_close_range => descriptors::close_range,
         libc::SYS_close => descriptors::close,
         libc::SYS_lseek => files::lseek,
         libc::SYS_ioctl => descriptors::ioctl,
@@ -273,6 +280,7 @@ fn handler(number: u64) -> Option<Handler> {
         libc::SYS_rename => names::rename,
         libc::SYS_renameat => names::renameat,
         libc::SYS_renameat2 => names::renameat2,
+        libc::SYS_getdents => directory::getdents,
         libc::SYS_getdents64 => directory::getdents64,
         libc::SYS_chdir => directory::chdir,
         libc::SYS_fchdir => directory::fchdir,

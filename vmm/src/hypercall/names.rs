@@ -8,6 +8,7 @@ use nix::libc;
 
 use super::paths::{EmptyPath, Target};
 use super::{Context, Served, Stop};
+use crate::credentials::{Capability, may};
 use crate::files::tree::{Last, LastLink, Make, Place, Removed, Renaming, Walked};
 use crate::files::{Access, check_access, check_link, check_removal};
 
@@ -126,6 +127,10 @@ fn add_name(c: &Context<'_>, fds: [i32; 2], paths: [VirtAddr; 2], flags: i32) ->
     let last = if follow { LastLink::Follow } else { LastLink::Stay };
     let node = match c.target(fds[0], paths[0], last, EmptyPath::of(flags))? {
         Target::Place(place) => place.node().clone(),
+        // Who has been handed it may have no path to it.
+        Target::Open(open) if !open.is_by_caller() && !may(Capability::DAC_READ_SEARCH) => {
+            return Err(Errno::ENOENT.into());
+        }
         Target::Open(open) => open.place().ok_or(Errno::EXDEV)?.node().clone(),
     };
     let NewName { directory, name } = NewName::of(c, fds[1], paths[1], New::Other)?;

@@ -62,7 +62,7 @@ pub(super) fn openat(c: &mut Context<'_>) -> Served {
     check(flags)?;
     let path = c.read_path(c.address(1))?;
     let opened = opened(c, c.int(0), &path, Wanted { flags, permissions })?;
-    Ok(descriptor(c.process.files.insert(Arc::new(opened), 0, close_on_exec(flags))?))
+    Ok(descriptor(c.process.open_as(Arc::new(opened), 0, close_on_exec(flags))?))
 }
 
 /// What open(2) is to do.
@@ -232,7 +232,9 @@ fn open_place(
     }
     match kind {
         FileKind::Link => return Err(Errno::ELOOP.into()),
-        FileKind::Directory if wanted.has(libc::O_CREAT) || wanted.writes() => {
+        FileKind::Directory
+            if wanted.has(libc::O_CREAT) || wanted.access().contains(Access::WRITE) =>
+        {
             return Err(Errno::EISDIR.into());
         }
         _ => {}

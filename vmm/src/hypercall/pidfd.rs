@@ -26,7 +26,7 @@ pub(super) fn pidfd_open(c: &mut Context<'_>) -> Served {
     let stream = Stream::Process(c.process.family.pidfd(pid)?);
     let open = Open::new(Object::Stream(Arc::new(stream)));
     open.set_status(flags & libc::O_NONBLOCK)?;
-    Ok(descriptor(c.process.files.insert(Arc::new(open), 0, libc::FD_CLOEXEC)?))
+    Ok(descriptor(c.process.open_as(Arc::new(open), 0, libc::FD_CLOEXEC)?))
 }
 
 /// The number of the process behind a descriptor, and the descriptor's `O_NONBLOCK`.

@@ -7,12 +7,14 @@ use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use mm::current;
+use mm::error::Errno;
 use mm::space::SpaceUser;
+use mm::vma::limits::Resource;
 use mm::vma::policy::Policy;
 
 use super::{Family, Launch, Signals};
 use crate::credentials::{self, SharedCredentials};
-use crate::files::{Descriptors, Paths};
+use crate::files::{DESCRIPTORS, Descriptors, Open, Paths};
 
 /// What a process is called.
 #[derive(Debug)]
@@ -102,6 +104,21 @@ impl Process {
     /// Arms the recovery address (0 disarms) and returns the one armed before.
     pub fn set_recovery(&self, address: u64) -> u64 {
         self.recovery.swap(address, Ordering::Relaxed)
+    }
+
+    /// The highest descriptor plus one that it may have (`RLIMIT_NOFILE`).
+    #[must_use]
+    pub fn most_files(&self) -> i32 {
+        let limit = self.space.look().limits().get(Resource::OpenFiles).soft;
+        i32::try_from(limit).map_or(DESCRIPTORS, |limit| limit.min(DESCRIPTORS))
+    }
+
+    /// The lowest free descriptor from `least` on, made to stand for an open; `flags` are `FD_CLOEXEC` or 0.
+    ///
+    /// # Errors
+    /// As of [`Descriptors::insert`].
+    pub fn open_as(&self, open: Arc<Open>, least: i32, flags: i32) -> Result<i32, Errno> {
+        self.files.insert(open, least, self.most_files(), flags)
     }
 
     /// Its memory's calls go by its credentials from now on.
