@@ -71,7 +71,8 @@ fn entries(c: &Context<'_>, layout: Layout) -> Served {
         (Object::Place, _) => return Err(Errno::EBADF.into()),
         _ => return Err(Errno::ENOTDIR.into()),
     };
-    let room = usize::try_from(c.int(2).cast_unsigned()).unwrap_or(usize::MAX);
+    // An `int` in Linux, too: what is negative there has no room.
+    let room = usize::try_from(c.int(2)).unwrap_or(0);
     let mut position = open.position();
     let mut entries = place.node().entries(*position)?;
     let own = [(0, place.node().inode()), (1, place.parent().node().inode())];

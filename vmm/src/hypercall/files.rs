@@ -12,7 +12,7 @@ use rustix::fs::FileType;
 use super::descriptors::descriptor;
 use super::signals::too_long;
 use super::{Context, Served, Stop};
-use crate::files::tree::{MadeFile, Offsets};
+use crate::files::tree::{MadeFile, Node, Offsets};
 use crate::files::{Content, LONGEST_NAME, MemoryFile, Object, Open, Stream};
 
 /// memfd_create(2).
@@ -143,6 +143,10 @@ fn seek_directory(open: &Open, offset: i64, whence: i32) -> Served {
     let base = match whence {
         libc::SEEK_SET => 0,
         libc::SEEK_CUR => *position,
+        // Those of /proc have a length, which is 0.
+        libc::SEEK_END if matches!(open.place().map(|place| place.node()), Some(Node::Made(_))) => {
+            0
+        }
         _ => return Err(Errno::EINVAL.into()),
     };
     *position = base.checked_add_signed(offset).ok_or(Errno::EINVAL)?;

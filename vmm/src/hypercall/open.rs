@@ -268,6 +268,10 @@ fn open_place(
             Object::File(file.open(&system, changes, &path)?)
         }
     };
+    // Only files can be read past memory (`FMODE_CAN_ODIRECT`).
+    if wanted.has(libc::O_DIRECT) && !matches!(object, Object::Memory(_) | Object::File(_)) {
+        return Err(Errno::EINVAL.into());
+    }
     let open = Open::at(place, object, mode, wanted.flags);
     if truncates && let Some(content) = open.content() {
         content.truncate(0, &system)?;
