@@ -250,6 +250,8 @@ fn bad_input() -> Vec<Case> {
 const POOLED: &str = include_str!("../programs/hugetlb.txt");
 /// What Linux 6.18 answers to tests/programs/userfault.c: others lack some of it.
 const USERFAULT: &str = include_str!("../programs/userfault.txt");
+/// What Linux 6.18 answers root in tests/programs/credentials.c.
+const CREDENTIALS: &str = include_str!("../programs/credentials.txt");
 /// In which order tests/programs/userfault_pager.c is told of the pages that it writes.
 const WRITTEN: &str = "\ndirty: 0 8 21 0 0 0 0 29 0 0 22 1 0 14 26 4 0 12 13 0 20 23 16 9 25 0 0 17 0 0 24 0 0 0 0 0 0 27 0 0 \
                        18 15 5 0 0 3 0 0 7 0 0 0 30 0 0 11 10 2 6 28 0 19 0 0\n";
@@ -341,6 +343,13 @@ fn c_programs() -> Vec<Case> {
         cases.push(family("c-40", &["40"]).only(Where::Direct));
         cases.push(family("c-4", &["4"]).only(Where::Nested));
     }
+    let peaks = c_program("peaks", "gcc", &["-static"]);
+    cases.push(Case::new("peaks", peaks, &[]).natively());
+    let sizes = c_program("sizes", "gcc", &["-static", "-Wno-unused-result"]);
+    cases.push(Case::new("sizes", sizes, &[]).natively());
+    // As root; natively it need not be.
+    let credentials = c_program("credentials", "gcc", &["-static"]);
+    cases.push(Case::new("credentials", credentials, &[]).prints(CREDENTIALS));
     // A file that the host may have in large pieces, as it is written in one.
     let pieces = Case::new("pieces", c_program("pieces", "gcc", &["-static"]), &[]).natively();
     cases.push(pieces.given(&numbered("pieces", 2048), FileAccess::Read));

@@ -5,6 +5,7 @@
 
 pub mod boot;
 pub mod cli;
+pub mod credentials;
 pub mod doctor;
 pub mod files;
 pub mod hypercall;

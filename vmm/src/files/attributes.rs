@@ -5,8 +5,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use nix::libc;
 
 use super::status::{FileKind, FileStatus, Timestamp};
+use crate::credentials::current;
 
-/// An inode's attributes. The guest's programs are root, whom permissions do not stop.
+/// An inode's attributes.
 #[derive(Debug)]
 pub struct Attributes {
     kind: FileKind,
@@ -59,14 +60,15 @@ impl SetTime {
 }
 
 impl Attributes {
-    /// Those of a new inode with so many names.
+    /// Those of a new inode with so many names: of who makes it.
     #[must_use]
     pub fn new(kind: FileKind, device: u64, inode: u64, permissions: u32, links: u64) -> Self {
         let made = Timestamp::now();
+        let who = current();
         let now = Now {
             permissions,
-            uid: 0,
-            gid: 0,
+            uid: who.uids.files,
+            gid: who.gids.files,
             links,
             accessed: made,
             modified: made,
@@ -77,6 +79,18 @@ impl Attributes {
 
     fn lock(&self) -> MutexGuard<'_, Now> {
         self.now.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// It has just been made in a directory: of one that has its group handed down, it is that group's.
+    pub fn made_in(&self, directory: &Attributes) {
+        let above = *directory.lock();
+        if above.permissions & libc::S_ISGID != 0 {
+            let mut now = self.lock();
+            now.gid = above.gid;
+            if self.kind == FileKind::Directory {
+                now.permissions |= libc::S_ISGID;
+            }
+        }
     }
 
     /// Its number.

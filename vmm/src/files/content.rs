@@ -44,6 +44,14 @@ pub trait Content {
         Ok(())
     }
 
+    /// Asks whether it may become so long, if it is not.
+    ///
+    /// # Errors
+    /// `EPERM` a seal.
+    fn check_length(&self, _len: u64) -> Result<(), Errno> {
+        Ok(())
+    }
+
     /// Writes, past the end too. Says how many bytes were written.
     ///
     /// # Errors
@@ -129,6 +137,13 @@ impl Content for MemoryFile {
         match self.memory() {
             Memory::Small(_) => Ok(()),
             Memory::Huge(_) => Err(Errno::EINVAL),
+        }
+    }
+
+    fn check_length(&self, len: u64) -> Result<(), Errno> {
+        match self.memory() {
+            Memory::Small(memory) => memory.check_length(len),
+            Memory::Huge(_) => Ok(()),
         }
     }
 

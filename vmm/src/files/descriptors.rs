@@ -9,8 +9,8 @@ use nix::libc;
 use super::room::Room;
 use super::{Object, Open, Stream};
 
-/// The highest descriptor plus one (`RLIMIT_NOFILE`).
-pub const DESCRIPTORS: i32 = 1024;
+/// The highest descriptor plus one that any `RLIMIT_NOFILE` allows here.
+pub const DESCRIPTORS: i32 = 4096;
 
 #[derive(Clone, Debug)]
 struct Descriptor {
@@ -82,17 +82,18 @@ impl Descriptors {
         open.ok_or(Errno::EBADF)
     }
 
-    /// The lowest free descriptor from `least` on, made to stand for an open; `flags` are `FD_CLOEXEC` or 0.
+    /// The lowest free descriptor from `least` on and below `most`, made to stand for an open; `flags` are
+    /// `FD_CLOEXEC` or 0.
     ///
     /// # Errors
     /// `EINVAL` if no descriptor can be as high as `least`; `EMFILE`: there is no free one; `ENFILE`: nothing more can be
     /// open in all processes together.
-    pub fn insert(&self, open: Arc<Open>, least: i32, flags: i32) -> Result<i32, Errno> {
-        if !(0..DESCRIPTORS).contains(&least) {
+    pub fn insert(&self, open: Arc<Open>, least: i32, most: i32, flags: i32) -> Result<i32, Errno> {
+        if !(0..most).contains(&least) {
             return Err(Errno::EINVAL);
         }
         let mut table = self.lock();
-        let free = (least..DESCRIPTORS).find(|fd| !table.contains_key(fd)).ok_or(Errno::EMFILE)?;
+        let free = (least..most).find(|fd| !table.contains_key(fd)).ok_or(Errno::EMFILE)?;
         open.count(&self.opens)?;
         table.insert(free, Descriptor { open, flags });
         Ok(free)

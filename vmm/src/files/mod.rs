@@ -16,6 +16,7 @@ mod epoll;
 mod memory_file;
 mod namespace;
 mod open;
+mod permission;
 mod room;
 mod status;
 mod stream;
@@ -30,6 +31,9 @@ pub use epoll::{Epoll, Event};
 pub use memory_file::{LONGEST_NAME, Memory, MemoryFile};
 pub use namespace::{Grant, Paths, root};
 pub use open::{Awaited, Object, Open};
+pub use permission::{
+    Access, check as check_access, check_link, check_owner, check_removal, check_status,
+};
 pub use room::{Room, Taken};
 pub use status::{FileKind, FileStatus, STATX, Timestamp};
 pub use stream::Stream;

@@ -13,6 +13,7 @@ use super::room::{Room, Taken};
 use super::stream::of_host;
 use super::tree::{Device, MadeFile, Node, Place};
 use super::{Content, FileKind, FileStatus, MemoryFile, Stream, UserfaultFile, status_of};
+use crate::credentials::{Credentials, current};
 
 /// What can be opened.
 #[derive(Clone, Debug)]
@@ -42,6 +43,8 @@ pub struct Open {
     /// Where it was found, if by a path.
     place: Option<Arc<Place>>,
     mode: FileMode,
+    /// The rights of who opened it.
+    by: Arc<Credentials>,
     /// What mmap(2) maps: two opens of one object are two here, too.
     mapped: Option<Arc<OpenFile>>,
     /// `O_*` that fcntl(2) can change.
@@ -92,6 +95,7 @@ impl Open {
             object,
             place,
             mode,
+            by: current(),
             mapped,
             status,
             position: Mutex::new(0),
@@ -167,6 +171,12 @@ impl Open {
             Object::File(file) => Some(&**file),
             _ => None,
         }
+    }
+
+    /// Whether the calling thread's process has the rights that it was opened with, unchanged since.
+    #[must_use]
+    pub fn is_by_caller(&self) -> bool {
+        Arc::ptr_eq(&self.by, &current())
     }
 
     /// What it was opened for.

@@ -7,10 +7,11 @@ use mm::backing::FileMode;
 use mm::error::Errno;
 use nix::libc;
 
+use super::files::check_size;
 use super::paths::{EmptyPath, Target, last_link};
 use super::{Context, Served};
 use crate::files::tree::{LastLink, Node};
-use crate::files::{Content, FileKind, Object, Open, SetTime, Timestamp};
+use crate::files::{Access, Content, FileKind, Object, Open, SetTime, Timestamp, check_access};
 
 /// chmod(2).
 pub(super) fn chmod(c: &mut Context<'_>) -> Served {
@@ -139,17 +140,24 @@ fn time(seconds: u64, nanoseconds: u64) -> Result<SetTime, Errno> {
 }
 
 /// truncate(2). In this order: `EINVAL` negative; what the path leads to; `EISDIR` a directory, `EINVAL` no file;
-/// `EROFS`. Source: Linux's `vfs_truncate`.
+/// `EACCES`; `EROFS`; `EFBIG`. Source: Linux's `vfs_truncate`.
 pub(super) fn truncate(c: &mut Context<'_>) -> Served {
     let len = u64::try_from(c.args[1].cast_signed()).map_err(|_| Errno::EINVAL)?;
     let place = c.find_at(libc::AT_FDCWD, 0, LastLink::Follow)?;
     let system = Arc::clone(c.process.space.look().system());
+    let may_write = || check_access(place.node(), Access::WRITE);
     match (place.node(), place.node().kind()) {
         (_, FileKind::Directory) => return Err(Errno::EISDIR.into()),
-        (Node::File(file), _) => Content::truncate(&**file, len, &system)?,
+        (Node::File(file), _) => {
+            may_write()?;
+            check_size(c, file.length()?, len)?;
+            Content::truncate(&**file, len, &system)?;
+        }
         (Node::Granted(file), FileKind::Regular) => {
+            may_write()?;
             let path = place.shown();
             let file = file.open(&system, FileMode::WRITE, &path)?;
+            check_size(c, file.length()?, len)?;
             Content::truncate(&*file, len, &system)?;
         }
         _ => return Err(Errno::EINVAL.into()),

@@ -7,7 +7,7 @@ use mm::error::Errno;
 use nix::libc;
 
 use super::{Context, Served, Stop, userfault};
-use crate::files::{DESCRIPTORS, Object, Open};
+use crate::files::{Object, Open};
 
 /// The largest pipe that a program may ask for without `CAP_SYS_RESOURCE`, in bytes (`fs.pipe-max-size`).
 const LARGEST_PIPE: usize = 1 << 20;
@@ -86,8 +86,10 @@ pub(super) fn fcntl(c: &mut Context<'_>) -> Served {
     let files = &c.process.files;
     let open = files.get(fd)?;
     match c.int(1) {
-        libc::F_DUPFD => Ok(descriptor(files.insert(open, value, 0)?)),
-        libc::F_DUPFD_CLOEXEC => Ok(descriptor(files.insert(open, value, libc::FD_CLOEXEC)?)),
+        libc::F_DUPFD => Ok(descriptor(c.process.open_as(open, value, 0)?)),
+        libc::F_DUPFD_CLOEXEC => {
+            Ok(descriptor(c.process.open_as(open, value, libc::FD_CLOEXEC)?))
+        }
         libc::F_GETFD => Ok(descriptor(files.flags(fd)?)),
         libc::F_SETFD => {
             files.set_flags(fd, value)?;
@@ -103,6 +105,7 @@ pub(super) fn fcntl(c: &mut Context<'_>) -> Served {
             _ => Err(Errno::EINVAL.into()),
         },
         libc::F_ADD_SEALS => match open.object() {
+            Object::Memory(_) if !open.mode().contains(FileMode::WRITE) => Err(Errno::EPERM.into()),
             Object::Memory(memfd) => {
                 memfd.add_seals(value.cast_unsigned())?;
                 Ok(0)
@@ -154,7 +157,7 @@ fn status(open: &Open) -> Result<u32, Stop> {
 /// dup(2).
 pub(super) fn dup(c: &mut Context<'_>) -> Served {
     let open = c.process.files.get(c.int(0))?;
-    Ok(descriptor(c.process.files.insert(open, 0, 0)?))
+    Ok(descriptor(c.process.open_as(open, 0, 0)?))
 }
 
 /// dup2(2).
@@ -173,12 +176,38 @@ pub(super) fn dup3(c: &mut Context<'_>) -> Served {
     if flags & !libc::O_CLOEXEC != 0 || from == to {
         return Err(Errno::EINVAL.into());
     }
-    if !(0..DESCRIPTORS).contains(&to) {
+    if !(0..c.process.most_files()).contains(&to) {
         return Err(Errno::EBADF.into());
     }
     let open: Arc<Open> = c.process.files.get(from)?;
     c.process.files.replace(to, open, close_on_exec(flags))?;
     Ok(descriptor(to))
+}
+
+/// close_range(2). `EINVAL` unknown flags, or the first above the last.
+pub(super) fn close_range(c: &mut Context<'_>) -> Served {
+    const CLOSE_ON_EXEC: u32 = libc::CLOSE_RANGE_CLOEXEC;
+    const UNSHARE: u32 = libc::CLOSE_RANGE_UNSHARE;
+    let [first, last, flags] = [0, 1, 2].map(|index| c.int(index).cast_unsigned());
+    if flags & !(CLOSE_ON_EXEC | UNSHARE) != 0 || first > last {
+        return Err(Errno::EINVAL.into());
+    }
+    let files = &c.process.files;
+    if flags & UNSHARE != 0 && Arc::strong_count(files) > 1 {
+        log::debug!("descriptors that are another's, too, cannot be parted from that");
+        return Err(Errno::ENOSYS.into());
+    }
+    let range = first..=last;
+    let meant = |fd: &i32| range.contains(&fd.cast_unsigned());
+    for fd in files.all().into_iter().filter(meant) {
+        // Another process may have been faster.
+        let _ = if flags & CLOSE_ON_EXEC == 0 {
+            files.close(fd)
+        } else {
+            files.set_flags(fd, libc::FD_CLOEXEC)
+        };
+    }
+    Ok(0)
 }
 
 /// A new descriptor's own flags, of `O_CLOEXEC`.

@@ -23,7 +23,7 @@ const MOST: i32 = i32::MAX / 12;
 
 fn install(c: &Context<'_>, stream: Stream, close_on_exec: i32) -> Served {
     let open = Arc::new(Open::new(Object::Stream(Arc::new(stream))));
-    Ok(descriptor(c.process.files.insert(open, 0, close_on_exec)?))
+    Ok(descriptor(c.process.open_as(open, 0, close_on_exec)?))
 }
 
 /// epoll_create(2).

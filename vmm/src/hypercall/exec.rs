@@ -15,8 +15,8 @@ use nix::libc;
 
 use super::paths::{EmptyPath, Target, last_link};
 use super::{Context, Served, Stop};
-use crate::files::FileKind;
 use crate::files::tree::{LastLink, Node, Place};
+use crate::files::{Access, FileKind, check_access};
 use crate::load::{Image, LoadError};
 use crate::task::{ExecError, Identity, Launch, Program, Replacement, exec_in};
 
@@ -101,7 +101,7 @@ impl Context<'_> {
 fn opened(c: &Context<'_>, place: &Place) -> Result<Executable, Stop> {
     let node = place.node();
     match node.kind() {
-        FileKind::Regular if node.status()?.permissions & 0o111 != 0 => {}
+        FileKind::Regular => check_access(node, Access::EXECUTE)?,
         FileKind::Link => return Err(Errno::ELOOP.into()),
         _ => return Err(Errno::EACCES.into()),
     }
@@ -137,7 +137,9 @@ fn execute(c: &Context<'_>, found: Found, argv: VirtAddr, envp: VirtAddr) -> Ser
     let personality = old.modes().personality;
     drop(old);
 
-    let launch = Launch { personality, ..c.process.identity.launch };
+    let who = c.process.credentials.get();
+    let ids = [who.uids.real, who.uids.effective, who.gids.real, who.gids.effective];
+    let launch = Launch { personality, ids, ..c.process.identity.launch };
     let path = PathBuf::from(&executable.path);
     let program = Program { image: &image, path: &path, name: &name, argv: &argv, envp: &envp };
     let loaded = exec_in(space, &program, &launch).map_err(|error| match error {

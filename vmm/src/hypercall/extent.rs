@@ -59,6 +59,11 @@ fn lacking(call: Sysno) -> Option<&'static str> {
         Sysno::clone => {
             "no threads (`CLONE_THREAD`), no `CLONE_PIDFD`: `ENOSYS`; no namespaces: `EPERM`"
         }
+        Sysno::clone3 => "as clone; no chosen numbers, no `CLONE_INTO_CGROUP`: `ENOSYS`",
+        Sysno::preadv2 | Sysno::pwritev2 => {
+            "no flags but `RWF_HIPRI`, `RWF_DSYNC`, `RWF_SYNC`: `EOPNOTSUPP`"
+        }
+        Sysno::close_range => "no `CLOSE_RANGE_UNSHARE` of descriptors that are shared: `ENOSYS`",
         Sysno::waitid => "no `P_PIDFD`: `EBADF`",
         Sysno::fcntl => "duplicates, flags, seals, sizes of pipes; locks, leases, owners: `EINVAL`",
         Sysno::ioctl => {
@@ -71,7 +76,7 @@ fn lacking(call: Sysno) -> Option<&'static str> {
         Sysno::shutdown => "of pairs of sockets",
         Sysno::fallocate => "no zeroed, collapsed or inserted ranges: `EOPNOTSUPP`",
         Sysno::prctl => {
-            "names, dumpable, and what is about memory; of `PR_SET_MM` no other executable: `EACCES`; others: `EINVAL`"
+            "names, dumpable, credentials, and what is about memory; of `PR_SET_MM` no other executable: `EACCES`; others: `EINVAL`"
         }
         Sysno::arch_prctl => "the bases of FS and GS; others: `EINVAL`",
         Sysno::prlimit64 => "of the caller; others: `ESRCH`",

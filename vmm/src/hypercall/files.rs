@@ -5,12 +5,14 @@ use std::sync::Arc;
 
 use mm::backing::{FileMode, LONGEST, Length};
 use mm::error::Errno;
+use mm::vma::limits::Resource;
 use nix::libc;
 use rustix::fs::FileType;
 
 use super::descriptors::descriptor;
+use super::signals::too_long;
 use super::{Context, Served, Stop};
-use crate::files::tree::{MadeFile, Offsets};
+use crate::files::tree::{MadeFile, Node, Offsets};
 use crate::files::{Content, LONGEST_NAME, MemoryFile, Object, Open, Stream};
 
 /// memfd_create(2).
@@ -22,7 +24,7 @@ pub(super) fn memfd_create(c: &mut Context<'_>) -> Served {
     let memfd = MemoryFile::memfd(&system, &String::from_utf8_lossy(&name), flags)?;
     let close_on_exec = if flags & libc::MFD_CLOEXEC == 0 { 0 } else { libc::FD_CLOEXEC };
     let open = Open::new(Object::Memory(Arc::new(memfd)));
-    Ok(descriptor(c.process.files.insert(Arc::new(open), 0, close_on_exec)?))
+    Ok(descriptor(c.process.open_as(Arc::new(open), 0, close_on_exec)?))
 }
 
 /// ftruncate(2). In this order: `EINVAL` negative; `EBADF`; `EINVAL` not a file that has a length, or not open
@@ -32,8 +34,16 @@ pub(super) fn ftruncate(c: &mut Context<'_>) -> Served {
     let open = c.process.files.get(c.int(0))?;
     let content = open.content().filter(|_| open.mode().contains(FileMode::WRITE));
     let system = Arc::clone(c.process.space.look().system());
-    content.ok_or(Errno::EINVAL)?.truncate(len, &system)?;
+    let content = content.ok_or(Errno::EINVAL)?;
+    check_size(c, content.length()?, len)?;
+    content.truncate(len, &system)?;
     Ok(0)
+}
+
+/// Whether a file of `old` bytes may get so many (`inode_newsize_ok`).
+pub(super) fn check_size(c: &Context<'_>, old: u64, new: u64) -> Result<(), Stop> {
+    let limit = c.process.space.look().limits().get(Resource::FileSize).soft;
+    if new > old && new > limit { Err(too_long(c)) } else { Ok(()) }
 }
 
 /// fallocate(2). In this order: `EBADF`; `EINVAL` a negative offset, no length; `EOPNOTSUPP` an unknown mode, a
@@ -88,21 +98,9 @@ fn allocate(c: &Context<'_>, content: &dyn Content, mode: i32, bytes: Range<u64>
         }
         _ => return Err(Errno::EOPNOTSUPP.into()),
     };
+    check_size(c, content.length()?, bytes.end)?;
     let space = c.process.space.look();
     content.allocate(bytes, length, space.system(), &*space)?;
-    Ok(0)
-}
-
-/// fsync(2), fdatasync(2).
-pub(super) fn fsync(c: &mut Context<'_>) -> Served {
-    let open = c.process.files.get(c.int(0))?;
-    match (open.content(), open.object()) {
-        (Some(content), _) => content.sync()?,
-        (None, Object::Stream(stream)) => rustix::fs::fsync(stream.host())?,
-        (None, Object::Directory) => {}
-        (None, Object::Place) => return Err(Errno::EBADF.into()),
-        (None, _) => return Err(Errno::EINVAL.into()),
-    }
     Ok(0)
 }
 
@@ -145,6 +143,10 @@ fn seek_directory(open: &Open, offset: i64, whence: i32) -> Served {
     let base = match whence {
         libc::SEEK_SET => 0,
         libc::SEEK_CUR => *position,
+        // Those of /proc have a length, which is 0.
+        libc::SEEK_END if matches!(open.place().map(|place| place.node()), Some(Node::Made(_))) => {
+            0
+        }
         _ => return Err(Errno::EINVAL.into()),
     };
     *position = base.checked_add_signed(offset).ok_or(Errno::EINVAL)?;

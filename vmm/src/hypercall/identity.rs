@@ -57,11 +57,6 @@ pub(super) fn setsid(c: &mut Context<'_>) -> Served {
     number(c.process.family.set_session(c.process.pid)?)
 }
 
-/// getuid(2) and the like: the guest's programs are root in it.
-pub(super) fn root(_: &mut Context<'_>) -> Served {
-    Ok(0)
-}
-
 /// uname(2): Linux 6.18, which is whose semantics these are.
 pub(super) fn uname(c: &mut Context<'_>) -> Served {
     let fields = ["Linux", "mmvisor", "6.18.0", "#1 SMP", "x86_64", "(none)"];

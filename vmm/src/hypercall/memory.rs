@@ -55,7 +55,7 @@ pub(super) fn install_userfault(process: &Process, file: UserfaultFile) -> Resul
     let flags = file.queue().flags();
     let open = Open::new(Object::Userfault(Arc::new(file)));
     open.set_status(flags)?;
-    process.files.insert(Arc::new(open), 0, close_on_exec(flags))
+    process.open_as(Arc::new(open), 0, close_on_exec(flags))
 }
 
 /// Any memory call; `ENOSYS` for a call that is not one.

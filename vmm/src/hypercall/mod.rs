@@ -5,6 +5,7 @@
 
 mod attributes;
 mod clone;
+mod credentials;
 mod decode;
 mod descriptors;
 mod directory;
@@ -31,6 +32,7 @@ mod send;
 mod signals;
 mod stat;
 mod structs;
+mod sync;
 mod table;
 mod text;
 mod time;
@@ -215,10 +217,20 @@ fn handler(number: u64) -> Option<Handler> {
         libc::SYS_writev => transfer::writev,
         libc::SYS_pread64 => transfer::pread64,
         libc::SYS_pwrite64 => transfer::pwrite64,
+        libc::SYS_preadv => transfer::preadv,
+        libc::SYS_pwritev => transfer::pwritev,
+        libc::SYS_preadv2 => transfer::preadv2,
+        libc::SYS_pwritev2 => transfer::pwritev2,
         libc::SYS_memfd_create => files::memfd_create,
         libc::SYS_ftruncate => files::ftruncate,
         libc::SYS_fallocate => files::fallocate,
-        libc::SYS_fsync | libc::SYS_fdatasync => files::fsync,
+        libc::SYS_fsync | libc::SYS_fdatasync => sync::fsync,
+        libc::SYS_sync => sync::sync,
+        libc::SYS_syncfs => sync::syncfs,
+        libc::SYS_sync_file_range => sync::sync_file_range,
+        libc::SYS_fadvise64 => sync::fadvise64,
+        libc::SYS_readahead => sync::readahead,
+        libc::SYS_close_range => descriptors::close_range,
         libc::SYS_close => descriptors::close,
         libc::SYS_lseek => files::lseek,
         libc::SYS_ioctl => descriptors::ioctl,
@@ -268,6 +280,7 @@ fn handler(number: u64) -> Option<Handler> {
         libc::SYS_rename => names::rename,
         libc::SYS_renameat => names::renameat,
         libc::SYS_renameat2 => names::renameat2,
+        libc::SYS_getdents => directory::getdents,
         libc::SYS_getdents64 => directory::getdents64,
         libc::SYS_chdir => directory::chdir,
         libc::SYS_fchdir => directory::fchdir,
@@ -291,6 +304,7 @@ fn handler(number: u64) -> Option<Handler> {
         libc::SYS_fork => clone::fork,
         libc::SYS_vfork => clone::vfork,
         libc::SYS_clone => clone::clone,
+        libc::SYS_clone3 => clone::clone3,
         libc::SYS_execve => exec::execve,
         libc::SYS_execveat => exec::execveat,
         libc::SYS_wait4 => wait::wait4,
@@ -336,9 +350,24 @@ fn handler(number: u64) -> Option<Handler> {
         libc::SYS_getsid => identity::getsid,
         libc::SYS_setpgid => identity::setpgid,
         libc::SYS_setsid => identity::setsid,
-        libc::SYS_getuid | libc::SYS_geteuid | libc::SYS_getgid | libc::SYS_getegid => {
-            identity::root
-        }
+        libc::SYS_getuid => credentials::getuid,
+        libc::SYS_geteuid => credentials::geteuid,
+        libc::SYS_getgid => credentials::getgid,
+        libc::SYS_getegid => credentials::getegid,
+        libc::SYS_getresuid => credentials::getresuid,
+        libc::SYS_getresgid => credentials::getresgid,
+        libc::SYS_setuid => credentials::setuid,
+        libc::SYS_setreuid => credentials::setreuid,
+        libc::SYS_setresuid => credentials::setresuid,
+        libc::SYS_setgid => credentials::setgid,
+        libc::SYS_setregid => credentials::setregid,
+        libc::SYS_setresgid => credentials::setresgid,
+        libc::SYS_setfsuid => credentials::setfsuid,
+        libc::SYS_setfsgid => credentials::setfsgid,
+        libc::SYS_getgroups => credentials::getgroups,
+        libc::SYS_setgroups => credentials::setgroups,
+        libc::SYS_capget => credentials::capget,
+        libc::SYS_capset => credentials::capset,
         libc::SYS_uname => identity::uname,
         libc::SYS_sysinfo => identity::sysinfo,
         libc::SYS_getrandom => identity::getrandom,

@@ -8,7 +8,9 @@ use nix::libc;
 
 use super::paths::{EmptyPath, Target};
 use super::{Context, Served, Stop};
+use crate::credentials::{Capability, may};
 use crate::files::tree::{Last, LastLink, Make, Place, Removed, Renaming, Walked};
+use crate::files::{Access, check_access, check_link, check_removal};
 
 /// mkdir(2).
 pub(super) fn mkdir(c: &mut Context<'_>) -> Served {
@@ -100,6 +102,7 @@ impl NewName {
 
     /// Makes what is to have it.
     fn make(&self, make: &Make<'_>) -> Served {
+        check_access(self.directory.node(), Access::WRITE | Access::EXECUTE)?;
         self.directory.node().make(&self.name, make)?;
         Ok(0)
     }
@@ -124,9 +127,15 @@ fn add_name(c: &Context<'_>, fds: [i32; 2], paths: [VirtAddr; 2], flags: i32) ->
     let last = if follow { LastLink::Follow } else { LastLink::Stay };
     let node = match c.target(fds[0], paths[0], last, EmptyPath::of(flags))? {
         Target::Place(place) => place.node().clone(),
+        // Who has been handed it may have no path to it.
+        Target::Open(open) if !open.is_by_caller() && !may(Capability::DAC_READ_SEARCH) => {
+            return Err(Errno::ENOENT.into());
+        }
         Target::Open(open) => open.place().ok_or(Errno::EXDEV)?.node().clone(),
     };
     let NewName { directory, name } = NewName::of(c, fds[1], paths[1], New::Other)?;
+    check_access(directory.node(), Access::WRITE | Access::EXECUTE)?;
+    check_link(&node)?;
     directory.node().add(&name, &node)?;
     Ok(0)
 }
@@ -173,6 +182,7 @@ fn remove(c: &Context<'_>, fd: i32, path: VirtAddr, what: Removed) -> Served {
         let is_file = what == Removed::File;
         return Err(if is_file { Errno::EISDIR } else { Errno::EBUSY }.into());
     }
+    check_removal(directory.node(), found.node())?;
     directory.node().remove(name, what)?;
     Ok(0)
 }

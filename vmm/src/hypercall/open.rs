@@ -9,7 +9,7 @@ use nix::libc;
 use super::descriptors::{close_on_exec, descriptor};
 use super::{Context, Served, Stop};
 use crate::files::tree::{Last, LastLink, Make, Node, Place};
-use crate::files::{FileKind, Object, Open};
+use crate::files::{Access, FileKind, Object, Open, check_access, check_owner};
 
 /// The flags that open(2) knows (`VALID_OPEN_FLAGS`); it ignores all others.
 const KNOWN: i32 = libc::O_ACCMODE
@@ -62,7 +62,7 @@ pub(super) fn openat(c: &mut Context<'_>) -> Served {
     check(flags)?;
     let path = c.read_path(c.address(1))?;
     let opened = opened(c, c.int(0), &path, Wanted { flags, permissions })?;
-    Ok(descriptor(c.process.files.insert(Arc::new(opened), 0, close_on_exec(flags))?))
+    Ok(descriptor(c.process.open_as(Arc::new(opened), 0, close_on_exec(flags))?))
 }
 
 /// What open(2) is to do.
@@ -86,6 +86,17 @@ impl Wanted {
             libc::O_RDWR => FileMode::READ | FileMode::WRITE,
             _ => FileMode::empty(),
         }
+    }
+
+    /// What may be done with it has to be this.
+    fn access(self) -> Access {
+        let mut access = match self.flags & libc::O_ACCMODE {
+            libc::O_RDONLY => Access::READ,
+            libc::O_WRONLY => Access::WRITE,
+            _ => Access::READ | Access::WRITE,
+        };
+        access.set(Access::WRITE, access.contains(Access::WRITE) || self.has(libc::O_TRUNC));
+        access
     }
 
     fn writes(self) -> bool {
@@ -175,6 +186,7 @@ fn make(
     let system = Arc::clone(c.process.space.look().system());
     let permissions = wanted.permissions & !c.process.paths.umask();
     let make = Make::File { permissions, system: &system, path: &path };
+    check_access(directory.node(), Access::WRITE | Access::EXECUTE)?;
     let node = directory.node().make(name, &make)?;
     Ok(directory.with(name, node))
 }
@@ -184,6 +196,7 @@ fn nameless(c: &Context<'_>, directory: &Arc<Place>, wanted: Wanted) -> Result<O
     match directory.node() {
         Node::Directory(tree) => {
             let system = Arc::clone(c.process.space.look().system());
+            check_access(directory.node(), Access::WRITE | Access::EXECUTE)?;
             let permissions = wanted.permissions & !c.process.paths.umask();
             let path = directory.shown();
             let file = tree.nameless(&system, permissions, &path)?;
@@ -219,13 +232,21 @@ fn open_place(
     }
     match kind {
         FileKind::Link => return Err(Errno::ELOOP.into()),
-        FileKind::Directory if wanted.has(libc::O_CREAT) || wanted.writes() => {
+        FileKind::Directory
+            if wanted.has(libc::O_CREAT) || wanted.access().contains(Access::WRITE) =>
+        {
             return Err(Errno::EISDIR.into());
         }
         _ => {}
     }
     if kind == FileKind::Regular && (wanted.writes() || wanted.has(libc::O_TRUNC)) {
         node.check_writable()?;
+    }
+    if since == Since::Before {
+        check_access(node, wanted.access())?;
+    }
+    if wanted.has(libc::O_NOATIME) {
+        check_owner(node)?;
     }
     let system = Arc::clone(c.process.space.look().system());
     let truncates = wanted.has(libc::O_TRUNC) && since == Since::Before;
@@ -247,6 +268,10 @@ fn open_place(
             Object::File(file.open(&system, changes, &path)?)
         }
     };
+    // Only files can be read past memory (`FMODE_CAN_ODIRECT`).
+    if wanted.has(libc::O_DIRECT) && !matches!(object, Object::Memory(_) | Object::File(_)) {
+        return Err(Errno::EINVAL.into());
+    }
     let open = Open::at(place, object, mode, wanted.flags);
     if truncates && let Some(content) = open.content() {
         content.truncate(0, &system)?;

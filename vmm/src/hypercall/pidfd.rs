@@ -7,7 +7,7 @@ use mm::error::Errno;
 use nix::libc;
 
 use super::descriptors::descriptor;
-use super::send::{given, send};
+use super::send::{given, own, send};
 use super::{Context, Served};
 use crate::files::{Object, Open, Stream};
 use crate::task::{Info, Process, SI_USER, Target, To};
@@ -26,7 +26,7 @@ pub(super) fn pidfd_open(c: &mut Context<'_>) -> Served {
     let stream = Stream::Process(c.process.family.pidfd(pid)?);
     let open = Open::new(Object::Stream(Arc::new(stream)));
     open.set_status(flags & libc::O_NONBLOCK)?;
-    Ok(descriptor(c.process.files.insert(Arc::new(open), 0, libc::FD_CLOEXEC)?))
+    Ok(descriptor(c.process.open_as(Arc::new(open), 0, libc::FD_CLOEXEC)?))
 }
 
 /// The number of the process behind a descriptor, and the descriptor's `O_NONBLOCK`.
@@ -66,9 +66,9 @@ pub(super) fn pidfd_send_signal(c: &mut Context<'_>) -> Served {
     };
     let to = if flags == SIGNAL[0] { To::Task } else { To::Process };
     let target = if to_group { Target::Group(pid) } else { Target::Process(pid) };
-    let sender = c.process.pid;
+    let own = own(c, SI_USER);
     send(c, target, number, to, |signal| match told {
         Some(bytes) => Info::given(signal, bytes),
-        None => Info::from_process(signal, SI_USER, sender),
+        None => own(signal),
     })
 }

@@ -54,8 +54,8 @@ pub(super) fn socketpair(c: &mut Context<'_>) -> Served {
 fn both(c: &Context<'_>, ends: [Stream; 2], close_on_exec: i32, to: VirtAddr) -> Served {
     let files = &c.process.files;
     let [one, other] = ends.map(|end| Arc::new(Open::new(Object::Stream(Arc::new(end)))));
-    let one = files.insert(one, 0, close_on_exec)?;
-    let both = files.insert(other, 0, close_on_exec).map(|other| [one, other]);
+    let one = c.process.open_as(one, 0, close_on_exec)?;
+    let both = c.process.open_as(other, 0, close_on_exec).map(|other| [one, other]);
     // What is closed here is open.
     let close = |fd| files.close(fd).unwrap_or_default();
     let both = both.inspect_err(|_| close(one))?;

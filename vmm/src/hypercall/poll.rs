@@ -12,7 +12,7 @@ use nix::poll::{PollFd, PollFlags};
 use super::pause::{continued, left};
 use super::signals::SIGSET;
 use super::{Context, Served, Stop, time, userfault};
-use crate::files::{DESCRIPTORS, Object, Open};
+use crate::files::{Object, Open};
 use crate::task::{Continuation, Interrupted, Restart, SignalSet, rest};
 
 /// What a regular file is ready for (`DEFAULT_POLLMASK`).
@@ -157,7 +157,7 @@ fn poll_once(
     count: u64,
     until: Option<Instant>,
 ) -> Result<Result<u64, Interrupted>, Stop> {
-    if count > u64::from(DESCRIPTORS.unsigned_abs()) {
+    if count > u64::from(c.process.most_files().unsigned_abs()) {
         return Err(Errno::EINVAL.into());
     }
     let bytes = c.read_bytes(at, usize::try_from(count * 8).unwrap_or(0))?;
@@ -348,6 +348,6 @@ fn table_size(c: &Context<'_>) -> usize {
     match highest {
         0..=64 => 64,
         65..=256 => 256,
-        _ => usize::try_from(DESCRIPTORS).unwrap_or(0),
+        _ => highest.next_power_of_two(),
     }
 }

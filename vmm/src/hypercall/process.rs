@@ -64,7 +64,7 @@ pub(super) fn prctl(c: &mut Context<'_>) -> Served {
             c.write_bytes(c.address(1), &now)?;
             Ok(0)
         }
-        _ => super::memory::serve(c),
+        _ => super::credentials::prctl(c).unwrap_or_else(|| super::memory::serve(c)),
     }
 }
 

@@ -4,6 +4,7 @@ use mm::error::Errno;
 use mm::vma::limits::Resource;
 
 use super::{Context, Served, Stop};
+use crate::credentials::current;
 use crate::task::{Info, KEPT, SI_TKILL, SI_USER, Signal, Target, To};
 
 /// kill(2).
@@ -16,8 +17,14 @@ pub(super) fn kill(c: &mut Context<'_>) -> Served {
         group if group < 0 => Target::Group(-group),
         pid => Target::Process(pid),
     };
-    let pid = c.process.pid;
-    send(c, target, c.int(1), To::Process, |signal| Info::from_process(signal, SI_USER, pid))
+    let own = own(c, SI_USER);
+    send(c, target, c.int(1), To::Process, own)
+}
+
+/// What is told of a signal that the calling process sends.
+pub(super) fn own(c: &Context<'_>, code: i32) -> impl Fn(Signal) -> Info {
+    let (pid, uid) = (c.process.pid, current().uids.real);
+    move |signal| Info::from_process(signal, code, pid).of_user(uid)
 }
 
 /// tkill(2): a process has one task, of its number.
@@ -25,16 +32,15 @@ pub(super) fn tkill(c: &mut Context<'_>) -> Served {
     if c.int(0) <= 0 {
         return Err(Errno::EINVAL.into());
     }
-    let pid = c.process.pid;
-    let info = |signal| Info::from_process(signal, SI_TKILL, pid);
-    send(c, Target::Process(c.int(0)), c.int(1), To::Task, info)
+    let own = own(c, SI_TKILL);
+    send(c, Target::Process(c.int(0)), c.int(1), To::Task, own)
 }
 
 /// tgkill(2).
 pub(super) fn tgkill(c: &mut Context<'_>) -> Served {
-    let pid = c.process.pid;
+    let own = own(c, SI_TKILL);
     let target = task(c.int(0), c.int(1))?;
-    send(c, target, c.int(2), To::Task, |signal| Info::from_process(signal, SI_TKILL, pid))
+    send(c, target, c.int(2), To::Task, own)
 }
 
 /// A task of a process, which has one, of its number.
@@ -73,8 +79,8 @@ pub(super) fn given(c: &Context<'_>, index: usize, target: i32) -> Result<[u8; K
     Ok(bytes)
 }
 
-/// To all of a target. `ESRCH` where there is nobody, `EINVAL` for no signal, `EAGAIN` where one of them has no
-/// room.
+/// To all of a target that it may send them to. `ESRCH` where there is nobody, `EINVAL` for no signal; where nobody was
+/// sent any, `EPERM` or `EAGAIN`, as the last of them says. Source: Linux's `kill_something_info`.
 pub(super) fn send(
     c: &Context<'_>,
     target: Target,
@@ -88,20 +94,44 @@ pub(super) fn send(
         return Err(Errno::ESRCH.into());
     }
     // 0 only asks whether somebody is there.
-    if number == 0 {
-        return Ok(0);
-    }
-    let signal = Signal::new(number).ok_or(Errno::EINVAL)?;
+    let signal = match number {
+        0 => None,
+        number => Some(Signal::new(number).ok_or(Errno::EINVAL)?),
+    };
     let limit = c.process.space.look().limits().get(Resource::PendingSignals).soft;
-    let mut full = 0;
+    let mut refused = Ok(());
+    let mut sent = false;
     for &pid in &targets {
-        let sent = if pid == c.process.pid {
-            // It looks at its signals next, and need not be woken.
-            c.process.signals.post(info(signal), to, limit).map(drop)
+        let done = if !may_send(c, pid, signal) {
+            // Who is meant only as one of all does not count.
+            if target == Target::Others { Ok(()) } else { Err(Errno::EPERM) }
+        } else if let Some(signal) = signal {
+            let posted = if pid == c.process.pid {
+                // It looks at its signals next, and need not be woken.
+                c.process.signals.post(info(signal), to, limit).map(drop)
+            } else {
+                family.send(pid, info(signal), to, limit)
+            };
+            posted.map_err(|_| Errno::EAGAIN)
         } else {
-            family.send(pid, info(signal), to, limit)
+            Ok(())
         };
-        full += usize::from(sent.is_err());
+        sent |= done.is_ok();
+        if done.is_err() {
+            refused = done;
+        }
     }
-    if full == targets.len() { Err(Errno::EAGAIN.into()) } else { Ok(0) }
+    if !sent {
+        refused?;
+    }
+    Ok(0)
+}
+
+/// Whether the caller may send a signal to a process (`check_kill_permission`).
+fn may_send(c: &Context<'_>, pid: i32, signal: Option<Signal>) -> bool {
+    let family = &c.process.family;
+    let Some(credentials) = family.credentials(pid) else { return true };
+    let own = c.process.pid;
+    let continues = || signal == Some(Signal::CONT) && family.session(pid) == family.session(own);
+    pid == own || current().may_signal(&credentials) || continues()
 }

@@ -16,9 +16,21 @@ pub(super) const SIGSET: u64 = 8;
 
 /// What a write to a closed pipe comes to: `EPIPE`, and a `SIGPIPE` to who wrote.
 pub(super) fn broken_pipe(c: &Context<'_>) -> Stop {
-    let info = Info::from_process(Signal::PIPE, SI_USER, c.process.pid);
-    c.process.signals.post_from_kernel(info, To::Task);
+    send_itself(c, Signal::PIPE);
     Stop::Errno(Errno::EPIPE)
+}
+
+/// What a file that would become longer than `RLIMIT_FSIZE` comes to: `EFBIG`, and a `SIGXFSZ`.
+pub(super) fn too_long(c: &Context<'_>) -> Stop {
+    send_itself(c, Signal::XFSZ);
+    Stop::Errno(Errno::EFBIG)
+}
+
+/// As if the process had sent it to itself (`send_sig` without privilege).
+fn send_itself(c: &Context<'_>, signal: Signal) {
+    let info = Info::from_process(signal, SI_USER, c.process.pid);
+    let info = info.of_user(c.process.credentials.get().uids.real);
+    c.process.signals.post_from_kernel(info, To::Task);
 }
 
 /// A set of signals at argument `index`, whose bytes argument `size` counts.

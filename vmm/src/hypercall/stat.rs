@@ -6,8 +6,9 @@ use nix::libc;
 
 use super::paths::{EmptyPath, Target, last_link};
 use super::{Context, Served, Stop};
+use crate::credentials::as_real_user;
 use crate::files::tree::LastLink;
-use crate::files::{FileKind, FileStatus};
+use crate::files::{Access, FileKind, FileStatus, check_status};
 
 /// fstat(2).
 pub(super) fn fstat(c: &mut Context<'_>) -> Served {
@@ -81,27 +82,31 @@ pub(super) fn faccessat2(c: &mut Context<'_>) -> Served {
     check_access(c, c.int(0), c.address(1), c.int(2), c.int(3))
 }
 
-/// In this order: `EINVAL`; what the path leads to; `EACCES` to be executed, by nobody; `EROFS`. Source: Linux's
-/// `do_faccessat`. The guest's programs are root.
+/// In this order: `EINVAL`; what the path leads to; `EACCES`; `EROFS`. Of the real user, unless it is said otherwise.
+/// Source: Linux's `do_faccessat`.
 fn check_access(c: &Context<'_>, fd: i32, path: VirtAddr, wanted: i32, flags: i32) -> Served {
     let known = libc::AT_EACCESS | libc::AT_SYMLINK_NOFOLLOW | libc::AT_EMPTY_PATH;
     if wanted & !(libc::R_OK | libc::W_OK | libc::X_OK) != 0 || flags & !known != 0 {
         return Err(Errno::EINVAL.into());
     }
-    let target = c.target(fd, path, last_link(flags), EmptyPath::of(flags))?;
-    let (status, writable) = match &target {
+    let ask = || {
+        let target = c.target(fd, path, last_link(flags), EmptyPath::of(flags))?;
+        asked(&target, Access::from_bits_truncate(wanted.cast_unsigned()))
+    };
+    if flags & libc::AT_EACCESS == 0 { as_real_user(ask) } else { ask() }
+}
+
+fn asked(target: &Target, wanted: Access) -> Served {
+    let (status, writable) = match target {
         Target::Place(place) => (place.node().status()?, place.node().check_writable()),
         Target::Open(open) => {
             let writable = open.place().map_or(Ok(()), |place| place.node().check_writable());
             (open.file_status()?, writable)
         }
     };
-    let executable = status.permissions & 0o111 != 0 || status.kind == FileKind::Directory;
-    if wanted & libc::X_OK != 0 && !executable {
-        return Err(Errno::EACCES.into());
-    }
+    check_status(&status, wanted)?;
     let lasts = matches!(status.kind, FileKind::Regular | FileKind::Directory | FileKind::Link);
-    if wanted & libc::W_OK != 0 && lasts {
+    if wanted.contains(Access::WRITE) && lasts {
         writable?;
     }
     Ok(0)

@@ -237,8 +237,9 @@ fn memory(call: Sysno) -> Option<&'static [Arg]> {
 
 fn files(call: Sysno) -> Option<&'static [Arg]> {
     use Arg::{
-        Address, BytesIn, BytesOut, Choice, CreateMode, DirFd, FcntlValue, Fd, Flags, Int, Long,
-        Mode, PairOut, Path, PathOut, Request, RequestTail, Size, StatOut, VectorIn, VectorOut,
+        Address, BytesIn, BytesOut, Choice, CreateMode, DirFd, FcntlValue, Fd, Flags, Hex, Int,
+        Long, Mode, PairOut, Path, PathOut, Request, RequestTail, Size, StatOut, Unsigned,
+        VectorIn, VectorOut,
     };
     Some(match call {
         Sysno::read => &[Fd, BytesOut, Size],
@@ -247,6 +248,16 @@ fn files(call: Sysno) -> Option<&'static [Arg]> {
         Sysno::pwrite64 => &[Fd, BytesIn, Size, Long],
         Sysno::readv => &[Fd, VectorOut, Size],
         Sysno::writev => &[Fd, VectorIn, Size],
+        Sysno::sync => &[],
+        Sysno::syncfs => &[Fd],
+        Sysno::sync_file_range => &[Fd, Long, Long, Hex],
+        Sysno::fadvise64 => &[Fd, Long, Long, Int],
+        Sysno::readahead => &[Fd, Long, Size],
+        Sysno::close_range => &[Unsigned, Unsigned, Hex],
+        Sysno::preadv => &[Fd, VectorOut, Size, Long],
+        Sysno::pwritev => &[Fd, VectorIn, Size, Long],
+        Sysno::preadv2 => &[Fd, VectorOut, Size, Long, Hex, Hex],
+        Sysno::pwritev2 => &[Fd, VectorIn, Size, Long, Hex, Hex],
         Sysno::open => &[Path, Flags(&flags::OPEN), CreateMode],
         Sysno::openat => &[DirFd, Path, Flags(&flags::OPEN), CreateMode],
         Sysno::creat => &[Path, Mode],
@@ -274,7 +285,7 @@ fn files(call: Sysno) -> Option<&'static [Arg]> {
         Sysno::umask => &[Mode],
         Sysno::ftruncate => &[Fd, Long],
         Sysno::fallocate => &[Fd, Flags(&flags::FALLOC), Long, Long],
-        Sysno::getdents64 => &[Fd, Address, Size],
+        Sysno::getdents | Sysno::getdents64 => &[Fd, Address, Size],
         Sysno::poll => &[Address, Size, Int],
         Sysno::socketpair => &[Choice(&flags::AF), Int, Int, PairOut],
         Sysno::shutdown => &[Fd, Choice(&flags::SHUT)],
@@ -361,6 +372,13 @@ fn process(call: Sysno) -> Option<&'static [Arg]> {
         Sysno::waitid => &[Choice(&flags::P), Int, Address, Flags(&flags::WAIT), Address],
         Sysno::clone => &[CloneStack, CloneFlags, CloneTail, CloneTail, CloneTail],
         Sysno::getpgid => &[Int],
+        Sysno::clone3 => &[Address, Size],
+        Sysno::setuid | Sysno::setgid | Sysno::setfsuid | Sysno::setfsgid => &[Int],
+        Sysno::setreuid | Sysno::setregid => &[Int, Int],
+        Sysno::setresuid | Sysno::setresgid => &[Int, Int, Int],
+        Sysno::getresuid | Sysno::getresgid => &[Address, Address, Address],
+        Sysno::getgroups | Sysno::setgroups => &[Int, Address],
+        Sysno::capget | Sysno::capset => &[Address, Address],
         _ => return None,
     })
 }

@@ -1,16 +1,15 @@
 //! Bytes between a program's memory and what is open: read(2), write(2), and their kin.
 
-use std::collections::VecDeque;
-
 use mm::addr::{PAGE_BYTES, PAGE_SIZE, VirtAddr};
 use mm::backing::{FileMode, LONGEST};
 use mm::error::{CallError, CallResult, Errno};
+use mm::vma::limits::{Resource, UNLIMITED};
 use nix::libc;
 use nix::poll::{PollFd, PollFlags};
 use rustix::fs::{FileType, OFlags};
 use rustix::io::{Errno as HostErrno, ReadWriteFlags};
 
-use super::signals::broken_pipe;
+use super::signals::{broken_pipe, too_long};
 use super::{Context, Served, Stop, userfault};
 use crate::files::tree::{Device, Offsets};
 use crate::files::{Content, Object, Open, Stream};
@@ -72,6 +71,47 @@ pub(super) fn pwrite64(c: &mut Context<'_>) -> Served {
 pub(super) fn writev(c: &mut Context<'_>) -> Served {
     check_write(c)?;
     transfer(c, Place::Position, vector, write_pieces)
+}
+
+/// preadv(2).
+pub(super) fn preadv(c: &mut Context<'_>) -> Served {
+    let place = offset(c)?;
+    check_read(c)?;
+    transfer(c, place, vector, read_pieces)
+}
+
+/// pwritev(2).
+pub(super) fn pwritev(c: &mut Context<'_>) -> Served {
+    let place = offset(c)?;
+    check_write(c)?;
+    transfer(c, place, vector, write_pieces)
+}
+
+/// preadv2(2).
+pub(super) fn preadv2(c: &mut Context<'_>) -> Served {
+    let place = place_or_position(c)?;
+    check_read(c)?;
+    check_flags(c)?;
+    transfer(c, place, vector, read_pieces)
+}
+
+/// pwritev2(2).
+pub(super) fn pwritev2(c: &mut Context<'_>) -> Served {
+    let place = place_or_position(c)?;
+    check_write(c)?;
+    check_flags(c)?;
+    transfer(c, place, vector, write_pieces)
+}
+
+/// The offset at argument 3; -1 is the file's position.
+fn place_or_position(c: &Context<'_>) -> Result<Place, Errno> {
+    if c.args[3] == POSITION { Ok(Place::Position) } else { offset(c) }
+}
+
+/// `EOPNOTSUPP` for all flags but those that say how soon bytes are to last, and how busily to wait.
+fn check_flags(c: &Context<'_>) -> Result<(), Errno> {
+    let known = libc::RWF_HIPRI | libc::RWF_DSYNC | libc::RWF_SYNC;
+    if c.int(5) & !known == 0 { Ok(()) } else { Err(Errno::EOPNOTSUPP) }
 }
 
 /// Moves bytes between what argument 0 stands for and the pieces that the other arguments describe.
@@ -212,34 +252,15 @@ fn write_stream_at(c: &Context<'_>, stream: &Stream, pieces: &[Piece], offset: u
     Ok(rustix::io::pwrite(stream.host(), &bytes, offset)? as u64)
 }
 
-/// Moves bytes between the program's memory and a file, page by page of the former; the file's position goes
-/// along. An error counts only if nothing was moved before it. `EINVAL` past what an offset can say; where it can say
-/// all, `EOVERFLOW` past that (`rw_verify_area`).
+/// Moves bytes between the program's memory and a file, page by page of the former.
 fn move_pages(
     open: &Open,
     pieces: &[Piece],
     place: Place,
     mut page: impl FnMut(VirtAddr, usize, u64) -> Result<usize, Stop>,
 ) -> Served {
-    let mut position = matches!(place, Place::Position).then(|| open.position());
-    let first = match (&position, place) {
-        (Some(position), _) => **position,
-        (None, Place::Offset(offset)) => offset,
-        (None, Place::Position) => 0,
-    };
-    let end = first.checked_add(pieces.iter().map(|piece| piece.len as u64).sum());
-    let offsets = match open.object() {
-        Object::Made(made) => made.offsets(),
-        _ => Offsets::Signed,
-    };
-    match (end, offsets) {
-        (None, Offsets::All) => return Err(Errno::EOVERFLOW.into()),
-        (Some(_), Offsets::All) => {}
-        (Some(end), _) if end <= LONGEST => {}
-        _ => return Err(Errno::EINVAL.into()),
-    }
-    let mut done = 0;
-    let result = 'pieces: {
+    in_place(open, pieces, place, |first| {
+        let mut done = 0;
         for piece in pieces {
             let mut taken = 0;
             while taken < piece.len {
@@ -250,24 +271,61 @@ fn move_pages(
                     Ok(moved) => {
                         (taken, done) = (taken + moved, done + moved as u64);
                         if moved < wanted {
-                            break 'pieces Ok(done);
+                            return (done, Ok(()));
                         }
                     }
-                    // `mem_rw` forgets what it has moved.
-                    Err(Stop::Errno(Errno::EFAULT)) if offsets == Offsets::All => {
-                        return Err(Errno::EFAULT.into());
-                    }
-                    Err(Stop::Errno(_)) if done > 0 => break 'pieces Ok(done),
-                    Err(stop) => break 'pieces Err(stop),
+                    Err(stop) => return (done, Err(stop)),
                 }
             }
         }
-        Ok(done)
+        (done, Ok(()))
+    })
+}
+
+/// How many bytes pieces have together.
+fn total(pieces: &[Piece]) -> u64 {
+    pieces.iter().map(|piece| piece.len as u64).sum()
+}
+
+/// Moves bytes from a place on, with the file's position if it is that. `moved` says how many it has moved, and what
+/// ended it: an error counts only if nothing was moved before it. `EINVAL` past what an offset can say; where it can
+/// say all, `EOVERFLOW` past that (`rw_verify_area`).
+fn in_place(
+    open: &Open,
+    pieces: &[Piece],
+    place: Place,
+    moved: impl FnOnce(u64) -> (u64, Result<(), Stop>),
+) -> Served {
+    let mut position = matches!(place, Place::Position).then(|| open.position());
+    let first = match (&position, place) {
+        (Some(position), _) => **position,
+        (None, Place::Offset(offset)) => offset,
+        (None, Place::Position) => 0,
     };
+    let end = first.checked_add(total(pieces));
+    let offsets = match open.object() {
+        Object::Made(made) => made.offsets(),
+        _ => Offsets::Signed,
+    };
+    match (end, offsets) {
+        (None, Offsets::All) => return Err(Errno::EOVERFLOW.into()),
+        (Some(_), Offsets::All) => {}
+        (Some(end), _) if end <= LONGEST => {}
+        _ => return Err(Errno::EINVAL.into()),
+    }
+    let (done, ended) = moved(first);
+    // `mem_rw` forgets what it has moved.
+    if offsets == Offsets::All && matches!(ended, Err(Stop::Errno(Errno::EFAULT))) {
+        return Err(Errno::EFAULT.into());
+    }
     if let Some(position) = position.as_deref_mut() {
         *position = first + done;
     }
-    result
+    match ended {
+        Err(Stop::Broken(broken)) => Err(broken.into()),
+        Err(stop) if done == 0 => Err(stop),
+        _ => Ok(done),
+    }
 }
 
 /// Moves bytes out of what `read` fills a buffer from, at an offset.
@@ -296,10 +354,24 @@ fn write_content(
     if open.status() & libc::O_APPEND != 0 {
         return append_content(c, open, content, pieces, place);
     }
-    move_pages(open, pieces, place, |at, wanted, to| {
-        let bytes = c.read_bytes(at, wanted)?;
-        let space = c.process.space.look();
-        Ok(content.write(to, &bytes, space.system(), &*space)?)
+    let wanted = total(pieces);
+    let mut source = Source { c, pieces, taken: 0 };
+    in_place(open, pieces, place, |first| {
+        let mut done = 0;
+        let most = match limited(c, first, wanted) {
+            Ok(most) => most,
+            Err(stop) => return (0, Err(stop)),
+        };
+        while done < most {
+            let to = first + done;
+            let part = (PAGE_SIZE - to % PAGE_SIZE).min(most - done);
+            match write_part(c, content, &mut source, to, part) {
+                Ok(0) => break,
+                Ok(written) => done += written,
+                Err(stop) => return (done, Err(stop)),
+            }
+        }
+        (done, Ok(()))
     })
 }
 
@@ -312,60 +384,95 @@ fn append_content(
     place: Place,
 ) -> Served {
     /// Bytes that are written at once at the most.
-    const AT_ONCE: usize = 1 << 20;
-    let wanted: u64 = pieces.iter().map(|piece| piece.len as u64).sum();
+    const AT_ONCE: u64 = 1 << 20;
+    let wanted = total(pieces);
     if let Place::Offset(offset) = place
         && offset.checked_add(wanted).is_none_or(|end| end > LONGEST)
     {
         return Err(Errno::EINVAL.into());
     }
     let mut position = matches!(place, Place::Position).then(|| open.position());
+    let most = limited(c, content.length()?, wanted)?;
+    let mut source = Source { c, pieces, taken: 0 };
     let mut done = 0;
-    let mut buffer = Vec::new();
-    let mut bad = None;
-    let mut pieces = pieces.iter().map(|piece| (piece.at, piece.len)).collect::<VecDeque<_>>();
-    while bad.is_none() && !pieces.is_empty() {
-        buffer.clear();
-        while let Some((at, len)) = pieces.pop_front() {
-            let in_page = usize::try_from(PAGE_SIZE - at.page_offset()).unwrap_or(1);
-            let part = in_page.min(len);
-            match c.read_bytes(at, part) {
-                Ok(bytes) => buffer.extend_from_slice(&bytes),
-                // What lies before it is written, and counts.
-                Err(stop) => {
-                    bad = Some(stop);
-                    break;
-                }
-            }
-            if len > part {
-                pieces.push_front((at.offset(part as u64), len - part));
-            }
-            if buffer.len() >= AT_ONCE {
-                break;
-            }
-        }
-        if buffer.is_empty() {
-            break;
-        }
+    while done < most {
+        let bytes = match source.take(length(AT_ONCE.min(most - done))) {
+            // What lies before it is written, and counts.
+            Err(Stop::Errno(_)) if done > 0 => break,
+            taken => taken?,
+        };
         let space = c.process.space.look();
-        match content.append(&buffer, space.system(), &*space) {
+        match content.append(&bytes, space.system(), &*space) {
             Ok((start, count)) => {
                 done += count as u64;
                 if let Some(position) = position.as_deref_mut() {
                     *position = start + count as u64;
                 }
-                if count < buffer.len() {
-                    return Ok(done);
+                if count < bytes.len() || count == 0 {
+                    break;
                 }
             }
-            Err(CallError::Errno(_)) if done > 0 => return Ok(done),
+            Err(CallError::Errno(_)) if done > 0 => break,
             Err(error) => return Err(error.into()),
         }
     }
-    match bad {
-        Some(Stop::Errno(_)) if done > 0 => Ok(done),
-        Some(stop) => Err(stop),
-        None => Ok(done),
+    Ok(done)
+}
+
+/// Writes what there is of the next bytes, which go into one page of a file: whether that may become so long is asked
+/// for all of them.
+fn write_part(
+    c: &Context<'_>,
+    content: &dyn Content,
+    source: &mut Source<'_>,
+    to: u64,
+    len: u64,
+) -> Served {
+    content.check_length(to + len)?;
+    let bytes = source.take(length(len))?;
+    let space = c.process.space.look();
+    let written = content.write(to, &bytes, space.system(), &*space)?;
+    Ok(written as u64)
+}
+
+/// How much of a write may be done (`generic_write_check_limits`): up to `RLIMIT_FSIZE`, at which there is `SIGXFSZ`.
+fn limited(c: &Context<'_>, from: u64, len: u64) -> Result<u64, Stop> {
+    let limit = c.process.space.look().limits().get(Resource::FileSize).soft;
+    if limit != UNLIMITED && len > 0 && from >= limit {
+        return Err(too_long(c));
+    }
+    Ok(len.min(limit.saturating_sub(from)))
+}
+
+/// Bytes of the program's memory, one after the other.
+struct Source<'a> {
+    c: &'a Context<'a>,
+    pieces: &'a [Piece],
+    /// Of the first piece.
+    taken: usize,
+}
+
+impl Source<'_> {
+    /// The next bytes, `len` of them at most; fewer where memory ends.
+    fn take(&mut self, len: usize) -> Result<Vec<u8>, Stop> {
+        let mut bytes = Vec::with_capacity(len);
+        while let Some(piece) = self.pieces.first()
+            && bytes.len() < len
+        {
+            let at = piece.at.offset(self.taken as u64);
+            let in_page = usize::try_from(PAGE_SIZE - at.page_offset()).unwrap_or(1);
+            let part = in_page.min(piece.len - self.taken).min(len - bytes.len());
+            match self.c.read_bytes(at, part) {
+                Ok(more) => bytes.extend(more),
+                Err(Stop::Errno(_)) if !bytes.is_empty() => break,
+                Err(stop) => return Err(stop),
+            }
+            self.taken += part;
+            if self.taken == piece.len {
+                (self.pieces, self.taken) = (&self.pieces[1..], 0);
+            }
+        }
+        Ok(bytes)
     }
 }
 

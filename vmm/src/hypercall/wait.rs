@@ -68,7 +68,7 @@ fn write_info(c: &Context<'_>, at: VirtAddr, ended: Option<Told>) -> Result<(), 
     let fields = ended.map_or(none, |ended| {
         let (status, pid) = (ended.status, ended.pid);
         // si_signo, si_errno, si_code; si_pid, si_uid, si_status.
-        [libc::SIGCHLD, 0, status.cause(), pid, 0, status.number()]
+        [libc::SIGCHLD, 0, status.cause(), pid, ended.uid.cast_signed(), status.number()]
     });
     // Four bytes of padding lie between the two halves.
     for (offset, three) in [(0, &fields[..3]), (16, &fields[3..])] {

@@ -258,21 +258,30 @@ impl ToFile {
             Link::Root => of_place(Arc::clone(process.paths.root())),
             Link::Descriptor(fd) => {
                 let open = process.files.get(fd).map_err(|_| Errno::ENOENT)?;
-                match open.place() {
-                    Some(place) => of_place(Arc::clone(place)),
-                    None => (None, unnamed(&open)),
+                match (open.place(), open.object()) {
+                    (Some(place), _) => of_place(Arc::clone(place)),
+                    (None, Object::Memory(file)) => {
+                        let path = unnamed(&open);
+                        let name = path.strip_suffix(DELETED).unwrap_or(&path);
+                        let node = Node::File(Arc::clone(file));
+                        (Some(Place::alone(node, name)), path)
+                    }
+                    (None, _) => (None, unnamed(&open)),
                 }
             }
         })
     }
 }
 
+/// What is added to the path of what is no more.
+const DELETED: &[u8] = b" (deleted)";
+
 /// A place's path, with what Linux adds if it is no more.
 fn shown(place: &Place) -> Vec<u8> {
     let mut path = place.path();
     let gone = place.node().status().is_ok_and(|status| status.links == 0);
     if gone {
-        path.extend_from_slice(b" (deleted)");
+        path.extend_from_slice(DELETED);
     }
     path
 }

@@ -9,6 +9,7 @@ use mm::inspect;
 use mm::vma::limits::{Limit, Resource, UNLIMITED};
 
 use super::process::{bounded, bytes};
+use crate::credentials::Ids;
 use crate::task::{Process, Target};
 
 /// Which of a program's strings.
@@ -208,13 +209,19 @@ pub(super) fn status(process: &Process) -> Result<Vec<u8>, Errno> {
     let (ignored, caught) = process.signals.ignored_and_caught();
     let thp = i32::from(space.modes().thp_disabled == 0);
     let slots = slots(process.files.all().last().copied());
+    let who = process.credentials.get();
+    let four = |ids: &Ids| format!("{}\t{}\t{}\t{}", ids.real, ids.effective, ids.saved, ids.files);
+    let groups: Vec<String> = who.groups().iter().map(u32::to_string).collect();
+    let groups = groups.join(" ");
     let mut text = format!(
         "Name:\t{}\nUmask:\t{:04o}\nState:\t{}\nTgid:\t{pid}\nNgid:\t0\nPid:\t{pid}\nPPid:\t{parent}\n\
-         TracerPid:\t0\nUid:\t0\t0\t0\t0\nGid:\t0\t0\t0\t0\nFDSize:\t{slots}\nGroups:\t \n\
+         TracerPid:\t0\nUid:\t{}\nGid:\t{}\nFDSize:\t{slots}\nGroups:\t{groups} \n\
          NStgid:\t{pid}\nNSpid:\t{pid}\nNSpgid:\t{group}\nNSsid:\t{session}\nKthread:\t0\n",
         name(process),
         process.paths.umask(),
         process.signals.doing(),
+        four(&who.uids),
+        four(&who.gids),
     );
     let _ = write!(text, "{}", inspect::status(&space));
     let _ = write!(
@@ -226,9 +233,20 @@ pub(super) fn status(process: &Process) -> Result<Vec<u8>, Errno> {
         ignored.0,
         caught.0,
     );
+    let sets = who.capabilities();
+    let _ = write!(
+        text,
+        "CapInh:\t{:016x}\nCapPrm:\t{:016x}\nCapEff:\t{:016x}\nCapBnd:\t{:016x}\nCapAmb:\t{:016x}\n\
+         NoNewPrivs:\t{}\n",
+        sets.inheritable,
+        sets.permitted,
+        sets.effective,
+        sets.bounding,
+        sets.ambient,
+        i32::from(who.no_new_privileges),
+    );
     text.push_str(
-        "CapInh:\t0000000000000000\nCapPrm:\t000001fffeffffff\nCapEff:\t000001fffeffffff\n\
-         CapBnd:\t000001fffeffffff\nCapAmb:\t0000000000000000\nNoNewPrivs:\t0\nSeccomp:\t0\nSeccomp_filters:\t0\n\
+        "Seccomp:\t0\nSeccomp_filters:\t0\n\
          Cpus_allowed:\t1\nCpus_allowed_list:\t0\nMems_allowed:\t1\nMems_allowed_list:\t0\n\
          voluntary_ctxt_switches:\t0\nnonvoluntary_ctxt_switches:\t0\n",
     );

@@ -22,6 +22,7 @@ use super::process::{Identity, Process};
 use super::table::Birth;
 use super::usage::of_space;
 use super::{AltStack, Delivery, Signals, Task, Usage};
+use crate::credentials::SharedCredentials;
 use crate::kvm::{KvmError, Vcpu};
 use crate::machine::VcpuError;
 
@@ -32,6 +33,15 @@ pub enum Sharing {
     Copied,
     /// The same.
     Shared,
+}
+
+/// What becomes of the handlers of signals in a copy.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Handlers {
+    /// They stay.
+    Kept,
+    /// Only what is ignored stays so (`CLONE_CLEAR_SIGHAND`).
+    Gone,
 }
 
 /// Whether the parent goes on while the child runs.
@@ -63,6 +73,8 @@ pub struct Request {
     pub paths: Sharing,
     /// What is done about signals (`CLONE_SIGHAND`).
     pub actions: Sharing,
+    /// Whether a copy of that has handlers.
+    pub handlers: Handlers,
     /// Whether the parent waits.
     pub parent: Parent,
     /// Whose child it is.
@@ -99,6 +111,8 @@ impl Newborn {
         drop(self.gate);
         if self.parent == Parent::Waits {
             parent.family.wait_for_release(parent.pid, self.pid);
+            // The child may have given up some of its own, in memory that was this one's.
+            parent.apply_credentials();
         }
     }
 }
@@ -149,13 +163,18 @@ pub fn spawn(
         Sharing::Shared => parent.signals.share(),
         Sharing::Copied => parent.signals.copy(),
     };
+    if request.handlers == Handlers::Gone {
+        signals.begin_program();
+    }
     let signals = Arc::new(signals);
     let counters = Arc::clone(space.look().counters());
-    let (pid, refused) = match enter(parent, Arc::clone(&signals), counters, request) {
+    let credentials = SharedCredentials::new(parent.credentials.get());
+    let birth = enter(parent, Arc::clone(&signals), counters, credentials.clone(), request);
+    let (pid, refused) = match birth {
         Ok(pid) => (pid, None),
         Err(errno) => (0, Some(errno)),
     };
-    let process = child_process(parent, pid, space, signals, request);
+    let process = child_process(parent, pid, space, signals, credentials, request);
     let delivery = delivery.of_child(match (request.space, request.parent) {
         // Both would use it at once.
         (Sharing::Shared, Parent::GoesOn) => AltStack::NONE,
@@ -182,6 +201,7 @@ fn enter(
     parent: &Process,
     signals: Arc<Signals>,
     counters: Arc<Counters>,
+    credentials: SharedCredentials,
     request: &Request,
 ) -> Result<i32, Errno> {
     let mut table = parent.family.lock();
@@ -198,7 +218,8 @@ fn enter(
         Sharing::Shared => of_space(&counters),
         Sharing::Copied => Usage::default(),
     };
-    let birth = Birth { parent: of, exit_signal, signals, counters, base, holds_parent };
+    let birth =
+        Birth { parent: of, exit_signal, signals, counters, base, credentials, holds_parent };
     table.add(birth).ok_or(Errno::EAGAIN)
 }
 
@@ -208,6 +229,7 @@ fn child_process(
     pid: i32,
     space: SpaceUser,
     signals: Arc<Signals>,
+    credentials: SharedCredentials,
     request: &Request,
 ) -> Process {
     let name = *parent.identity.name.lock().unwrap_or_else(PoisonError::into_inner);
@@ -233,6 +255,7 @@ fn child_process(
             name: Mutex::new(name),
         },
         signals,
+        credentials,
         policy: Mutex::new(policy),
         oom_adjustment: AtomicI32::new(parent.oom_adjustment.load(Ordering::Relaxed)),
         recovery: AtomicU64::new(parent.recovery.load(Ordering::Relaxed)),

@@ -52,6 +52,8 @@ pub struct Launch {
     pub aslr: Aslr,
     /// The most bytes that a signal frame takes, as it is told; `None` for nothing.
     pub signal_frame: Option<u64>,
+    /// Whose it is: the real and the effective user, and group.
+    pub ids: [u32; 4],
 }
 
 impl Launch {
@@ -154,7 +156,7 @@ fn load(user: &SharedSpace, program: &Program<'_>, launch: &Launch) -> Result<St
         execfn: name,
         argv,
         envp,
-        aux: Aux { min_signal_stack: launch.signal_frame, ..aux(&layout)? },
+        aux: Aux { min_signal_stack: launch.signal_frame, ids: launch.ids, ..aux(&layout)? },
     })?;
     space.map_stack(top, stack.bytes.len() as u64, layout.stack.into())?;
     space.set_start_stack(stack.start);

@@ -33,6 +33,7 @@ use super::{
     CoreFiles, Death, End, Info, Loaded, QueueFull, Queued, SI_USER, Sent, Signal, Signals, Stats,
     Status, Task, TaskError, Timing, To, Told, Usage, Wanted,
 };
+use crate::credentials::{Credentials, SharedCredentials};
 use crate::files::{Copies, Descriptors, Paths};
 use crate::hypercall::Tracer;
 use crate::kvm::{Kicker, install_kick_handler};
@@ -179,12 +180,14 @@ impl Family {
     ) -> Result<Task, StartError> {
         let vcpu = self.machine.take_vcpu()?;
         let signals = Arc::new(Signals::new(self.queued.clone()));
+        let credentials = SharedCredentials::default();
         let birth = Birth {
             parent: 0,
             exit_signal: 0,
             signals: Arc::clone(&signals),
             counters: Arc::clone(program.space.look().counters()),
             base: Usage::default(),
+            credentials: credentials.clone(),
             holds_parent: false,
         };
         self.lock().add(birth);
@@ -196,6 +199,7 @@ impl Family {
             paths: Arc::new(paths),
             identity,
             signals,
+            credentials,
             policy: Mutex::new(None),
             oom_adjustment: AtomicI32::new(0),
             recovery: AtomicU64::new(0),
@@ -313,6 +317,12 @@ impl Family {
         let table = self.lock();
         let of = |member: &Member| classes.map(|class| member.counters.resident.of(class));
         table.alive().map(|(pid, member)| (pid, of(member))).collect()
+    }
+
+    /// Who a process is and what it may do; `None` where there is no such process, nor the zombie of one.
+    #[must_use]
+    pub fn credentials(&self, pid: i32) -> Option<Arc<Credentials>> {
+        self.lock().get(pid).map(|member| member.credentials.get())
     }
 
     /// What the children used that `pid` has waited for.

@@ -116,12 +116,22 @@ mod tests {
     use super::super::table::Birth;
     use super::super::{Signals, Status, Usage};
     use super::*;
+    use crate::credentials::SharedCredentials;
 
     fn born(table: &mut Table, parent: i32) -> i32 {
         let signals = Arc::new(Signals::default());
         let counters = Arc::default();
         let base = Usage::default();
-        let birth = Birth { parent, exit_signal: 17, signals, counters, base, holds_parent: false };
+        let credentials = SharedCredentials::default();
+        let birth = Birth {
+            parent,
+            exit_signal: 17,
+            signals,
+            counters,
+            base,
+            credentials,
+            holds_parent: false,
+        };
         table.add(birth).unwrap()
     }
 

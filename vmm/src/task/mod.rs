@@ -28,7 +28,7 @@ mod timers;
 mod usage;
 
 pub use background::Background;
-pub use birth::{ChildOf, Newborn, Parent, Request, Sharing, spawn};
+pub use birth::{ChildOf, Handlers, Newborn, Parent, Request, Sharing, spawn};
 pub use core_file::CoreFiles;
 pub use exec::{ExecError, Launch, Loaded, Program, exec, exec_in};
 pub(crate) use exec::{clear_tails, map_image};

@@ -7,11 +7,14 @@ use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use mm::current;
+use mm::error::Errno;
 use mm::space::SpaceUser;
+use mm::vma::limits::Resource;
 use mm::vma::policy::Policy;
 
 use super::{Family, Launch, Signals};
-use crate::files::{Descriptors, Paths};
+use crate::credentials::{self, SharedCredentials};
+use crate::files::{DESCRIPTORS, Descriptors, Open, Paths};
 
 /// What a process is called.
 #[derive(Debug)]
@@ -58,6 +61,7 @@ pub(super) fn current_signals() -> Option<Arc<Signals>> {
 pub(super) fn enter(process: &Process) {
     current::enter(process.pid);
     SIGNALS.set(Some(Arc::clone(&process.signals)));
+    credentials::enter(&process.credentials);
 }
 
 /// The first bytes of a path's last part.
@@ -86,6 +90,8 @@ pub struct Process {
     pub identity: Identity,
     /// What it does about signals.
     pub signals: Arc<Signals>,
+    /// Who it is and what it may do.
+    pub credentials: SharedCredentials,
     /// From which nodes it wants its pages (set_mempolicy(2)); `None` for the default.
     pub policy: Mutex<Option<Policy>>,
     /// How much rather than others it is killed when memory runs out, from -1,000 to 1,000 (`oom_score_adj`).
@@ -98,6 +104,29 @@ impl Process {
     /// Arms the recovery address (0 disarms) and returns the one armed before.
     pub fn set_recovery(&self, address: u64) -> u64 {
         self.recovery.swap(address, Ordering::Relaxed)
+    }
+
+    /// The highest descriptor plus one that it may have (`RLIMIT_NOFILE`).
+    #[must_use]
+    pub fn most_files(&self) -> i32 {
+        let limit = self.space.look().limits().get(Resource::OpenFiles).soft;
+        i32::try_from(limit).map_or(DESCRIPTORS, |limit| limit.min(DESCRIPTORS))
+    }
+
+    /// The lowest free descriptor from `least` on, made to stand for an open; `flags` are `FD_CLOEXEC` or 0.
+    ///
+    /// # Errors
+    /// As of [`Descriptors::insert`].
+    pub fn open_as(&self, open: Arc<Open>, least: i32, flags: i32) -> Result<i32, Errno> {
+        self.files.insert(open, least, self.most_files(), flags)
+    }
+
+    /// Its memory's calls go by its credentials from now on.
+    pub fn apply_credentials(&self) {
+        let capabilities = self.credentials.get().of_memory();
+        if self.space.look().limits().capabilities != capabilities {
+            self.space.change().limits_mut().capabilities = capabilities;
+        }
     }
 
     /// Where a zero is written at its end if others use its memory then (set_tid_address(2)); 0 for nowhere.

@@ -28,6 +28,7 @@ impl Task {
         let files: Descriptors = old.files.copy();
         files.close_on_exec();
         old.signals.begin_program();
+        old.credentials.set(Arc::new(old.credentials.get().executed()));
         let policy = *old.policy.lock().unwrap_or_else(PoisonError::into_inner);
         let counters = Arc::clone(loaded.space.look().counters());
         let new = Arc::new(Process {
@@ -38,6 +39,7 @@ impl Task {
             paths: Arc::clone(&old.paths),
             identity,
             signals: Arc::clone(&old.signals),
+            credentials: old.credentials.clone(),
             policy: Mutex::new(policy),
             oom_adjustment: AtomicI32::new(old.oom_adjustment.load(Ordering::Relaxed)),
             recovery: AtomicU64::new(0),
@@ -47,6 +49,7 @@ impl Task {
         self.vcpu_mut().reset().map_err(broken)?;
         // No alternate stack, nothing that was interrupted.
         self.delivery = Delivery::default();
+        new.apply_credentials();
         let old = self.start(new, loaded.entry, loaded.stack)?;
         let family = Arc::clone(&old.family);
         family.show(self.process());

@@ -17,6 +17,7 @@ use mm::space::Counters;
 
 use super::pidfd::Ending;
 use super::{ChildChange, Info, Process, Sent, Signal, Signals, Status, To, Usage};
+use crate::credentials::SharedCredentials;
 use crate::kvm::Kicker;
 
 /// The first process's number, as in a container.
@@ -58,6 +59,8 @@ pub(super) struct Member {
     pub(super) signals: Arc<Signals>,
     /// How much memory it has.
     pub(super) counters: Arc<Counters>,
+    /// Who it is and what it may do.
+    pub(super) credentials: SharedCredentials,
     /// What its thread waits at, when it waits for another process.
     pub(super) bell: Arc<Condvar>,
     state: State,
@@ -94,6 +97,8 @@ pub(super) struct Birth {
     pub(super) counters: Arc<Counters>,
     /// What its space has counted so far, if it is another's, too.
     pub(super) base: Usage,
+    /// Who it is and what it may do.
+    pub(super) credentials: SharedCredentials,
     /// Whether its parent is held up until it ends.
     pub(super) holds_parent: bool,
 }
@@ -160,6 +165,8 @@ pub enum Asked {
 pub struct Told {
     /// Its number.
     pub pid: i32,
+    /// Whose it is.
+    pub uid: u32,
     /// What has become of it.
     pub status: Status,
     /// What it and the children that it waited for used.
@@ -217,6 +224,7 @@ impl Table {
             exit_signal: birth.exit_signal,
             signals: birth.signals,
             counters: birth.counters,
+            credentials: birth.credentials,
             bell: Arc::new(Condvar::new()),
             state: State::Alive,
             change: None,
@@ -318,7 +326,7 @@ impl Table {
         parent.bell.notify_all();
         let reaped = signal == Some(Signal::CHLD) && parent.signals.reaps_itself();
         if let Some(signal) = signal {
-            parent.told_of(signal, pid, status, usage);
+            parent.told_of(signal, (pid, member.uid()), status, usage);
         }
         if reaped {
             self.remove(pid);
@@ -339,10 +347,10 @@ impl Table {
     fn change(&mut self, pid: i32, status: Status) {
         let Some(member) = self.members.get_mut(&pid) else { return };
         member.change = Some(status);
-        let of = member.parent;
+        let (of, uid) = (member.parent, member.uid());
         if let Some(parent) = self.members.get(&of) {
             if parent.signals.hears_of_stops() {
-                parent.told_of(Signal::CHLD, pid, status, Usage::default());
+                parent.told_of(Signal::CHLD, (pid, uid), status, Usage::default());
             }
             parent.bell.notify_all();
         }
@@ -357,9 +365,10 @@ impl Table {
             if !wanted.includes(pid, member) {
                 continue;
             }
+            let uid = member.uid();
             match (member.state, wanted.ends) {
                 (State::Zombie { status, usage }, Asked::For) => {
-                    found = Look::Found(Told { pid, status, usage });
+                    found = Look::Found(Told { pid, uid, status, usage });
                     break;
                 }
                 (State::Zombie { .. }, Asked::NotFor) => {
@@ -370,7 +379,7 @@ impl Table {
                 (State::Alive, _) => {
                     match member.change.filter(|&change| wanted.asks_for(change)) {
                         Some(status) => {
-                            found = Look::Found(Told { pid, status, usage: member.reaped });
+                            found = Look::Found(Told { pid, uid, status, usage: member.reaped });
                             break;
                         }
                         None => found = Look::NotYet,
@@ -445,10 +454,15 @@ impl Member {
         matches!(self.state, State::Alive)
     }
 
+    /// Whose it is.
+    fn uid(&self) -> u32 {
+        self.credentials.get().uids.real
+    }
+
     /// It is sent what has become of its child.
-    fn told_of(&self, signal: Signal, pid: i32, status: Status, usage: Usage) {
+    fn told_of(&self, signal: Signal, (pid, uid): (i32, u32), status: Status, usage: Usage) {
         let (cause, number) = (status.cause(), status.number());
-        let change = ChildChange { pid, cause, status: number, ticks: usage.ticks() };
+        let change = ChildChange { pid, uid, cause, status: number, ticks: usage.ticks() };
         let sent = self.signals.post_from_kernel(Info::child(signal, &change), To::Process);
         if sent != Sent::Nothing {
             self.interrupt();
@@ -484,16 +498,17 @@ mod tests {
     fn born(table: &mut Table, parent: i32, exit_signal: i32) -> i32 {
         let signals = Arc::new(Signals::default());
         let counters = Arc::default();
-        table
-            .add(Birth {
-                parent,
-                exit_signal,
-                signals,
-                counters,
-                base: Usage::default(),
-                holds_parent: false,
-            })
-            .unwrap()
+        let (base, credentials) = (Usage::default(), SharedCredentials::default());
+        let birth = Birth {
+            parent,
+            exit_signal,
+            signals,
+            counters,
+            base,
+            credentials,
+            holds_parent: false,
+        };
+        table.add(birth).unwrap()
     }
 
     /// The first process and `children` of it.

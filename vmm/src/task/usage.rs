@@ -58,7 +58,11 @@ impl Family {
     /// The same of any process, without its times.
     #[must_use]
     pub fn memory_usage(&self, process: &Process) -> Usage {
-        let now = of_space(process.space.look().counters());
+        let space = process.space.look();
+        // With what was brought in ahead and has been touched since.
+        let peak_pages = space.resident().peak();
+        let now = Usage { peak_pages, ..of_space(space.counters()) };
+        drop(space);
         self.lock().get(process.pid).map_or(now, |member| member.earlier_and(now))
     }
 

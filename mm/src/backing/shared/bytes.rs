@@ -130,6 +130,16 @@ impl SharedMemory {
         })
     }
 
+    /// Whether writes may end at `end`, in bytes: Linux asks that for all that is to go into a page, before it knows
+    /// how much of that there is.
+    ///
+    /// # Errors
+    /// `EPERM` sealed against writing, or against growing. Source: `shmem_write_begin` of Linux's `mm/shmem.c`.
+    pub fn check_length(&self, end: u64) -> Result<(), Errno> {
+        self.seals.allow_write()?;
+        self.seals.allow_length(self.len(), end.max(self.len()))
+    }
+
     /// Writes at `offset`, in bytes, and makes the object longer where that is past its end. Says how many
     /// bytes were written: fewer where a page cannot be had, or a seal forbids the object to grow.
     ///
@@ -199,8 +209,7 @@ impl SharedMemory {
         payer: &dyn Payer,
     ) -> CallResult<()> {
         let _held = self.maps.hold();
-        self.seals.allow_write()?;
-        self.seals.allow_length(self.len(), end.max(self.len()))?;
+        self.check_length(end)?;
         let frame = self.bring(page, payer).map_err(no_page)?;
         let frames = self.cache.frames();
         frames.memory().write(inside(frame, from), bytes);

@@ -10,7 +10,7 @@ use mm::phys::FileAccess;
 use mm::system::System;
 
 use super::RunError;
-use crate::files::{Descriptors, Object, Open};
+use crate::files::{DESCRIPTORS, Descriptors, Object, Open};
 
 /// A file as it was asked for.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -80,7 +80,9 @@ pub(super) fn descriptors(system: &System, given: Vec<Given>) -> Result<Descript
             .open_file(file, access, shown(&path))
             .map_err(|error| refused(error.to_string()))?;
         let open = Arc::new(Open::new(Object::File(opened)));
-        descriptors.insert(open, 3, 0).map_err(|_| refused("there are too many".to_owned()))?;
+        descriptors
+            .insert(open, 3, DESCRIPTORS, 0)
+            .map_err(|_| refused("there are too many".to_owned()))?;
     }
     Ok(descriptors)
 }

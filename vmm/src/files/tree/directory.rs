@@ -224,6 +224,7 @@ impl Directory {
                 Node::Link(Arc::new(Link::new(target.to_vec(), self.tree.device, inode, room)))
             }
         };
+        node.attributes().into_iter().for_each(|made| made.made_in(&self.attributes));
         self.enter(name, node.clone(), self.tree.take(NAME_ROOM)?)?;
         Ok(node)
     }

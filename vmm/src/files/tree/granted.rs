@@ -20,6 +20,7 @@ use nix::libc;
 use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, ResolveFlags};
 
 use super::node::{Entry, Make, Removed};
+use crate::credentials::current;
 use crate::files::attributes::SetTime;
 use crate::files::status::{FileKind, FileStatus};
 use crate::files::stream::of_host;
@@ -243,7 +244,14 @@ impl Granted {
             }
         }
         .map_err(of_host)?;
-        self.lookup(name)
+        let made = self.lookup(name)?;
+        let who = current();
+        if (who.uids.files, who.gids.files) != (0, 0)
+            && let Err(errno) = made.set_owner(Some(who.uids.files), Some(who.gids.files))
+        {
+            log::debug!("a file on the host is not given to who made it: {errno:?}");
+        }
+        Ok(made)
     }
 
     /// Gives another file of the tree a further name here.

@@ -9,6 +9,7 @@ use super::made::{self, Made};
 use super::{Device, Directory, Granted, Link};
 use crate::files::attributes::{Attributes, SetTime};
 use crate::files::memory_file::{Memory, MemoryFile};
+use crate::files::permission::{Access, check, check_new_owner, check_owner, permissions_to_set};
 use crate::files::status::{FileKind, FileStatus};
 
 /// What a name stands for.
@@ -242,13 +243,13 @@ impl Node {
     /// chmod(2).
     ///
     /// # Errors
-    /// `EOPNOTSUPP` a link; `EPERM` a device; `EROFS`; what the host says.
+    /// `EOPNOTSUPP` a link; `EPERM` a device, or another's; `EROFS`; what the host says.
     pub fn set_permissions(&self, permissions: u32) -> Result<(), Errno> {
         match self {
             _ if self.kind() == FileKind::Link => Err(Errno::EOPNOTSUPP),
-            Node::Granted(file) => file.set_permissions(permissions),
+            Node::Granted(file) => file.set_permissions(permissions_to_set(self, permissions)?),
             _ => self.own()?.map_or(Ok(()), |own| {
-                own.set_permissions(permissions);
+                own.set_permissions(permissions_to_set(self, permissions)?);
                 Ok(())
             }),
         }
@@ -257,8 +258,9 @@ impl Node {
     /// chown(2); `None` leaves it.
     ///
     /// # Errors
-    /// `EPERM` a device; `EROFS`; what the host says.
+    /// `EPERM` a device, or it may not; `EROFS`; what the host says.
     pub fn set_owner(&self, uid: Option<u32>, gid: Option<u32>) -> Result<(), Errno> {
+        check_new_owner(self, uid, gid)?;
         if let Node::Granted(file) = self {
             return file.set_owner(uid, gid);
         }
@@ -269,8 +271,14 @@ impl Node {
     /// utimensat(2).
     ///
     /// # Errors
-    /// `EPERM` a device; `EROFS`; what the host says.
+    /// `EPERM` a device, or another's; `EACCES` another's that it may not write, to now; `EROFS`; what the host says.
     pub fn set_times(&self, accessed: SetTime, modified: SetTime) -> Result<(), Errno> {
+        let now = [accessed, modified] == [SetTime::Now; 2];
+        match check_owner(self) {
+            // Who may write it may say that it has been.
+            Err(Errno::EPERM) if now => check(self, Access::WRITE)?,
+            owned => owned?,
+        }
         if let Node::Granted(file) = self {
             return file.set_times(accessed, modified);
         }

@@ -10,6 +10,7 @@ use super::node::Node;
 use super::place::Place;
 use super::walk::{Last, Walked};
 use crate::files::room::Taken;
+use crate::files::{Access, check_access, check_removal};
 
 /// What is to be renamed, and to what.
 #[derive(Debug)]
@@ -81,7 +82,29 @@ impl Renaming {
         if from.is_busy(old) || to.is_busy(new) {
             return Err(Errno::EBUSY);
         }
+        self.check_permissions(&moved, replaced.as_ref())?;
         Ok(moved)
+    }
+
+    /// `may_delete` and `may_create`; and that a directory which lies elsewhere afterwards has another `..`.
+    fn check_permissions(&self, moved: &Node, replaced: Option<&Node>) -> Result<(), Errno> {
+        let (from, to) = (self.old.directory.node(), self.new.directory.node());
+        check_removal(from, moved)?;
+        match replaced {
+            Some(replaced) if replaced.is(moved) => return Ok(()),
+            Some(replaced) => check_removal(to, replaced)?,
+            None => check_access(to, Access::WRITE | Access::EXECUTE)?,
+        }
+        if from.is(to) {
+            return Ok(());
+        }
+        let exchanged = replaced.filter(|_| self.exchanges());
+        for node in [Some(moved), exchanged].into_iter().flatten() {
+            if node.is_directory() {
+                check_access(node, Access::WRITE)?;
+            }
+        }
+        Ok(())
     }
 
     fn exchanges(&self) -> bool {

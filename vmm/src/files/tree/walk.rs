@@ -8,6 +8,7 @@ use super::LONGEST_NAME;
 use super::node::Node;
 use super::place::Place;
 use crate::files::status::FileKind;
+use crate::files::{Access, check_access};
 
 /// The most links that are followed in one walk (`MAXSYMLINKS`).
 const MOST_LINKS: u32 = 40;
@@ -54,7 +55,7 @@ struct Walk<'a> {
 /// Walks to what a path leads to.
 ///
 /// # Errors
-/// `ENOENT` an empty path, or nothing there; `ENOTDIR` a name in, or a slash after, what is no directory; `ELOOP` too many
+/// `ENOENT` an empty path, or nothing there; `EACCES` a directory that it may not walk through; `ENOTDIR` a name in, or a slash after, what is no directory; `ELOOP` too many
 /// links; `ENAMETOOLONG` a name; what the host says.
 pub fn find(
     root: &Arc<Place>,
@@ -127,6 +128,7 @@ impl Walk<'_> {
             if !at.node().is_directory() {
                 return Err(Errno::ENOTDIR);
             }
+            check_access(at.node(), Access::EXECUTE)?;
             last = match part {
                 b"." => Last::Here,
                 b".." => Last::Above,

@@ -18,6 +18,7 @@ pub(super) const SIGINFO: usize = 128;
 
 const CODE: usize = 8;
 const PID: usize = 16;
+const UID: usize = 20;
 const STATUS: usize = 24;
 /// `si_addr_lsb`.
 const ADDR_LSB: usize = 24;
@@ -45,6 +46,8 @@ pub struct Info([u8; KEPT]);
 pub struct ChildChange {
     /// The child.
     pub pid: i32,
+    /// Whose it is.
+    pub uid: u32,
     /// `CLD_*`.
     pub cause: i32,
     /// Its exit status, or the signal that ended, stopped or continued it.
@@ -80,6 +83,13 @@ impl Info {
         info
     }
 
+    /// The same, of another user's.
+    #[must_use]
+    pub fn of_user(mut self, uid: u32) -> Self {
+        self.put(UID, &uid.to_le_bytes());
+        self
+    }
+
     /// Sent by the kernel, which says no more.
     #[must_use]
     pub fn from_kernel(signal: Signal) -> Self {
@@ -107,6 +117,7 @@ impl Info {
     pub fn child(signal: Signal, change: &ChildChange) -> Self {
         let mut info = Info::new(signal, change.cause);
         info.put(PID, &change.pid.to_le_bytes());
+        info.put(UID, &change.uid.to_le_bytes());
         info.put(STATUS, &change.status.to_le_bytes());
         info.put(UTIME, &change.ticks[0].to_le_bytes());
         info.put(STIME, &change.ticks[1].to_le_bytes());
@@ -248,7 +259,7 @@ mod tests {
 
     #[test]
     fn the_fields_are_where_siginfo_t_has_them() {
-        let change = ChildChange { pid: 7, cause: 1, status: 3, ticks: [9, 4] };
+        let change = ChildChange { pid: 7, uid: 0, cause: 1, status: 3, ticks: [9, 4] };
         let bytes = Info::child(Signal::CHLD, &change).to_bytes();
         let word = |at: usize| i32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
         assert_eq!([0, 4, 8, 16, 20, 24, 32, 40].map(word), [17, 0, 1, 7, 0, 3, 9, 4]);
