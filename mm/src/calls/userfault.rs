@@ -165,7 +165,7 @@ fn copy(c: &Call<'_>, open: OpenUserfault<'_>, at: VirtAddr) -> CallResult<u64> 
     let checked = space.look().check_fill(range, &Filling::Bytes(&bytes), protection);
     let filled = checked.and_then(|()| {
         each_page(range, |page| {
-            space.look().check_fill_at(page)?;
+            space.look().make_room_to_fill(page)?;
             c.read(from.offset(page.bytes_from(range.start())), &mut bytes)?;
             space.change().fill(page, &Filling::Bytes(&bytes), protection)
         })

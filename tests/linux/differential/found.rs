@@ -58,6 +58,8 @@ pub fn trials() -> Vec<Trial> {
         ("what_came_for_one_process_is_written_for_no_other", clean_for_the_child),
         ("poison_goes_with_what_is_given_up", poison_given_up),
         ("poison_past_the_end_of_a_file_goes_with_it", poison_past_the_end),
+        ("what_cannot_be_filled_has_a_table", table_to_fill),
+        ("what_comes_to_a_private_map_is_written", written_in_private),
         ("populating_for_a_userfaultfd_makes_an_identity", identity_for_userfaultfd),
         ("nothing_is_removed_past_the_largest_file", past_the_largest_file),
     ];
@@ -293,6 +295,21 @@ fn poison_past_the_end() -> Deeds {
     let map = [Deed::ServedUserfault(3), Deed::Open(4, Open::Memfd(4)), mmap(4, 3, PRIVATE, 4)];
     let poisoned = [Deed::Uffd(3, A, 4 * PAGE, 1), poison(1), poison(3), Deed::Fork(1)];
     of_one(map.into_iter().chain(poisoned).chain([Deed::Truncate(4, 2 * PAGE)]))
+}
+
+fn table_to_fill() -> Deeds {
+    let (register, len) = (Deed::Uffd(3, A, 512 * PAGE, 1), 512 * PAGE);
+    let collapse = Deed::Call(M::Madvise { addr: at(0), len, advice: COLLAPSE });
+    let fill = Deed::Serve(3, UFFDIO_COPY, [A, A + 1024 * PAGE, PAGE, 0, 0]);
+    of_one([Deed::ServedUserfault(3), own(512), register, fill, collapse])
+}
+
+fn written_in_private() -> Deeds {
+    let map = [Deed::ServedUserfault(3), Deed::Open(4, Open::Memfd(2)), mmap(2, 3, PRIVATE, 4)];
+    let present = Deed::Serve(3, UFFDIO_CONTINUE, [A, PAGE, 0, 0, 0]);
+    let child = [(1, touch(0, Write))];
+    let before = of_one(map).into_iter().chain([(0, Deed::Fork(1))]).chain(child);
+    before.chain(of_one([Deed::Uffd(3, A, 2 * PAGE, 7), present])).collect()
 }
 
 fn identity_for_userfaultfd() -> Deeds {

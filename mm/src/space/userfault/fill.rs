@@ -74,14 +74,14 @@ impl AddressSpace {
         Ok(())
     }
 
-    /// Whether a page may come to an address, before its bytes are looked at.
+    /// Makes a table for a page that is to come to an address, before its bytes are looked at.
     ///
     /// # Errors
-    /// `EEXIST` there is a huge page.
-    pub fn check_fill_at(&self, page: VirtAddr) -> CallResult<()> {
+    /// `EEXIST` there is a huge page; `ENOMEM` no frame for the table.
+    pub fn make_room_to_fill(&self, page: VirtAddr) -> CallResult<()> {
         match self.table.large(page) {
             Some(large) if large.entry.is_huge() => Err(Errno::EEXIST.into()),
-            _ => Ok(()),
+            _ => Ok(self.ensure_table(page)?),
         }
     }
 
@@ -210,9 +210,8 @@ impl AddressSpace {
             BackingError::Broken(broken) => CallError::Broken(broken),
         })?;
         let access = entry_access(vma.flags, Owner::Backing);
-        let shared = vma.flags.contains(VmFlags::SHARED);
-        let touch = if shared { Touch::Written } else { Touch::Read };
-        let entry = self.backing_entry(vma, frame, access, touch);
+        // Also where it cannot be written before it is copied.
+        let entry = self.backing_entry(vma, frame, access, Touch::Written);
         self.put_filled(slot, protect(entry), Room::Marker)
     }
 
