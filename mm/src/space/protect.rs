@@ -231,7 +231,9 @@ impl AddressSpace {
             // The first write copies it, or finds out that it need not.
             return access - Access::WRITE;
         }
-        access
+        // The first write is noted (`can_change_shared_pte_writable`).
+        let noted = !own && flags.contains(VmFlags::UFFD_WP) && !entry.is_dirty();
+        if noted { access - Access::WRITE } else { access }
     }
 
     /// [`change_pages`](Self::change_pages) for large entries, none of which reaches beyond the range (`change_huge_pmd`).

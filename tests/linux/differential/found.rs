@@ -60,6 +60,8 @@ pub fn trials() -> Vec<Trial> {
         ("poison_past_the_end_of_a_file_goes_with_it", poison_past_the_end),
         ("what_cannot_be_filled_has_a_table", table_to_fill),
         ("what_comes_to_a_private_map_is_written", written_in_private),
+        ("what_is_written_where_writes_are_told_is_noted", noted_for_userfaultfd),
+        ("what_came_is_written_for_others_once_it_has_moved", moved_for_userfaultfd),
         ("populating_for_a_userfaultfd_makes_an_identity", identity_for_userfaultfd),
         ("nothing_is_removed_past_the_largest_file", past_the_largest_file),
     ];
@@ -310,6 +312,22 @@ fn written_in_private() -> Deeds {
     let child = [(1, touch(0, Write))];
     let before = of_one(map).into_iter().chain([(0, Deed::Fork(1))]).chain(child);
     before.chain(of_one([Deed::Uffd(3, A, 2 * PAGE, 7), present])).collect()
+}
+
+fn noted_for_userfaultfd() -> Deeds {
+    let populated = mmap(2, 3, SHARED | ANONYMOUS | POPULATE, -1);
+    let before = [Deed::ServedUserfault(3), populated, Deed::Uffd(3, A, 2 * PAGE, 3)];
+    let fork = [protect(0, 1), protect(0, 3), Deed::Fork(1), touch(0, Write)];
+    of_one(before.into_iter().chain(fork)).into_iter().chain([(1, touch(0, Read))]).collect()
+}
+
+fn moved_for_userfaultfd() -> Deeds {
+    let fill = Deed::Serve(3, UFFDIO_COPY, [A, A + PAGE, PAGE, 0, 0]);
+    let (nodes, flags) = (Pointee::Null, 5);
+    let bind = M::Mbind { addr: at(0), len: PAGE, mode: 1, nodes, maxnode: 0, flags };
+    let before = [Deed::ServedUserfault(3), shared(2), touch(1, Read)];
+    let moved = [Deed::Uffd(3, A, PAGE, 1), fill, Deed::Call(bind), Deed::Fork(1)];
+    of_one(before.into_iter().chain(moved)).into_iter().chain([(1, touch(0, Read))]).collect()
 }
 
 fn identity_for_userfaultfd() -> Deeds {

@@ -267,5 +267,7 @@ fn fault_of(error: BackingError, at: &At<'_>) -> AccessError {
 /// What an entry that no write has asked for allows.
 fn read_access(vma: &Vma, backing: &dyn Backing) -> Access {
     let access = entry_access(vma.flags, Owner::Backing);
-    if backing.wants_write_notify() { access.difference(Access::WRITE) } else { access }
+    // Linux's `vma_wants_writenotify`.
+    let noted = backing.wants_write_notify() || vma.flags.contains(VmFlags::UFFD_WP);
+    if noted { access.difference(Access::WRITE) } else { access }
 }

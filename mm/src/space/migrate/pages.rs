@@ -258,7 +258,7 @@ impl AddressSpace {
 
     /// Whoever has written a page, it is known of the page itself once it has moved (`try_to_migrate_one`).
     pub(super) fn remember_written(&self, frame: Frame, entry: Entry) {
-        if entry.owner() == Owner::Process && entry.is_dirty() {
+        if entry.is_dirty() {
             self.system.frames().mark(frame, Marks::DIRTY);
         }
     }
