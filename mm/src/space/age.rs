@@ -127,6 +127,9 @@ impl AddressSpace {
             for (leaf, frame) in space.only_here(vma, part, &left_alone) {
                 if leaf.entry.owner() == Owner::Backing {
                     space.drop_entry(leaf.slot, batch);
+                    if leaf.entry.is_protected() {
+                        leaf.slot.store(leaf.entry.left_behind().raw(), Ordering::Release);
+                    }
                     frames.unmark(frame, Marks::REFERENCED);
                     left.push(vma.page_index(leaf.addr));
                     continue;

@@ -9,7 +9,7 @@ use crate::addr::{PAGE_SHIFT, PageRange, VirtAddr};
 use crate::backing::SharedPolicies;
 use crate::error::{Broken, CallResult, Errno};
 use crate::numa::{self, Which};
-use crate::phys::{Order, Wish};
+use crate::phys::{FrameKind, Order, Wish};
 use crate::vma::Vma;
 use crate::vma::limits::Capabilities;
 use crate::vma::policy::{Mode, Policy};
@@ -195,11 +195,12 @@ impl AddressSpace {
 
     /// Whether a page is there that is on a node where it should not be: zeros that were only read are on none.
     fn has_misplaced(&self, vma: &Vma, part: PageRange, wanted: &Wanted<'_>) -> bool {
-        let nodes = self.system.frames().nodes();
+        let frames = self.system.frames();
         self.table.look(part).any(|leaf| {
             let own = || leaf.entry.is_dirty() || self.is_lazy(leaf.entry);
             let frame = leaf.entry.frame().filter(|_| vma.backing.is_some() || own());
-            frame.is_some_and(|frame| wanted.is_misplaced(nodes.of(frame)))
+            let page = frame.filter(|&frame| frames.kind(frame) != Some(FrameKind::Zero));
+            page.is_some_and(|page| wanted.is_misplaced(frames.nodes().of(page)))
         })
     }
 

@@ -197,7 +197,7 @@ impl AddressSpace {
     }
 
     /// Gives the pages that are there their new permission.
-    fn change_pages(&self, range: PageRange, flags: VmFlags, batch: &mut FlushBatch) {
+    pub(super) fn change_pages(&self, range: PageRange, flags: VmFlags, batch: &mut FlushBatch) {
         if self.table.has_large() {
             self.change_large(range, flags, batch);
         }
@@ -231,8 +231,8 @@ impl AddressSpace {
             // The first write copies it, or finds out that it need not.
             return access - Access::WRITE;
         }
-        // The first write is noted (`can_change_shared_pte_writable`).
-        let noted = !own && flags.contains(VmFlags::UFFD_WP) && !entry.is_dirty();
+        // The first write is noted (`vma_wants_writenotify`).
+        let noted = !own && flags.contains(VmFlags::UFFD_WP);
         if noted { access - Access::WRITE } else { access }
     }
 

@@ -10,7 +10,9 @@ mod thp;
 
 use libtest_mimic::{Failed, Trial};
 use mm::addr::{PAGE_SIZE as PAGE, VirtAddr};
-use mm::calls::{UFFDIO_CONTINUE, UFFDIO_COPY, UFFDIO_POISON};
+use mm::calls::{
+    UFFDIO_CONTINUE, UFFDIO_COPY, UFFDIO_POISON, UFFDIO_WRITEPROTECT, UFFDIO_ZEROPAGE,
+};
 use mm::paging::AccessKind::{Execute, Read, Write};
 use mm::replay::calls::{Limit, MemoryCall as M, Pointee};
 
@@ -62,6 +64,9 @@ pub fn trials() -> Vec<Trial> {
         ("what_comes_to_a_private_map_is_written", written_in_private),
         ("what_is_written_where_writes_are_told_is_noted", noted_for_userfaultfd),
         ("what_came_is_written_for_others_once_it_has_moved", moved_for_userfaultfd),
+        ("a_page_that_is_not_protected_any_more_is_noted", unprotected_for_userfaultfd),
+        ("a_protected_page_of_an_object_is_paged_out", protected_paged_out),
+        ("zeros_that_came_to_a_file_are_on_no_node", zeros_on_no_node),
         ("populating_for_a_userfaultfd_makes_an_identity", identity_for_userfaultfd),
         ("nothing_is_removed_past_the_largest_file", past_the_largest_file),
     ];
@@ -319,6 +324,30 @@ fn noted_for_userfaultfd() -> Deeds {
     let before = [Deed::ServedUserfault(3), populated, Deed::Uffd(3, A, 2 * PAGE, 3)];
     let fork = [protect(0, 1), protect(0, 3), Deed::Fork(1), touch(0, Write)];
     of_one(before.into_iter().chain(fork)).into_iter().chain([(1, touch(0, Read))]).collect()
+}
+
+fn unprotected_for_userfaultfd() -> Deeds {
+    let populated = mmap(2, 3, SHARED | ANONYMOUS | POPULATE, -1);
+    let protect = |how| Deed::Serve(3, UFFDIO_WRITEPROTECT, [A, 2 * PAGE, how, 0, 0]);
+    let before = [Deed::ServedUserfault(3), populated, Deed::Uffd(3, A, 2 * PAGE, 3)];
+    let written = [touch(1, Write), protect(2), touch(0, Write), Deed::Fork(1)];
+    let child = [(1, touch(0, Read)), (1, touch(1, Read))];
+    of_one(before.into_iter().chain(written)).into_iter().chain(child).collect()
+}
+
+fn protected_paged_out() -> Deeds {
+    let protect = Deed::Serve(3, UFFDIO_WRITEPROTECT, [A, 2 * PAGE, 1, 0, 0]);
+    let before = [Deed::ServedUserfault(3), shared(2), touch(0, Write), touch(1, Read)];
+    let protected = [Deed::Uffd(3, A, 2 * PAGE, 2), protect, advise(PAGEOUT), touch(0, Read)];
+    of_one(before.into_iter().chain(protected))
+}
+
+fn zeros_on_no_node() -> Deeds {
+    let map = [Deed::ServedUserfault(3), Deed::Open(4, Open::Memfd(2)), mmap(2, 3, PRIVATE, 4)];
+    let fill = Deed::Serve(3, UFFDIO_ZEROPAGE, [A, PAGE, 0, 0, 0]);
+    let nodes = Pointee::Null;
+    let bind = M::Mbind { addr: at(0), len: PAGE, mode: 1, nodes, maxnode: 0, flags: 1 };
+    of_one(map.into_iter().chain([Deed::Uffd(3, A, 2 * PAGE, 1), fill, Deed::Call(bind)]))
 }
 
 fn moved_for_userfaultfd() -> Deeds {

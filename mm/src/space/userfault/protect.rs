@@ -13,7 +13,7 @@ use std::sync::atomic::Ordering;
 use crate::addr::{PAGE_BYTES, PageRange, TABLE_SPAN, VirtAddr};
 use crate::error::{CallResult, Errno};
 use crate::hooks::Invalidation;
-use crate::paging::{Access, Entry, FlushBatch};
+use crate::paging::{Entry, FlushBatch};
 use crate::space::AddressSpace;
 use crate::userfault::Features;
 use crate::vma::{VmFlags, Vma};
@@ -76,7 +76,8 @@ impl AddressSpace {
             }
             Protection::Off => {
                 self.forget_protection(part);
-                self.allow_writes(vma, part);
+                // So that the next write is no fault, where it need not be noted.
+                self.change_pages(part, vma.flags, batch);
             }
         }
         Ok(())
@@ -138,25 +139,6 @@ impl AddressSpace {
                 entry.is_protected().then(|| entry.unprotected().raw())
             };
             let _ = leaf.slot.fetch_update(Ordering::AcqRel, Ordering::Acquire, clear);
-        }
-    }
-
-    /// Lets pages be written that may be, so that the next write is no fault.
-    fn allow_writes(&self, vma: &Vma, part: PageRange) {
-        if !vma.flags.contains(VmFlags::WRITE) {
-            return;
-        }
-        for leaf in self.table.cursor(part).filter(|leaf| leaf.entry.is_present()) {
-            let access = self.access_now(vma.flags, leaf.entry);
-            if !access.contains(Access::WRITE) {
-                continue;
-            }
-            let allow = |raw| {
-                let entry = Entry::new(raw);
-                let same = raw == leaf.entry.raw();
-                same.then(|| entry.with_access(entry.access() | Access::WRITE).raw())
-            };
-            let _ = leaf.slot.fetch_update(Ordering::AcqRel, Ordering::Acquire, allow);
         }
     }
 }
