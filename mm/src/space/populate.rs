@@ -195,6 +195,7 @@ pub(crate) fn not_locked(fault: Fault) -> Errno {
 pub(crate) fn not_populated(fault: Fault) -> Errno {
     match fault {
         Fault::OutOfMemory(_) => Errno::ENOMEM,
+        Fault::Poisoned(_) => Errno::EHWPOISON,
         _ => Errno::EFAULT,
     }
 }

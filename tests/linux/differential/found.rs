@@ -67,6 +67,7 @@ pub fn trials() -> Vec<Trial> {
         ("a_page_that_is_not_protected_any_more_is_noted", unprotected_for_userfaultfd),
         ("a_protected_page_of_an_object_is_paged_out", protected_paged_out),
         ("zeros_that_came_to_a_file_are_on_no_node", zeros_on_no_node),
+        ("poison_cannot_be_populated", poison_populated),
         ("populating_for_a_userfaultfd_makes_an_identity", identity_for_userfaultfd),
         ("nothing_is_removed_past_the_largest_file", past_the_largest_file),
     ];
@@ -296,6 +297,12 @@ fn poison(page: u64) -> Deed {
 fn poison_given_up() -> Deeds {
     let before = [Deed::ServedUserfault(3), own(2), Deed::Uffd(3, A, 2 * PAGE, 1), poison(0)];
     of_one(before.into_iter().chain([poison(1), advise(COLD), advise(FREE)]))
+}
+
+fn poison_populated() -> Deeds {
+    let before = [Deed::ServedUserfault(3), own(2), Deed::Uffd(3, A, 2 * PAGE, 2), poison(1)];
+    let lock = Deed::Call(M::Mlock { addr: at(1), len: PAGE });
+    of_one(before.into_iter().chain([advise(POPULATE_READ), lock]))
 }
 
 fn poison_past_the_end() -> Deeds {
