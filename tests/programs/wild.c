@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/shm.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -49,6 +50,17 @@ static int is_left_out(long number) {
     }
 }
 
+// Segments of shared memory stay when all who had them have ended.
+static void remove_segments(void) {
+    struct shm_info info;
+    int highest = shmctl(0, SHM_INFO, (struct shmid_ds *)&info);
+    struct shmid_ds segment;
+    for (int i = 0; i <= highest; i++) {
+        int id = shmctl(i, SHM_STAT, &segment);
+        if (id >= 0) shmctl(id, IPC_RMID, 0);
+    }
+}
+
 // So many calls, in one process after the other.
 static int work(uint64_t calls) {
     uint64_t *done = mmap(0, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -82,6 +94,7 @@ static int work(uint64_t calls) {
         // What is done counts also where its number was written over.
         if (*done < before || *done > before + 1000000) *done = before + 100;
         while (waitpid(-1, &status, WNOHANG) > 0) {}
+        remove_segments();
     }
     return 0;
 }

@@ -185,6 +185,14 @@ impl Segments {
         Ok(())
     }
 
+    /// Removes all segments, as the machine ends (`shm_exit_ns`).
+    pub fn remove_all(&self) {
+        for (segment, _) in self.all() {
+            // It may have gone by itself.
+            let _ = self.remove(segment.id());
+        }
+    }
+
     /// The segment of this number, and what is to be told of it.
     ///
     /// # Errors

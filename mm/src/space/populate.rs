@@ -114,12 +114,19 @@ impl AddressSpace {
         page: VirtAddr,
         kind: AccessKind,
     ) -> Result<(), AccessError> {
+        let is_watched = vma.flags.intersects(VmFlags::UFFD);
         if !self.is_populated(page, kind) {
-            if vma.flags.intersects(VmFlags::UFFD) && self.populates_later(vma, page, kind)? {
+            if is_watched && self.populates_later(vma, page, kind)? {
                 return Ok(());
             }
             loop {
                 match self.fault(page, kind)? {
+                    // What came may be protected.
+                    Resolved::Done if is_watched && !self.is_populated(page, kind) => {
+                        if self.populates_later(vma, page, kind)? {
+                            return Ok(());
+                        }
+                    }
                     Resolved::Done => break,
                     // Who populates has the lock.
                     Resolved::NeedsExclusive => self.make_way_for_page(vma, page)?,

@@ -48,7 +48,7 @@ const FIXED: u64 = 2_000;
 /// Sequences from seeds that nobody tried before.
 const FRESH: u64 = 200;
 /// Sequences in which a userfaultfd is served, from seeds that never change.
-const SERVED: u64 = 300;
+const SERVED: u64 = 600;
 /// How many pages a fault may bring in, by turns.
 const FAULT_AHEAD: [u64; 2] = [64, 1];
 /// Within how many acts a missing rule has to show.

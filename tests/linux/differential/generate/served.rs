@@ -38,6 +38,11 @@ impl Generator {
             8 => Deed::Serve(fd, UFFDIO_ZEROPAGE, [addr, few, odd(1, 2), 0, 0]),
             9 | 10 => {
                 let mode = self.pick(&[0, 0, 2]);
+                let unmapped = self.model.unmapped(self.process);
+                let (addr, few) = match self.chance(60) && !unmapped.is_empty() {
+                    true => (self.pick(&unmapped), PAGE),
+                    false => (addr, few),
+                };
                 Deed::Serve(fd, UFFDIO_CONTINUE, [addr, few, odd(mode, 4), 0, 0])
             }
             11 => Deed::Serve(fd, UFFDIO_POISON, [addr, PAGE, odd(0, 2), 0, 0]),

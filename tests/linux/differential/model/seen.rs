@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use libtest_mimic::Failed;
-use mm::addr::{PAGE_SIZE, PageRange, VirtAddr};
+use mm::addr::{PAGE_BYTES, PAGE_SIZE, PageRange, VirtAddr};
 use mm::backing::Backing;
 use mm::inspect::{self, PagemapWord, Usage};
 use mm::replay::engine::Task;
@@ -289,6 +289,28 @@ impl Model {
             let is_above = !vma.flags.contains(VmFlags::GROWSDOWN) && range.start().get() >= end;
             vma.userfault().is_some() && !is_above && range.end().get() > addr
         })
+    }
+
+    /// Pages of objects, near the starts of VMAs that are registered, that are there and not mapped.
+    pub fn unmapped(&self, process: u8) -> Vec<u64> {
+        let Ok(space) = self.linux.space(Task(u32::from(process))) else { return Vec::new() };
+        let space = space.look();
+        let mut all = Vec::new();
+        for vma in space.vmas().iter().filter(|vma| vma.userfault().is_some()) {
+            let near = vma.range().len().min(LOOKED_AT * PAGE_SIZE);
+            let Some(pages) = PageRange::from_len(vma.range().start(), near) else { continue };
+            let Some(object) = vma.backing.as_deref().filter(|b| b.is_shared_memory()) else {
+                continue;
+            };
+            let words = inspect::pagemap(&space, pages);
+            for (at, word) in (pages.start().get()..).step_by(PAGE_BYTES).zip(words) {
+                let index = vma.page_index(VirtAddr::new(at));
+                if object.is_resident(index) && !word.contains(PagemapWord::PRESENT) {
+                    all.push(at);
+                }
+            }
+        }
+        all
     }
 
     /// Whether a VMA in a range is registered for write protection.

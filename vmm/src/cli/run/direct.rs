@@ -125,6 +125,7 @@ fn take_apart(machine: &Machine, task: Task) -> Result<(), RunError> {
     if let Some(process) = Arc::into_inner(process) {
         process.space.put().map_err(|broken| RunError::Exit(broken.to_string()))?;
     }
+    machine.system().segments().remove_all();
     for pool in machine.system().huge_pools() {
         let stats = pool.stats();
         if (stats.free, stats.reserved) != (stats.total, 0) {
