@@ -81,7 +81,7 @@ pub struct Policy {
     pub flags: u64,
     /// Among which nodes, a bit each, after the machine's have been taken into account.
     pub nodes: u64,
-    /// As the program gave them; kept with `STATIC_NODES` and `RELATIVE_NODES`.
+    /// As the program gave them; kept with any of the flags.
     pub asked: u64,
     /// The node to begin with instead of the task's own (set_mempolicy_home_node(2)).
     pub home: Option<u8>,
@@ -149,7 +149,7 @@ impl Policy {
         if chosen == 0 {
             return Err(Errno::EINVAL);
         }
-        let asked = if flags & (STATIC_NODES | RELATIVE_NODES) == 0 { machine } else { nodes };
+        let asked = if flags == 0 { machine } else { nodes };
         Ok(Some(Policy { mode, flags, nodes: chosen, asked, home: None }))
     }
 
@@ -164,7 +164,7 @@ impl Policy {
     /// The nodes that get_mempolicy(2) tells of: the program's own where they are kept (`mpol_store_user_nodemask`).
     #[must_use]
     pub fn told(&self) -> u64 {
-        if self.flags & (STATIC_NODES | RELATIVE_NODES) == 0 { self.nodes } else { self.asked }
+        if self.flags == 0 { self.nodes } else { self.asked }
     }
 }
 

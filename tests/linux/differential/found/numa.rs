@@ -9,8 +9,20 @@ use super::{Deed, Deeds, Found, of_one};
 pub(super) const FOUND: &[Found] = &[
     ("of_nodes_that_no_kernel_has_whole_words_are_looked_at", past_the_last_node),
     ("what_was_written_is_known_of_the_page_once_it_has_moved", written_before_it_moved),
+    ("with_any_flag_the_programs_own_nodes_are_told", own_nodes),
     ("a_huge_page_of_which_a_part_is_nowhere_is_taken_apart_before_it_moves", remnant_moved),
 ];
+
+/// Bound, with `MPOL_F_NUMA_BALANCING`, to a node that there is and one that there is not.
+fn own_nodes() -> Deeds {
+    let (nodes, addr) = (Pointee::Shown(vec![3]), at(0));
+    let bind = M::Mbind { addr, len: PAGE_SIZE, mode: 0x2002, nodes, maxnode: 64, flags: 0 };
+    let ask = |flags| {
+        let (mode, nodes) = (Pointee::Unread(VirtAddr::ZERO), Pointee::Unread(VirtAddr::ZERO));
+        Deed::Call(M::GetMempolicy { mode, nodes, maxnode: 64, addr, flags })
+    };
+    of_one([map(0, 1), Deed::Call(bind), ask(2)])
+}
 
 /// Moved to where it is: with two users it cannot be given up then, whoever of them asks.
 fn written_before_it_moved() -> Deeds {
