@@ -114,10 +114,8 @@ impl SharedMemory {
         space: u64,
         system: &System,
     ) -> Result<bool, Broken> {
-        let (maps, pages) = (self.maps.change(), folio.pages());
-        if maps.are_shown_by_others(space, &pages) {
-            return Ok(false);
-        }
+        let pages = folio.pages();
+        let Some(maps) = self.shown_here_alone(&pages, space) else { return Ok(false) };
         self.cache.part(pages.clone());
         system.zap_now(&maps, &pages, Copies::Stay)?;
         self.forget(self.pages().clamp(pages.start, pages.end)..pages.end)?;
@@ -126,7 +124,12 @@ impl SharedMemory {
 
     /// Whether another space than this one shows any of a folio.
     pub(crate) fn is_shown_by_others(&self, folio: Folio, space: u64) -> bool {
-        self.maps.change().are_shown_by_others(space, &folio.pages())
+        self.shown_here_alone(&folio.pages(), space).is_none()
+    }
+
+    /// The object's maps, exclusively, if no other space than this one shows any of these pages.
+    fn shown_here_alone(&self, pages: &Range<u64>, space: u64) -> Option<Changing<'_>> {
+        Some(self.maps.change()).filter(|maps| !maps.are_shown_by_others(space, pages))
     }
 
     /// Has nobody show a folio if no other space than this one does. Says whether it was done.
@@ -139,10 +142,8 @@ impl SharedMemory {
         space: u64,
         system: &System,
     ) -> Result<bool, Broken> {
-        let (maps, pages) = (self.maps.change(), folio.pages());
-        if maps.are_shown_by_others(space, &pages) {
-            return Ok(false);
-        }
+        let pages = folio.pages();
+        let Some(maps) = self.shown_here_alone(&pages, space) else { return Ok(false) };
         system.zap_now(&maps, &pages, Copies::Stay).map(|()| true)
     }
 

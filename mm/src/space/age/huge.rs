@@ -84,11 +84,14 @@ impl AddressSpace {
 
     /// `MADV_COLD` of whole huge pages.
     pub(super) fn cool_large(&self, range: PageRange, batch: &mut FlushBatch) {
+        self.own_large(range).for_each(|(large, run)| self.cool_one(&large, run, batch));
+    }
+
+    /// The same of one, whosever its pages are.
+    pub(super) fn cool_one(&self, large: &Large<'_>, run: FrameRun, batch: &mut FlushBatch) {
         let frames = self.system.frames();
-        for (large, run) in self.own_large(range) {
-            self.age_large(&large, run, Entry::old, batch);
-            frames_of(run).for_each(|frame| frames.unmark(frame, Marks::REFERENCED));
-        }
+        self.age_large(large, run, Entry::old, batch);
+        frames_of(run).for_each(|frame| frames.unmark(frame, Marks::REFERENCED));
     }
 
     /// `MADV_PAGEOUT` of whole huge pages. Those that can go, or for which there is no swap, are mapped in small ones, and
@@ -124,7 +127,7 @@ impl AddressSpace {
         large.run().filter(|&run| own && frames_of(run).all(|frame| frames.maps(frame) == 1))
     }
 
-    pub(super) fn age_large(
+    fn age_large(
         &self,
         large: &Large<'_>,
         run: FrameRun,

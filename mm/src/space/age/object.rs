@@ -13,7 +13,6 @@ use crate::addr::{PAGE_SIZE, PageRange};
 use crate::backing::{Folio, SharedMemory};
 use crate::error::Broken;
 use crate::paging::{Entry, FlushBatch, Large, Owner};
-use crate::phys::Marks;
 use crate::space::AddressSpace;
 use crate::vma::Vma;
 
@@ -45,15 +44,14 @@ impl AddressSpace {
         part: PageRange,
         batch: &mut FlushBatch,
     ) -> Result<Vec<Range<u64>>, Broken> {
-        let mut left = Vec::new();
-        for piece in self.pieces(vma, part) {
-            match piece.shown {
-                Shown::InPart if !self.take_apart_object(&piece)? => left.push(piece.folio.pages()),
-                Shown::InPart | Shown::Small => {}
-                Shown::Large => self.cool_large_object(&piece, batch),
+        self.follow_advice(vma, part, |piece| {
+            if !piece.memory.is_shown_by_others(piece.folio, self.number()) {
+                for large in self.large_of_object(piece.range) {
+                    large.run().into_iter().for_each(|run| self.cool_one(&large, run, batch));
+                }
             }
-        }
-        Ok(left)
+            Ok(())
+        })
     }
 
     /// `MADV_PAGEOUT` of folios. Returns the object's pages that are left alone; adds to `gone` those that nobody shows
@@ -64,37 +62,35 @@ impl AddressSpace {
         part: PageRange,
         gone: &mut Vec<u64>,
     ) -> Result<Vec<Range<u64>>, Broken> {
+        self.follow_advice(vma, part, |Piece { memory, folio, .. }| {
+            if memory.unmap_folio(*folio, self.number(), &self.system)? {
+                gone.extend(folio.pages());
+            }
+            Ok(())
+        })
+    }
+
+    /// Takes apart what is shown in part, and does with what one large entry shows what is to be done.
+    fn follow_advice(
+        &self,
+        vma: &Vma,
+        part: PageRange,
+        mut with_large: impl FnMut(&Piece<'_>) -> Result<(), Broken>,
+    ) -> Result<Vec<Range<u64>>, Broken> {
         let mut left = Vec::new();
         for piece in self.pieces(vma, part) {
-            match piece.shown {
-                Shown::InPart if !self.take_apart_object(&piece)? => left.push(piece.folio.pages()),
-                Shown::InPart | Shown::Small => {}
-                Shown::Large => {
-                    let Piece { memory, folio, .. } = piece;
-                    if memory.unmap_folio(folio, self.number(), &self.system)? {
-                        gone.extend(folio.pages());
+            let Piece { memory, folio, shown, .. } = piece;
+            match shown {
+                Shown::Small => {}
+                Shown::Large => with_large(&piece)?,
+                Shown::InPart => {
+                    if !memory.take_apart(folio, self.number(), &self.system)? {
+                        left.push(folio.pages());
                     }
                 }
             }
         }
         Ok(left)
-    }
-
-    fn take_apart_object(&self, piece: &Piece<'_>) -> Result<bool, Broken> {
-        piece.memory.take_apart(piece.folio, self.number(), &self.system)
-    }
-
-    fn cool_large_object(&self, piece: &Piece<'_>, batch: &mut FlushBatch) {
-        let frames = self.system.frames();
-        for (large, run) in
-            self.large_of_object(piece.range).filter_map(|l| l.run().map(|r| (l, r)))
-        {
-            if piece.memory.is_shown_by_others(piece.folio, self.number()) {
-                continue;
-            }
-            self.age_large(&large, run, Entry::old, batch);
-            (0..run.count).for_each(|i| frames.unmark(run.start.offset(i), Marks::REFERENCED));
-        }
     }
 
     /// The folios of a VMA's object that a part of it shows.
