@@ -113,35 +113,17 @@ impl Table {
 mod tests {
     use std::sync::Arc;
 
-    use super::super::table::Birth;
-    use super::super::{Signals, Status, Usage};
+    use super::super::table::tests::{CHILD, born};
+    use super::super::{Status, Usage};
     use super::*;
-    use crate::credentials::SharedCredentials;
-
-    fn born(table: &mut Table, parent: i32) -> i32 {
-        let signals = Arc::new(Signals::default());
-        let counters = Arc::default();
-        let base = Usage::default();
-        let credentials = SharedCredentials::default();
-        let birth = Birth {
-            parent,
-            exit_signal: 17,
-            signals,
-            counters,
-            base,
-            credentials,
-            holds_parent: false,
-        };
-        table.add(birth).unwrap()
-    }
 
     /// The first, which leads a session; a shell, a child of that, and one of the child's.
     fn family() -> (Table, [i32; 3]) {
         let mut table = Table::default();
-        let first = born(&mut table, 0);
-        let shell = born(&mut table, first);
-        let child = born(&mut table, shell);
-        let grandchild = born(&mut table, child);
+        let first = born(&mut table, 0, CHILD);
+        let shell = born(&mut table, first, CHILD);
+        let child = born(&mut table, shell, CHILD);
+        let grandchild = born(&mut table, child, CHILD);
         (table, [shell, child, grandchild])
     }
 

@@ -330,4 +330,4 @@ impl Member {
 }
 
 #[cfg(test)]
-mod tests;
+pub(in crate::task) mod tests;

@@ -3,7 +3,8 @@
 use super::*;
 use crate::task::SignalAction;
 
-const CHILD: i32 = 17;
+/// `SIGCHLD`.
+pub(in crate::task) const CHILD: i32 = 17;
 const ANY: Wanted = Wanted {
     which: Which::Any,
     kinds: Kinds::Ordinary,
@@ -13,7 +14,8 @@ const ANY: Wanted = Wanted {
     taking: Taking::Reap,
 };
 
-fn born(table: &mut Table, parent: i32, exit_signal: i32) -> i32 {
+/// A new process.
+pub(in crate::task) fn born(table: &mut Table, parent: i32, exit_signal: i32) -> i32 {
     let signals = Arc::new(Signals::default());
     let counters = Arc::default();
     let (base, credentials) = (Usage::default(), SharedCredentials::default());

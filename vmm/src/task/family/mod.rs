@@ -14,30 +14,32 @@
 //! A kick can still come too early for a thread that is about to block in a plain write; so whoever waits
 //! for a process that is to die kicks it again.
 
+mod ends;
+mod members;
+
+pub(in crate::task) use ends::join;
+
 use std::io;
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use mm::addr::VirtAddr;
-use mm::error::Errno;
-use mm::space::{Counters, PageClass, SpaceUser};
-use mm::userfault::Accessor;
+use mm::space::SpaceUser;
 
-use super::futex::Futexes;
-use super::process::{Identity, Process, sole};
-use super::rest::Interrupted;
-use super::table::{Birth, FIRST, Look, Member, Table};
-use super::timers::Timers;
-use super::{
-    CoreFiles, Death, End, Info, Loaded, QueueFull, Queued, SI_USER, Sent, Signal, Signals, Stats,
-    Status, Task, TaskError, Timing, To, Told, Usage, Wanted,
-};
-use crate::credentials::{Credentials, SharedCredentials};
+use crate::credentials::SharedCredentials;
 use crate::files::{Copies, Descriptors, Paths};
 use crate::hypercall::Tracer;
 use crate::kvm::{Kicker, install_kick_handler};
 use crate::machine::{Machine, VcpuError};
+use crate::task::futex::Futexes;
+use crate::task::process::{Identity, Process};
+use crate::task::rest::Interrupted;
+use crate::task::table::{Birth, FIRST, Look, Table};
+use crate::task::timers::Timers;
+use crate::task::{
+    CoreFiles, Info, Loaded, QueueFull, Queued, Sent, Signal, Signals, Stats, Task, TaskError,
+    Timing, To, Told, Usage, Wanted,
+};
 
 /// How long a process that is to die is given before it is kicked again.
 const PATIENCE: Duration = Duration::from_millis(10);
@@ -117,14 +119,14 @@ pub struct Family {
     tracer: Tracer,
     timing: Timing,
     /// Where core files go, if anywhere.
-    pub(super) core_files: Option<CoreFiles>,
+    pub(in crate::task) core_files: Option<CoreFiles>,
     table: Mutex<Table>,
     totals: Mutex<Totals>,
     /// Why the machine cannot go on; found by any thread, told by the first's.
     failure: Mutex<Option<TaskError>>,
     /// How many signals are queued for all of them.
     queued: Queued,
-    pub(super) timers: Timers,
+    pub(in crate::task) timers: Timers,
     /// Who waits for which word of memory.
     pub futexes: Futexes,
     /// Programs out of its memory that run.
@@ -228,107 +230,13 @@ impl Family {
         self.timing
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, Table> {
+    pub(in crate::task) fn lock(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What those that have ended came to.
     pub fn totals(&self) -> MutexGuard<'_, Totals> {
         self.totals.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// How many processes there are, zombies included.
-    #[must_use]
-    pub fn count(&self) -> u64 {
-        self.lock().pids().count() as u64
-    }
-
-    /// A process's parent; 0 for the first one's.
-    #[must_use]
-    pub fn parent(&self, pid: i32) -> i32 {
-        self.lock().get(pid).map_or(0, |member| member.parent)
-    }
-
-    /// A process's group; 0 where there is no such process, nor the zombie of one.
-    #[must_use]
-    pub fn group(&self, pid: i32) -> i32 {
-        self.lock().get(pid).map_or(0, |member| member.group)
-    }
-
-    /// Whether there is such a process, or the zombie of one.
-    #[must_use]
-    pub fn has(&self, pid: i32) -> bool {
-        self.lock().get(pid).is_some()
-    }
-
-    /// A process's session; likewise.
-    #[must_use]
-    pub fn session(&self, pid: i32) -> i32 {
-        self.lock().get(pid).map_or(0, |member| member.session)
-    }
-
-    /// setpgid(2) on behalf of `caller`.
-    ///
-    /// # Errors
-    /// In this order: `EINVAL`; `ESRCH` no such process; `EPERM` another session; `EACCES` it has run execve(2); `ESRCH` no
-    /// child; `EPERM` it leads a session, or no such group.
-    pub fn set_group(&self, caller: i32, pid: i32, group: i32) -> Result<(), Errno> {
-        self.lock().set_group(caller, pid, group)
-    }
-
-    /// setsid(2).
-    ///
-    /// # Errors
-    /// `EPERM` there is a group of its number.
-    pub fn set_session(&self, pid: i32) -> Result<i32, Errno> {
-        self.lock().set_session(pid)
-    }
-
-    /// Which CPU a process has; `None` where there is no such process.
-    #[must_use]
-    pub fn cpu(&self, pid: i32) -> Option<u32> {
-        self.lock().get(pid).map(|member| member.cpu)
-    }
-
-    /// How nice the least nice of some processes is; `None` where there are none.
-    #[must_use]
-    pub fn nice(&self, target: Target, caller: i32) -> Option<i32> {
-        let targets = self.targets(target, caller);
-        let table = self.lock();
-        targets.iter().filter_map(|&pid| table.get(pid)).map(|member| member.nice).min()
-    }
-
-    /// Has some processes be so nice; says whether there were any.
-    pub fn set_nice(&self, target: Target, caller: i32, nice: i32) -> bool {
-        let targets = self.targets(target, caller);
-        let mut table = self.lock();
-        for pid in &targets {
-            if let Some(member) = table.get_mut(*pid) {
-                member.nice = nice;
-            }
-        }
-        !targets.is_empty()
-    }
-
-    /// Pages of each process that lives: its own, files', shared. What several share is counted for each.
-    #[must_use]
-    pub fn resident(&self) -> Vec<(i32, [u64; 3])> {
-        let classes = [PageClass::Own, PageClass::File, PageClass::Shared];
-        let table = self.lock();
-        let of = |member: &Member| classes.map(|class| member.counters.resident.of(class));
-        table.alive().map(|(pid, member)| (pid, of(member))).collect()
-    }
-
-    /// Who a process is and what it may do; `None` where there is no such process, nor the zombie of one.
-    #[must_use]
-    pub fn credentials(&self, pid: i32) -> Option<Arc<Credentials>> {
-        self.lock().get(pid).map(|member| member.credentials.get())
-    }
-
-    /// What the children used that `pid` has waited for.
-    #[must_use]
-    pub fn children_usage(&self, pid: i32) -> Usage {
-        self.lock().get(pid).map_or(Usage::default(), |member| member.reaped)
     }
 
     /// Those that a signal is for: their numbers, zombies' included.
@@ -389,7 +297,7 @@ impl Family {
     }
 
     /// Waits until `child` no longer holds its parent `pid` up (vfork(2)), or that is to die.
-    pub(super) fn wait_for_release(&self, pid: i32, child: i32) {
+    pub(in crate::task) fn wait_for_release(&self, pid: i32, child: i32) {
         let dies = |signals: &Signals| signals.fatal().is_some();
         // Whoever is to die finds that as it goes on.
         let _ = self.wait_until(pid, dies, |table| {
@@ -400,7 +308,7 @@ impl Family {
 
     /// `process`, which the calling thread runs, has stopped by `signal`: waits until it is continued, or is to
     /// die (`do_signal_stop`).
-    pub(super) fn stop(&self, process: &Process, signal: Signal) {
+    pub(in crate::task) fn stop(&self, process: &Process, signal: Signal) {
         {
             let mut table = self.lock();
             // Nobody could continue it.
@@ -464,7 +372,7 @@ impl Family {
     }
 
     /// Others can look at it from now on.
-    pub(super) fn show(&self, process: &Arc<Process>) {
+    pub(in crate::task) fn show(&self, process: &Arc<Process>) {
         if let Some(member) = self.lock().get_mut(process.pid) {
             member.process = Arc::downgrade(process);
         }
@@ -478,148 +386,11 @@ impl Family {
     }
 
     /// The calling thread is the one that runs `pid` from now on, on this CPU.
-    pub(super) fn enter(&self, pid: i32, cpu: u32) {
+    pub(in crate::task) fn enter(&self, pid: i32, cpu: u32) {
         if let Some(member) = self.lock().get_mut(pid) {
             member.cpu = cpu;
             member.kicker = Some(Kicker::of_this_thread());
         }
-    }
-
-    /// Ends a process that the calling thread ran to its end, but for the first one: everything it had is
-    /// free before anybody can know.
-    pub(super) fn bury(&self, task: Task, ended: Result<End, TaskError>) {
-        let (vcpu, process, stats) = task.into_parts();
-        let (pid, usage) = (process.pid, self.usage(&process));
-        self.machine.give_back(vcpu);
-        self.hide(pid);
-        let left = self.leave(sole(process), &stats).map_err(TaskError::from);
-        let status = match ended.and_then(|end| left.map(|()| end)) {
-            Ok(end) => {
-                if let End::Killed(death) = &end {
-                    tell(pid, death);
-                }
-                Status::from(&end)
-            }
-            Err(error) => {
-                self.fail(error);
-                Status::Killed(Signal::KILL)
-            }
-        };
-        self.end(pid, status, usage);
-    }
-
-    fn leave(&self, process: Process, stats: &Stats) -> Result<(), mm::error::Broken> {
-        let Process { space, clear_at_exit, .. } = process;
-        let clear = clear_at_exit.into_inner();
-        if clear != 0 && space.users() > 1 {
-            let at = VirtAddr::new(clear);
-            // Nobody can be told if it cannot be written.
-            let _ = space.write_for(at, &[0; 4], Accessor::Visitor);
-            let word = space.look().word(at);
-            word.into_iter().for_each(|word| _ = self.futexes.wake(word, 1, u32::MAX));
-        }
-        let mut totals = self.totals();
-        totals.stats.add(stats);
-        if space.users() == 1 {
-            totals.faults.add(&space);
-            drop(totals);
-            space.put()?;
-        } else {
-            // With the lock, so that exactly one of several sees that it is the last.
-            space.put()?;
-        }
-        Ok(())
-    }
-
-    /// A process has another program now: what the old one had is given up.
-    pub(super) fn replaced(
-        &self,
-        old: Process,
-        counters: Arc<Counters>,
-    ) -> Result<(), mm::error::Broken> {
-        let (pid, used) = (old.pid, self.memory_usage(&old));
-        self.leave(old, &Stats::default())?;
-        let mut table = self.lock();
-        let Some(member) = table.get_mut(pid) else { return Ok(()) };
-        member.counters = counters;
-        member.begin_space(used);
-        member.has_executed = true;
-        let held = std::mem::take(&mut member.holds_parent);
-        let parent = member.parent;
-        if held && let Some(parent) = table.get(parent) {
-            parent.bell.notify_all();
-        }
-        Ok(())
-    }
-
-    fn end(&self, pid: i32, status: Status, usage: Usage) {
-        self.forget_timers(pid);
-        let mut table = self.lock();
-        let parent = table.get(pid).map(|member| member.parent);
-        table.end(pid, status, usage);
-        for told in [parent, table.closing.then_some(FIRST)].into_iter().flatten() {
-            if let Some(member) = table.get(told) {
-                member.bell.notify_all();
-            }
-        }
-    }
-
-    /// The machine cannot go on: everybody is to die.
-    pub(super) fn fail(&self, error: TaskError) {
-        self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
-        kill_all(&mut self.lock());
-    }
-
-    /// What made everybody die, if something has.
-    pub(super) fn take_failure(&self) -> Option<TaskError> {
-        self.failure.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
-
-    /// Ends the first process, which no longer runs, and with it all others. Afterwards no thread but the
-    /// caller's is left, and no vCPU but the first's is taken.
-    ///
-    /// # Errors
-    /// [`TaskError`] if the machine could not go on.
-    pub fn close(&self) -> Result<(), TaskError> {
-        let mut table = self.lock();
-        table.closing = true;
-        if let Some(first) = table.get_mut(FIRST) {
-            first.kicker = None;
-        }
-        kill_all(&mut table);
-        while table.alive().any(|(pid, _)| pid != FIRST) {
-            let Some(bell) = table.get(FIRST).map(|first| Arc::clone(&first.bell)) else { break };
-            let waited = bell.wait_timeout(table, PATIENCE);
-            let timeout;
-            (table, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
-            if timeout.timed_out() {
-                kick_those_to_die(&table);
-            }
-        }
-        let threads = std::mem::take(&mut table.ended);
-        drop(table);
-        self.close_timers();
-        for thread in threads {
-            join(thread);
-        }
-        self.take_failure().map_or(Ok(()), Err)
-    }
-
-    /// Joins the threads of processes that have ended.
-    pub(super) fn join_ended(&self) {
-        let threads = std::mem::take(&mut self.lock().ended);
-        for thread in threads {
-            join(thread);
-        }
-    }
-}
-
-/// Says how a process was killed. Natively nobody would, but for the kernel when memory has run out.
-fn tell(pid: i32, death: &Death) {
-    if death.by.is_out_of_memory() {
-        log::warn!("process {pid} was {death}");
-    } else {
-        log::info!("process {pid} was {death}");
     }
 }
 
@@ -630,18 +401,4 @@ fn is_anyone_to_die(table: &Table) -> bool {
 fn kick_those_to_die(table: &Table) {
     let doomed = table.alive().filter(|(_, member)| member.signals.fatal().is_some());
     doomed.for_each(|(_, member)| member.interrupt());
-}
-
-fn kill_all(table: &mut Table) {
-    table.alive().map(|(_, member)| member).for_each(kill);
-}
-
-fn kill(member: &Member) {
-    member.signals.doom(Info::from_process(Signal::KILL, SI_USER, 0));
-    member.interrupt();
-}
-
-pub(super) fn join(thread: std::thread::JoinHandle<()>) {
-    // A thread that panics ends the whole of mmvisor.
-    let _ = thread.join();
 }
