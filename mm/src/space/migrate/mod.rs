@@ -238,7 +238,15 @@ impl AddressSpace {
             if !misplaced(nodes.of(page.frame)) || page.maps > 1 && shared == Shared::Stay {
                 continue;
             }
-            if nodes.is_one() {
+            // A page that is met a second time is off its list already, which Linux takes for one that cannot move.
+            let again = if nodes.is_one() {
+                page.maps > 1 && !queue.frames.insert(page.frame)
+            } else {
+                queue.frames.contains(&page.frame)
+            };
+            if again {
+                queue.not_queued += 1;
+            } else if nodes.is_one() {
                 // Linux makes another page of it on the same node; that is all that can be seen of it.
                 self.remember_written(page.frame, seen.entry);
             } else if self.can_move(seen.addr, page) {

@@ -11,7 +11,18 @@ pub(super) const FOUND: &[Found] = &[
     ("what_was_written_is_known_of_the_page_once_it_has_moved", written_before_it_moved),
     ("with_any_flag_the_programs_own_nodes_are_told", own_nodes),
     ("a_huge_page_of_which_a_part_is_nowhere_is_taken_apart_before_it_moves", remnant_moved),
+    ("a_page_that_a_range_has_twice_cannot_move_the_second_time", met_twice),
 ];
+
+/// A page of an object, mapped twice in a range.
+fn met_twice() -> Deeds {
+    let (addr, len, flags) = (at(0), 2 * PAGE_SIZE, 0x31);
+    let shared = M::Mmap { addr, len, prot: 3, flags, fd: -1, offset: 0 };
+    let again = M::Mremap { addr, old_len: 0, new_len: len, flags: 3, new_addr: at(2) };
+    let nodes = Pointee::Null;
+    let anywhere = M::Mbind { addr, len: 2 * len, mode: 1, nodes, maxnode: 0, flags: 5 };
+    of_one([Deed::Call(shared), write(0), Deed::Call(again), write(2), Deed::Call(anywhere)])
+}
 
 /// Bound, with `MPOL_F_NUMA_BALANCING`, to a node that there is and one that there is not.
 fn own_nodes() -> Deeds {
