@@ -95,7 +95,11 @@ impl<V: Span> Tree<V> {
             seen.end = range.end();
             seen.spans += 1;
         }
-        expect("the widest gap as searches compute it", leaf.widest(self.floor_of(leaf)), widest)?;
+        expect(
+            "the widest gap as searches compute it",
+            leaf.widest(self.floor_of(leaf), u64::MAX),
+            widest,
+        )?;
         Ok(widest)
     }
 

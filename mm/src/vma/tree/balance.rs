@@ -124,7 +124,7 @@ impl<V: Span> Tree<V> {
         let child = inner.to(slot);
         let (end, gap) = if level == 0 {
             let leaf = &self.leaves[child];
-            (leaf.last_end(), leaf.widest(inner.floor(slot, floor)))
+            (leaf.last_end(), leaf.widest(inner.floor(slot, floor), u64::MAX))
         } else {
             let child = &self.inners[child];
             (child.last_end(), child.widest())

@@ -59,7 +59,7 @@ impl<V: Span> Tree<V> {
         } else {
             let gap = row.detail.bytes_from(floor);
             self.carry_up(
-                |leaf, stored| if gap < stored { stored } else { leaf.widest(step.floor) },
+                |leaf, stored| if gap < stored { stored } else { leaf.widest(step.floor, stored) },
             );
             self.settle_after(row.end);
         }
@@ -306,9 +306,9 @@ impl<V: Span> Tree<V> {
         match next {
             Some(next) => {
                 let split = next.bytes_from(floor);
-                self.carry_up(
-                    |leaf, stored| if split < stored { stored } else { leaf.widest(step.floor) },
-                );
+                self.carry_up(|leaf, stored| {
+                    if split < stored { stored } else { leaf.widest(step.floor, stored) }
+                });
             }
             None => {
                 let gap = row.detail.bytes_from(floor);
@@ -344,7 +344,7 @@ impl<V: Span> Tree<V> {
             () if new >= stored => new,
             // Neither of the two gaps was the widest, nor is.
             () if old < stored => stored,
-            () => leaf.widest(step.floor),
+            () => leaf.widest(step.floor, stored),
         });
         if is_last && old_end != range.end() {
             self.settle_after(range.end());
@@ -361,7 +361,7 @@ impl<V: Span> Tree<V> {
             return;
         }
         let next = self.path_to(end);
-        self.carry_up(|leaf, _| leaf.widest(next.floor));
+        self.carry_up(|leaf, _| leaf.widest(next.floor, u64::MAX));
         self.path = path;
     }
 

@@ -227,8 +227,9 @@ impl<V: Span> Tree<V> {
         }
         let last = Key::last_at(addr);
         if self.is_on_path(addr) {
-            let leaf = &self.leaves[self.path.leaf().node];
-            return Some(Spot { leaf, at: leaf.seek_past(last) });
+            let step = self.path.leaf();
+            let leaf = &self.leaves[step.node];
+            return Some(Spot { leaf, at: leaf.seek_from(step.at(), last) });
         }
         let mut node = self.root;
         for _ in 0..self.height {

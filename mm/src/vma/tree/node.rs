@@ -106,6 +106,14 @@ impl<D: Copy + Default, const N: usize> Node<D, N> {
         group + (0..7).map(|at| passed(group + at)).sum::<usize>()
     }
 
+    /// The same, for who expects it to be row `at`, and looks there first.
+    #[inline]
+    pub(super) fn seek_from(&self, at: usize, last: Key) -> usize {
+        let is_first = at == 0 || self.keys.get(at - 1).is_some_and(|&before| before <= last);
+        let is_it = is_first && self.keys.get(at).is_some_and(|&key| key > last);
+        if is_it { at } else { self.seek_past(last) }
+    }
+
     pub(super) fn end(&self, at: usize) -> VirtAddr {
         self.keys[at].end()
     }
@@ -243,21 +251,27 @@ impl Leaf {
         before.max(self.start(at + 1).bytes_from(self.end(at)))
     }
 
-    /// The widest of the gaps before each row, in bytes; the first of them starts at `floor`.
-    pub(super) fn widest(&self, floor: VirtAddr) -> u64 {
+    /// The widest of the gaps before each row, in bytes; the first of them starts at `floor`. None is wider than
+    /// `most`: the search ends at one that is as wide.
+    pub(super) fn widest(&self, floor: VirtAddr, most: u64) -> u64 {
         let len = self.len();
         let (starts, floors) = (&self.detail[1..len], &self.keys[..len - 1]);
-        let gap = |start: VirtAddr, floor: VirtAddr| start.bytes_from(floor);
-        // Two maxima side by side: with one, each step would wait for the one before.
-        let (mut odd, mut even) = (0, gap(self.start(0), floor));
-        for (start, floor) in starts.chunks_exact(2).zip(floors.chunks_exact(2)) {
-            odd = gap(start[0], floor[0].end()).max(odd);
-            even = gap(start[1], floor[1].end()).max(even);
+        let mut widest = self.start(0).bytes_from(floor);
+        for (starts, floors) in starts.chunks(8).zip(floors.chunks(8)) {
+            if widest >= most {
+                break;
+            }
+            // Two maxima side by side: with one, each step would wait for the one before.
+            let (mut odd, mut even) = (0, widest);
+            for (start, floor) in starts.chunks(2).zip(floors.chunks(2)) {
+                odd = start[0].bytes_from(floor[0].end()).max(odd);
+                if let ([_, start], [_, floor]) = (start, floor) {
+                    even = start.bytes_from(floor.end()).max(even);
+                }
+            }
+            widest = odd.max(even);
         }
-        if len.is_multiple_of(2) {
-            odd = gap(self.start(len - 1), self.end(len - 2)).max(odd);
-        }
-        odd.max(even)
+        widest
     }
 }
 

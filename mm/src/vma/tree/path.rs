@@ -67,35 +67,20 @@ impl<V: Span> Tree<V> {
     /// contains `addr`.
     #[inline]
     pub fn aim(&mut self, addr: VirtAddr) -> Option<&V> {
-        if self.path_row(addr).is_none() {
-            if addr >= self.top {
-                return None;
-            }
-            self.path_to(addr);
+        if addr >= self.top {
+            return None;
         }
-        let step = self.path.leaf();
+        let step = self.path_to(addr);
         let spot = Spot { leaf: &self.leaves[step.node], at: step.at() };
         if spot.start() <= addr { self.value(spot) } else { None }
     }
 
     /// The span that contains `addr`, as [`find_exact`](Self::find_exact) finds it, with the way to its
-    /// neighbours. For who is at the place already: looks at the path's own row before it searches.
+    /// neighbours.
     #[inline]
     pub fn near(&self, addr: VirtAddr) -> Option<Found<'_, V>> {
-        let spot = match self.path_row(addr) {
-            Some(spot) => spot,
-            None => self.locate(addr).filter(|&spot| spot.start() <= addr)?,
-        };
+        let spot = self.locate(addr).filter(|&spot| spot.start() <= addr)?;
         Found::new(self, spot)
-    }
-
-    /// The path's own row, if its span contains `addr`.
-    #[inline]
-    fn path_row(&self, addr: VirtAddr) -> Option<Spot<'_>> {
-        let step = self.path.leaf();
-        let spot = Spot { leaf: self.leaves.get(step.node)?, at: step.at() };
-        let contains = spot.at < spot.leaf.len() && spot.start() <= addr && addr < spot.end();
-        contains.then_some(spot)
     }
 
     /// Makes the path lead to another row of its leaf.
@@ -108,7 +93,7 @@ impl<V: Span> Tree<V> {
     pub(super) fn path_to(&mut self, addr: VirtAddr) -> Step {
         let mut step = if self.is_on_path(addr) { self.path.leaf() } else { self.descend(addr) };
         let leaf = &self.leaves[step.node];
-        step.slot = slot(leaf.seek(addr).min(leaf.len()));
+        step.slot = slot(leaf.seek_from(step.at(), Key::last_at(addr)).min(leaf.len()));
         self.path.steps[0] = step;
         step
     }
