@@ -348,6 +348,28 @@ impl System {
         Err(Errno::ENOMEM)
     }
 
+    /// Promises several numbers of pages, as [`commit`](Self::commit) does one after the other, but counts them at once:
+    /// a child's VMAs.
+    ///
+    /// # Errors
+    /// Of the first that is refused. All of them are promised even then, to be taken back together.
+    pub(crate) fn commit_each(
+        &self,
+        each: impl Iterator<Item = u64> + Clone,
+        claimant: Claimant,
+    ) -> Result<(), Errno> {
+        let all = each.clone().sum();
+        let mut committed = self.committed.add(all).saturating_sub(all);
+        for pages in each {
+            self.ask(|guardian| guardian.may_commit(pages))?;
+            committed = committed.saturating_add(pages);
+            if !self.sysctl.allows(committed, pages, claimant) {
+                return Err(Errno::ENOMEM);
+            }
+        }
+        Ok(())
+    }
+
     /// Takes back a promise of `pages` (Linux's `vm_unacct_memory`).
     pub(crate) fn uncommit(&self, pages: u64) {
         self.committed.sub(pages);

@@ -16,7 +16,7 @@ use crate::paging::{
 use crate::phys::{BLOCK_FRAMES, Marks};
 use crate::rmap::SpaceChains;
 use crate::vma::tree::Tree;
-use crate::vma::{VmFlags, Vma};
+use crate::vma::{AnonId, VmFlags, Vma};
 
 /// Whether vCPUs may run in a space while it is forked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -124,24 +124,40 @@ impl AddressSpace {
     }
 
     fn copy_vmas(&self, child: &mut AddressSpace) -> CallResult<()> {
-        for vma in self.vmas.iter().filter(|vma| !vma.flags.contains(VmFlags::DONTCOPY)) {
-            let pages = vma.range().pages();
-            // Before the promise: what the reverse map notes goes with the child, wherever this ends.
-            let mut copy = self.child_of(vma, child)?;
-            if vma.userfault().is_some() {
-                child.inherit_userfault(vma, &mut copy)?;
-            }
-            if vma.flags.contains(VmFlags::ACCOUNT) {
-                self.commit(pages)?;
-            }
-            child.account.add(copy.flags, pages);
-            child.link(&copy);
-            if let Err(copy) = child.vmas.insert(copy) {
-                child.unlink(&copy);
-                return Err(Errno::ENOMEM.into());
-            }
+        // Its memory is reserved; nobody looks for a VMA of the child's before all are there.
+        let mut vmas = std::mem::take(&mut child.vmas);
+        let mut refused = None;
+        let kept = self.vmas.iter().filter(|vma| !vma.flags.contains(VmFlags::DONTCOPY));
+        let copies = kept
+            .map_while(|vma| self.copy_vma(vma, child).map_err(|error| refused = Some(error)).ok());
+        if vmas.fill(copies).is_err() {
+            refused = Some(Errno::ENOMEM.into());
         }
-        Ok(())
+        for copy in vmas.iter() {
+            child.account.add(copy.flags, copy.range().pages());
+            child.link(copy);
+        }
+        let counted = vmas.iter().filter(|vma| vma.flags.contains(VmFlags::ACCOUNT));
+        let promised = self.commit_each(counted.map(|vma| vma.range().pages()));
+        child.vmas = vmas;
+        refused.map_or(Ok(promised?), Err)
+    }
+
+    /// A VMA as the child gets it. Mostly made where it stays: what is written in parts and read as a whole is waited
+    /// for.
+    fn copy_vma(&self, vma: &Vma, child: &mut AddressSpace) -> CallResult<Vma> {
+        let anon = self.branch(vma, child)?;
+        if vma.userfault().is_some() {
+            return Self::copy_watched(vma, anon, child);
+        }
+        Ok(vma.for_child(anon))
+    }
+
+    #[cold]
+    fn copy_watched(vma: &Vma, anon: Option<AnonId>, child: &mut AddressSpace) -> CallResult<Vma> {
+        let mut copy = vma.for_child(anon);
+        child.inherit_userfault(vma, &mut copy)?;
+        Ok(copy)
     }
 
     /// Gives the child the entries of `table` that it would otherwise not find again (`copy_page_range`).
@@ -294,16 +310,5 @@ impl AddressSpace {
             }
         }
         entry.old().unlocked()
-    }
-
-    /// A VMA as the child gets it.
-    fn child_of(&self, vma: &Vma, child: &AddressSpace) -> CallResult<Vma> {
-        let mut copy = vma.clone();
-        copy.flags.remove(VmFlags::LOCKED_MASK | VmFlags::UFFD);
-        copy.set_userfault(None);
-        // A child's pages of the pool are not promised to it (`hugetlb_dup_vma_private`).
-        copy.set_promise(None);
-        copy.set_anon(self.branch(vma, child)?);
-        Ok(copy)
     }
 }

@@ -270,8 +270,16 @@ impl AddressSpace {
 
     /// Promises `pages` more (Linux's `security_vm_enough_memory_mm`).
     fn commit(&self, pages: u64) -> Result<(), Errno> {
-        let capabilities = self.limits.capabilities;
-        self.system.commit(pages, Claimant { mapped: self.account.total, capabilities })
+        self.system.commit(pages, self.claimant())
+    }
+
+    /// Promises several numbers of pages ([`System::commit_each`]).
+    fn commit_each(&self, each: impl Iterator<Item = u64> + Clone) -> Result<(), Errno> {
+        self.system.commit_each(each, self.claimant())
+    }
+
+    fn claimant(&self) -> Claimant {
+        Claimant { mapped: self.account.total, capabilities: self.limits.capabilities }
     }
 
     /// Makes sure that `vmas` more VMAs can be inserted, so that inserting them cannot fail.

@@ -128,6 +128,19 @@ impl Vma {
         *self.anon.get_mut() = id.map_or(0, AnonId::to_word);
     }
 
+    /// The same memory as a child has it, which locks nothing, and of the pool of huge pages is promised nothing
+    /// (Linux's `dup_mmap`, `hugetlb_dup_vma_private`). All at once: what is changed after it was written is waited for.
+    pub(crate) fn for_child(&self, anon: Option<AnonId>) -> Self {
+        Vma {
+            range: self.range,
+            flags: self.flags - (VmFlags::LOCKED_MASK | VmFlags::UFFD),
+            pgoff: self.pgoff,
+            backing: self.backing.clone(),
+            rare: self.rare.as_ref().and_then(Rare::for_child),
+            anon: AtomicU64::new(anon.map_or(0, AnonId::to_word)),
+        }
+    }
+
     /// Whether writes go to fresh memory of the process's own.
     #[must_use]
     pub fn is_private(&self) -> bool {

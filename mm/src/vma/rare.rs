@@ -27,6 +27,15 @@ impl Rare {
             && self.promise.is_none()
     }
 
+    /// What a child has of it.
+    pub(super) fn for_child(self: &Arc<Rare>) -> Option<Arc<Rare>> {
+        if self.userfault.is_none() && self.promise.is_none() {
+            return Some(Arc::clone(self));
+        }
+        let rare = Rare { userfault: None, promise: None, ..Rare::clone(self) };
+        (!rare.is_empty()).then(|| Arc::new(rare))
+    }
+
     /// Equal policies, equal names, the same userfaultfd. VMAs with a promise do not merge.
     fn agrees_with(&self, other: &Rare) -> bool {
         let userfaults = match (&self.userfault, &other.userfault) {

@@ -121,18 +121,22 @@ impl<V: Span> Tree<V> {
     /// Reads a child's end and widest gap anew. `floor` is the parent's.
     fn refresh(&mut self, level: usize, parent: u32, slot: usize, floor: VirtAddr) {
         let inner = &self.inners[parent];
-        let child = inner.to(slot);
-        let (end, gap) = if level == 0 {
-            let leaf = &self.leaves[child];
-            (leaf.last_end(), leaf.widest(inner.floor(slot, floor), u64::MAX))
-        } else {
-            let child = &self.inners[child];
-            (child.last_end(), child.widest())
-        };
+        let (end, gap) = self.end_and_gap(level, inner.to(slot), inner.floor(slot, floor));
         self.inners[parent].set(slot, end, gap);
     }
 
-    fn new_leaf_after(&mut self, left: u32) -> u32 {
+    /// A node's end and widest gap; `floor` is its own.
+    pub(super) fn end_and_gap(&self, level: usize, node: u32, floor: VirtAddr) -> (VirtAddr, u64) {
+        if level == 0 {
+            let leaf = &self.leaves[node];
+            (leaf.last_end(), leaf.widest(floor, u64::MAX))
+        } else {
+            let inner = &self.inners[node];
+            (inner.last_end(), inner.widest())
+        }
+    }
+
+    pub(super) fn new_leaf_after(&mut self, left: u32) -> u32 {
         let next = self.leaves[left].next;
         let mut leaf = Leaf::new();
         (leaf.prev, leaf.next) = (left, next);
@@ -152,7 +156,7 @@ impl<V: Span> Tree<V> {
         }
     }
 
-    fn distribute(&mut self, level: usize, left: u32, right: u32, left_len: usize) {
+    pub(super) fn distribute(&mut self, level: usize, left: u32, right: u32, left_len: usize) {
         if level == 0 {
             let (left, right) = self.leaves.pair_mut(left, right);
             Node::distribute(left, right, left_len);
@@ -162,7 +166,7 @@ impl<V: Span> Tree<V> {
         }
     }
 
-    fn node_len(&self, level: usize, node: u32) -> usize {
+    pub(super) fn node_len(&self, level: usize, node: u32) -> usize {
         if level == 0 { self.leaves[node].len() } else { self.inners[node].len() }
     }
 
@@ -170,7 +174,7 @@ impl<V: Span> Tree<V> {
         if level == 0 { Leaf::MAX } else { Inner::MAX }
     }
 
-    fn min(&self, level: usize) -> usize {
+    pub(super) fn min(&self, level: usize) -> usize {
         if level == 0 { Leaf::MIN } else { Inner::MIN }
     }
 

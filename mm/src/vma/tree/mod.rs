@@ -48,6 +48,7 @@
 mod audit;
 mod balance;
 mod edit;
+mod fill;
 mod found;
 mod gaps;
 mod iter;

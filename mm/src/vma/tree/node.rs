@@ -143,6 +143,14 @@ impl<D: Copy + Default, const N: usize> Node<D, N> {
         self.len() + rows <= N
     }
 
+    /// Puts a row behind all others. The node is not full.
+    pub(super) fn push(&mut self, row: Row<D>) {
+        let at = self.len();
+        self.keys[at] = Key::new(row.end, row.to);
+        self.detail[at] = row.detail;
+        self.set_len(at + 1);
+    }
+
     /// Puts a row before row `at`. The node is not full.
     pub(super) fn insert(&mut self, at: usize, row: Row<D>) {
         self.insert_all(at, [row]);

@@ -366,3 +366,30 @@ fn clear_gives_everything_back() {
     tree.insert(pages(1, 2)).unwrap();
     tree.audit().unwrap();
 }
+
+#[test]
+fn a_tree_of_any_size_is_filled_at_once_within_what_was_reserved() {
+    for count in
+        (0..200).chain([27, 28, 29].map(|leaves| 28 * leaves)).chain([1_600, 4_000, 100_000])
+    {
+        let mut tree = Tree::new();
+        tree.reserve(count).unwrap();
+        let bytes = tree.memory_bytes();
+        let spans = (0..count as u64).map(|at| pages(3 * at + at % 2, 3 * at + 2));
+        assert_eq!(tree.fill(spans.clone()), Ok(()));
+        tree.audit().unwrap();
+        assert!(tree.iter().copied().eq(spans), "{count} spans");
+        assert_eq!(tree.memory_bytes(), bytes, "{count} spans");
+    }
+}
+
+#[test]
+fn what_is_filled_in_stops_at_the_first_span_out_of_order() {
+    let mut tree = Tree::new();
+    let spans = [pages(1, 2), pages(2, 4), pages(3, 5), pages(6, 7)];
+    assert_eq!(tree.fill(spans), Err(pages(3, 5)));
+    tree.audit().unwrap();
+    assert!(tree.iter().eq(&spans[..2]));
+    assert_eq!(tree.fill([pages(6, 7)]), Err(pages(6, 7)), "only an empty one is filled");
+    assert_eq!(tree.len(), 2);
+}

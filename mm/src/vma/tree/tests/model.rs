@@ -86,6 +86,8 @@ enum Operation {
         start: u64,
         len: u64,
     },
+    /// Everything, into another tree at once, with which it goes on.
+    Copy,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -115,6 +117,7 @@ fn operation() -> impl Strategy<Value = Operation> {
         2 => (near.clone(), 1..FILL).prop_map(|(end, count)| Operation::FillDown { end, count }),
         2 => (near.clone(), 1..SPACE / 3).prop_map(|(start, len)| Operation::Drain { start, len }),
         2 => (near, 1..SPACE / 3).prop_map(|(start, len)| Operation::Thin { start, len }),
+        2 => Just(Operation::Copy),
     ]
 }
 
@@ -288,6 +291,11 @@ impl Pair {
             }
             Operation::Thin { start, len } => {
                 self.starts_in(start, len).into_iter().step_by(2).for_each(|at| self.remove(at));
+            }
+            Operation::Copy => {
+                let mut copy = Tree::new();
+                assert_eq!(copy.fill(self.tree.iter().copied()), Ok(()));
+                self.tree = copy;
             }
         }
     }
