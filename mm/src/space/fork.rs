@@ -16,7 +16,7 @@ use crate::paging::{
 use crate::phys::{BLOCK_FRAMES, Marks};
 use crate::rmap::SpaceChains;
 use crate::vma::tree::Tree;
-use crate::vma::{AnonId, VmFlags, Vma};
+use crate::vma::{VmFlags, Vma};
 
 /// Whether vCPUs may run in a space while it is forked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -133,6 +133,9 @@ impl AddressSpace {
         if vmas.fill(copies).is_err() {
             refused = Some(Errno::ENOMEM.into());
         }
+        if refused.is_none() && self.has_userfaults {
+            refused = self.copy_userfaults(&mut vmas, child).err().map(Into::into);
+        }
         for copy in vmas.iter() {
             child.account.add(copy.flags, copy.range().pages());
             child.link(copy);
@@ -143,21 +146,23 @@ impl AddressSpace {
         refused.map_or(Ok(promised?), Err)
     }
 
-    /// A VMA as the child gets it. Mostly made where it stays: what is written in parts and read as a whole is waited
-    /// for.
-    fn copy_vma(&self, vma: &Vma, child: &mut AddressSpace) -> CallResult<Vma> {
-        let anon = self.branch(vma, child)?;
-        if vma.userfault().is_some() {
-            return Self::copy_watched(vma, anon, child);
-        }
-        Ok(vma.for_child(anon))
+    /// A VMA as the child gets it, but for its userfaultfd.
+    fn copy_vma(&self, vma: &Vma, child: &AddressSpace) -> CallResult<Vma> {
+        // Changed in no way after it is made: what is written in parts and then moved as a whole is waited for.
+        Ok(vma.for_child(self.branch(vma, child)?))
     }
 
-    #[cold]
-    fn copy_watched(vma: &Vma, anon: Option<AnonId>, child: &mut AddressSpace) -> CallResult<Vma> {
-        let mut copy = vma.for_child(anon);
-        child.inherit_userfault(vma, &mut copy)?;
-        Ok(copy)
+    /// The userfaultfds of a child's VMAs.
+    fn copy_userfaults(&self, vmas: &mut Tree<Vma>, child: &mut AddressSpace) -> Result<(), Errno> {
+        let watched = self.vmas.iter().filter(|vma| vma.userfault().is_some());
+        for vma in watched.filter(|vma| !vma.flags.contains(VmFlags::DONTCOPY)) {
+            let mut inherited = Ok(());
+            vmas.update(vma.range().start(), |copy| {
+                inherited = child.inherit_userfault(vma, copy);
+            });
+            inherited?;
+        }
+        Ok(())
     }
 
     /// Gives the child the entries of `table` that it would otherwise not find again (`copy_page_range`).
