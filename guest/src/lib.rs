@@ -31,6 +31,7 @@ pub mod accesses;
 mod bits;
 pub mod call;
 pub mod check;
+mod choices;
 pub mod entry;
 pub mod errno;
 pub mod family;

@@ -84,6 +84,12 @@ impl VirtAddr {
         self.0 & (PAGE_SIZE - 1)
     }
 
+    /// Bytes from this address to the end of its page: 1 at least.
+    #[must_use]
+    pub const fn left_in_page(self) -> usize {
+        PAGE_BYTES - index(self.page_offset())
+    }
+
     /// Whether this is a multiple of the page size.
     #[must_use]
     pub const fn is_page_aligned(self) -> bool {

@@ -24,9 +24,7 @@ use crate::phys::{FrameKind, Frames};
 use crate::space::{Looked, SpaceHolder, Target, ToMerge, Tour};
 use crate::system::System;
 
-/// How often ksmd looks, in milliseconds (`sleep_millisecs` of /sys/kernel/mm/ksm).
-pub const SLEEP_MILLISECS: u64 = 20;
-/// How many pages it looks at then (`pages_to_scan`).
+/// How many pages ksmd looks at each time (`pages_to_scan` of /sys/kernel/mm/ksm).
 pub const PAGES_TO_SCAN: u64 = 100;
 
 /// How many pages of a space are looked at with its lock held.

@@ -432,7 +432,7 @@ fn in_guest() -> Result<Completion, Failed> {
 
 /// Scripts of 200 calls, each followed by the question for VMAs.
 fn speed() -> Result<(), Failed> {
-    const CALLS: u64 = 200;
+    const CALLS: u32 = 200;
     let mut oracle = Oracle::start()?;
     for (what, range) in [
         ("all VMAs after each", Some(0..u64::MAX)),
@@ -440,7 +440,7 @@ fn speed() -> Result<(), Failed> {
         ("no question", None),
     ] {
         let mut script = Script::new();
-        for n in 0..CALLS {
+        for n in 0..u64::from(CALLS) {
             let addr = BASE + (n * 7 % 32) * PAGE;
             match n % 4 {
                 0 | 1 => script.call(MMAP, &[addr, 2 * PAGE, RW, PRIVATE_FIXED, NO_FILE, 0]),
@@ -451,27 +451,25 @@ fn speed() -> Result<(), Failed> {
                 script.maps(range.clone());
             }
         }
-        let start = Instant::now();
-        let mut scripts = 0;
-        while start.elapsed() < Duration::from_millis(500) {
-            oracle.run(&script)?;
-            scripts += 1;
-        }
-        let rate = f64::from(scripts) * CALLS as f64 / start.elapsed().as_secs_f64();
-        println!("player: {rate:.0} calls/s, {what} ({CALLS} calls a script)");
+        tell_rate(&mut oracle, &script, CALLS, what)?;
     }
     let mut script = Script::new();
     script.step(0, Op::Fork { child: 1 });
-    for n in 0..CALLS {
+    for n in 0..u64::from(CALLS) {
         script.call_of(u8::from(n % 2 == 0), MUNMAP, &[Arg::Value(BASE), Arg::Value(PAGE)]);
     }
+    tell_rate(&mut oracle, &script, CALLS, "two processes in turns")
+}
+
+/// Says how many calls a second the player does of a script of `calls` of them.
+fn tell_rate(oracle: &mut Oracle, script: &Script, calls: u32, what: &str) -> Result<(), Failed> {
     let start = Instant::now();
     let mut scripts = 0;
     while start.elapsed() < Duration::from_millis(500) {
-        oracle.run(&script)?;
+        oracle.run(script)?;
         scripts += 1;
     }
-    let rate = f64::from(scripts) * CALLS as f64 / start.elapsed().as_secs_f64();
-    println!("player: {rate:.0} calls/s, two processes in turns");
+    let rate = f64::from(scripts) * f64::from(calls) / start.elapsed().as_secs_f64();
+    println!("player: {rate:.0} calls/s, {what} ({calls} calls a script)");
     Ok(())
 }

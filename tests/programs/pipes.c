@@ -12,10 +12,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-static void say(const char *what, long answer) {
-    printf("%s %ld %s\n", what, answer, answer < 0 ? strerror(errno) : "");
-    fflush(stdout);
-}
+#include "answer.h"
 
 static void echo(int from, int to) {
     char buffer[512];
@@ -38,17 +35,17 @@ static void mapped(const char *what, int fd) {
 
 int main(void) {
     int there[2], back[2], pair[2];
-    say("pipe2, unknown flags", pipe2(there, O_APPEND));
+    answer("pipe2, unknown flags", pipe2(there, O_APPEND));
     int *volatile nowhere = (int *)8;
-    say("pipe2, nowhere to write", pipe2(nowhere, 0));
-    say("pipe", pipe(there));
-    say("pipe2", pipe2(back, O_CLOEXEC));
+    answer("pipe2, nowhere to write", pipe2(nowhere, 0));
+    answer("pipe", pipe(there));
+    answer("pipe2", pipe2(back, O_CLOEXEC));
     printf("descriptors %d %d %d %d, flags %d %d\n", there[0], there[1], back[0], back[1], fcntl(there[0], F_GETFD),
            fcntl(back[0], F_GETFD));
     printf("modes %#x %#x\n", fcntl(there[0], F_GETFL), fcntl(there[1], F_GETFL));
     mapped("a pipe's end to read", there[0]);
     mapped("a pipe's end to write", there[1]);
-    say("socketpair", socketpair(AF_UNIX, SOCK_STREAM, 0, pair));
+    answer("socketpair", socketpair(AF_UNIX, SOCK_STREAM, 0, pair));
     mapped("a socket", pair[0]);
     close(pair[0]);
     close(pair[1]);
@@ -93,47 +90,47 @@ int main(void) {
     printf("child %d, bytes %ld, sum %s\n", status, total, sum == back_sum ? "right" : "wrong");
     close(back[0]);
 
-    say("pipe", pipe2(there, O_NONBLOCK));
-    say("read, nothing there", read(there[0], buffer, 10));
+    answer("pipe", pipe2(there, O_NONBLOCK));
+    answer("read, nothing there", read(there[0], buffer, 10));
     long filled = 0;
     while ((count = write(there[1], buffer, sizeof buffer)) > 0) filled += count;
-    say("write, full", count);
+    answer("write, full", count);
     int queued = 0;
-    say("FIONREAD", ioctl(there[0], FIONREAD, &queued));
+    answer("FIONREAD", ioctl(there[0], FIONREAD, &queued));
     printf("filled %ld, queued %d, size %d\n", filled, queued, fcntl(there[0], F_GETPIPE_SZ));
     struct pollfd fds[2] = {{there[0], POLLIN, 0}, {there[1], POLLOUT, 0}};
-    say("poll", poll(fds, 2, 0));
+    answer("poll", poll(fds, 2, 0));
     printf("ready for %#x %#x\n", fds[0].revents, fds[1].revents);
-    say("lseek", lseek(there[0], 0, SEEK_SET));
-    say("pread", pread(there[0], buffer, 1, 0));
-    say("write to the end that is read", write(there[0], buffer, 1));
+    answer("lseek", lseek(there[0], 0, SEEK_SET));
+    answer("pread", pread(there[0], buffer, 1, 0));
+    answer("write to the end that is read", write(there[0], buffer, 1));
     close(there[1]);
     while ((count = read(there[0], buffer, sizeof buffer)) > 0) filled -= count;
     printf("left %ld\n", filled);
-    say("read, nobody writes", count);
+    answer("read, nobody writes", count);
     close(there[0]);
 
     signal(SIGPIPE, SIG_IGN);
-    say("pipe", pipe(there));
+    answer("pipe", pipe(there));
     close(there[0]);
-    say("write, nobody reads", write(there[1], buffer, 1));
+    answer("write, nobody reads", write(there[1], buffer, 1));
     close(there[1]);
 
-    say("socketpair of another family", socketpair(1000, SOCK_STREAM, 0, pair));
-    say("socketpair, unknown flags", socketpair(AF_UNIX, SOCK_STREAM | 0x100, 0, pair));
-    say("socketpair", socketpair(AF_UNIX, SOCK_STREAM, 0, pair));
+    answer("socketpair of another family", socketpair(1000, SOCK_STREAM, 0, pair));
+    answer("socketpair, unknown flags", socketpair(AF_UNIX, SOCK_STREAM | 0x100, 0, pair));
+    answer("socketpair", socketpair(AF_UNIX, SOCK_STREAM, 0, pair));
     child = fork();
     if (child == 0) {
         close(pair[0]);
         echo(pair[1], pair[1]);
     }
     close(pair[1]);
-    say("write", write(pair[0], "there and back", 14));
-    say("shutdown", shutdown(pair[0], SHUT_WR));
+    answer("write", write(pair[0], "there and back", 14));
+    answer("shutdown", shutdown(pair[0], SHUT_WR));
     memset(buffer, 0, sizeof buffer);
-    say("read", read(pair[0], buffer, sizeof buffer));
+    answer("read", read(pair[0], buffer, sizeof buffer));
     printf("%s\n", (char *)buffer);
-    say("read, the end", read(pair[0], buffer, sizeof buffer));
+    answer("read, the end", read(pair[0], buffer, sizeof buffer));
     waitpid(child, &status, 0);
     printf("child %d\n", status);
     return 0;

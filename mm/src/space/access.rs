@@ -4,7 +4,7 @@
 
 use super::fault::Rights;
 use super::{AddressSpace, Resolved};
-use crate::addr::{GuestPhysAddr, PAGE_SIZE, VirtAddr, index};
+use crate::addr::{GuestPhysAddr, VirtAddr};
 use crate::error::{AccessError, Broken, Fault};
 use crate::paging::{AccessKind, Owner};
 use crate::phys::Gone;
@@ -107,8 +107,7 @@ pub(super) fn pieces(
             return None;
         }
         let addr = addr.offset(done as u64);
-        let in_page = index(PAGE_SIZE - addr.page_offset());
-        let bytes = done..(done + in_page).min(len);
+        let bytes = done..(done + addr.left_in_page()).min(len);
         done = bytes.end;
         Some(Piece { addr, bytes })
     }))

@@ -1,21 +1,15 @@
 //! fork(2): Linux's `dup_mm` and `dup_mmap`.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 
-use super::ahead::Ahead;
+use super::AddressSpace;
 use super::counters::{Counted, PageClass};
-use super::promote::Demotions;
-use super::{AddressSpace, By};
 use crate::addr::{PAGE_SIZE, PageRange, TABLE_SPAN, VirtAddr, index};
 use crate::error::{CallResult, Errno};
 use crate::hooks::Invalidation;
-use crate::paging::{
-    Entry, FlushBatch, ForkedPages, ForkedRoot, Leaf, Owner, PageTable, Replacements,
-};
+use crate::paging::{Entry, FlushBatch, ForkedPages, ForkedRoot, Leaf, Owner, PageTable};
 use crate::phys::{BLOCK_FRAMES, Marks};
-use crate::rmap::SpaceChains;
-use crate::vma::tree::Tree;
 use crate::vma::{VmFlags, Vma};
 
 /// Whether vCPUs may run in a space while it is forked.
@@ -44,26 +38,9 @@ impl AddressSpace {
 
     fn try_fork(&mut self, vcpus: Vcpus) -> CallResult<Self> {
         let table = PageTable::new(Arc::clone(self.system.frames()), self.system.kernel())?;
-        let mut child = AddressSpace {
-            system: Arc::clone(&self.system),
-            vmas: Tree::new(),
-            number: self.system.new_space(),
-            table: Arc::new(table),
-            layout: self.layout.clone(),
-            account: Default::default(),
-            limits: self.limits,
-            modes: self.modes.inherited(),
-            counters: Arc::default(),
-            ahead: Ahead::default(),
-            replacements: Replacements::default(),
-            demotions: Demotions::default(),
-            ahead_of_killing: AtomicBool::new(false),
-            chains: SpaceChains::default(),
-            users: Arc::default(),
-            by: By::User,
-            has_userfaults: false,
-            to_tell: Vec::new(),
-        };
+        let mut child = AddressSpace::over(Arc::clone(&self.system), table, self.limits);
+        child.layout = self.layout.clone();
+        child.modes = self.modes.inherited();
         if let Err(error) = self.copy_into(&mut child, vcpus) {
             child.abandon()?;
             return Err(error);

@@ -157,13 +157,17 @@ impl AddressSpace {
     pub fn new(system: Arc<System>, limits: Limits) -> Result<Self, AllocError> {
         let table = || PageTable::new(Arc::clone(system.frames()), system.kernel());
         let table = system.or_reclaim(table)?;
-        let layout = Layout::for_stack_limit(limits.stack.soft);
-        Ok(AddressSpace {
+        Ok(AddressSpace::over(system, table, limits))
+    }
+
+    /// Nothing mapped, over tables that are empty but for the kernel half.
+    fn over(system: Arc<System>, table: PageTable, limits: Limits) -> Self {
+        AddressSpace {
             number: system.new_space(),
             system,
             vmas: Tree::new(),
             table: Arc::new(table),
-            layout,
+            layout: Layout::for_stack_limit(limits.stack.soft),
             account: Account::default(),
             limits,
             modes: Modes::default(),
@@ -177,7 +181,7 @@ impl AddressSpace {
             by: By::User,
             has_userfaults: false,
             to_tell: Vec::new(),
-        })
+        }
     }
 
     /// The machine it belongs to.

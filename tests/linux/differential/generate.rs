@@ -137,7 +137,7 @@ impl Generator {
     }
 
     fn pick<T: Copy>(&mut self, from: &[T]) -> T {
-        from[index(self.below(from.len() as u64))]
+        self.random.pick(from)
     }
 
     /// Remembers what later acts build on.
@@ -197,10 +197,7 @@ impl Generator {
             }
             27..=38 => {
                 let (addr, len) = self.odd_range();
-                let grows =
-                    if self.chance(4) { self.pick(&[1 << 24, 1 << 25, 3 << 24]) } else { 0 };
-                let prot = self.prot() | grows;
-                let prot = self.odd(prot);
+                let prot = self.random.new_prot();
                 if self.chance(4) {
                     // Where there are keys, those from 0 to 15 are there.
                     let pkey = self.pick(&[-1, -1, -2, 16]);
@@ -214,14 +211,7 @@ impl Generator {
             59..=63 => Deed::Call(self.lock()),
             64..=66 => {
                 let base = self.model.brk(self.process)?;
-                let target = match self.below(6) {
-                    0 => base.saturating_sub(self.below(4) * PAGE),
-                    1 => base + self.below(3 * PAGE),
-                    2 => base & !(PAGE - 1),
-                    3 => base.saturating_sub(self.below(2 * PAGE)),
-                    _ => base + self.below(4) * PAGE,
-                };
-                Deed::Call(M::Brk { addr: VirtAddr::new(self.odd(target)) })
+                Deed::Call(M::Brk { addr: VirtAddr::new(self.random.heap_end(base)) })
             }
             67..=88 => {
                 let addr = self.mapped_page() + self.below(PAGE);

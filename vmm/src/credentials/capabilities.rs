@@ -4,6 +4,7 @@ use bitflags::bitflags;
 use mm::error::Errno;
 
 use super::Ids;
+use super::ids::Choice;
 
 /// The highest capability of Linux 6.18 (`CAP_LAST_CAP`).
 const LAST: u32 = 40;
@@ -117,17 +118,18 @@ impl CapabilitySets {
         CapabilitySets { effective: all, permitted: all, inheritable: 0, bounding: all, ambient: 0 }
     }
 
-    /// capset(2) (`cap_capset`): for who has `CAP_SETPCAP`, or not.
+    /// capset(2) (`cap_capset`): what is inheritable is chosen from.
     ///
     /// # Errors
-    /// `EPERM` what is inheritable is not permitted, unless it may, or not bounded; more is permitted than before; what
+    /// `EPERM` what is inheritable is not one's own to choose, or not bounded; more is permitted than before; what
     /// is effective is not permitted.
-    pub(super) fn set(&mut self, new: Fields, may_any: bool) -> Result<(), Errno> {
+    pub(super) fn set(&mut self, new: Fields, inheritable_from: Choice) -> Result<(), Errno> {
         let within = |set: u64, all: u64| set & !all == 0;
         let Fields { effective, permitted, inheritable } = new;
         let [effective, permitted, inheritable] =
             [effective & VALID, permitted & VALID, inheritable & VALID];
-        let fits = (may_any || within(inheritable, self.inheritable | self.permitted))
+        let fits = (inheritable_from == Choice::All
+            || within(inheritable, self.inheritable | self.permitted))
             && within(inheritable, self.inheritable | self.bounding)
             && within(permitted, self.permitted)
             && within(effective, permitted);
@@ -140,9 +142,9 @@ impl CapabilitySets {
     }
 
     /// Its users have changed (`cap_emulate_setxuid`).
-    pub(super) fn follow(&mut self, old: &Ids, new: &Ids, keeps: bool) {
+    pub(super) fn follow(&mut self, old: &Ids, new: &Ids, secure: Secure) {
         if old.has_root() && !new.has_root() {
-            if !keeps {
+            if !secure.contains(Secure::KEEP_CAPS) {
                 self.permitted = 0;
                 self.effective = 0;
             }
@@ -167,7 +169,7 @@ impl CapabilitySets {
     }
 
     /// `PR_CAP_AMBIENT`.
-    pub(super) fn ambient(&mut self, what: Ambient, may_raise: bool) -> Result<u64, Errno> {
+    pub(super) fn ambient(&mut self, what: Ambient, secure: Secure) -> Result<u64, Errno> {
         let bit =
             |number| Capability::from_number(number).map(Capability::bit).ok_or(Errno::EINVAL);
         match what {
@@ -175,7 +177,9 @@ impl CapabilitySets {
             Ambient::IsSet(number) => return Ok(u64::from(self.ambient & bit(number)? != 0)),
             Ambient::Raise(number) => {
                 let bit = bit(number)?;
-                if self.permitted & self.inheritable & bit == 0 || !may_raise {
+                if self.permitted & self.inheritable & bit == 0
+                    || secure.contains(Secure::NO_AMBIENT_RAISE)
+                {
                     return Err(Errno::EPERM);
                 }
                 self.ambient |= bit;
@@ -185,9 +189,9 @@ impl CapabilitySets {
         Ok(0)
     }
 
-    /// Another program is executed, for root as root's if that `is_root`.
-    pub(super) fn execute(&mut self, uids: &Ids, is_root: bool) {
-        if is_root && (uids.effective == 0 || uids.real == 0) {
+    /// Another program is executed, for root as root's (`handle_privileged_root`).
+    pub(super) fn execute(&mut self, uids: &Ids, secure: Secure) {
+        if !secure.contains(Secure::NO_ROOT) && (uids.effective == 0 || uids.real == 0) {
             self.permitted = self.bounding | self.inheritable;
             self.effective = if uids.effective == 0 { self.permitted } else { self.ambient };
         } else {

@@ -5,6 +5,15 @@ use mm::error::Errno;
 /// What leaves a number as it is, and is none.
 const NONE: u32 = u32::MAX;
 
+/// What one may choose from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Choice {
+    /// All there are: a capability is for that.
+    All,
+    /// What one has in one way or another.
+    Own,
+}
+
 /// Four numbers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Ids {
@@ -41,17 +50,18 @@ impl Ids {
         [self.real, self.effective, self.saved].contains(&0)
     }
 
-    /// What they become for who may make them any, or may not.
+    /// What they become.
     ///
     /// # Errors
     /// `EINVAL` [`NewIds::One`] is none; `EPERM` one that is none of those it may choose from.
-    pub(super) fn changed(&self, new: NewIds, may_any: bool) -> Result<Self, Errno> {
+    pub(super) fn changed(&self, new: NewIds, choice: Choice) -> Result<Self, Errno> {
         let Ids { real, effective, saved, .. } = *self;
         let or = |id: u32, old: u32| if id == NONE { old } else { id };
-        let allowed = |id: u32, from: &[u32]| may_any || id == NONE || from.contains(&id);
+        let allowed =
+            |id: u32, from: &[u32]| choice == Choice::All || id == NONE || from.contains(&id);
         let changed = match new {
             NewIds::One(NONE) => return Err(Errno::EINVAL),
-            NewIds::One(id) if may_any => Ids::all(id),
+            NewIds::One(id) if choice == Choice::All => Ids::all(id),
             NewIds::One(id) if [real, saved].contains(&id) => Ids { effective: id, ..*self },
             NewIds::One(_) => return Err(Errno::EPERM),
             NewIds::Two(a, b) => {
@@ -81,9 +91,9 @@ impl Ids {
     }
 
     /// That of files becomes another, if it may.
-    pub(super) fn set_files(&mut self, id: u32, may_any: bool) {
+    pub(super) fn set_files(&mut self, id: u32, choice: Choice) {
         let own = [self.real, self.effective, self.saved, self.files];
-        if id != NONE && (may_any || own.contains(&id)) {
+        if id != NONE && (choice == Choice::All || own.contains(&id)) {
             self.files = id;
         }
     }

@@ -10,6 +10,7 @@ pub use current::{SharedCredentials, as_real_user, current, enter, may};
 pub use ids::{Ids, NewIds};
 
 use capabilities::Secure;
+use ids::Choice;
 use mm::error::Errno;
 use mm::vma::limits::Capabilities;
 
@@ -57,6 +58,11 @@ impl Credentials {
     /// `EPERM`.
     pub fn require(&self, capability: Capability) -> Result<(), Errno> {
         if self.may(capability) { Ok(()) } else { Err(Errno::EPERM) }
+    }
+
+    /// What it may choose from where a capability lets one choose freely.
+    fn choice(&self, capability: Capability) -> Choice {
+        if self.may(capability) { Choice::All } else { Choice::Own }
     }
 
     /// The capabilities that memory calls ask for.
@@ -111,10 +117,10 @@ impl Credentials {
     /// # Errors
     /// `EINVAL`, `EPERM`.
     pub fn set_users(&mut self, new: NewIds) -> Result<(), Errno> {
-        let uids = self.uids.changed(new, self.may(Capability::SETUID))?;
+        let uids = self.uids.changed(new, self.choice(Capability::SETUID))?;
         let old = std::mem::replace(&mut self.uids, uids);
         if !self.secure.contains(Secure::NO_SETUID_FIXUP) {
-            self.capabilities.follow(&old, &uids, self.secure.contains(Secure::KEEP_CAPS));
+            self.capabilities.follow(&old, &uids, self.secure);
         }
         Ok(())
     }
@@ -124,14 +130,14 @@ impl Credentials {
     /// # Errors
     /// `EINVAL`, `EPERM`.
     pub fn set_own_groups(&mut self, new: NewIds) -> Result<(), Errno> {
-        self.gids = self.gids.changed(new, self.may(Capability::SETGID))?;
+        self.gids = self.gids.changed(new, self.choice(Capability::SETGID))?;
         Ok(())
     }
 
     /// setfsuid(2): what it was before. Who may not, changes nothing.
     pub fn set_file_user(&mut self, user: u32) -> u32 {
         let old = self.uids;
-        self.uids.set_files(user, self.may(Capability::SETUID));
+        self.uids.set_files(user, self.choice(Capability::SETUID));
         if !self.secure.contains(Secure::NO_SETUID_FIXUP) {
             self.capabilities.follow_files(old.files, self.uids.files);
         }
@@ -141,7 +147,7 @@ impl Credentials {
     /// setfsgid(2): likewise.
     pub fn set_file_group(&mut self, group: u32) -> u32 {
         let old = self.gids.files;
-        self.gids.set_files(group, self.may(Capability::SETGID));
+        self.gids.set_files(group, self.choice(Capability::SETGID));
         old
     }
 
@@ -150,8 +156,8 @@ impl Credentials {
     /// # Errors
     /// `EPERM`.
     pub fn set_capabilities(&mut self, new: Fields) -> Result<(), Errno> {
-        let may_any = self.may(Capability::SETPCAP);
-        self.capabilities.set(new, may_any)
+        let inheritable_from = self.choice(Capability::SETPCAP);
+        self.capabilities.set(new, inheritable_from)
     }
 
     /// `PR_CAPBSET_DROP`.
@@ -170,8 +176,7 @@ impl Credentials {
     /// # Errors
     /// `EINVAL` no such capability; `EPERM` it is not permitted and inheritable, or none may be raised.
     pub fn ambient(&mut self, what: Ambient) -> Result<u64, Errno> {
-        let may_raise = !self.secure.contains(Secure::NO_AMBIENT_RAISE);
-        self.capabilities.ambient(what, may_raise)
+        self.capabilities.ambient(what, self.secure)
     }
 
     /// `PR_GET_SECUREBITS`.
@@ -219,8 +224,7 @@ impl Credentials {
     #[must_use]
     pub fn executed(&self) -> Self {
         let mut new = self.clone();
-        let is_root = !self.secure.contains(Secure::NO_ROOT);
-        new.capabilities.execute(&self.uids, is_root);
+        new.capabilities.execute(&self.uids, self.secure);
         for ids in [&mut new.uids, &mut new.gids] {
             ids.saved = ids.effective;
             ids.files = ids.effective;

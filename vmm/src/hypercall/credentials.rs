@@ -73,44 +73,49 @@ fn write_ids(c: &Context<'_>, ids: &Ids) -> Served {
     Ok(0)
 }
 
+/// Changes credentials, which is all that is answered.
+fn change(c: &Context<'_>, change: impl FnOnce(&mut Credentials) -> Result<(), Errno>) -> Served {
+    c.change_credentials(change)?;
+    Ok(0)
+}
+
+/// Changes the ids of the user, or those of the group.
+fn change_ids(
+    c: &Context<'_>,
+    set: fn(&mut Credentials, NewIds) -> Result<(), Errno>,
+    new: NewIds,
+) -> Served {
+    change(c, |credentials| set(credentials, new))
+}
+
 /// setuid(2).
 pub(super) fn setuid(c: &mut Context<'_>) -> Served {
-    set_users(c, NewIds::One(c.id(0)))
+    change_ids(c, Credentials::set_users, NewIds::One(c.id(0)))
 }
 
 /// setreuid(2).
 pub(super) fn setreuid(c: &mut Context<'_>) -> Served {
-    set_users(c, NewIds::Two(c.id(0), c.id(1)))
+    change_ids(c, Credentials::set_users, NewIds::Two(c.id(0), c.id(1)))
 }
 
 /// setresuid(2).
 pub(super) fn setresuid(c: &mut Context<'_>) -> Served {
-    set_users(c, NewIds::Three(c.id(0), c.id(1), c.id(2)))
-}
-
-fn set_users(c: &Context<'_>, new: NewIds) -> Served {
-    c.change_credentials(|credentials| credentials.set_users(new))?;
-    Ok(0)
+    change_ids(c, Credentials::set_users, NewIds::Three(c.id(0), c.id(1), c.id(2)))
 }
 
 /// setgid(2).
 pub(super) fn setgid(c: &mut Context<'_>) -> Served {
-    set_own_groups(c, NewIds::One(c.id(0)))
+    change_ids(c, Credentials::set_own_groups, NewIds::One(c.id(0)))
 }
 
 /// setregid(2).
 pub(super) fn setregid(c: &mut Context<'_>) -> Served {
-    set_own_groups(c, NewIds::Two(c.id(0), c.id(1)))
+    change_ids(c, Credentials::set_own_groups, NewIds::Two(c.id(0), c.id(1)))
 }
 
 /// setresgid(2).
 pub(super) fn setresgid(c: &mut Context<'_>) -> Served {
-    set_own_groups(c, NewIds::Three(c.id(0), c.id(1), c.id(2)))
-}
-
-fn set_own_groups(c: &Context<'_>, new: NewIds) -> Served {
-    c.change_credentials(|credentials| credentials.set_own_groups(new))?;
-    Ok(0)
+    change_ids(c, Credentials::set_own_groups, NewIds::Three(c.id(0), c.id(1), c.id(2)))
 }
 
 /// setfsuid(2).
@@ -153,8 +158,7 @@ pub(super) fn setgroups(c: &mut Context<'_>) -> Served {
     if groups.contains(&u32::MAX) {
         return Err(Errno::EINVAL.into());
     }
-    c.change_credentials(|credentials| credentials.set_groups(groups))?;
-    Ok(0)
+    change(c, |credentials| credentials.set_groups(groups))
 }
 
 /// The versions of capget's and capset's header, and how many words of each set follow (linux/capability.h).
@@ -219,8 +223,7 @@ pub(super) fn capset(c: &mut Context<'_>) -> Served {
     }
     let [effective, permitted, inheritable] = sets;
     let fields = Fields { effective, permitted, inheritable };
-    c.change_credentials(|credentials| credentials.set_capabilities(fields))?;
-    Ok(0)
+    change(c, |credentials| credentials.set_capabilities(fields))
 }
 
 /// prctl(2): the options about credentials; `None` for others.
@@ -246,11 +249,6 @@ pub(super) fn prctl(c: &Context<'_>) -> Option<Served> {
         libc::PR_SET_NO_NEW_PRIVS | libc::PR_GET_NO_NEW_PRIVS => Err(Errno::EINVAL.into()),
         _ => return None,
     })
-}
-
-fn change(c: &Context<'_>, change: impl FnOnce(&mut Credentials) -> Result<(), Errno>) -> Served {
-    c.change_credentials(change)?;
-    Ok(0)
 }
 
 /// `PR_CAP_AMBIENT`.

@@ -56,12 +56,6 @@ impl Line {
         line
     }
 
-    /// What is known at entry: `read(0, `.
-    #[must_use]
-    pub fn entered(&self) -> &str {
-        &self.text
-    }
-
     /// Finishes the line of a call that returned `rax`: a result, or a negative error number.
     #[must_use]
     pub fn leave(mut self, rax: u64, read: Reader<'_>) -> String {

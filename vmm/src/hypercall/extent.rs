@@ -64,7 +64,6 @@ fn lacking(call: Sysno) -> Option<&'static str> {
             "no flags but `RWF_HIPRI`, `RWF_DSYNC`, `RWF_SYNC`: `EOPNOTSUPP`"
         }
         Sysno::close_range => "no `CLOSE_RANGE_UNSHARE` of descriptors that are shared: `ENOSYS`",
-        Sysno::waitid => "no `P_PIDFD`: `EBADF`",
         Sysno::fcntl => "duplicates, flags, seals, sizes of pipes; locks, leases, owners: `EINVAL`",
         Sysno::ioctl => {
             "`TCGETS`, `TIOCGWINSZ`, `FIONREAD`, `FIONBIO` of streams; of a userfaultfd all but \
@@ -79,11 +78,6 @@ fn lacking(call: Sysno) -> Option<&'static str> {
             "names, dumpable, credentials, and what is about memory; of `PR_SET_MM` no other executable: `EACCES`; others: `EINVAL`"
         }
         Sysno::arch_prctl => "the bases of FS and GS; others: `EINVAL`",
-        Sysno::prlimit64 => "of the caller; others: `ESRCH`",
-        Sysno::move_pages | Sysno::migrate_pages => "of the caller; others: `ESRCH`",
-        Sysno::process_madvise => {
-            "of the caller, as `PIDFD_SELF` and `PIDFD_SELF_THREAD`; others: `EBADF`"
-        }
         Sysno::userfaultfd => "not of huge pages of the pool",
         Sysno::futex => {
             "waiting, waking, requeueing; no `FUTEX_WAKE_OP`, none for priority inheritance: `ENOSYS`"
@@ -92,7 +86,9 @@ fn lacking(call: Sysno) -> Option<&'static str> {
         Sysno::set_robust_list => "taken and forgotten: there are no threads",
         Sysno::sched_yield => "of the vCPU's thread",
         Sysno::uname | Sysno::sysinfo => "the guest's, some of it constant",
-        Sysno::clock_gettime | Sysno::clock_getres => "the host's clocks; none of another process",
+        Sysno::clock_gettime | Sysno::clock_getres => {
+            "the host's clocks; no `CLOCK_TAI`, none of alarms, none of a descriptor: `EINVAL`"
+        }
         _ => return None,
     })
 }

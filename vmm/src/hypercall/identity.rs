@@ -101,8 +101,7 @@ pub(super) fn getrandom(c: &mut Context<'_>) -> Served {
     while done < wanted {
         let to = c.address(0).checked_add(done as u64).ok_or(Errno::EFAULT)?;
         // Page by page: what lies before the first bad page is filled and counts.
-        let in_page = usize::try_from(PAGE_SIZE - to.page_offset()).unwrap_or(1);
-        let part = in_page.min(wanted - done);
+        let part = to.left_in_page().min(wanted - done);
         let flags = rustix::rand::GetRandomFlags::empty();
         let got = rustix::rand::getrandom(&mut buffer[..part], flags)?;
         match c.write_bytes(to, &buffer[..got]) {

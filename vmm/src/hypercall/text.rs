@@ -1,6 +1,6 @@
 //! Bytes and strings of the program, quoted as strace quotes them.
 
-use mm::addr::{PAGE_SIZE, VirtAddr};
+use mm::addr::VirtAddr;
 pub(crate) use mm::replay::text::{Style, address, hex, limit, octal, quote, signed};
 
 use super::user::PATH_MAX;
@@ -56,8 +56,7 @@ fn null_terminated(at: u64, max: usize, read: Reader<'_>) -> Option<(Vec<u8>, En
     let mut next = VirtAddr::new(at);
     while found.len() < max {
         // A string may end just before an unmapped page, so no read crosses into the next one.
-        let in_page = usize::try_from(PAGE_SIZE - next.page_offset()).unwrap_or(1);
-        let mut chunk = vec![0; in_page.min(max - found.len()).min(256)];
+        let mut chunk = vec![0; next.left_in_page().min(max - found.len()).min(256)];
         if !read(next, &mut chunk) {
             return None;
         }

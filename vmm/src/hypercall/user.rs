@@ -1,6 +1,6 @@
 //! Reading arguments out of a program's memory, and writing results into it.
 
-use mm::addr::{PAGE_SIZE, VirtAddr};
+use mm::addr::VirtAddr;
 use mm::error::Errno;
 use nix::libc;
 
@@ -72,8 +72,7 @@ impl Context<'_> {
         let mut at = from;
         while text.len() < most {
             // Never past the page: the next one may not be there, and need not be.
-            let in_page = usize::try_from(PAGE_SIZE - at.page_offset()).unwrap_or(1);
-            let part = self.read_bytes(at, in_page.min(most - text.len()))?;
+            let part = self.read_bytes(at, at.left_in_page().min(most - text.len()))?;
             if let Some(end) = part.iter().position(|&byte| byte == 0) {
                 text.extend_from_slice(&part[..end]);
                 return Ok(Some(text));

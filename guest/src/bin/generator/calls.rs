@@ -99,7 +99,7 @@ impl Generator {
             fd = self.pick([77, UNMAPPABLE]);
             flags &= !ANONYMOUS;
         }
-        let (addr, len, prot) = (self.odd(addr), self.odd(len), self.prot());
+        let (addr, len, prot) = (self.odd(addr), self.odd(len), self.random.prot());
         if Self::too_large(len) || (flags & FIXED != 0 && self.endangers(addr, len)) {
             return;
         }
@@ -120,9 +120,7 @@ impl Generator {
 
     pub(crate) fn mprotect(&mut self) {
         let (addr, len) = self.odd_range();
-        let grows = if self.chance(4) { self.pick([1 << 24, 1 << 25, 3 << 24]) } else { 0 };
-        let prot = self.prot() | grows;
-        let prot = self.odd(prot);
+        let prot = self.random.new_prot();
         if self.endangers(addr, len) {
             return;
         }
@@ -132,13 +130,8 @@ impl Generator {
 
     pub(crate) fn mremap(&mut self) {
         let (addr, old_len) = self.odd_range();
-        let new_len = match self.below(8) {
-            0..=3 => old_len,
-            4 | 5 => old_len.saturating_add(self.below(5) * PAGE),
-            6 => old_len.saturating_sub(self.below(4) * PAGE),
-            _ => (1 + self.below(8)) * PAGE,
-        };
-        let flags = self.pick([0, 1, 1, 1, 3, 3, 3, 3, 5, 7, 2, 4, 8]);
+        let new_len = self.random.new_len(old_len);
+        let flags = self.random.mremap_flags();
         let to = self.page();
         let (to, new_len) = (self.odd(to), self.odd(new_len));
         let old_len = if self.chance(2) { 0 } else { old_len };
@@ -220,14 +213,7 @@ impl Generator {
 
     pub(crate) fn brk(&mut self) {
         let Ok(base) = Self::make(number::BRK, [0]) else { return };
-        let target = match self.below(6) {
-            0 => base.saturating_sub(self.below(4) * PAGE),
-            1 => base + self.below(3 * PAGE),
-            2 => base & !(PAGE - 1),
-            3 => base.saturating_sub(self.below(2 * PAGE)),
-            _ => base + self.below(4) * PAGE,
-        };
-        let target = self.odd(target);
+        let target = self.random.heap_end(base);
         if Self::too_large(target.saturating_sub(base)) {
             return;
         }

@@ -25,8 +25,7 @@ impl Generator {
     }
 
     pub(crate) fn pick<T: Copy, const N: usize>(&mut self, from: [T; N]) -> T {
-        let at = self.below(N as u64);
-        from[usize::try_from(at).unwrap_or(0)]
+        self.random.pick(&from)
     }
 
     /// One of the VMAs that may be changed.
@@ -44,11 +43,7 @@ impl Generator {
         {
             let border = if self.chance(50) { vma.start } else { vma.end };
             if window.contains(&border) {
-                return match self.below(6) {
-                    0 => border.saturating_sub(PAGE).max(WINDOW),
-                    1 => border + PAGE,
-                    _ => border,
-                };
+                return self.random.near(border, WINDOW);
             }
         }
         WINDOW + self.below(PAGES) * PAGE
@@ -60,13 +55,7 @@ impl Generator {
             return self.page();
         }
         let Some(vma) = self.vma() else { return self.page() };
-        let pages = (vma.end - vma.start) / PAGE;
-        let at = match self.below(4) {
-            0 => 0,
-            1 => pages - 1,
-            _ => self.below(pages),
-        };
-        vma.start + at * PAGE
+        self.random.page_of(vma.start, vma.end)
     }
 
     /// A range that is likely to be mapped: whole VMAs, or parts of one or more.
@@ -77,27 +66,13 @@ impl Generator {
             return (vma.start, vma.end - vma.start);
         }
         let start = self.mapped_page();
-        let pages = match self.below(10) {
-            0..=4 => 1,
-            5..=7 => 1 + self.below(4),
-            8 => 1 + self.below(12),
-            _ => 1 + self.below(PAGES),
-        };
-        (start, pages * PAGE)
+        (start, self.random.pages(PAGES) * PAGE)
     }
 
     /// The same, now and then something that should be refused.
     pub(crate) fn odd_range(&mut self) -> (u64, u64) {
-        let (addr, len) = self.range();
-        let (addr, mut len) = (self.odd(addr), self.odd(len));
-        if self.chance(3) {
-            len = len.saturating_sub(1 + self.below(4000));
-        }
-        (addr, len)
-    }
-
-    pub(crate) fn prot(&mut self) -> u64 {
-        self.pick([0, 1, 1, 3, 3, 3, 3, 5, 7, 2, 4])
+        let range = self.range();
+        self.random.odd_range(range)
     }
 
     /// How many bytes a new map has.
@@ -113,19 +88,7 @@ impl Generator {
 
     /// Now and then something else.
     pub(crate) fn odd(&mut self, word: u64) -> u64 {
-        if !self.chance(2) {
-            return word;
-        }
-        match self.below(8) {
-            0 => word ^ 1,
-            1 => 0,
-            2 => u64::MAX,
-            3 => 1 << 63,
-            4 => 0x7fff_ffff_f000,
-            5 => u64::MAX - 4095,
-            6 => word | 1 << 40,
-            _ => self.random.bits(),
-        }
+        self.random.odd(word)
     }
 
     /// Whether a call on this range might take the generator's own memory away from under it.

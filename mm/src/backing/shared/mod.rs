@@ -106,9 +106,9 @@ impl SharedMemory {
         }
     }
 
-    /// Says whether the last path that led to it is no more: then maps say so, too.
-    pub fn set_deleted(&self, deleted: bool) {
-        self.deleted.store(deleted, Ordering::Relaxed);
+    /// Says how many paths lead to it: once none does any more, maps say so, too.
+    pub fn set_links(&self, links: u64) {
+        self.deleted.store(links == 0, Ordering::Relaxed);
     }
 
     /// The same object, all of whose pages have been promised: what `MAP_SHARED|MAP_ANONYMOUS` makes.

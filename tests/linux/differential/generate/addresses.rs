@@ -22,11 +22,7 @@ impl Generator {
             .collect();
         if !borders.is_empty() && self.chance(60) {
             let border = self.pick(&borders);
-            return match self.below(6) {
-                0 => border.saturating_sub(PAGE).max(WINDOW),
-                1 => border + PAGE,
-                _ => border,
-            };
+            return self.random.near(border, WINDOW);
         }
         WINDOW + self.below(PAGES) * PAGE
     }
@@ -43,13 +39,7 @@ impl Generator {
             return self.page();
         }
         let range = self.pick_range(&lines);
-        let pages = (range.end - range.start) / PAGE;
-        let at = match self.below(4) {
-            0 => 0,
-            1 => pages - 1,
-            _ => self.below(pages),
-        };
-        let page = range.start + at * PAGE;
+        let page = self.random.page_of(range.start, range.end);
         let size = self.model.page_size(self.process, page, PAGE);
         if self.chance(70) { page & !(size - 1) } else { page }
     }
@@ -85,44 +75,20 @@ impl Generator {
             return (VirtAddr::new(range.start), range.end - range.start);
         }
         let start = self.mapped_page();
-        let len = match self.below(10) {
-            0..=4 => 1,
-            5..=7 => 1 + self.below(4),
-            8 => 1 + self.below(12),
-            _ => 1 + self.below(PAGES),
-        };
+        let len = self.random.pages(PAGES);
         let size = self.model.page_size(self.process, start, PAGE);
         let size = if self.chance(70) { size } else { PAGE };
         (VirtAddr::new(start), (len * PAGE).next_multiple_of(size))
     }
 
-    pub(super) fn prot(&mut self) -> u64 {
-        self.pick(&[0, 1, 1, 3, 3, 3, 3, 5, 7, 2, 4])
-    }
-
     /// Now and then something that should be refused.
     pub(super) fn odd(&mut self, word: u64) -> u64 {
-        if !self.chance(2) {
-            return word;
-        }
-        match self.below(8) {
-            0 => word ^ 1,
-            1 => 0,
-            2 => u64::MAX,
-            3 => 1 << 63,
-            4 => 0x7fff_ffff_f000,
-            5 => u64::MAX - 4095,
-            6 => word | 1 << 40,
-            _ => self.random.bits(),
-        }
+        self.random.odd(word)
     }
 
     pub(super) fn odd_range(&mut self) -> (VirtAddr, u64) {
         let (addr, len) = self.range();
-        let (addr, mut len) = (self.odd(addr.get()), self.odd(len));
-        if self.chance(3) {
-            len = len.saturating_sub(1 + self.below(4000));
-        }
+        let (addr, len) = self.random.odd_range((addr.get(), len));
         (VirtAddr::new(addr), len)
     }
 }

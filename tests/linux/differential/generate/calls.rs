@@ -88,7 +88,7 @@ impl Generator {
         }
         addr = self.odd(addr);
         len = self.odd(len);
-        let prot = self.prot();
+        let prot = self.random.prot();
         M::Mmap { addr: VirtAddr::new(addr), len, prot, flags, fd, offset }
     }
 
@@ -119,13 +119,8 @@ impl Generator {
 
     pub(super) fn mremap(&mut self) -> M {
         let (addr, old_len) = self.odd_range();
-        let new_len = match self.below(8) {
-            0..=3 => old_len,
-            4 | 5 => old_len.saturating_add(self.below(5) * PAGE),
-            6 => old_len.saturating_sub(self.below(4) * PAGE),
-            _ => (1 + self.below(8)) * PAGE,
-        };
-        let flags = self.pick(&[0, 1, 1, 1, 3, 3, 3, 3, 5, 7, 2, 4, 8]);
+        let new_len = self.random.new_len(old_len);
+        let flags = self.random.mremap_flags();
         let huge = self.model.page_size(self.process, addr.get(), PAGE) > PAGE;
         let target = if huge && self.chance(80) { self.huge_page() } else { self.page() };
         let new_addr = VirtAddr::new(self.odd(target));

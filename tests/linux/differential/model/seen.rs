@@ -5,7 +5,6 @@ use std::ops::Range;
 
 use libtest_mimic::Failed;
 use mm::addr::{PAGE_BYTES, PAGE_SIZE, PageRange, VirtAddr};
-use mm::backing::Backing;
 use mm::inspect::{self, PagemapWord, Usage};
 use mm::replay::engine::Task;
 use mm::vma::merge::Merge;
@@ -212,7 +211,7 @@ impl Model {
         let Ok(space) = self.linux.space(Task(u32::from(process))) else { return Vec::new() };
         let space = space.look();
         let has_one = space.vmas().iter().filter(|vma| vma.policy().is_some());
-        has_one.map(|vma| vma.range().start().get()..vma.range().end().get()).collect()
+        has_one.map(bytes_of).collect()
     }
 
     /// The VMAs of a process that are sealed so that what they hold cannot be thrown away.
@@ -223,17 +222,14 @@ impl Model {
             let access = vma.flags & (VmFlags::SEALED | VmFlags::WRITE);
             access == VmFlags::SEALED && vma.is_anonymous()
         });
-        sealed.map(|vma| vma.range().start().get()..vma.range().end().get()).collect()
+        sealed.map(bytes_of).collect()
     }
 
     /// Bytes of the largest pages that VMAs in a range are of.
     pub fn page_size(&self, process: u8, addr: u64, len: u64) -> u64 {
         let Ok(space) = self.linux.space(Task(u32::from(process))) else { return PAGE_SIZE };
         let space = space.look();
-        let vmas = space.vmas().iter().filter(|vma| {
-            let range = vma.range();
-            range.start().get() < addr.saturating_add(len) && range.end().get() > addr
-        });
+        let vmas = space.vmas().iter().filter(|vma| meets(vma, addr, len));
         vmas.map(Vma::page_size).max().unwrap_or(PAGE_SIZE)
     }
 
@@ -245,8 +241,7 @@ impl Model {
         let vmas = space.vmas().iter().filter(|vma| {
             vma.flags.contains(VmFlags::HUGETLB) && !vma.flags.intersects(unpromised)
         });
-        let ranges = vmas.map(|vma| vma.range().start().get()..vma.range().end().get());
-        ranges.filter(|range| range.start < addr.saturating_add(len) && range.end > addr).collect()
+        vmas.filter(|vma| meets(vma, addr, len)).map(bytes_of).collect()
     }
 
     /// Whether maps of huge pages of an object are in a range, where there are such: mincore asks the object where
@@ -259,18 +254,14 @@ impl Model {
 
     /// Whether regular files are mapped in a range: how far Linux reads ahead is not compared.
     pub fn maps_files(&self, process: u8, addr: u64, len: u64) -> bool {
-        self.maps_any(process, addr, len, is_file)
+        let is_of_file = |vma: &Vma| vma.backing.as_deref().is_some_and(is_file);
+        self.maps_any(process, addr, len, is_of_file)
     }
 
-    fn maps_any(&self, process: u8, addr: u64, len: u64, is: fn(&dyn Backing) -> bool) -> bool {
+    /// Whether a VMA that reaches into a range is such a one.
+    fn maps_any(&self, process: u8, addr: u64, len: u64, is: impl Fn(&Vma) -> bool) -> bool {
         let Ok(space) = self.linux.space(Task(u32::from(process))) else { return false };
-        let space = space.look();
-        space.vmas().iter().any(|vma| {
-            let range = vma.range();
-            vma.backing.as_deref().is_some_and(is)
-                && range.start().get() < addr.saturating_add(len)
-                && range.end().get() > addr
-        })
+        space.look().vmas().iter().any(|vma| meets(vma, addr, len) && is(vma))
     }
 
     /// Whether a fault at the address would wait for a userfaultfd.
@@ -315,30 +306,27 @@ impl Model {
 
     /// Whether a VMA in a range is registered for write protection.
     pub fn is_range_protected(&self, process: u8, addr: u64, len: u64) -> bool {
-        let Ok(space) = self.linux.space(Task(u32::from(process))) else { return false };
-        let space = space.look();
-        let end = addr.saturating_add(len);
-        space.vmas().iter().any(|vma| {
-            let range = vma.range();
-            let meets = range.start().get() < end && range.end().get() > addr;
-            meets && vma.flags.contains(VmFlags::UFFD_WP)
-        })
+        self.maps_any(process, addr, len, |vma| vma.flags.contains(VmFlags::UFFD_WP))
     }
 
     /// Whether a range has memory that is an object's.
     pub fn has_objects(&self, process: u8, addr: u64, len: u64) -> bool {
-        let Ok(space) = self.linux.space(Task(u32::from(process))) else { return false };
-        let space = space.look();
-        let end = addr.saturating_add(len);
-        let mut vmas = space.vmas().iter();
-        vmas.any(|vma| {
-            let range = vma.range();
-            vma.backing.is_some() && range.start().get() < end && range.end().get() > addr
-        })
+        self.maps_any(process, addr, len, |vma| vma.backing.is_some())
     }
 
     /// Whether any fault would.
     pub fn is_watching(&self, process: u8) -> bool {
         self.is_range_watched(process, 0, u64::MAX)
     }
+}
+
+/// Where a VMA is.
+fn bytes_of(vma: &Vma) -> Range<u64> {
+    vma.range().start().get()..vma.range().end().get()
+}
+
+/// Whether a VMA reaches into a range.
+fn meets(vma: &Vma, addr: u64, len: u64) -> bool {
+    let range = bytes_of(vma);
+    range.start < addr.saturating_add(len) && range.end > addr
 }

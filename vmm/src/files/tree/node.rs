@@ -119,12 +119,12 @@ impl Node {
         }
     }
 
-    /// Tells a file in memory whether any path leads to it.
+    /// Tells a file in memory how many paths lead to it.
     pub(super) fn tell_links(&self) {
         if let Node::File(file) = self
             && let Memory::Small(memory) = file.memory()
         {
-            memory.set_deleted(file.attributes().links() == 0);
+            memory.set_links(file.attributes().links());
         }
     }
 

@@ -241,9 +241,9 @@ fn policies_ranges_names_and_layouts_are_shown_as_strace_does() {
 #[test]
 fn at_entry_everything_up_to_the_first_written_argument_is_known() {
     let call = |number, args| Line::enter(Call { number, args }, &unreadable);
-    assert_eq!(call(0, [3, 0x7000, 5, 0, 0, 0]).entered(), "read(3");
-    assert_eq!(call(11, [0x7000, 5, 0, 0, 0, 0]).entered(), "munmap(0x7000, 5");
-    assert_eq!(call(39, [0; 6]).entered(), "getpid(");
+    assert_eq!(call(0, [3, 0x7000, 5, 0, 0, 0]).text, "read(3");
+    assert_eq!(call(11, [0x7000, 5, 0, 0, 0, 0]).text, "munmap(0x7000, 5");
+    assert_eq!(call(39, [0; 6]).text, "getpid(");
 }
 
 #[test]

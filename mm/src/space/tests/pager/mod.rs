@@ -1,5 +1,7 @@
 //! Memory of a pager: its pages come and go, and nothing of them is lost.
 
+mod ahead;
+mod ends;
 mod shortage;
 mod together;
 
@@ -277,96 +279,6 @@ fn the_oldest_leave_when_there_are_more_than_shall_be_kept() {
 }
 
 #[test]
-fn who_goes_on_page_by_page_gets_several_at_once() {
-    let (m, store) = (machine(), Arc::default());
-    let memory = pager(100, &store).ahead(16).open(&system(&m));
-    map(&m, 0, &memory);
-    for at in [50, 3, 70] {
-        m.load(page(at)).unwrap();
-    }
-    assert_eq!(memory.in_memory(), 3, "one each for who jumps about");
-    m.load(page(71)).unwrap();
-    assert_eq!(memory.in_memory(), 3 + 16);
-    let backed = |m: &SoftwareMachine| {
-        let space = m.space.look();
-        space.counters().faults.backed.load(Ordering::Relaxed)
-    };
-    let before = backed(&m);
-    for at in 71..100 {
-        assert_eq!(m.load(page(at)).unwrap(), at as u8 + 1);
-    }
-    assert_eq!((memory.in_memory(), store.counts().0), (2 + 30, 32), "and none past the end");
-    assert!(backed(&m) - before < 5, "{}", backed(&m) - before);
-    end(m, memory);
-}
-
-#[test]
-fn what_comes_ahead_is_a_part_of_what_may_stay() {
-    let (m, store) = (machine(), Arc::default());
-    let memory = pager(200, &store).keeping(64).ahead(100).open(&system(&m));
-    map(&m, 0, &memory);
-    m.load(page(0)).unwrap();
-    m.load(page(1)).unwrap();
-    assert_eq!(memory.in_memory(), 1 + 16);
-    for at in 2..200 {
-        m.load(page(at)).unwrap();
-        assert!(memory.in_memory() <= 64, "{}", memory.in_memory());
-    }
-    end(m, memory);
-}
-
-#[test]
-fn where_there_are_too_many_some_leave_with_one_flush() {
-    let (m, store) = (machine(), Arc::default());
-    let memory = pager(100, &store).keeping(64).open(&system(&m));
-    map(&m, 0, &memory);
-    (0..65).for_each(|at| _ = m.load(page(at)).unwrap());
-    assert_eq!(memory.in_memory(), 65 - 9);
-    end(m, memory);
-}
-
-#[test]
-fn nothing_comes_ahead_from_the_first_page_on_that_cannot_be_had() {
-    let m = machine();
-    let asked = Arc::new(AtomicU64::new(0));
-    let count = Arc::clone(&asked);
-    let memory = Pager::new("hole", 32 * PAGE_SIZE, move |offset, _| {
-        count.fetch_add(1, Ordering::Relaxed);
-        if offset / PAGE_SIZE == 4 { Err(io::Error::other("on purpose")) } else { Ok(()) }
-    });
-    let memory = memory.taking(|_, _| Ok(())).ahead(16).open(&system(&m));
-    map(&m, 0, &memory);
-    m.load(page(0)).unwrap();
-    m.load(page(1)).unwrap();
-    assert_eq!((memory.in_memory(), asked.load(Ordering::Relaxed)), (4, 5));
-    end(m, memory);
-}
-
-#[test]
-fn what_another_pager_replaces_or_outlives_is_taken() {
-    let (m, first, memory) = paged(2);
-    let second: Arc<Store> = Arc::default();
-    let other = pager(2, &second).open(&system(&m));
-    m.store(page(0), 50).unwrap();
-    map(&m, 0, &other);
-    assert_eq!(first.byte(0), Some(50), "mapped over");
-    m.store(page(1), 51).unwrap();
-    unmap(&m, 0, 2).unwrap();
-    assert_eq!(second.byte(1), None, "under a lock");
-    drop(memory);
-    assert_eq!(second.byte(1), Some(51));
-    // Mapped again, it is not what nobody maps.
-    map(&m, 0, &other);
-    m.store(page(0), 60).unwrap();
-    let third = pager(1, &first).open(&system(&m));
-    map(&m, 9, &third);
-    unmap(&m, 9, 1).unwrap();
-    drop(third);
-    assert_eq!(second.byte(0), None);
-    end(m, other);
-}
-
-#[test]
 fn msync_has_pages_taken_that_stay() {
     let (m, store, memory) = paged(4);
     m.store(page(0), 50).unwrap();
@@ -405,68 +317,6 @@ fn no_more_is_taken_after_the_first_page_that_is_not() {
     (0..4).for_each(|at| m.store(page(at), 1).unwrap());
     assert_eq!((memory.sync(), asked.load(Ordering::Relaxed)), (Err(Errno::EIO), 2));
     assert_eq!((memory.evict(4).unwrap(), asked.load(Ordering::Relaxed)), (3, 5));
-    end(m, memory);
-}
-
-#[test]
-fn what_nobody_maps_any_more_is_taken() {
-    let (m, store, memory) = paged(4);
-    m.store(page(0), 50).unwrap();
-    m.store(page(1), 51).unwrap();
-    unmap(&m, 0, 1).unwrap();
-    system(&m).serve_pagers().unwrap();
-    assert_eq!(store.counts().1, 0, "some is mapped");
-    let child = m.space.change().fork(Vcpus::Stopped).unwrap();
-    unmap(&m, 1, 3).unwrap();
-    system(&m).serve_pagers().unwrap();
-    assert_eq!(store.counts().1, 0, "by the child");
-    SharedSpace::new(child).exit().unwrap();
-    assert_eq!((store.byte(0), store.byte(1)), (Some(50), Some(51)));
-    assert_eq!(memory.in_memory(), 2);
-    end(m, memory);
-    assert_eq!(store.counts(), (2, 2));
-}
-
-#[test]
-fn a_process_that_ends_has_its_pages_taken() {
-    let (m, store) = (machine(), Arc::default());
-    let memory = pager(2, &store).open(&system(&m));
-    let user = SpaceUser::new(AddressSpace::new(system(&m), Limits::default()).unwrap());
-    memory.map(&user, page(0), RW, SHARED).unwrap();
-    user.write(page(1), &[8]).unwrap();
-    user.put().unwrap();
-    assert_eq!(store.byte(1), Some(8));
-    end(m, memory);
-}
-
-#[test]
-fn the_host_may_let_go_of_it_first() {
-    let (m, store, memory) = paged(2);
-    drop(memory);
-    m.store(page(0), 50).unwrap();
-    assert_eq!(m.load(page(1)).unwrap(), 2);
-    assert_eq!(Arc::strong_count(&store), 3);
-    unmap(&m, 0, 2).unwrap();
-    system(&m).serve_pagers().unwrap();
-    assert_eq!((store.byte(0), Arc::strong_count(&store)), (Some(50), 1));
-    assert_eq!(m.frames.stats().pages, 0);
-}
-
-#[test]
-fn several_spaces_show_one_page() {
-    let (m, store, memory) = paged(2);
-    m.store(page(0), 40).unwrap();
-    let child = SharedSpace::new(m.space.change().fork(Vcpus::Stopped).unwrap());
-    memory.map(&m.space, page(10), RW, PRIVATE).unwrap();
-    child.write(page(0), &[41]).unwrap();
-    assert_eq!((m.load(page(0)).unwrap(), m.load(page(10)).unwrap()), (41, 41));
-    m.store(page(10), 1).unwrap();
-    audit_all(&[&m.space.look(), &child.look()]).unwrap();
-    assert_eq!(memory.evict(1).unwrap(), 1);
-    audit_all(&[&m.space.look(), &child.look()]).unwrap();
-    assert_eq!(store.byte(0), Some(41));
-    assert_eq!([0, 10].map(|at| m.load(page(at)).unwrap()), [41, 1]);
-    child.exit().unwrap();
     end(m, memory);
 }
 
