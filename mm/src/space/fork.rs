@@ -10,6 +10,7 @@ use crate::error::{CallResult, Errno};
 use crate::hooks::Invalidation;
 use crate::paging::{Entry, FlushBatch, ForkedPages, ForkedRoot, Leaf, Owner, PageTable};
 use crate::phys::{BLOCK_FRAMES, Marks};
+use crate::vma::tree::Tree;
 use crate::vma::{VmFlags, Vma};
 
 /// Whether vCPUs may run in a space while it is forked.
