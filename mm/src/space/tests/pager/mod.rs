@@ -1,5 +1,6 @@
 //! Memory of a pager: its pages come and go, and nothing of them is lost.
 
+mod late;
 mod shortage;
 mod together;
 
