@@ -3,14 +3,15 @@
 //!
 //! ```text
 //!   a page with a checksum
-//!     as a merged page has it            ──> its entry names that one
+//!     as a merged page has it            ──> its entry names that one, unless as many do as may
 //!     other than when it was last seen   ──> volatile: looked at again in the next scan
 //!     as one seen earlier in this scan   ──> a merged page is made; both entries name it
 //!     else                               ──> remembered until the scan ends
 //! ```
 //!
 //! A merged page is a frame of its own kind ([`FrameKind::Merged`]), which everybody copies before he writes. It goes with
-//! the last entry that names it; what is noted of it here is no reference.
+//! the last entry that names it; what is noted of it here is no reference. Of what more pages have than may share one there
+//! are several (a chain of Linux's, with its dups).
 
 use std::collections::HashMap;
 use std::collections::hash_map::{Entry as Slot, RandomState};
@@ -27,6 +28,10 @@ use crate::system::System;
 /// How many pages ksmd looks at each time (`pages_to_scan` of /sys/kernel/mm/ksm).
 pub const PAGES_TO_SCAN: u64 = 100;
 
+/// How many pages become one at most (`max_page_sharing`), so that who looks for its entries has an end. Forks make more
+/// of them.
+pub const MAX_PAGE_SHARING: u64 = 256;
+
 /// How many pages of a space are looked at with its lock held.
 const AT_ONCE: u64 = 128;
 
@@ -39,6 +44,10 @@ pub struct KsmStats {
     pub sharing: u64,
     /// Pages merged so far, each that now names, or has named, a merged page; Linux does not count them.
     pub merged: u64,
+    /// Contents of which there are several merged pages, since one would be shared too often (`stable_node_chains`).
+    pub chains: u64,
+    /// Those merged pages (`stable_node_dups`).
+    pub dups: u64,
     /// Pages that are no other's equal (`pages_unshared`).
     pub unshared: u64,
     /// Pages that have changed since they were last seen (`pages_volatile`).
@@ -66,8 +75,9 @@ type Page = (u64, VirtAddr);
 struct State {
     next: Tour,
     hasher: RandomState,
-    /// Merged pages by checksum (Linux's stable tree). Those that are gone go when they are come upon.
-    merged: HashMap<u64, Frame>,
+    /// Merged pages by checksum (Linux's stable tree), the newest last: the others are mostly shared as often as they may
+    /// be. Those that are gone go in the end of a scan.
+    merged: HashMap<u64, Vec<Frame>>,
     /// The checksum of each of those.
     checksums: HashMap<Frame, u64>,
     /// The first page with each checksum of this scan (the unstable tree).
@@ -127,10 +137,18 @@ impl System {
         self.ksm.scanned.fetch_add(entries, Ordering::Relaxed);
         let scan = self.ksm.full_scans.load(Ordering::Relaxed);
         let mut joining = Vec::new();
+        let mut coming: HashMap<Frame, u64> = HashMap::new();
         for &(addr, checksum) in &pages {
-            match state.fate((number, addr), checksum, scan, self.frames()) {
+            let names = |frame| {
+                let coming = coming.get(&frame).copied().unwrap_or(0);
+                is_merged(self.frames(), frame).then(|| self.names(frame) + coming)
+            };
+            match state.fate((number, addr), checksum, scan, names) {
                 Fate::Waits => {}
-                Fate::Joins(frame) => joining.push(ToMerge { addr, into: Target::Merged(frame) }),
+                Fate::Joins(frame) => {
+                    joining.push(ToMerge { addr, into: Target::Merged(frame) });
+                    *coming.entry(frame).or_default() += 1;
+                }
                 Fate::Begins(other) => self.begin_merged(space, state, addr, checksum, other)?,
             }
         }
@@ -174,9 +192,9 @@ impl System {
         let Some(&Some(frame)) = begun.first() else { return Ok(()) };
         // It may have been a merged page before, with other bytes.
         if let Some(old) = state.checksums.insert(frame, checksum) {
-            state.merged.remove(&old);
+            state.merged.entry(old).or_default().retain(|&merged| merged != frame);
         }
-        state.merged.insert(checksum, frame);
+        state.merged.entry(checksum).or_default().push(frame);
         state.seen.remove(&(state.next.space, addr));
         let Some(holder) = self.spaces.hold(other.0) else { return Ok(()) };
         let joining = [ToMerge { addr: other.1, into: Target::Merged(frame) }];
@@ -188,20 +206,26 @@ impl System {
         Ok(())
     }
 
+    /// How many entries name a merged page.
+    fn names(&self, frame: Frame) -> u64 {
+        u64::from(self.frames().maps(frame))
+    }
+
     /// What has been done so far.
     #[must_use]
     pub fn ksm_stats(&self) -> KsmStats {
         let state = self.ksm.state();
-        let maps = |&frame: &Frame| match self.frames().kind(frame) {
-            Some(FrameKind::Merged) => u64::from(self.frames().maps(frame)),
-            _ => 0,
-        };
-        let maps = || state.merged.values().map(maps).filter(|&maps| maps > 0);
+        let there = |&&frame: &&Frame| is_merged(self.frames(), frame);
+        let of_one = |same: &Vec<Frame>| same.iter().filter(there).count() as u64;
+        let several = || state.merged.values().map(of_one).filter(|&several| several > 1);
+        let maps = || state.merged.values().flatten().filter(there).map(|&frame| self.names(frame));
         let unshared = state.first.len() as u64;
         let get = |n: &AtomicU64| n.load(Ordering::Relaxed);
         KsmStats {
             shared: maps().count() as u64,
-            sharing: maps().map(|maps| maps - 1).sum(),
+            sharing: maps().map(|maps| maps.saturating_sub(1)).sum(),
+            chains: several().count() as u64,
+            dups: several().sum(),
             merged: get(&self.ksm.merged),
             unshared,
             volatile: (state.seen.len() as u64).saturating_sub(unshared),
@@ -212,12 +236,19 @@ impl System {
 }
 
 impl State {
-    fn fate(&mut self, page: Page, checksum: u64, scan: u64, frames: &Frames) -> Fate {
-        if let Some(&frame) = self.merged.get(&checksum) {
-            if is_merged(frames, frame) {
-                return Fate::Joins(frame);
-            }
-            self.merged.remove(&checksum);
+    /// What is to become of a page; `names` says of a merged one how many entries name it, if there is such a page still.
+    fn fate(
+        &mut self,
+        page: Page,
+        checksum: u64,
+        scan: u64,
+        names: impl Fn(Frame) -> Option<u64>,
+    ) -> Fate {
+        let has_room =
+            |&&frame: &&Frame| names(frame).is_some_and(|names| names < MAX_PAGE_SHARING);
+        let same = self.merged.get(&checksum).into_iter().flatten();
+        if let Some(&frame) = same.rev().find(has_room) {
+            return Fate::Joins(frame);
         }
         let before = self.seen.insert(page, (checksum, scan));
         if before.is_none_or(|(before, _)| before != checksum) {
@@ -237,7 +268,10 @@ impl State {
     fn end_scan(&mut self, scan: u64, frames: &Frames) {
         self.first.clear();
         self.seen.retain(|_, &mut (_, seen)| seen == scan);
-        self.merged.retain(|_, &mut frame| is_merged(frames, frame));
+        self.merged.retain(|_, same| {
+            same.retain(|&frame| is_merged(frames, frame));
+            !same.is_empty()
+        });
         self.checksums.retain(|&frame, _| is_merged(frames, frame));
     }
 }

@@ -4,7 +4,7 @@
 use super::{Call, done};
 use crate::addr::{PAGE_SIZE, VirtAddr};
 use crate::error::{CallResult, Errno};
-use crate::space::{MapRequest, Populate, RemapRequest};
+use crate::space::{AddressSpace, MapRequest, Populate, RemapRequest};
 use crate::vma::{MapFlags, Prot};
 
 /// mmap(2): Linux's `sys_mmap` and `ksys_mmap_pgoff`. The offset is looked at before the descriptor, and
@@ -44,13 +44,18 @@ pub(super) fn munmap(c: &Call<'_>) -> CallResult<u64> {
 /// mprotect(2).
 pub(super) fn mprotect(c: &Call<'_>) -> CallResult<u64> {
     let prot = Prot::from_bits_retain(c.args[2]);
-    done(c.caller.space().change().mprotect(c.address(0), c.args[1], prot))
+    let (addr, len) = (c.address(0), c.args[1]);
+    let protected =
+        c.caller.space().protect_and_populate(addr, len, |space| space.mprotect(addr, len, prot));
+    done(protected)
 }
 
 /// pkey_mprotect(2).
 pub(super) fn pkey_mprotect(c: &Call<'_>) -> CallResult<u64> {
     let prot = Prot::from_bits_retain(c.args[2]);
-    done(c.caller.space().change().pkey_mprotect(c.address(0), c.args[1], prot, c.int(3)))
+    let (addr, len, key) = (c.address(0), c.args[1], c.int(3));
+    let protect = |space: &mut AddressSpace| space.pkey_mprotect(addr, len, prot, key);
+    done(c.caller.space().protect_and_populate(addr, len, protect))
 }
 
 /// mremap(2).

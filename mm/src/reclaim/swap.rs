@@ -224,14 +224,15 @@ impl System {
             .iter()
             .filter(|&&(slot, frame)| frames.maps(frame) == 0 && swap.lacks(slot))
             .collect();
+        let mut buffer = vec![0; lacking.len().min(CLUSTER) * PAGE_BYTES];
         for run in lacking.chunk_by(|one, next| one.0.offset(1) == next.0) {
             for cluster in run.chunks(CLUSTER) {
-                let mut bytes = vec![0; cluster.len() * PAGE_BYTES];
+                let bytes = &mut buffer[..cluster.len() * PAGE_BYTES];
                 for (&&(_, frame), page) in cluster.iter().zip(bytes.chunks_mut(PAGE_BYTES)) {
                     frames.memory().read(frame.addr(), page);
                 }
                 if let Some(&&(first, _)) = cluster.first()
-                    && let Err(error) = swap.write(first, &bytes)
+                    && let Err(error) = swap.write(first, bytes)
                 {
                     log::error!("pages cannot be swapped out: {error}");
                 }

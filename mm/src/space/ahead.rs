@@ -1,5 +1,6 @@
 //! Anonymous pages that are there before they are touched, and pages of files (`files`). A fault costs far more than a page (KVM.md:
-//! 50 us against 2 us on software KVM), so a program that touches page after page gets several at once.
+//! 50 us against 2 us on software KVM), so a program that touches page after page, upwards or downwards, gets several at
+//! once.
 //!
 //! Nobody can tell: what was brought in ahead does not count, for mincore, for the resident size, until
 //! the accessed bit of its entry is set.
@@ -23,7 +24,7 @@ pub(super) use files::{FILE_AROUND, around};
 
 use super::counters::Resident;
 use super::{AddressSpace, PageClass};
-use crate::addr::{PageRange, VirtAddr};
+use crate::addr::{PAGE_SIZE, PageRange, VirtAddr};
 use crate::error::Broken;
 use crate::paging::{Access, Entry, FlushBatch, Leaf, Owner, Touch};
 
@@ -33,11 +34,64 @@ const AHEAD_MOST: u64 = 64;
 /// How many windows stay open.
 const OPEN_MOST: usize = 8;
 
+/// Towards which end of memory a program goes on, page by page.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Way {
+    Up,
+    Down,
+}
+
+impl Way {
+    /// How many pages of a range there are from this one on, itself included.
+    pub(super) fn room(self, page: VirtAddr, range: PageRange) -> u64 {
+        match self {
+            Way::Up => (range.end().get() - page.get()) / PAGE_SIZE,
+            Way::Down => (page.get() - range.start().get()) / PAGE_SIZE + 1,
+        }
+    }
+}
+
+/// Pages that one fault is about: the touched one, and those next to it on one side.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Stretch {
+    pub(super) way: Way,
+    /// How many, the touched one among them.
+    pub(super) pages: u64,
+}
+
+impl Stretch {
+    pub(super) fn at_most(self, pages: u64) -> Self {
+        Stretch { pages: self.pages.min(pages), ..self }
+    }
+
+    /// The pages, from the lowest on; none if they are none.
+    pub(super) fn range(self, touched: VirtAddr) -> Option<PageRange> {
+        let bytes = self.pages * PAGE_SIZE;
+        let first = match self.way {
+            Way::Up => touched,
+            Way::Down => VirtAddr::new((touched.get() + PAGE_SIZE).checked_sub(bytes)?),
+        };
+        PageRange::from_len(first, bytes)
+    }
+
+    /// Those next to the touched one.
+    fn beside(self, touched: VirtAddr) -> Option<PageRange> {
+        let bytes = self.pages.checked_sub(1)? * PAGE_SIZE;
+        let first = match self.way {
+            Way::Up => touched.offset(PAGE_SIZE),
+            Way::Down => VirtAddr::new(touched.get().checked_sub(bytes)?),
+        };
+        PageRange::from_len(first, bytes)
+    }
+}
+
 /// How faults follow each other, and where pages are that nobody may have touched.
 #[derive(Debug, Default)]
 pub(super) struct Ahead {
-    /// The page where the next fault would be if the program goes on as it does.
-    expected: AtomicU64,
+    /// The pages above and below those that came last: if the program goes on as it does, its next fault is at one of
+    /// them.
+    above: AtomicU64,
+    below: AtomicU64,
     window: AtomicU64,
     /// The oldest first. A leaf lock: nothing is taken under it.
     open: Mutex<Vec<PageRange>>,
@@ -45,27 +99,36 @@ pub(super) struct Ahead {
 }
 
 impl Ahead {
-    /// How many pages to bring in for a fault at `addr`: twice as many each time for a program that goes
-    /// on page by page, one at a time for one that jumps about.
-    pub(super) fn window(&self, addr: VirtAddr) -> u64 {
-        let window = self.next_window(addr);
-        self.window.store(window, Ordering::Relaxed);
-        window
+    /// Which pages to bring in for a fault at `page`: twice as many each time for a program that goes on page by
+    /// page, one at a time for one that jumps about, where they go the `usual` way.
+    pub(super) fn stretch(&self, page: VirtAddr, usual: Way) -> Stretch {
+        let stretch = self.next_stretch(page, usual);
+        self.window.store(stretch.pages, Ordering::Relaxed);
+        stretch
     }
 
     /// The same of a fault that may not come to its end.
-    pub(super) fn next_window(&self, addr: VirtAddr) -> u64 {
+    pub(super) fn next_stretch(&self, page: VirtAddr, usual: Way) -> Stretch {
         let window = self.window.load(Ordering::Relaxed);
-        if self.expected.load(Ordering::Relaxed) == addr.page_floor().get() {
-            (window * 2).clamp(2, AHEAD_MOST)
+        let way = if self.above.load(Ordering::Relaxed) == page.get() {
+            Way::Up
+        } else if self.below.load(Ordering::Relaxed) == page.get() {
+            Way::Down
         } else {
-            (window / 4).max(1)
-        }
+            return Stretch { way: usual, pages: (window / 4).max(1) };
+        };
+        Stretch { way, pages: (window * 2).clamp(2, AHEAD_MOST) }
     }
 
-    /// Notes where the next fault will be if the program goes on.
-    pub(super) fn expect(&self, page: VirtAddr) {
-        self.expected.store(page.get(), Ordering::Relaxed);
+    /// Notes which pages came for a fault at `page`: where the next ones will be if the program goes on.
+    pub(super) fn came(&self, page: VirtAddr, pages: Stretch) {
+        let (page, bytes) = (page.get(), pages.pages * PAGE_SIZE);
+        let (above, below) = match pages.way {
+            Way::Up => (page + bytes, page.wrapping_sub(PAGE_SIZE)),
+            Way::Down => (page + PAGE_SIZE, page.wrapping_sub(bytes)),
+        };
+        self.above.store(above, Ordering::Relaxed);
+        self.below.store(below, Ordering::Relaxed);
     }
 
     /// Opens a window. The one that must be closed for it is returned.
@@ -111,9 +174,10 @@ impl AddressSpace {
         }
     }
 
-    /// Notes that pages were brought in ahead of any touch.
-    pub(super) fn brought_ahead(&self, pages: Option<PageRange>) -> Result<(), Broken> {
-        match pages.and_then(|pages| self.ahead.open(pages)) {
+    /// Notes that pages were brought in for a fault at `page`, all but that ahead of any touch.
+    pub(super) fn brought_ahead(&self, page: VirtAddr, pages: Stretch) -> Result<(), Broken> {
+        self.ahead.came(page, pages);
+        match pages.beside(page).and_then(|pages| self.ahead.open(pages)) {
             Some(oldest) => self.close_window(oldest),
             None => Ok(()),
         }

@@ -3,7 +3,7 @@
 //! meanwhile, since its VMA says so by then.
 
 use super::populate::Populate;
-use super::{MapRequest, SharedSpace};
+use super::{AddressSpace, MapRequest, SharedSpace};
 use crate::addr::{PAGE_SIZE, PageRange, VirtAddr};
 use crate::error::{AccessError, Broken, CallResult, Fault};
 use crate::userfault::Accessor;
@@ -30,6 +30,28 @@ impl SharedSpace {
         let addr = mapped?;
         self.populate_all_paged(addr, request.len, populate)?;
         Ok(addr)
+    }
+
+    /// [`mprotect`](super::AddressSpace::mprotect) of a range, and what it is to bring in of a pager's memory: what is
+    /// locked and private may be written without a fault. The caller has no lock.
+    ///
+    /// # Errors
+    /// As of mprotect.
+    pub(crate) fn protect_and_populate(
+        &self,
+        addr: VirtAddr,
+        len: u64,
+        protect: impl FnOnce(&mut AddressSpace) -> CallResult<()>,
+    ) -> CallResult<()> {
+        let (protected, before) = {
+            let mut space = self.change();
+            let before = space.locked_unwritten(addr, len);
+            (protect(&mut space), before)
+        };
+        for part in before {
+            self.populate_all_paged(part.start(), part.len(), Populate::Written)?;
+        }
+        protected
     }
 
     /// Brings in what is left out of a range, up to the first page that cannot be had: the fault that it was.

@@ -89,21 +89,40 @@ impl AddressSpace {
         populate: Populate,
     ) -> Option<(VirtAddr, AccessKind)> {
         let brought = |vma: &&Vma| {
-            let paged = vma.backing.as_ref().is_some_and(|backing| backing.is_paged());
-            paged || vma.userfault().is_some_and(|uffd| uffd.served() == Served::All)
+            is_paged(vma) || vma.userfault().is_some_and(|uffd| uffd.served() == Served::All)
         };
         self.vmas.range(range).filter(brought).find_map(|vma| {
             let kind = match populate {
                 Populate::Locked if !vma.flags.contains(VmFlags::LOCKED) => return None,
-                Populate::Locked | Populate::Mapped if vma.flags.contains(VmFlags::LOCKONFAULT) => {
+                Populate::Written if !vma.flags.contains(VmFlags::LOCKED | VmFlags::WRITE) => {
                     return None;
                 }
-                Populate::Locked | Populate::Mapped => populated_for(vma),
                 Populate::For(kind) => kind,
+                _ if vma.flags.contains(VmFlags::LOCKONFAULT) => return None,
+                Populate::Locked | Populate::Written | Populate::Mapped => populated_for(vma),
             };
             let part = vma.range().intersect(range)?;
             pages(part).find(|&page| !self.is_populated(page, kind)).map(|page| (page, kind))
         })
+    }
+
+    /// What of a pager's private memory in a range is locked and may not be written.
+    pub(super) fn locked_unwritten(&self, addr: VirtAddr, len: u64) -> Vec<PageRange> {
+        if !self.locks_something() {
+            return Vec::new();
+        }
+        let end = addr.checked_add(len).and_then(VirtAddr::page_ceil);
+        let Some(range) = end.and_then(|end| PageRange::new(addr, end.min(VirtAddr::TASK_END)))
+        else {
+            return Vec::new();
+        };
+        let bits = VmFlags::WRITE | VmFlags::SHARED | VmFlags::LOCKED;
+        let locked = |vma: &&Vma| is_paged(vma) && vma.flags & bits == VmFlags::LOCKED;
+        self.vmas
+            .range(range)
+            .filter(locked)
+            .filter_map(|vma| vma.range().intersect(range))
+            .collect()
     }
 
     /// One page, as `get_user_pages` has it: what is there is not faulted in, and the page remembers what
@@ -184,6 +203,8 @@ impl AddressSpace {
 pub(crate) enum Populate {
     /// What is locked, but for what comes once it is touched.
     Locked,
+    /// What is locked and may be written.
+    Written,
     /// All of it (`MAP_POPULATE`).
     Mapped,
     /// The same for such accesses (`MADV_POPULATE_READ`, `MADV_POPULATE_WRITE`).
@@ -211,6 +232,11 @@ pub(crate) fn not_populated(fault: Fault) -> Errno {
 fn populated_for(vma: &Vma) -> AccessKind {
     let private_writable = vma.flags.contains(VmFlags::WRITE) && vma.is_private();
     if private_writable { AccessKind::Write } else { AccessKind::Read }
+}
+
+/// Whether a pager is to be asked for its pages.
+fn is_paged(vma: &Vma) -> bool {
+    vma.backing.as_ref().is_some_and(|backing| backing.is_paged())
 }
 
 fn pages(range: PageRange) -> impl Iterator<Item = VirtAddr> {

@@ -7,7 +7,7 @@
 //!     └── forget_frame ───┘<───────────────────────── use_less ──────────────────────────────────┘
 //! ```
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeSet, HashMap};
 
 use crate::addr::{Frame, SwapSlot, index};
 use crate::phys::ReverseOwner;
@@ -19,6 +19,8 @@ struct Place {
     users: u32,
     /// Whose page it is, if it is no object's.
     owner: Option<ReverseOwner>,
+    /// The frame that holds its page.
+    cached: Option<Cached>,
 }
 
 /// A frame that holds the page of a place.
@@ -36,8 +38,8 @@ pub(super) struct Area {
     places: Vec<Option<Place>>,
     /// Those of `places` that are `None`.
     vacant: BTreeSet<SwapSlot>,
-    cached: BTreeMap<SwapSlot, Cached>,
-    slots: BTreeMap<Frame, SwapSlot>,
+    /// Those whose page is in a frame, by that.
+    slots: HashMap<Frame, SwapSlot>,
     /// Those whose page is in a frame, and that nobody uses.
     unneeded: BTreeSet<SwapSlot>,
 }
@@ -48,8 +50,7 @@ impl Area {
             total,
             places: Vec::new(),
             vacant: BTreeSet::new(),
-            cached: BTreeMap::new(),
-            slots: BTreeMap::new(),
+            slots: HashMap::new(),
             unneeded: BTreeSet::new(),
         }
     }
@@ -63,19 +64,19 @@ impl Area {
     }
 
     pub(super) fn cached_pages(&self) -> u64 {
-        self.cached.len() as u64
+        self.slots.len() as u64
     }
 
     /// Takes a vacant place for the page of a frame, which holds it from now on.
     pub(super) fn take(&mut self, frame: Frame, owner: ReverseOwner) -> Option<SwapSlot> {
-        let slot = self.take_vacant(Place { users: 0, owner: Some(owner) })?;
+        let slot = self.take_vacant(Place { users: 0, owner: Some(owner), cached: None })?;
         self.cache(slot, Cached { frame, stored: false });
         Some(slot)
     }
 
     /// Takes a vacant place for the page of an object, which is its only user.
     pub(super) fn take_for_object(&mut self) -> Option<SwapSlot> {
-        self.take_vacant(Place { users: 1, owner: None })
+        self.take_vacant(Place { users: 1, owner: None, cached: None })
     }
 
     fn take_vacant(&mut self, place: Place) -> Option<SwapSlot> {
@@ -93,13 +94,15 @@ impl Area {
 
     /// Notes a frame that holds the page of a place.
     pub(super) fn cache(&mut self, slot: SwapSlot, cached: Cached) {
-        self.cached.insert(slot, cached);
-        self.slots.insert(cached.frame, slot);
+        if let Some(place) = self.place_mut(slot) {
+            place.cached = Some(cached);
+            self.slots.insert(cached.frame, slot);
+        }
         self.settle(slot);
     }
 
     pub(super) fn cached(&self, slot: SwapSlot) -> Option<Cached> {
-        self.cached.get(&slot).copied()
+        self.place(slot)?.cached
     }
 
     /// The place whose page a frame holds.
@@ -109,14 +112,14 @@ impl Area {
 
     /// Notes that the store has the page, too, that a frame holds.
     pub(super) fn set_stored(&mut self, slot: SwapSlot) {
-        if let Some(cached) = self.cached.get_mut(&slot) {
+        if let Some(cached) = self.place_mut(slot).and_then(|place| place.cached.as_mut()) {
             cached.stored = true;
         }
     }
 
     /// The frame holds the page no longer. The place is vacant if nobody uses it.
     pub(super) fn forget_frame(&mut self, slot: SwapSlot) {
-        if let Some(cached) = self.cached.remove(&slot) {
+        if let Some(cached) = self.place_mut(slot).and_then(|place| place.cached.take()) {
             self.slots.remove(&cached.frame);
         }
         self.settle(slot);
@@ -132,15 +135,14 @@ impl Area {
 
     /// One user more; says whether the place is used at all.
     pub(super) fn use_more(&mut self, slot: SwapSlot) -> bool {
-        let place = self.places.get_mut(index(slot.number())).and_then(Option::as_mut);
-        let used = place.map(|place| place.users += 1).is_some();
+        let used = self.place_mut(slot).map(|place| place.users += 1).is_some();
         self.unneeded.remove(&slot);
         used
     }
 
     /// One user less; says how many are left, if there was one. Without one, and no frame, the place is vacant.
     pub(super) fn use_less(&mut self, slot: SwapSlot) -> Option<u32> {
-        let place = self.places.get_mut(index(slot.number())).and_then(Option::as_mut)?;
+        let place = self.place_mut(slot)?;
         place.users = place.users.checked_sub(1)?;
         let left = place.users;
         self.settle(slot);
@@ -156,10 +158,8 @@ impl Area {
     /// Notes what a place is after a change.
     fn settle(&mut self, slot: SwapSlot) {
         self.unneeded.remove(&slot);
-        if self.place(slot).is_none_or(|place| place.users > 0) {
-            return;
-        }
-        if self.cached.contains_key(&slot) {
+        let Some(place) = self.place(slot).filter(|place| place.users == 0) else { return };
+        if place.cached.is_some() {
             self.unneeded.insert(slot);
         } else {
             self.places[index(slot.number())] = None;
@@ -171,12 +171,16 @@ impl Area {
         self.places.get(index(slot.number()))?.as_ref()
     }
 
+    fn place_mut(&mut self, slot: SwapSlot) -> Option<&mut Place> {
+        self.places.get_mut(index(slot.number()))?.as_mut()
+    }
+
     /// All places that are used, with their users.
     pub(super) fn all(&self) -> impl Iterator<Item = (SwapSlot, u32, Option<Cached>)> {
         (0..)
             .map(SwapSlot::new)
             .zip(&self.places)
-            .filter_map(|(slot, place)| place.map(|place| (slot, place.users, self.cached(slot))))
+            .filter_map(|(slot, place)| place.map(|place| (slot, place.users, place.cached)))
     }
 }
 

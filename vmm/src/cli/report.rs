@@ -139,6 +139,8 @@ struct KsmRow {
     pages_shared: u64,
     pages_sharing: u64,
     pages_merged: u64,
+    stable_node_chains: u64,
+    stable_node_dups: u64,
     pages_unshared: u64,
     pages_volatile: u64,
     pages_scanned: u64,
@@ -147,11 +149,14 @@ struct KsmRow {
 
 impl From<KsmStats> for KsmRow {
     fn from(stats: KsmStats) -> Self {
-        let KsmStats { shared, sharing, merged, unshared, volatile, scanned, full_scans } = stats;
+        let KsmStats { shared, sharing, merged, chains, dups, .. } = stats;
+        let KsmStats { unshared, volatile, scanned, full_scans, .. } = stats;
         KsmRow {
             pages_shared: shared,
             pages_sharing: sharing,
             pages_merged: merged,
+            stable_node_chains: chains,
+            stable_node_dups: dups,
             pages_unshared: unshared,
             pages_volatile: volatile,
             pages_scanned: scanned,

@@ -1,6 +1,9 @@
 //! A page of two is written: the other one gets the copy, whatever he does meanwhile. He never sees what is
 //! written, the writer never loses it, and the counts are right.
 
+use mm::addr::{Frame, PageRange};
+use mm::hooks::Invalidation;
+use shuttle::sync::Mutex;
 use shuttle::sync::mpsc::channel;
 
 use super::*;
@@ -258,6 +261,72 @@ fn nothing_is_flushed_for_a_page_that_the_other_never_used() {
         run(family.m.vcpu(), writes).end();
         assert_eq!(family.handed_off(), 1);
         keeps(&family.child);
+        family.end();
+    });
+}
+
+/// Does something, once it is armed, when an entry is about to change and others have gone on a while.
+#[derive(Clone, Default)]
+struct Does(Arc<Mutex<Option<Box<dyn FnOnce() + Send>>>>);
+
+impl std::fmt::Debug for Does {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Does")
+    }
+}
+
+impl Observer for Does {
+    fn invalidating(&self, _: PageRange, _: Invalidation) {
+        let Some(what) = self.0.lock().unwrap().take() else { return };
+        (0..100).for_each(|_| thread::yield_now());
+        what();
+    }
+}
+
+/// What the entry of page 0 names, and whether it may be written.
+fn first_entry(user: &SpaceUser) -> (Frame, bool) {
+    let space = user.look();
+    let first = PageRange::from_len(page(0), PAGE_SIZE).unwrap();
+    let entry = space.table().look(first).next().unwrap().entry;
+    (entry.frame().unwrap(), entry.is_writable())
+}
+
+/// Page 1 is handed off, which holds the parent's table still; meanwhile somebody takes page 0, as the swap area takes
+/// those that it has, and the parent's vCPU is about to write it.
+#[test]
+fn who_was_the_only_owner_when_he_looked_first_looks_again_before_he_writes() {
+    in_any_order(|| {
+        let does = Does::default();
+        let m = Machine::observed(Some(Box::new(does.clone())));
+        m.map(2);
+        m.user.write(page(0), &100_u64.to_le_bytes()).unwrap();
+        m.user.write(page(1), &101_u64.to_le_bytes()).unwrap();
+        let child = SpaceUser::new(m.user.change().fork(Vcpus::Stopped).unwrap());
+        let family = Family { m, child };
+        let (m, child) = (&family.m, &family.child);
+        child.change().munmap(page(0), PAGE_SIZE).unwrap();
+        let (frame, _) = first_entry(&m.user);
+        let taken = Arc::new(Mutex::new(None));
+        let (frames, user, note) = (Arc::clone(&m.frames), m.user.share(), Arc::clone(&taken));
+        *does.0.lock().unwrap() = Some(Box::new(move || {
+            frames.get(frame);
+            *note.lock().unwrap() = Some(first_entry(&user));
+            user.put().unwrap();
+        }));
+        let writer = run(m.vcpu(), |vcpu| vcpu.store(page(0), 7).unwrap());
+        let other = run(family.of_child(), |vcpu| {
+            assert_eq!(vcpu.load(page(1)).unwrap(), 101);
+            vcpu.store(page(1), 8).unwrap();
+        });
+        writer.end();
+        other.end();
+        let (named, was_writable) = taken.lock().unwrap().expect("the page is handed off");
+        let mut bytes = [0; 8];
+        m.frames.memory().read(frame.addr(), &mut bytes);
+        let written = u64::from_le_bytes(bytes) == 7;
+        assert!(!written || named != frame || was_writable, "another's page was written");
+        assert_eq!(word(&m.user, page(0)), 7);
+        m.frames.put(frame).unwrap();
         family.end();
     });
 }

@@ -205,6 +205,31 @@ fn private_memory_of_a_pager_that_is_locked_is_copied() {
 }
 
 #[test]
+fn what_is_locked_and_becomes_writable_is_brought_in_and_copied() {
+    const DONTNEED_LOCKED: u64 = 24;
+    let (p, memory) = open();
+    let protect = |pages: u64, prot| p.call(libc::SYS_mprotect, [BASE, pages * PAGE_SIZE, prot]);
+    p.map_pager(8, MAP_PRIVATE);
+    assert_eq!((protect(8, 1), p.of_pages(libc::SYS_mlock, 0, 6)), (Ok(0), Ok(0)));
+    let forgotten = p.call(libc::SYS_madvise, [BASE, 8 * PAGE_SIZE, DONTNEED_LOCKED]);
+    assert_eq!((forgotten, p.mapped(8)), (Ok(0), vec![false; 8]));
+    // Up to a hole, and not what could be written before, or is not locked.
+    assert_eq!(p.of_pages(libc::SYS_munmap, 4, 1), Ok(0));
+    assert_eq!(protect(8, 3), Err(Errno::ENOMEM));
+    assert_eq!(p.mapped(8)[..4], [true; 4]);
+    assert_eq!((p.mapped(8)[5..].to_vec(), memory.evict(8).is_ok()), (vec![false; 3], true));
+    assert_eq!((p.mapped(4), memory.in_memory()), (vec![true; 4], 0), "they are its own");
+    assert_eq!([0, 1, 2, 3].map(|page| p.byte(page)), [1, 2, 3, 4]);
+    p.call(libc::SYS_madvise, [BASE, 4 * PAGE_SIZE, DONTNEED_LOCKED]).unwrap();
+    assert_eq!((protect(4, 7), p.mapped(4)), (Ok(0), vec![false; 4]));
+    // Nor what is locked once it is touched.
+    assert_eq!(p.call(libc::SYS_mlock2, [BASE, PAGE_SIZE, 1]), Ok(0));
+    assert_eq!((protect(1, 1), protect(1, 3)), (Ok(0), Ok(0)));
+    assert_eq!(p.mapped(4), [false; 4]);
+    p.check();
+}
+
+#[test]
 fn a_map_that_is_to_be_populated_is() {
     let (p, memory) = open();
     for flags in [MAP_SHARED, MAP_PRIVATE] {

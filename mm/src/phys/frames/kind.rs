@@ -59,8 +59,12 @@ pub enum Place {
     Anywhere,
     /// At the start of a block that nothing was taken of.
     BlockStart,
+    /// At the end of one.
+    BlockEnd,
     /// From this frame on.
     Frame(Frame),
+    /// Those that end where this one begins.
+    Before(Frame),
 }
 
 /// Whether the caller relies on the bytes of a new frame.

@@ -17,7 +17,7 @@ use super::block::{ALL, Block, Listed, Shelf, Slots, Want};
 use super::kind::{Place, Purpose};
 use super::set::FrameSet;
 use super::{BLOCK_FRAMES, FrameStats, position};
-use crate::addr::index;
+use crate::addr::{Frame, index};
 
 /// How many pages are handed out before the host is asked for a whole block of them at once.
 pub(super) const PAGES_ONE_BY_ONE: u64 = 16;
@@ -138,18 +138,28 @@ impl Pool {
         let (block, slot) = match place {
             Place::Anywhere => return None,
             // A small program does not need a block.
-            Place::BlockStart if self.stats.pages < PAGES_ONE_BY_ONE => return None,
+            Place::BlockStart | Place::BlockEnd if self.stats.pages < PAGES_ONE_BY_ONE => {
+                return None;
+            }
             Place::BlockStart => (self.begin(purpose, within)?, 0),
-            Place::Frame(frame) => {
-                let (block, slot) = position(frame);
-                if !within.has(block) {
-                    return None;
-                }
-                self.blocks.get(block)?.as_ref().filter(|kept| kept.is_for_pages())?;
-                (block, slot)
+            Place::BlockEnd => (self.begin(purpose, within)?, ALL.end.checked_sub(most)?),
+            Place::Frame(frame) => self.place_of(frame, within)?,
+            Place::Before(frame) => {
+                let first = frame.number().checked_sub(most as u64)?;
+                self.place_of(Frame::new(first), within)?
             }
         };
         self.take_from(block, purpose, Want::From { slot, most }, Ahead::of(purpose))
+    }
+
+    /// Where a frame is, if it is for pages.
+    fn place_of(&self, frame: Frame, within: Within) -> Option<(usize, usize)> {
+        let (block, slot) = position(frame);
+        if !within.has(block) {
+            return None;
+        }
+        self.blocks.get(block)?.as_ref().filter(|kept| kept.is_for_pages())?;
+        Some((block, slot))
     }
 
     /// Takes so many whole blocks that lie side by side, the first at a multiple of their number.

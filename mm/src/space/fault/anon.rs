@@ -4,15 +4,16 @@
 //! a program goes on page by page, the next pages come along, unseen until they are touched: see
 //! `space/ahead`.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use super::mthp::Brought;
-use super::{At, Way, no_frame, page_in_table};
-use crate::addr::{Frame, PAGE_SIZE, PageRange, VirtAddr, index};
+use super::{At, no_frame};
+use crate::addr::{Frame, PAGE_SIZE, VirtAddr, index};
 use crate::error::AccessError;
 use crate::paging::{Access, AccessKind, Entry, Owner, Touch};
-use crate::phys::{Contents, FrameKind, Marks, Place};
+use crate::phys::{Contents, FrameKind, Marks};
 use crate::space::AddressSpace;
+use crate::space::ahead::{Stretch, Way};
 use crate::vma::VmFlags;
 
 impl AddressSpace {
@@ -28,56 +29,37 @@ impl AddressSpace {
         }
         // Pages of several nodes come one by one; so do those of which several are wanted, but not here.
         let alone = !orders.is_empty() || self.interleaves(at.vma, at.page);
-        let wanted = if alone { 1 } else { self.empty_run(at) };
+        let one = Stretch { way: at.usual_way(), pages: 1 };
+        let wanted = if alone { one } else { self.empty_stretch(at) };
         let pages = if written { self.fresh_pages(at, wanted)? } else { self.zeros(at, wanted)? };
         let faults = &self.counters.faults;
         faults.zero.fetch_add(1, Ordering::Relaxed);
         faults.around.fetch_add(pages - 1, Ordering::Relaxed);
-        let beside = (pages - 1) * PAGE_SIZE;
-        match at.way() {
-            Way::Down => {
-                let first = VirtAddr::new(at.page.get() - beside);
-                self.ahead.expect(VirtAddr::new(first.get().wrapping_sub(PAGE_SIZE)));
-                self.brought_ahead(PageRange::from_len(first, beside))?;
-            }
-            Way::Up => {
-                self.ahead.expect(at.page.offset(pages * PAGE_SIZE));
-                self.brought_ahead(PageRange::from_len(at.page.offset(PAGE_SIZE), beside))?;
-            }
-        }
-        Ok(())
+        Ok(self.brought_ahead(at.page, Stretch { pages, ..wanted })?)
     }
 
-    /// How many pages to bring in at once: at most as many as are empty from here on.
-    fn empty_run(&self, at: &At<'_>) -> u64 {
+    /// Which pages to bring in at once: at most as many as are empty from here on.
+    fn empty_stretch(&self, at: &At<'_>) -> Stretch {
         if at.vma.flags.intersects(VmFlags::UFFD) {
             // Each page is told of.
-            return 1;
+            return Stretch { way: at.usual_way(), pages: 1 };
         }
-        let window = self.ahead.window(at.addr).min(self.system.sysctl.fault_ahead());
-        let most = index(window.min(at.room(at.way())));
-        let place = page_in_table(at.page);
-        let empty = |slot: &&AtomicU64| slot.load(Ordering::Relaxed) == 0;
-        let run = match at.way() {
-            Way::Up => at.words[place..].iter().take(most).take_while(empty).count(),
-            Way::Down => at.words[..=place].iter().rev().take(most).take_while(empty).count(),
-        };
-        (run as u64).max(1)
+        let wanted = self.ahead.stretch(at.page, at.usual_way());
+        let wanted = wanted.at_most(self.system.sysctl.fault_ahead()).at_most(at.room(wanted.way));
+        let is_empty = |&i: &u64| at.slot_beside(wanted.way, index(i)).load(Ordering::Relaxed) == 0;
+        let empty = (0..wanted.pages).take_while(is_empty).count() as u64;
+        Stretch { pages: empty.max(1), ..wanted }
     }
 
-    /// Frames of zeros for the page and up to `wanted - 1` beside it. Says how many.
-    fn fresh_pages(&self, at: &At<'_>, wanted: u64) -> Result<u64, AccessError> {
-        let wish = self.wish_for(at.vma, at.page);
-        let place = match at.way() {
-            Way::Up => at.frame_place(at.page, wanted),
-            Way::Down => Place::Anywhere,
-        };
+    /// Frames of zeros for up to that many pages. Says how many.
+    fn fresh_pages(&self, at: &At<'_>, wanted: Stretch) -> Result<u64, AccessError> {
+        let (wish, place) = (self.wish_for(at.vma, at.page), at.frame_place(wanted));
         let run = self
             .system
             .frames()
-            .alloc_run_at(FrameKind::Anonymous, Contents::Zeroed, wanted, place, wish)
+            .alloc_run_at(FrameKind::Anonymous, Contents::Zeroed, wanted.pages, place, wish)
             .map_err(|error| no_frame(error, at.addr))?;
-        let lowest = match at.way() {
+        let lowest = match wanted.way {
             Way::Up => at.page,
             Way::Down => VirtAddr::new(at.page.get() - (run.count - 1) * PAGE_SIZE),
         };
@@ -85,7 +67,7 @@ impl AddressSpace {
         let access = at.vma.flags.page_access();
         for i in 0..run.count {
             // Downwards too, frames ascend with addresses: neighbours are flushed as one run.
-            let place = match at.way() {
+            let place = match wanted.way {
                 Way::Up => i,
                 Way::Down => run.count - 1 - i,
             };
@@ -94,35 +76,31 @@ impl AddressSpace {
             marks.set(Marks::LAZY | Marks::DROPPABLE, at.vma.flags.contains(VmFlags::DROPPABLE));
             marks.set(Marks::AHEAD, i > 0);
             self.system.frames().mark(frame, marks);
-            self.bring_in(at, i, frame, Owner::Process, access)?;
+            self.bring_in(at, (wanted.way, i), frame, Owner::Process, access)?;
         }
         Ok(run.count)
     }
 
-    /// The page of zeros for the page and `wanted - 1` beside it. Says how many.
-    fn zeros(&self, at: &At<'_>, wanted: u64) -> Result<u64, AccessError> {
+    /// The page of zeros for so many pages. Says how many.
+    fn zeros(&self, at: &At<'_>, wanted: Stretch) -> Result<u64, AccessError> {
         let zero = self.system.frames().zero_frame().map_err(|error| no_frame(error, at.addr))?;
         let access = at.vma.flags.page_access() - Access::WRITE;
-        for i in 0..wanted {
-            self.bring_in(at, i, zero, Owner::Backing, access)?;
+        for i in 0..wanted.pages {
+            self.bring_in(at, (wanted.way, i), zero, Owner::Backing, access)?;
         }
-        Ok(wanted)
+        Ok(wanted.pages)
     }
 
     /// Installs the `i`th page from the touched one on.
     fn bring_in(
         &self,
         at: &At<'_>,
-        i: u64,
+        (way, i): (Way, u64),
         frame: Frame,
         owner: Owner,
         access: Access,
     ) -> Result<(), AccessError> {
-        let place = page_in_table(at.page);
-        let slot = match at.way() {
-            Way::Up => &at.words[place + index(i)],
-            Way::Down => &at.words[place - index(i)],
-        };
+        let slot = at.slot_beside(way, index(i));
         let touch = if i == 0 { at.kind.touch() } else { Touch::Ahead };
         let entry = Entry::leaf(frame, owner, access, touch);
         let own = owner == Owner::Process;

@@ -4,13 +4,13 @@
 use std::sync::atomic::Ordering;
 
 use super::{At, no_frame, page_in_table};
-use crate::addr::{Frame, PAGE_BYTES, PAGE_SIZE, PageRange, TABLE_SPAN, VirtAddr};
+use crate::addr::{Frame, PAGE_BYTES, PageRange, TABLE_SPAN, VirtAddr};
 use crate::backing::{Backing, BackingError};
 use crate::error::{AccessError, Broken, Fault};
 use crate::paging::{Access, AccessKind, Entry, Owner, Touch, holds_nothing};
 use crate::phys::{Contents, FrameKind, Gone, Marks, Place};
 use crate::space::AddressSpace;
-use crate::space::ahead::{FILE_AROUND, around};
+use crate::space::ahead::{FILE_AROUND, Stretch, around};
 use crate::space::anon::run_of;
 use crate::space::protect::entry_access;
 use crate::vma::{VmFlags, Vma};
@@ -95,13 +95,16 @@ impl AddressSpace {
         if backing.swapped(page..page.saturating_add(1)).is_empty() {
             return Ok(());
         }
-        let window = self.ahead.window(at.addr).min(self.system.sysctl.fault_ahead());
-        let room = (at.vma.range().end().get() - at.page.get()) / PAGE_SIZE;
-        let end = page.saturating_add(window.min(room));
-        let next = backing.swapped(page..end);
-        let run = (page..end).zip(&next).take_while(|(page, held)| page == *held).count();
-        self.ahead.expect(at.page.offset(run as u64 * PAGE_SIZE));
-        if run < 2 { Ok(()) } else { backing.read_ahead(&next[..run]) }
+        let wanted = self.ahead.stretch(at.page, at.usual_way());
+        let wanted = wanted.at_most(self.system.sysctl.fault_ahead());
+        let wanted = wanted.at_most(wanted.way.room(at.page, at.vma.range()));
+        let Some(pages) = wanted.range(at.page) else { return Ok(()) };
+        let first = at.vma.page_index(pages.start());
+        let held = backing.swapped(first..first.saturating_add(wanted.pages));
+        let mut runs = held.chunk_by(|one, next| one + 1 == *next);
+        let Some(run) = runs.find(|run| run.contains(&page)) else { return Ok(()) };
+        self.ahead.came(at.page, Stretch { pages: run.len() as u64, ..wanted });
+        if run.len() < 2 { Ok(()) } else { backing.read_ahead(run) }
     }
 
     /// Maps the pages around a touched one of a backing, where they can be had. A page that is not

@@ -14,12 +14,13 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{At, no_frame, page_in_table};
+use super::{At, next_place, no_frame, page_in_table};
 use crate::addr::{Frame, PAGE_SIZE, PageRange, VirtAddr, index};
 use crate::error::{AccessError, Broken};
 use crate::hooks::Invalidation;
 use crate::paging::{Access, AccessKind, Entry, FlushBatch, Others, Owner};
 use crate::phys::{Contents, FrameKind, Marks, Place};
+use crate::space::ahead::{Stretch, Way};
 use crate::space::anon::run_of;
 use crate::space::protect::entry_access;
 use crate::space::{AddressSpace, PageClass};
@@ -75,9 +76,9 @@ impl AddressSpace {
         // With several nodes it shows which pages have been copied, and for whom.
         let one_node = self.system.frames().nodes().is_one();
         let most = if one_node { self.system.sysctl.fault_ahead() } else { 1 };
-        let window = self.ahead.window(at.addr).min(most);
+        let run = self.ahead.stretch(at.page, at.usual_way()).at_most(most);
         let alone = self.folio_page(at.page, entry).is_none();
-        if own && window == 1 && one_node && alone && self.hand_off(at, entry)? {
+        if own && run.pages == 1 && one_node && alone && self.hand_off(at, entry)? {
             // Told as a copy would be. Whoever else in this space copied it meanwhile has the fault come again.
             self.tell_replaced(at.page, || {
                 if self.is_only_owner(entry) {
@@ -86,7 +87,7 @@ impl AddressSpace {
             });
             return Ok(());
         }
-        self.copy_pages_from(at, entry, window)
+        self.copy_pages_from(at, entry, run)
     }
 
     /// A lost race is a fault that comes again.
@@ -121,8 +122,9 @@ impl AddressSpace {
             return;
         }
         let place = page_in_table(at.page);
-        let room = index(at.room(super::Way::Up));
-        for slot in &at.words[place + 1..place + room] {
+        let (before, after) = (index(at.room(Way::Down)) - 1, index(at.room(Way::Up)) - 1);
+        let (below, above) = (place - before..place, place + 1..=place + after);
+        for slot in at.words[below].iter().chain(&at.words[above]) {
             let old = Entry::new(slot.load(Ordering::Acquire));
             if is_shared_own(old) && self.is_kept(old) {
                 self.reuse_one(at, slot, old, old.with_access(access));
@@ -149,33 +151,37 @@ impl AddressSpace {
         entry.frame().is_some_and(|frame| self.system.frames().marks(frame).contains(Marks::LAZY))
     }
 
-    /// Breaks copy-on-write for a page, and for the next ones up to `window` where the program goes on page by
-    /// page.
+    /// Breaks copy-on-write for a page, and for the next ones where the program goes on page by page.
     /// The old translations must be gone before the call returns: the write that faulted would find the
     /// new page by itself, a read on another vCPU would not.
-    fn copy_pages_from(&self, at: &At<'_>, first: Entry, window: u64) -> Result<(), AccessError> {
-        let room = index(window.min(at.room(super::Way::Up)));
-        let copy = |space: &Self| space.break_pages(at, first, room);
-        let copied = match PageRange::from_len(at.page, room as u64 * PAGE_SIZE) {
+    fn copy_pages_from(
+        &self,
+        at: &At<'_>,
+        first: Entry,
+        wanted: Stretch,
+    ) -> Result<(), AccessError> {
+        let wanted = wanted.at_most(at.room(wanted.way));
+        let copy = |space: &Self| space.break_pages(at, first, wanted);
+        let copied = match wanted.range(at.page) {
             Some(pages) => self.invalidate(pages, Invalidation::Clear, copy),
             None => copy(self),
         }?;
-        self.ahead.expect(VirtAddr::new(at.page.get() + copied * PAGE_SIZE));
+        self.ahead.came(at.page, Stretch { pages: copied, ..wanted });
         self.counters.faults.copied.fetch_add(copied.min(1), Ordering::Relaxed);
         self.counters.faults.around.fetch_add(copied.saturating_sub(1), Ordering::Relaxed);
         Ok(())
     }
 
-    /// Copies up to `room` pages, and flushes. Says how many; none if another vCPU was faster.
-    fn break_pages(&self, at: &At<'_>, first: Entry, room: usize) -> Result<u64, AccessError> {
-        let place = page_in_table(at.page);
+    /// Copies up to so many pages, and flushes. Says how many; none if another vCPU was faster.
+    fn break_pages(&self, at: &At<'_>, first: Entry, wanted: Stretch) -> Result<u64, AccessError> {
         let others = self.others();
         let mut batch = FlushBatch::new();
         // Those whose old translations have to be gone first.
         let mut waiting = Vec::new();
         let mut copied = 0;
-        let mut frame_place = at.frame_place(at.page, room as u64);
-        for (i, slot) in (0..).zip(&at.words[place..place + room]) {
+        let mut frame_place = at.frame_place(wanted);
+        for i in 0..wanted.pages {
+            let slot = at.slot_beside(wanted.way, index(i));
             let old = Entry::new(slot.load(Ordering::Acquire));
             // The copy of a page of a folio is of none.
             let next = |old| {
@@ -186,7 +192,10 @@ impl AddressSpace {
             if !fits {
                 break;
             }
-            let page = at.page.offset(i * PAGE_SIZE);
+            let page = match wanted.way {
+                Way::Up => at.page.offset(i * PAGE_SIZE),
+                Way::Down => VirtAddr::new(at.page.get() - i * PAGE_SIZE),
+            };
             let copy = match self.copy_one(at, page, slot, old, frame_place) {
                 Ok(Some(copy)) => copy,
                 Ok(None) => break,
@@ -196,7 +205,7 @@ impl AddressSpace {
             };
             copied += 1;
             if let Some(frame) = copy.new.frame() {
-                frame_place = Place::Frame(frame.offset(1));
+                frame_place = next_place(wanted.way, frame);
             }
             if others != Others::Stopped && old.is_accessed() {
                 waiting.push(copy);

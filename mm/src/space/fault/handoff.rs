@@ -46,6 +46,7 @@ use crate::paging::{Entry, Owner};
 use crate::phys::{AllocError, Contents, FrameKind, Marks};
 use crate::rmap::Found;
 use crate::space::AddressSpace;
+use crate::space::ahead::Stretch;
 
 impl AddressSpace {
     /// Gives the one other who names the page a copy of it. Says whether that was done; if not, nothing has
@@ -70,7 +71,7 @@ impl AddressSpace {
                 frames.unmark(frame, Marks::all() - Marks::SWAP_CACHED);
             }
             self.counters.faults.handed_off.fetch_add(1, Ordering::Relaxed);
-            self.ahead.expect(at.page.offset(PAGE_SIZE));
+            self.ahead.came(at.page, Stretch { way: at.usual_way(), pages: 1 });
         }
         frames.put(frame)?;
         done

@@ -36,8 +36,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use huge::Huge;
 
+use super::ahead::{Stretch, Way};
 use super::{AddressSpace, PageClass, maps_of};
-use crate::addr::{Frame, PAGE_SIZE, TABLE_SPAN, VirtAddr, index};
+use crate::addr::{Frame, PAGE_SIZE, VirtAddr, index};
 use crate::error::{AccessError, Broken, Fault};
 use crate::paging::{AccessKind, Entry, Owner};
 use crate::phys::{AllocError, Place, Words};
@@ -251,43 +252,51 @@ impl At<'_> {
 
     /// How many pages from this one on, itself included, lie in the VMA and in this page's table.
     fn room(&self, way: Way) -> u64 {
-        let (vma, page) = (self.vma.range(), self.page);
-        let table = page.table_floor().get();
+        let place = page_in_table(self.page);
+        let in_table = match way {
+            Way::Up => self.words.len() - place,
+            Way::Down => place + 1,
+        };
+        way.room(self.page, self.vma.range()).min(in_table as u64)
+    }
+
+    /// The entry of the `i`th page from this one on, which is in its table.
+    fn slot_beside(&self, way: Way, i: usize) -> &AtomicU64 {
+        let place = page_in_table(self.page);
         match way {
-            Way::Down => {
-                let first = vma.start().get().max(table);
-                (page.get() - first) / PAGE_SIZE + 1
-            }
-            Way::Up => (vma.end().get().min(table + TABLE_SPAN) - page.get()) / PAGE_SIZE,
+            Way::Up => &self.words[place + i],
+            Way::Down => &self.words[place - i],
         }
     }
 
-    /// Where the frame of a page in this table is best: after its neighbour's, so that they may all come to lie in
-    /// one piece. The first page of a table begins a piece where the program goes on page by page.
-    fn frame_place(&self, page: VirtAddr, window: u64) -> Place {
-        let i = page_in_table(page);
-        let before = i.checked_sub(1).map(|before| self.words[before].load(Ordering::Relaxed));
-        match before.map(Entry::new) {
-            None if window >= IN_ORDER => Place::BlockStart,
-            None => Place::Anywhere,
-            Some(entry) => {
-                let own = entry.frame().filter(|_| entry.owner() == Owner::Process);
-                own.map_or(Place::Anywhere, |frame| Place::Frame(frame.offset(1)))
-            }
-        }
+    /// Where the frames of this page and those after it are best: next to the neighbour's, so that they may all come to
+    /// lie in one piece. The first page of a table that is touched begins a piece where the program goes on page by page.
+    fn frame_place(&self, pages: Stretch) -> Place {
+        let i = page_in_table(self.page);
+        let (neighbour, first) = match pages.way {
+            Way::Up => (i.checked_sub(1), Place::BlockStart),
+            Way::Down => (Some(i + 1), Place::BlockEnd),
+        };
+        let Some(neighbour) = neighbour.and_then(|i| self.words.get(i)) else {
+            return if pages.pages >= IN_ORDER { first } else { Place::Anywhere };
+        };
+        let entry = Entry::new(neighbour.load(Ordering::Relaxed));
+        let own = entry.frame().filter(|_| entry.owner() == Owner::Process);
+        own.map_or(Place::Anywhere, |frame| next_place(pages.way, frame))
     }
 
-    /// Where a program is expected to go on: stacks grow down.
-    fn way(&self) -> Way {
+    /// Where a program that jumps about is expected to go on: stacks grow down.
+    fn usual_way(&self) -> Way {
         if self.vma.flags.contains(VmFlags::GROWSDOWN) { Way::Down } else { Way::Up }
     }
 }
 
-/// Towards which end of memory a program goes on, page by page.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Way {
-    Up,
-    Down,
+/// Where frames are best, when their neighbour is this one.
+fn next_place(way: Way, neighbour: Frame) -> Place {
+    match way {
+        Way::Up => Place::Frame(neighbour.offset(1)),
+        Way::Down => Place::Before(neighbour),
+    }
 }
 
 fn page_in_table(page: VirtAddr) -> usize {

@@ -21,11 +21,12 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::cow::exchange_entry;
-use super::{At, Way, no_frame, page_in_table};
+use super::{At, no_frame};
 use crate::addr::{PAGE_SIZE, SwapSlot, index};
 use crate::error::{AccessError, Broken, Fault};
 use crate::paging::{Access, AccessKind, Entry, Owner, Touch};
 use crate::phys::AllocError;
+use crate::space::ahead::{Stretch, Way};
 use crate::space::protect::entry_access;
 use crate::space::{AddressSpace, PageClass};
 use crate::swap::{Keep, Sharing, Swap, Unswappable};
@@ -54,37 +55,47 @@ impl AddressSpace {
         };
         let faults = &self.counters.faults;
         faults.swapped.fetch_add(1, Ordering::Relaxed);
-        let window = self.ahead.window(at.addr).min(self.system.sysctl.fault_ahead());
-        let next = self.bring_next(swap, at, index(window.min(at.room(Way::Up))))?;
+        let wanted = self.ahead.stretch(at.page, at.usual_way());
+        let wanted = self.bounded(at, wanted);
+        let next = self.bring_next(swap, at, wanted)?;
         faults.around.fetch_add(next, Ordering::Relaxed);
         if at.kind == AccessKind::Write && !came.is_writable() {
             return self.raise(at, came);
         }
-        self.ahead.expect(at.page.offset((next + 1) * PAGE_SIZE));
+        self.ahead.came(at.page, Stretch { pages: next + 1, ..wanted });
         Ok(())
     }
 
     /// Reads the touched page and those that will come with it.
     fn read_cluster(&self, swap: &Swap, at: &At<'_>) -> Result<(), Broken> {
-        let window = self.ahead.next_window(at.addr).min(self.system.sysctl.fault_ahead());
-        let words = &at.words[page_in_table(at.page)..];
-        let entries = words.iter().take(index(window.min(at.room(Way::Up))));
+        let wanted = self.bounded(at, self.ahead.next_stretch(at.page, at.usual_way()));
+        let entries = (0..index(wanted.pages)).map(|i| at.slot_beside(wanted.way, i));
         let slots = entries.map_while(|slot| Entry::new(slot.load(Ordering::Acquire)).swap_slot());
-        let slots: Vec<_> = slots.collect();
-        if slots.len() < 2 {
-            return Ok(());
+        let mut slots: Vec<_> = slots.collect();
+        if wanted.way == Way::Down {
+            // Places ascend with addresses, and what is read together lies side by side.
+            slots.reverse();
         }
-        swap.read_ahead(self.system.frames(), &slots, |i| {
-            self.wish_for(at.vma, at.page.offset(i as u64 * PAGE_SIZE))
-        })
+        let there = Stretch { pages: slots.len() as u64, ..wanted };
+        match there.range(at.page).filter(|_| slots.len() > 1) {
+            None => Ok(()),
+            Some(pages) => swap.read_ahead(self.system.frames(), &slots, |i| {
+                self.wish_for(at.vma, pages.start().offset(i as u64 * PAGE_SIZE))
+            }),
+        }
     }
 
-    /// The pages after the one that was touched, `window` with it, as long as they are in the swap area and there is
-    /// memory. Says how many.
-    fn bring_next(&self, swap: &Swap, at: &At<'_>, window: usize) -> Result<u64, Broken> {
-        let place = page_in_table(at.page);
+    /// What of the pages comes at once.
+    fn bounded(&self, at: &At<'_>, wanted: Stretch) -> Stretch {
+        wanted.at_most(self.system.sysctl.fault_ahead()).at_most(at.room(wanted.way))
+    }
+
+    /// The pages next to the one that was touched, as long as they are in the swap area and there is memory. Says how
+    /// many.
+    fn bring_next(&self, swap: &Swap, at: &At<'_>, wanted: Stretch) -> Result<u64, Broken> {
         let mut came = 0;
-        for slot in at.words[place..].iter().take(window).skip(1) {
+        for i in 1..index(wanted.pages) {
+            let slot = at.slot_beside(wanted.way, i);
             let entry = Entry::new(slot.load(Ordering::Acquire));
             let Some(of) = entry.swap_slot() else { break };
             match self.bring_back(swap, of, at, (slot, entry), Reason::Ahead) {

@@ -61,7 +61,7 @@ fn the_last_owner_writes_in_place() {
         let slot = space.table.slot(page(i)).unwrap();
         Entry::new(slot.load(Ordering::Relaxed)).is_writable()
     };
-    assert!(writable(6) && writable(63));
+    assert!(writable(0) && writable(4) && writable(6) && writable(63));
 }
 
 #[test]

@@ -136,7 +136,7 @@ fn a_page_of_three_is_copied_for_the_writer_and_the_last_two_are_two() {
 
 #[test]
 fn the_other_is_found_where_it_has_moved_and_not_where_it_was_unmapped() {
-    let m = written(2);
+    let m = written(4);
     let child = child_of(&m);
     remap(&child, 0, 1, 1, Some(700)).unwrap();
     unmap(&child, 1, 1).unwrap();

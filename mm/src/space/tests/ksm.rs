@@ -67,6 +67,41 @@ fn who_writes_one_has_it_for_himself() {
     m.end(vec![]);
 }
 
+/// As Linux 6.18 counts them.
+#[test]
+fn so_many_become_one_and_no_more() {
+    for (pages, shared, sharing, chains, dups) in
+        [(256, 1, 255, 0, 0), (257, 1, 255, 0, 0), (258, 2, 256, 1, 2), (600, 3, 597, 1, 3)]
+    {
+        let m = Watched::new(2048);
+        mergeable(&m, &vec![1; pages]);
+        m.system.ksm(u64::MAX).unwrap();
+        let stats = scan(&m);
+        let found = (stats.shared, stats.sharing, stats.chains, stats.dups);
+        assert_eq!(found, (shared, sharing, chains, dups), "of {pages} pages");
+        m.audited(&[]);
+        m.end(vec![]);
+    }
+}
+
+#[test]
+fn room_in_one_that_many_shared_is_used_again() {
+    let m = Watched::new(2048);
+    mergeable(&m, &[1; 258]);
+    scan(&m);
+    m.system.ksm(u64::MAX).unwrap();
+    assert_eq!(saved(&m), (2, 256));
+    // Who has left the first comes back to it, or to the second.
+    let first = frame(&m.user, 0);
+    (0..100).for_each(|i| m.store(i, 2));
+    (0..100).for_each(|i| m.store(i, 1));
+    scan(&m);
+    assert_eq!(saved(&m), (2, 256));
+    assert!(m.frames.maps(first) <= 256);
+    m.audited(&[]);
+    m.end(vec![]);
+}
+
 #[test]
 fn what_changes_is_volatile_and_what_is_alone_unshared() {
     let m = Watched::new(512);
@@ -224,7 +259,7 @@ fn a_huge_page_is_made_of_copies() {
     (0..512).for_each(|at| m.store(at, 1));
     m.advise(0, 512, Advice::Mergeable);
     scan(&m);
-    assert_eq!((saved(&m), m.frames.stats().pages), ((1, 511), 1));
+    assert_eq!((saved(&m), m.frames.stats().pages), ((2, 510), 2));
     m.advise(0, 512, Advice::Collapse);
     assert_eq!((saved(&m), m.frames.stats().pages), ((0, 0), 512));
     // It stays so: only small pages are merged.

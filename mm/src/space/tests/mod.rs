@@ -7,6 +7,7 @@ mod change;
 mod collapse;
 mod commit;
 mod cow;
+mod downwards;
 mod failure;
 mod files;
 mod folio;

@@ -76,6 +76,19 @@ fn pages_side_by_side_that_were_all_written_become_one_entry_in_a_fork() {
 }
 
 #[test]
+fn those_that_were_written_downwards_do_so_too() {
+    let m = machine();
+    map_at(&m, 0, TABLES * TABLE, RW).unwrap();
+    for i in (0..TABLES * TABLE).rev() {
+        m.store(page(i), byte(i)).unwrap();
+    }
+    let child = child_of(&m);
+    assert_eq!(promoted(&m), [0, 1, 2, 3]);
+    assert_written(&m);
+    audited(&[&m, &child]);
+}
+
+#[test]
 fn its_last_owner_writes_it_in_place() {
     let m = written();
     child_of(&m).space.exit().unwrap();

@@ -2,6 +2,7 @@
 
 mod ahead;
 mod ends;
+mod late;
 mod shortage;
 mod together;
 

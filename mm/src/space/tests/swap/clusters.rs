@@ -45,6 +45,16 @@ fn who_goes_on_page_by_page_has_more_read_each_time() {
 }
 
 #[test]
+fn so_has_who_goes_downwards() {
+    for (m, store) in [own(), shared()] {
+        let down: Vec<u8> = (0..PAGES).rev().map(|i| m.load(page(i)).unwrap()).collect();
+        assert_eq!(down, (100..140).rev().collect::<Vec<u8>>());
+        assert_eq!((reads(&store), moved(&m)), (vec![1, 2, 4, 8, 16, 9], (40, 40)));
+        end(vec![m], vec![]);
+    }
+}
+
+#[test]
 fn who_jumps_about_has_one_read() {
     for (m, store) in [own(), shared()] {
         for i in [30, 10, 20, 5] {
