@@ -363,10 +363,10 @@ impl Run {
             process.space.exit().unwrap();
         }
         // Segments stay until somebody removes them, and nobody has one attached any more.
-        for (segment, status) in self.system.segments().all() {
+        for (_, status) in self.system.segments().all() {
             assert_eq!(status.attached, 0, "a segment is attached");
-            self.system.segments().remove(segment.id()).unwrap();
         }
+        self.system.segments().remove_all();
         self.system.free_retired().unwrap();
         let stats = self.system.frames().stats();
         assert_eq!((stats.pages, stats.tables), (0, 0), "frames are left");
