@@ -15,7 +15,7 @@ use std::sync::Arc;
 use mm::addr::{PAGE_SIZE, TASK_SIZE, VirtAddr};
 use mm::backing::{Backing, BackingName, FileMode, OpenFile, Seals, SharedMemory};
 use mm::calls::{
-    Caller, OpenUserfault, UFFDIO_API, UFFDIO_CONTINUE, UFFDIO_COPY, UFFDIO_POISON,
+    Caller, OpenUserfault, UFFDIO_API, UFFDIO_CONTINUE, UFFDIO_COPY, UFFDIO_MOVE, UFFDIO_POISON,
     UFFDIO_REGISTER, UFFDIO_UNREGISTER, UFFDIO_WAKE, UFFDIO_WRITEPROTECT, UFFDIO_ZEROPAGE, serve,
     userfault_ioctl,
 };
@@ -175,13 +175,14 @@ impl Words<'_> {
 }
 
 /// What a userfaultfd is asked.
-const USERFAULT: [u64; 10] = [
+const USERFAULT: [u64; 11] = [
     UFFDIO_API,
     UFFDIO_REGISTER,
     UFFDIO_REGISTER,
     UFFDIO_UNREGISTER,
     UFFDIO_WAKE,
     UFFDIO_COPY,
+    UFFDIO_MOVE,
     UFFDIO_ZEROPAGE,
     UFFDIO_CONTINUE,
     UFFDIO_POISON,

@@ -29,8 +29,9 @@ mod tests;
 pub use pagemap_scan::{PAGEMAP_SCAN, pagemap_scan};
 pub use procmap::{PROCMAP_QUERY, procmap_query};
 pub use userfault::{
-    OpenUserfault, UFFDIO_API, UFFDIO_CONTINUE, UFFDIO_COPY, UFFDIO_POISON, UFFDIO_REGISTER,
-    UFFDIO_UNREGISTER, UFFDIO_WAKE, UFFDIO_WRITEPROTECT, UFFDIO_ZEROPAGE, ioctl as userfault_ioctl,
+    OpenUserfault, UFFDIO_API, UFFDIO_CONTINUE, UFFDIO_COPY, UFFDIO_MOVE, UFFDIO_POISON,
+    UFFDIO_REGISTER, UFFDIO_UNREGISTER, UFFDIO_WAKE, UFFDIO_WRITEPROTECT, UFFDIO_ZEROPAGE,
+    USERFAULTFD_IOC_NEW, ioctl as userfault_ioctl, new_userfault,
 };
 
 use std::sync::Arc;

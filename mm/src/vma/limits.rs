@@ -49,6 +49,8 @@ bitflags! {
         const SYS_ADMIN = 16;
         /// Attaching others' segments.
         const IPC_OWNER = 32;
+        /// Serving faults of calls by a userfaultfd.
+        const SYS_PTRACE = 64;
     }
 }
 

@@ -12,6 +12,8 @@ use crate::common::{c_example, c_program, payload};
 const POOLED: &str = include_str!("../../programs/hugetlb.txt");
 /// What Linux 6.18 answers to tests/programs/userfault.c: others lack some of it.
 const USERFAULT: &str = include_str!("../../programs/userfault.txt");
+/// The same of tests/programs/userfault_move.c.
+const USERFAULT_MOVE: &str = include_str!("../../programs/userfault_move.txt");
 /// What Linux 6.18 answers root in tests/programs/credentials.c.
 const CREDENTIALS: &str = include_str!("../../programs/credentials.txt");
 /// The same of tests/programs/permissions.c.
@@ -201,6 +203,8 @@ fn userfaults() -> Vec<Case> {
         let program = |name| c_program(name, compiler, &["-static", "-Wno-stringop-overflow"]);
         let (calls, pager) = (program("userfault"), program("userfault_pager"));
         cases.push(Case::new(format!("userfault-{compiler}"), calls, &[]).prints(USERFAULT));
+        let moves = Case::new(format!("userfault-move-{compiler}"), program("userfault_move"), &[]);
+        cases.push(moves.prints(USERFAULT_MOVE));
         cases.push(Case::new(format!("userfault-pager-{compiler}"), pager, &[]).natively());
     }
     cases

@@ -76,6 +76,7 @@ impl Credentials {
             (Capability::SYS_RESOURCE, Capabilities::SYS_RESOURCE),
             (Capability::SYS_NICE, Capabilities::SYS_NICE),
             (Capability::SYS_ADMIN, Capabilities::SYS_ADMIN),
+            (Capability::SYS_PTRACE, Capabilities::SYS_PTRACE),
             (Capability::IPC_OWNER, Capabilities::IPC_OWNER),
         ]
         .into_iter()

@@ -66,8 +66,8 @@ fn lacking(call: Sysno) -> Option<&'static str> {
         Sysno::close_range => "no `CLOSE_RANGE_UNSHARE` of descriptors that are shared: `ENOSYS`",
         Sysno::fcntl => "duplicates, flags, seals, sizes of pipes; locks, leases, owners: `EINVAL`",
         Sysno::ioctl => {
-            "`TCGETS`, `TIOCGWINSZ`, `FIONREAD`, `FIONBIO` of streams; of a userfaultfd all but \
-             `UFFDIO_MOVE`; of `/proc` `PROCMAP_QUERY` and `PAGEMAP_SCAN`; others: `ENOTTY`"
+            "`TCGETS`, `TIOCGWINSZ`, `FIONREAD`, `FIONBIO` of streams; all of a \
+             userfaultfd and of `/dev/userfaultfd`; of `/proc` `PROCMAP_QUERY` and `PAGEMAP_SCAN`; others: `ENOTTY`"
         }
         Sysno::mknod | Sysno::mknodat => "regular files; devices, pipes and sockets: `EPERM`",
         Sysno::renameat2 => "no `RENAME_WHITEOUT`: `EINVAL`",
