@@ -315,7 +315,9 @@ impl Generator {
             }
             Deed::Serve(_, UFFDIO_MOVE, [to, from, len, ..]) => {
                 let len = (*len).min(LARGE);
-                hits(*to, len) || hits(*from, len)
+                let shared =
+                    self.processes > 1 && self.model.may_have_been_shared(self.process, *from, len);
+                shared || hits(*to, len) || hits(*from, len)
             }
             Deed::Serve(_, _, [addr, first, second, ..]) => {
                 hits(*addr, (*first).max(*second).min(LARGE)) || self.is_pooled(*addr, *second)
