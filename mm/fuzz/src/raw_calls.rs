@@ -15,7 +15,7 @@ use std::sync::Arc;
 use mm::addr::{PAGE_SIZE, TASK_SIZE, VirtAddr};
 use mm::backing::{Backing, BackingName, FileMode, OpenFile, Seals, SharedMemory};
 use mm::calls::{
-    Caller, OpenUserfault, UFFDIO_API, UFFDIO_CONTINUE, UFFDIO_COPY, UFFDIO_POISON,
+    Caller, OpenUserfault, UFFDIO_API, UFFDIO_CONTINUE, UFFDIO_COPY, UFFDIO_MOVE, UFFDIO_POISON,
     UFFDIO_REGISTER, UFFDIO_UNREGISTER, UFFDIO_WAKE, UFFDIO_WRITEPROTECT, UFFDIO_ZEROPAGE, serve,
     userfault_ioctl,
 };
@@ -175,13 +175,14 @@ impl Words<'_> {
 }
 
 /// What a userfaultfd is asked.
-const USERFAULT: [u64; 10] = [
+const USERFAULT: [u64; 11] = [
     UFFDIO_API,
     UFFDIO_REGISTER,
     UFFDIO_REGISTER,
     UFFDIO_UNREGISTER,
     UFFDIO_WAKE,
     UFFDIO_COPY,
+    UFFDIO_MOVE,
     UFFDIO_ZEROPAGE,
     UFFDIO_CONTINUE,
     UFFDIO_POISON,
@@ -363,10 +364,10 @@ impl Run {
             process.space.exit().unwrap();
         }
         // Segments stay until somebody removes them, and nobody has one attached any more.
-        for (segment, status) in self.system.segments().all() {
+        for (_, status) in self.system.segments().all() {
             assert_eq!(status.attached, 0, "a segment is attached");
-            self.system.segments().remove(segment.id()).unwrap();
         }
+        self.system.segments().remove_all();
         self.system.free_retired().unwrap();
         let stats = self.system.frames().stats();
         assert_eq!((stats.pages, stats.tables), (0, 0), "frames are left");

@@ -1,6 +1,6 @@
 //! madvise(2), process_madvise(2), and the calls that ask after pages or write them back.
 
-use super::{Call, done};
+use super::{Call, Reach, done};
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, VirtAddr};
 use crate::error::{CallResult, Errno};
 use crate::paging::AccessKind;
@@ -44,14 +44,14 @@ fn advise(space: &SharedSpace, addr: VirtAddr, len: u64, advice: i32) -> CallRes
 ///
 /// # Errors
 /// In this order: `EINVAL` flags; `EINVAL`, `EFAULT` the ranges; `EBADF` no process's descriptor; `ESRCH` it has ended; to
-/// another process `EINVAL` advice that only one's own takes, `EPERM` without `CAP_SYS_NICE`; as of madvise(2).
+/// another process `EACCES` it may not be looked into, `EINVAL` advice that only one's own takes, `EPERM` without `CAP_SYS_NICE`; as of madvise(2).
 pub(super) fn process_madvise(c: &Call<'_>) -> CallResult<u64> {
     if c.word(4) != 0 {
         return Err(Errno::EINVAL.into());
     }
     let ranges = ranges(c, 1, Checked::Yes)?;
     let pid = if PIDFD_SELF.contains(&c.int(0)) { 0 } else { c.caller.process_behind(c.int(0))? };
-    let advised = c.with_space(pid, Errno::ESRCH, |space| {
+    let advised = c.with_space(pid, Reach::Advise, |space| {
         let is_other = pid != 0 && pid != c.caller.pid();
         if is_other && !REMOTE.iter().any(|&advice| advice as i32 == c.int(3)) {
             return Err(Errno::EINVAL.into());

@@ -1,12 +1,16 @@
 //! prlimit(2), getrlimit(2), setrlimit(2) (Linux's `do_prlimit`).
 
-use super::Call;
+use super::{Call, Reach};
 use crate::addr::VirtAddr;
 use crate::error::{CallResult, Errno};
 use crate::space::SharedSpace;
 use crate::vma::limits::{Capabilities, Limit, Resource};
 
 /// prlimit64(2). A process that has ended has no limits any more (Linux keeps them until it is waited for).
+///
+/// # Errors
+/// In this order: `EFAULT` the new limit; `ESRCH`; `EPERM` another's; `EINVAL` no such limit, or above its hard one; `EPERM`
+/// raising a hard one; `EFAULT`.
 pub(super) fn prlimit64(c: &Call<'_>) -> CallResult<u64> {
     let new = match c.address(2) {
         VirtAddr::ZERO => None,
@@ -14,7 +18,7 @@ pub(super) fn prlimit64(c: &Call<'_>) -> CallResult<u64> {
     };
     let may_raise = may_raise(c);
     let old =
-        c.with_space(c.int(0), Errno::ESRCH, |space| exchange(space, c.word(1), new, may_raise))?;
+        c.with_space(c.int(0), Reach::Limit, |space| exchange(space, c.word(1), new, may_raise))?;
     match c.address(3) {
         VirtAddr::ZERO => Ok(0),
         at => write_limit(c, at, old),

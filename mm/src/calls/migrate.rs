@@ -2,7 +2,7 @@
 //! `kernel_migrate_pages` in `mm/mempolicy.c`).
 
 use super::numa::nodes;
-use super::{Call, done};
+use super::{Call, Reach, done};
 use crate::addr::VirtAddr;
 use crate::error::{CallError, CallResult, Errno};
 use crate::space::SharedSpace;
@@ -22,7 +22,7 @@ fn may_move_all(c: &Call<'_>) -> bool {
 /// move_pages(2).
 ///
 /// # Errors
-/// In this order: `EINVAL` flags; `EPERM` all without `CAP_SYS_NICE`; `ESRCH` no such process; `EINVAL` it has ended; then page by page
+/// In this order: `EINVAL` flags; `EPERM` all without `CAP_SYS_NICE`; `ESRCH` no such process; `EPERM` another's; `EINVAL` it has ended; then page by page
 /// `EFAULT` an array, `ENODEV` no such node, `ENOMEM` no memory there. What was done before is done, and said in the
 /// statuses.
 pub(super) fn move_pages(c: &Call<'_>) -> CallResult<u64> {
@@ -34,7 +34,7 @@ pub(super) fn move_pages(c: &Call<'_>) -> CallResult<u64> {
     if flags & MOVE_ALL != 0 && !may_move_all(c) {
         return Err(Errno::EPERM.into());
     }
-    c.with_space(c.int(0), Errno::EINVAL, |space| {
+    c.with_space(c.int(0), Reach::Place, |space| {
         if c.address(3) == VirtAddr::ZERO {
             return done(tell_nodes(c, space));
         }
@@ -203,12 +203,12 @@ enum Stopped {
 /// migrate_pages(2).
 ///
 /// # Errors
-/// In this order: `EINVAL`, `EFAULT` the masks; `ESRCH` no such process; `EINVAL` it has ended; `EPERM` nodes that are not there, without
+/// In this order: `EINVAL`, `EFAULT` the masks; `ESRCH` no such process; `EPERM` another's; `EINVAL` it has ended; `EPERM` nodes that are not there, without
 /// `CAP_SYS_NICE`; `EINVAL` no node that is; `ENOMEM` no memory there.
 pub(super) fn migrate_pages(c: &Call<'_>) -> CallResult<u64> {
     let old = nodes(c, c.address(2), c.args[1])?;
     let new = nodes(c, c.address(3), c.args[1])?;
-    c.with_space(c.int(0), Errno::EINVAL, |space| migrate(c, space, old, new))
+    c.with_space(c.int(0), Reach::Place, |space| migrate(c, space, old, new))
 }
 
 fn migrate(c: &Call<'_>, space: &SharedSpace, old: u64, new: u64) -> CallResult<u64> {

@@ -29,8 +29,9 @@ mod tests;
 pub use pagemap_scan::{PAGEMAP_SCAN, pagemap_scan};
 pub use procmap::{PROCMAP_QUERY, procmap_query};
 pub use userfault::{
-    OpenUserfault, UFFDIO_API, UFFDIO_CONTINUE, UFFDIO_COPY, UFFDIO_POISON, UFFDIO_REGISTER,
-    UFFDIO_UNREGISTER, UFFDIO_WAKE, UFFDIO_WRITEPROTECT, UFFDIO_ZEROPAGE, ioctl as userfault_ioctl,
+    OpenUserfault, UFFDIO_API, UFFDIO_CONTINUE, UFFDIO_COPY, UFFDIO_MOVE, UFFDIO_POISON,
+    UFFDIO_REGISTER, UFFDIO_UNREGISTER, UFFDIO_WAKE, UFFDIO_WRITEPROTECT, UFFDIO_ZEROPAGE,
+    USERFAULTFD_IOC_NEW, ioctl as userfault_ioctl, new_userfault,
 };
 
 use std::sync::Arc;
@@ -40,6 +41,7 @@ use nix::libc;
 use crate::addr::VirtAddr;
 use crate::backing::Backing;
 use crate::error::{AccessError, CallError, CallResult, Errno};
+use crate::segments::Asker;
 use crate::space::{SharedSpace, SpaceUser};
 use crate::userfault::Served;
 use crate::vma::policy::Policy;
@@ -59,6 +61,16 @@ pub trait Caller {
     /// `ESRCH` there is no such process.
     fn other(&self, _pid: i32) -> Result<Option<SpaceUser>, Errno> {
         Err(Errno::ESRCH)
+    }
+
+    /// Whether it may do this with another process, or the zombie of one.
+    fn may_reach(&self, _pid: i32, _reach: Reach) -> bool {
+        true
+    }
+
+    /// Who it is to segments of shared memory.
+    fn asker(&self) -> Asker {
+        Asker::root(self.space().look().limits().capabilities)
     }
 
     /// The process behind a descriptor (pidfd_open(2)).
@@ -104,6 +116,44 @@ pub trait Caller {
 
     /// Sets the task's own memory policy.
     fn set_policy(&self, policy: Option<Policy>);
+}
+
+/// What a call does with another process, by which it is decided who may (ptrace(2), "Ptrace access mode checking";
+/// prlimit(2)).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reach {
+    /// Its bytes are read or written (`PTRACE_MODE_ATTACH_REALCREDS`).
+    Attach,
+    /// It is advised (`PTRACE_MODE_READ_FSCREDS`).
+    Advise,
+    /// It is asked where its pages are, or they are moved (`PTRACE_MODE_READ_REALCREDS`).
+    Place,
+    /// Its limits are told or set (`check_prlimit_permission`).
+    Limit,
+}
+
+impl Reach {
+    /// What is said to who may not.
+    fn refused(self) -> Errno {
+        match self {
+            Reach::Advise => Errno::EACCES,
+            Reach::Attach | Reach::Place | Reach::Limit => Errno::EPERM,
+        }
+    }
+
+    /// What is said of a process that has ended, to who may. Others are told that they may not; of memory that is
+    /// looked for first (`mm_access`) all are told so.
+    fn ended(self) -> Errno {
+        match self {
+            Reach::Place => Errno::EINVAL,
+            Reach::Attach | Reach::Advise | Reach::Limit => Errno::ESRCH,
+        }
+    }
+
+    /// Whether memory is looked for first, and may be reached by all who have it.
+    fn is_of_memory(self) -> bool {
+        matches!(self, Reach::Attach | Reach::Advise)
+    }
 }
 
 /// Serves a memory call; `None` if the number is not one's.
@@ -192,18 +242,33 @@ impl Call<'_> {
     /// process may end.
     ///
     /// # Errors
-    /// `ESRCH` there is no such process; `ended` it has ended.
+    /// `ESRCH` there is no such process. It has ended, and who may not: as of [`Reach`].
     fn with_space<T>(
         &self,
         pid: i32,
-        ended: Errno,
+        reach: Reach,
         act: impl FnOnce(&SharedSpace) -> CallResult<T>,
     ) -> CallResult<T> {
         if pid == 0 || pid == self.caller.pid() {
             return act(self.caller.space());
         }
-        let other = self.caller.other(pid)?.ok_or(ended)?;
-        let answer = act(&other);
+        let other = self.caller.other(pid)?;
+        let is_own = |other: &SpaceUser| {
+            reach.is_of_memory() && std::ptr::eq(&raw const **other, self.caller.space())
+        };
+        let Some(other) = other else {
+            let first = if reach.is_of_memory() || self.caller.may_reach(pid, reach) {
+                reach.ended()
+            } else {
+                reach.refused()
+            };
+            return Err(first.into());
+        };
+        let answer = if is_own(&other) || self.caller.may_reach(pid, reach) {
+            act(&other)
+        } else {
+            Err(reach.refused().into())
+        };
         other.put()?;
         answer
     }

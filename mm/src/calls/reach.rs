@@ -1,8 +1,8 @@
 //! process_vm_readv(2), process_vm_writev(2): bytes from one process's memory to another's (Linux's
 //! `mm/process_vm_access.c`).
 
-use super::Call;
 use super::advice::{Checked, ranges};
+use super::{Call, Reach};
 use crate::addr::{PAGE_BYTES, VirtAddr};
 use crate::error::{CallResult, Errno};
 use crate::space::SharedSpace;
@@ -30,7 +30,7 @@ pub(super) fn process_vm_writev(c: &Call<'_>) -> CallResult<u64> {
 /// is held between two pages.
 ///
 /// # Errors
-/// In this order: `EINVAL` flags; `EINVAL`, `EFAULT` the caller's ranges, then the other's; `ESRCH`; `EFAULT` the first
+/// In this order: `EINVAL` flags; `EINVAL`, `EFAULT` the caller's ranges, then the other's; `ESRCH`; `EPERM` another's; `EFAULT` the first
 /// byte. Nothing at all of either is 0, whoever is meant.
 fn transfer(c: &Call<'_>, way: Way) -> CallResult<u64> {
     if c.args[5] != 0 {
@@ -46,7 +46,7 @@ fn transfer(c: &Call<'_>, way: Way) -> CallResult<u64> {
     }
     // 0 is nobody's number here.
     let pid = if c.int(0) == 0 { -1 } else { c.int(0) };
-    c.with_space(pid, Errno::ESRCH, |space| move_all(c, space, way, &own, &others))
+    c.with_space(pid, Reach::Attach, |space| move_all(c, space, way, &own, &others))
 }
 
 fn move_all(

@@ -1,5 +1,5 @@
-//! shmget(2), shmat(2), shmdt(2), shmctl(2) (Linux's `ipc/shm.c`). Permissions are kept and told; a guest's programs are
-//! root, whom they do not bind.
+//! shmget(2), shmat(2), shmdt(2), shmctl(2) (Linux's `ipc/shm.c`). Who may do what goes by who asks
+//! ([`Asker`](crate::segments::Asker)).
 
 use std::sync::Arc;
 
@@ -33,6 +33,9 @@ const SHM_STAT: i32 = 13;
 const SHM_INFO: i32 = 14;
 const SHM_STAT_ANY: i32 = 15;
 
+/// Reading, for everybody (`S_IRUGO`).
+const READ: u32 = 0o444;
+
 /// Bytes of a `struct shmid64_ds`.
 const STATUS_BYTES: usize = 112;
 
@@ -46,7 +49,7 @@ pub(super) fn shmget(c: &Call<'_>) -> CallResult<u64> {
     let absent = if flags & IPC_CREAT == 0 { Absent::Refuse } else { Absent::Make };
     let exclusive = flags & (IPC_CREAT | IPC_EXCL) == IPC_CREAT | IPC_EXCL;
     let present = if exclusive { Present::Refuse } else { Present::Tell };
-    let wanted = Wanted { key, len, mode: flags.cast_unsigned() & 0o777 };
+    let wanted = Wanted { key, len, mode: flags.cast_unsigned() & 0o777, asker: c.caller.asker() };
     let space = c.caller.space().look();
     let make = |id: i32| memory(&space, &wanted, id, flags);
     let id = space.system().segments().get(&wanted, absent, present, make)?;
@@ -93,8 +96,8 @@ fn memory(
 /// shmat(2).
 ///
 /// # Errors
-/// In this order: `EINVAL` a negative number, or as of [`AttachAt::new`]; `EINVAL` no such segment; `EIDRM` it has gone
-/// meanwhile; as of [`AddressSpace::attach`].
+/// In this order: `EINVAL` a negative number, or as of [`AttachAt::new`]; `EINVAL` no such segment; `EACCES`; `EIDRM` it has
+/// gone meanwhile; as of [`AddressSpace::attach`].
 pub(super) fn shmat(c: &Call<'_>) -> CallResult<u64> {
     let flags = AttachFlags::from_bits_truncate(c.int(2).cast_unsigned());
     if c.int(0) < 0 {
@@ -103,7 +106,10 @@ pub(super) fn shmat(c: &Call<'_>) -> CallResult<u64> {
     let at = AttachAt::new(c.address(1), flags)?;
     let space = c.caller.space();
     let system = Arc::clone(space.look().system());
-    let (segment, _) = system.segments().find(c.int(0))?;
+    let (segment, status) = system.segments().find(c.int(0))?;
+    if !c.caller.asker().may(&status, flags.asked()) {
+        return Err(Errno::EACCES.into());
+    }
     // It is there until this is dropped, after the lock.
     let _attached = segment.attach()?;
     let attached = space.change().attach(&segment, at, flags);
@@ -120,7 +126,8 @@ pub(super) fn shmdt(c: &Call<'_>) -> CallResult<u64> {
 ///
 /// # Errors
 /// In this order: `EINVAL` a negative number or command; `EFAULT` what is to be set; `EINVAL` an unknown command, no such
-/// segment, no such user or group; `EPERM` locking without `CAP_IPC_LOCK` where nothing may be locked; `EFAULT`.
+/// segment; `EACCES` it may not be looked at; `EPERM` it is another's to set, remove or lock, or locking without
+/// `CAP_IPC_LOCK` where nothing may be locked; `EINVAL` no such user or group; `EFAULT`.
 pub(super) fn shmctl(c: &Call<'_>) -> CallResult<u64> {
     let (id, command, at) = (c.int(0), c.int(1), c.address(2));
     if id < 0 || command < 0 {
@@ -142,18 +149,27 @@ pub(super) fn shmctl(c: &Call<'_>) -> CallResult<u64> {
         }
         SHM_STAT | SHM_STAT_ANY => {
             let (segment, status) = segments.find_at(id)?;
+            if command == SHM_STAT {
+                may_look(c, &status)?;
+            }
             c.write(at, &status_bytes(&segment, &status))?;
             Ok(number(segment.id()))
         }
         IPC_STAT => {
             let (segment, status) = segments.find(id)?;
+            may_look(c, &status)?;
             done(c.write(at, &status_bytes(&segment, &status)))
         }
         IPC_SET => set(c, id, at),
-        IPC_RMID => Ok(segments.remove(id).map(|()| 0)?),
+        IPC_RMID => Ok(segments.remove(id, &c.caller.asker()).map(|()| 0)?),
         SHM_LOCK | SHM_UNLOCK => lock(c, id, command),
         _ => Err(Errno::EINVAL.into()),
     }
+}
+
+/// `EACCES` where a segment may not be read.
+fn may_look(c: &Call<'_>, status: &Status) -> Result<(), Errno> {
+    if c.caller.asker().may(status, READ) { Ok(()) } else { Err(Errno::EACCES) }
 }
 
 /// A `struct shmid64_ds`.
@@ -163,7 +179,8 @@ fn status_bytes(segment: &Segment, status: &Status) -> [u8; STATUS_BYTES] {
     put(0, &status.key.to_le_bytes());
     put(4, &status.owner.to_le_bytes());
     put(8, &status.group.to_le_bytes());
-    // 12, 16: who made it is root.
+    put(12, &status.made_by.to_le_bytes());
+    put(16, &status.made_by_group.to_le_bytes());
     put(20, &status.mode.to_le_bytes());
     put(24, &segment.sequence().to_le_bytes());
     put(48, &segment.len().to_le_bytes());
@@ -183,24 +200,21 @@ fn set(c: &Call<'_>, id: i32, at: VirtAddr) -> CallResult<u64> {
     let field =
         |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
     let system = Arc::clone(c.caller.space().look().system());
-    system.segments().find(id)?;
     let (owner, group, mode) = (field(4), field(8), field(20));
-    if owner == u32::MAX || group == u32::MAX {
-        return Err(Errno::EINVAL.into());
-    }
-    Ok(system.segments().set(id, owner, group, mode).map(|()| 0)?)
+    Ok(system.segments().set(id, owner, group, mode, &c.caller.asker()).map(|()| 0)?)
 }
 
 /// `SHM_LOCK`, `SHM_UNLOCK`: whether its pages may leave memory (`shmctl_do_lock`). Huge pages never do.
 fn lock(c: &Call<'_>, id: i32, command: i32) -> CallResult<u64> {
-    let (system, may_lock) = {
+    let (system, unlimited, some) = {
         let space = c.caller.space().look();
         let unlimited = space.limits().may(Capabilities::IPC_LOCK);
         let some = space.limits().get(Resource::LockedMemory).soft != 0;
-        (Arc::clone(space.system()), unlimited || command == SHM_UNLOCK || some)
+        (Arc::clone(space.system()), unlimited, some)
     };
-    let (segment, _) = system.segments().find(id)?;
-    if !may_lock {
+    let (segment, status) = system.segments().find(id)?;
+    let may_lock = c.caller.asker().has(&status) && (command == SHM_UNLOCK || some);
+    if !unlimited && !may_lock {
         return Err(Errno::EPERM.into());
     }
     let Some(memory) = segment.object().shared_memory() else { return Ok(0) };

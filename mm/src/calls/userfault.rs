@@ -5,16 +5,19 @@ use std::sync::Arc;
 use nix::libc;
 
 use super::{Call, Caller};
-use crate::addr::{PAGE_BYTES, PAGE_SIZE, PageRange, VirtAddr};
+use crate::addr::{PAGE_BYTES, PAGE_SIZE, PageRange, VirtAddr, low_half};
 use crate::error::{CallError, CallResult, Errno};
-use crate::space::{Filling, Protection, Registered, SharedSpace, checked_range};
+use crate::space::{Filling, Holes, Protection, Registered, SharedSpace, checked_range};
 use crate::userfault::{Features, Served, Userfault};
+use crate::vma::limits::Capabilities;
 
 /// `UFFD_USER_MODE_ONLY`.
 const USER_MODE_ONLY: u64 = 1;
 /// The flags of userfaultfd(2).
 const FLAGS: u64 = USER_MODE_ONLY | (libc::O_NONBLOCK | libc::O_CLOEXEC) as u64;
 
+/// A new userfaultfd, of `/dev/userfaultfd`.
+pub const USERFAULTFD_IOC_NEW: u64 = 0xaa00;
 /// Agrees on the interface (include/uapi/linux/userfaultfd.h, as all below).
 pub const UFFDIO_API: u64 = 0xc018_aa3f;
 /// Registers a range.
@@ -27,6 +30,8 @@ pub const UFFDIO_WAKE: u64 = 0x8010_aa02;
 pub const UFFDIO_COPY: u64 = 0xc028_aa03;
 /// Pages of zeros come.
 pub const UFFDIO_ZEROPAGE: u64 = 0xc020_aa04;
+/// The pages of another range come.
+pub const UFFDIO_MOVE: u64 = 0xc028_aa05;
 /// The first write of each page is told, or not.
 pub const UFFDIO_WRITEPROTECT: u64 = 0xc018_aa06;
 /// The object's pages come.
@@ -36,11 +41,9 @@ pub const UFFDIO_POISON: u64 = 0xc020_aa08;
 
 /// The only version of the interface (`UFFD_API`).
 const VERSION: u64 = 0xaa;
-/// What is served of `UFFD_API_FEATURES`: all but pages of the pool that are missing or not mapped, and moves.
-const FEATURES: Features = Features::all()
-    .difference(Features::MISSING_HUGETLBFS)
-    .difference(Features::MINOR_HUGETLBFS)
-    .difference(Features::MOVE);
+/// What is served of `UFFD_API_FEATURES`: all but pages of the pool that are missing or not mapped.
+const FEATURES: Features =
+    Features::all().difference(Features::MISSING_HUGETLBFS).difference(Features::MINOR_HUGETLBFS);
 /// What the descriptor can be asked (`UFFD_API_IOCTLS`): register, unregister, API.
 const API_IOCTLS: u64 = 1 << 0x3f | 1 << 1 | 1;
 /// What a range can be asked: wake, copy, poison; ordinary memory also zeropage and move (`UFFD_API_RANGE_IOCTLS` without the
@@ -59,17 +62,37 @@ const MODE_MINOR: u64 = 4;
 const DONTWAKE: u64 = 1;
 /// `UFFDIO_COPY_MODE_WP`, `UFFDIO_CONTINUE_MODE_WP`.
 const WITH_WP: u64 = 2;
+/// `UFFDIO_MOVE_MODE_ALLOW_SRC_HOLES`.
+const ALLOW_HOLES: u64 = 2;
 /// `UFFDIO_WRITEPROTECT_MODE_WP`, `_DONTWAKE`.
 const PROTECT: u64 = 1;
 const PROTECT_DONTWAKE: u64 = 2;
 
 /// userfaultfd(2).
+///
+/// # Errors
+/// In this order: `EPERM` also for faults of calls, without `CAP_SYS_PTRACE` (`vm.unprivileged_userfaultfd` is 0); as of
+/// [`new_userfault`].
 pub(super) fn userfaultfd(c: &Call<'_>) -> CallResult<u64> {
-    if c.word(0) & !FLAGS != 0 {
-        return Err(Errno::EINVAL.into());
+    let may = || c.caller.space().look().limits().may(Capabilities::SYS_PTRACE);
+    if c.word(0) & USER_MODE_ONLY == 0 && !may() {
+        return Err(Errno::EPERM.into());
     }
-    let served = if c.word(0) & USER_MODE_ONLY == 0 { Served::All } else { Served::Program };
-    let fd = c.caller.install(served, c.int(0))?;
+    Ok(new_userfault(c.caller, c.word(0))?)
+}
+
+/// The descriptor of a new userfaultfd of the caller's memory; `flags` are userfaultfd(2)'s, or `USERFAULTFD_IOC_NEW`'s.
+///
+/// # Errors
+/// In this order: `EINVAL` unknown flags; `EMFILE`, `ENFILE`: there are too many.
+pub fn new_userfault(caller: &dyn Caller, flags: u64) -> Result<u64, Errno> {
+    let flags = low_half(flags);
+    if u64::from(flags) & !FLAGS != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let user = u64::from(flags) & USER_MODE_ONLY != 0;
+    let served = if user { Served::Program } else { Served::All };
+    let fd = caller.install(served, flags.cast_signed())?;
     Ok(u64::from(fd.unsigned_abs()))
 }
 
@@ -87,7 +110,8 @@ pub struct OpenUserfault<'a> {
 /// # Errors
 /// `EINVAL` a request that is not known, `UFFDIO_API` a second time, or any other before it; `EFAULT` the
 /// pointer; what [`userfault_register`](crate::space::AddressSpace::userfault_register),
-/// [`userfault_protect`](crate::space::AddressSpace::userfault_protect) and [`fill`](crate::space::AddressSpace::fill) say;
+/// [`userfault_protect`](crate::space::AddressSpace::userfault_protect),
+/// [`userfault_move`](crate::space::AddressSpace::userfault_move) and [`fill`](crate::space::AddressSpace::fill) say;
 /// `ENOMEM` or `ESRCH` the process has ended; `EAGAIN` a change is being told (`mmap_changing`), or not all pages have come.
 pub fn ioctl(
     caller: &dyn Caller,
@@ -115,19 +139,28 @@ pub fn ioctl(
         UFFDIO_ZEROPAGE => fill(&c, open, argument, Filling::Zeros, DONTWAKE),
         UFFDIO_CONTINUE => fill(&c, open, argument, Filling::Present, DONTWAKE | WITH_WP),
         UFFDIO_POISON => fill(&c, open, argument, Filling::Poison, DONTWAKE),
+        UFFDIO_MOVE => move_pages(&c, open, argument),
         UFFDIO_WRITEPROTECT => write_protect(&c, open, argument),
         _ => Err(Errno::EINVAL.into()),
     }
 }
 
-/// `UFFDIO_API`: version and features. A refusal answers with zeros.
+/// `UFFDIO_API`: version and features. A refusal answers with zeros: `EINVAL`, or `EPERM` to be told of forks without
+/// `CAP_SYS_PTRACE`.
 fn agree(c: &Call<'_>, uffd: &Userfault, at: VirtAddr) -> CallResult<u64> {
     let [version, features, _] = c.read_words(at)?;
     let features = Features::from_bits(features).filter(|&features| FEATURES.contains(features));
-    let agreed = features.filter(|_| version == VERSION);
-    if agreed.and_then(|features| uffd.initialize(features).ok()).is_none() {
+    let agreed = features.filter(|_| version == VERSION).ok_or(Errno::EINVAL);
+    let may = || c.caller.space().look().limits().may(Capabilities::SYS_PTRACE);
+    let initialized = agreed.and_then(|features| {
+        if features.contains(Features::EVENT_FORK) && !may() {
+            return Err(Errno::EPERM);
+        }
+        uffd.initialize(features).map_err(|_| Errno::EINVAL)
+    });
+    if let Err(errno) = initialized {
         c.write_words(at, &[0; 3])?;
-        return Err(Errno::EINVAL.into());
+        return Err(errno.into());
     }
     c.write_words(at, &[VERSION, FEATURES.bits(), API_IOCTLS])?;
     Ok(0)
@@ -251,6 +284,24 @@ fn answer(
     let done = PageRange::from_len(range.start(), filled).filter(|_| mode & DONTWAKE == 0);
     done.into_iter().for_each(|done| open.uffd.wake(done));
     if filled < range.len() { Err(Errno::EAGAIN.into()) } else { Ok(0) }
+}
+
+/// `UFFDIO_MOVE`, by who has the memory itself alone.
+fn move_pages(c: &Call<'_>, open: OpenUserfault<'_>, at: VirtAddr) -> CallResult<u64> {
+    let result_at = at.checked_add(32).ok_or(Errno::EFAULT)?;
+    refuse_while_changing(c, open, result_at)?;
+    let [to, from, len, mode] = c.read_words(at)?;
+    let own = |space: &&SharedSpace| std::ptr::eq(&raw const **space, c.caller.space());
+    let space = open.space.filter(own).ok_or(Errno::EINVAL)?;
+    let to = checked_range(VirtAddr::new(to), len)?;
+    let from = checked_range(VirtAddr::new(from), len)?;
+    let holes = match mode {
+        _ if mode & !(DONTWAKE | ALLOW_HOLES) != 0 => return Err(Errno::EINVAL.into()),
+        _ if mode & ALLOW_HOLES != 0 => Holes::Allowed,
+        _ => Holes::Refused,
+    };
+    let moved = space.change().userfault_move(open.uffd, to, from, holes);
+    answer(c, open, (to, mode), moved, result_at)
 }
 
 /// `UFFDIO_WRITEPROTECT`.

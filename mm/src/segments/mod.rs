@@ -11,6 +11,7 @@
 //! Who looks at it by its number while another removes it finds it or does not: all is under one lock, a leaf, under which
 //! no object ends.
 
+mod asker;
 mod numbers;
 mod segment;
 
@@ -21,7 +22,9 @@ use crate::addr::PAGE_SIZE;
 use crate::backing::Backing;
 use crate::current;
 use crate::error::Errno;
+use crate::vma::limits::Capabilities;
 
+pub use asker::Asker;
 use numbers::Numbers;
 pub use segment::{Attached, Segment, Status};
 
@@ -57,14 +60,16 @@ struct Entry {
 }
 
 /// What a new segment is to be.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Wanted {
     /// Its key.
     pub key: i32,
     /// Its length in bytes.
     pub len: u64,
-    /// Who may do what with it: the lowest nine bits of a mode.
+    /// Who may do what with it: the lowest nine bits of a mode. Of one that is there, what its asker is to be allowed.
     pub mode: u32,
+    /// Whose it is to be, and who asks for one that is there.
+    pub asker: Asker,
 }
 
 /// What a key leads to.
@@ -112,7 +117,7 @@ impl Segments {
     /// number for its inode.
     ///
     /// # Errors
-    /// In this order: of a key that leads to one: `EEXIST`; `EINVAL` it is smaller. Else: `ENOENT`; `EINVAL` length 0 or
+    /// In this order: of a key that leads to one: `EEXIST`; `EINVAL` it is smaller; `EACCES`. Else: `ENOENT`; `EINVAL` length 0 or
     /// above [`LARGEST`]; `ENOSPC` more pages than there can be, or pages that cannot be counted; what `make` says;
     /// `ENOSPC` too many segments. Source: shmget(2), Linux's `ipcget`, `newseg`.
     pub fn get(
@@ -127,6 +132,9 @@ impl Segments {
             return match present {
                 Present::Refuse => Err(Errno::EEXIST),
                 Present::Tell if entry.segment.len() < wanted.len => Err(Errno::EINVAL),
+                Present::Tell if !wanted.asker.may(&entry.status, wanted.mode) => {
+                    Err(Errno::EACCES)
+                }
                 Present::Tell => Ok(entry.segment.id()),
             };
         }
@@ -152,6 +160,10 @@ impl Segments {
         let status = Status {
             key: wanted.key,
             mode: wanted.mode & 0o777,
+            owner: wanted.asker.user,
+            group: wanted.asker.group,
+            made_by: wanted.asker.user,
+            made_by_group: wanted.asker.group,
             creator: current::pid(),
             changed: now(),
             ..Status::default()
@@ -167,12 +179,15 @@ impl Segments {
     /// Removes a segment (`IPC_RMID`): nobody finds it by its key any more, and it goes when nobody has it attached.
     ///
     /// # Errors
-    /// `EINVAL` there is none of this number.
-    pub fn remove(&self, id: i32) -> Result<(), Errno> {
+    /// In this order: `EINVAL` there is none of this number; `EPERM` it is another's.
+    pub fn remove(&self, id: i32, asker: &Asker) -> Result<(), Errno> {
         let gone = {
             let mut table = self.lock();
             let place = table.place(id)?;
             let entry = table.entries.get_mut(&place).ok_or(Errno::EINVAL)?;
+            if !asker.may_set(&entry.status) {
+                return Err(Errno::EPERM);
+            }
             let key = std::mem::replace(&mut entry.status.key, PRIVATE);
             entry.status.mode |= Status::REMOVED;
             if key != PRIVATE {
@@ -187,9 +202,10 @@ impl Segments {
 
     /// Removes all segments, as the machine ends (`shm_exit_ns`).
     pub fn remove_all(&self) {
+        let root = Asker::root(Capabilities::all());
         for (segment, _) in self.all() {
             // It may have gone by itself.
-            let _ = self.remove(segment.id());
+            let _ = self.remove(segment.id(), &root);
         }
     }
 
@@ -224,17 +240,34 @@ impl Segments {
         Ok(())
     }
 
-    /// Sets whose it is and who may do what with it (`IPC_SET`): of `mode` the lowest nine bits.
+    /// Sets whose it is and who may do what with it (`IPC_SET`): of `mode` the lowest nine bits. `u32::MAX` is no user, and
+    /// no group.
     ///
     /// # Errors
-    /// `EINVAL` there is none of this number.
-    pub fn set(&self, id: i32, owner: u32, group: u32, mode: u32) -> Result<(), Errno> {
+    /// In this order: `EINVAL` there is none of this number; `EPERM` it is another's; `EINVAL` no user or no group.
+    pub fn set(
+        &self,
+        id: i32,
+        owner: u32,
+        group: u32,
+        mode: u32,
+        asker: &Asker,
+    ) -> Result<(), Errno> {
+        let mut set = Ok(());
         self.change(id, |status| {
-            status.owner = owner;
-            status.group = group;
-            status.mode = status.mode & !0o777 | mode & 0o777;
-            status.changed = now();
-        })
+            set = match [owner, group].contains(&u32::MAX) {
+                _ if !asker.may_set(status) => Err(Errno::EPERM),
+                true => Err(Errno::EINVAL),
+                false => Ok(()),
+            };
+            if set.is_ok() {
+                status.owner = owner;
+                status.group = group;
+                status.mode = status.mode & !0o777 | mode & 0o777;
+                status.changed = now();
+            }
+        })?;
+        set
     }
 
     /// The highest place that is taken; 0 where none is.

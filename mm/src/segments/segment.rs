@@ -29,9 +29,13 @@ pub struct Status {
     pub owner: u32,
     /// The group.
     pub group: u32,
-    /// Who made it.
+    /// The user who made it.
+    pub made_by: u32,
+    /// His group then.
+    pub made_by_group: u32,
+    /// The process that made it.
     pub creator: i32,
-    /// Who attached it or took it off last; 0 for nobody.
+    /// The process that attached it or took it off last; 0 for nobody.
     pub last: i32,
     /// How many VMAs show it.
     pub attached: u64,

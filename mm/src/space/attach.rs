@@ -29,6 +29,16 @@ bitflags! {
     }
 }
 
+impl AttachFlags {
+    /// What of a segment's mode they ask for, for everybody.
+    #[must_use]
+    pub fn asked(self) -> u32 {
+        let write = if self.contains(Self::RDONLY) { 0 } else { 0o222 };
+        let execute = if self.contains(Self::EXEC) { 0o111 } else { 0 };
+        0o444 | write | execute
+    }
+}
+
 /// Where a segment is attached.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum AttachAt {

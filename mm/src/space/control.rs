@@ -45,6 +45,8 @@ pub struct Modes {
     pub core_filter: u32,
     /// `PR_SET_MEMORY_MERGE`.
     pub merge_any: MergeAny,
+    /// Which barriers it is registered for: the bits of the commands that did it (membarrier(2)).
+    pub barriers: u32,
 }
 
 /// Whether a process may leave a core file (`MMF_DUMPABLE_MASK`).
@@ -70,6 +72,7 @@ impl Default for Modes {
             dumpable: Dumpable::Yes,
             core_filter: CORE_FILTER_DEFAULT,
             merge_any: MergeAny::No,
+            barriers: 0,
         }
     }
 }

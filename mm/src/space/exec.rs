@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use super::AddressSpace;
-use super::control::READ_IMPLIES_EXEC;
+use super::control::{Dumpable, READ_IMPLIES_EXEC};
 use crate::phys::AllocError;
 
 impl AddressSpace {
     /// An empty address space for the program that this process executes. Limits and capabilities stay,
-    /// and so does what fork(2) would hand on; `READ_IMPLIES_EXEC` does not.
+    /// and so does what fork(2) would hand on; not `READ_IMPLIES_EXEC`,
+    /// that nobody may look into it, nor that it is registered for barriers.
     ///
     /// # Errors
     /// [`AllocError`] when there is no frame for its root.
@@ -16,6 +17,8 @@ impl AddressSpace {
         let mut space = AddressSpace::new(Arc::clone(&self.system), self.limits)?;
         space.modes = self.modes.inherited();
         space.modes.personality &= !READ_IMPLIES_EXEC;
+        space.modes.dumpable = Dumpable::Yes;
+        space.modes.barriers = 0;
         Ok(space)
     }
 }

@@ -79,7 +79,7 @@ pub use remap::RemapRequest;
 pub use shared::SharedSpace;
 pub use stack::Exec;
 pub(crate) use userfault::checked_range;
-pub use userfault::{Filling, Protection, Registered};
+pub use userfault::{Filling, Holes, Protection, Registered};
 pub use users::{Left, SpaceHolder, SpaceUser};
 pub(crate) use watched::{Spaces, Tour};
 pub use word::Word;

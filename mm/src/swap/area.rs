@@ -133,6 +133,14 @@ impl Area {
         self.place(slot).and_then(|place| place.owner)
     }
 
+    /// The page of a place is another's from now on.
+    pub(super) fn set_owner(&mut self, slot: SwapSlot, owner: ReverseOwner) {
+        let place = self.places.get_mut(index(slot.number())).and_then(Option::as_mut);
+        if let Some(place) = place.filter(|place| place.owner.is_some()) {
+            place.owner = Some(owner);
+        }
+    }
+
     /// One user more; says whether the place is used at all.
     pub(super) fn use_more(&mut self, slot: SwapSlot) -> bool {
         let used = self.place_mut(slot).map(|place| place.users += 1).is_some();

@@ -33,10 +33,10 @@ pub use store::{MemoryStore, SwapStore};
 use area::{Area, Cached};
 use objects::Objects;
 
-use crate::addr::{Frame, PAGE_BYTES, SwapSlot};
+use crate::addr::{Frame, FrameRun, PAGE_BYTES, SwapSlot};
 use crate::error::Broken;
 use crate::failure::FailPoint;
-use crate::phys::{AllocError, Contents, FrameKind, Frames, Marks, Wish};
+use crate::phys::{AllocError, Contents, FrameKind, Frames, Marks, ReverseOwner, Wish};
 
 /// How many pages are read together at most: 64 KiB.
 const CLUSTER: usize = 16;
@@ -149,6 +149,15 @@ impl Swap {
     /// One entry more names the place.
     pub(crate) fn dup(&self, slot: SwapSlot) {
         self.area().use_more(slot);
+    }
+
+    /// The page of a place is another's from now on, also where a frame has it.
+    pub(crate) fn move_owner(&self, frames: &Frames, slot: SwapSlot, owner: ReverseOwner) {
+        let mut area = self.area();
+        area.set_owner(slot, owner);
+        if let Some(Cached { frame, .. }) = area.cached(slot) {
+            frames.set_owners(FrameRun { start: frame, count: 1 }, owner);
+        }
     }
 
     /// One entry less names the place.

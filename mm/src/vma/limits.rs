@@ -45,8 +45,12 @@ bitflags! {
         const SYS_RESOURCE = 4;
         /// Moving pages to any node, and advising other processes.
         const SYS_NICE = 8;
-        /// Poisoning pages.
+        /// Poisoning pages; removing others' segments.
         const SYS_ADMIN = 16;
+        /// Attaching others' segments.
+        const IPC_OWNER = 32;
+        /// Serving faults of calls by a userfaultfd.
+        const SYS_PTRACE = 64;
     }
 }
 

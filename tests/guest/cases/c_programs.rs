@@ -12,8 +12,12 @@ use crate::common::{c_example, c_program, payload};
 const POOLED: &str = include_str!("../../programs/hugetlb.txt");
 /// What Linux 6.18 answers to tests/programs/userfault.c: others lack some of it.
 const USERFAULT: &str = include_str!("../../programs/userfault.txt");
+/// The same of tests/programs/userfault_move.c.
+const USERFAULT_MOVE: &str = include_str!("../../programs/userfault_move.txt");
 /// What Linux 6.18 answers root in tests/programs/credentials.c.
 const CREDENTIALS: &str = include_str!("../../programs/credentials.txt");
+/// The same of tests/programs/permissions.c.
+const PERMISSIONS: &str = include_str!("../../programs/permissions.txt");
 /// What `room.c` finds.
 const ROOM: &str = "programs: Cannot allocate memory after many\n\
                     directories: No space left on device after many, as many as before\n\
@@ -93,6 +97,8 @@ fn alone() -> Vec<Case> {
     // As root; natively it need not be.
     let credentials = c_program("credentials", "gcc", &["-static"]);
     cases.push(Case::new("credentials", credentials, &[]).prints(CREDENTIALS));
+    let permissions = c_program("permissions", "gcc", &["-static", "-Wno-unused-result"]);
+    cases.push(Case::new("permissions", permissions, &[]).prints(PERMISSIONS));
     cases
 }
 
@@ -124,6 +130,10 @@ fn families() -> Vec<Case> {
         cases.push(folios.only(Where::Direct));
         cases.push(family("c-40", &["40"]).only(Where::Direct));
         cases.push(family("c-4", &["4"]).only(Where::Nested));
+    }
+    for compiler in COMPILERS {
+        let program = c_program("scheduling", compiler, &["-static"]);
+        cases.push(Case::new(format!("scheduling-{compiler}"), program, &[]).natively());
     }
     for compiler in COMPILERS {
         let program = c_program("segments", compiler, &["-static"]);
@@ -193,6 +203,8 @@ fn userfaults() -> Vec<Case> {
         let program = |name| c_program(name, compiler, &["-static", "-Wno-stringop-overflow"]);
         let (calls, pager) = (program("userfault"), program("userfault_pager"));
         cases.push(Case::new(format!("userfault-{compiler}"), calls, &[]).prints(USERFAULT));
+        let moves = Case::new(format!("userfault-move-{compiler}"), program("userfault_move"), &[]);
+        cases.push(moves.prints(USERFAULT_MOVE));
         cases.push(Case::new(format!("userfault-pager-{compiler}"), pager, &[]).natively());
     }
     cases

@@ -6,8 +6,8 @@ use guest::call::number;
 use guest::script::{Access, Arg, Op};
 use mm::addr::{PAGE_SIZE, VirtAddr, low_half};
 use mm::calls::{
-    UFFDIO_API, UFFDIO_CONTINUE, UFFDIO_COPY, UFFDIO_POISON, UFFDIO_REGISTER, UFFDIO_UNREGISTER,
-    UFFDIO_WRITEPROTECT, UFFDIO_ZEROPAGE,
+    UFFDIO_API, UFFDIO_CONTINUE, UFFDIO_COPY, UFFDIO_MOVE, UFFDIO_POISON, UFFDIO_REGISTER,
+    UFFDIO_UNREGISTER, UFFDIO_WRITEPROTECT, UFFDIO_ZEROPAGE,
 };
 use mm::paging::AccessKind;
 use mm::replay::calls::{Call, IoVec, MemoryCall, Pointee};
@@ -177,6 +177,7 @@ fn served_name(request: u64) -> &'static str {
         UFFDIO_COPY => "UFFDIO_COPY",
         UFFDIO_ZEROPAGE => "UFFDIO_ZEROPAGE",
         UFFDIO_CONTINUE => "UFFDIO_CONTINUE",
+        UFFDIO_MOVE => "UFFDIO_MOVE",
         UFFDIO_POISON => "UFFDIO_POISON",
         UFFDIO_WRITEPROTECT => "UFFDIO_WRITEPROTECT",
         _ => "a request of a userfaultfd",

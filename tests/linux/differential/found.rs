@@ -11,7 +11,7 @@ mod thp;
 use libtest_mimic::{Failed, Trial};
 use mm::addr::{PAGE_SIZE as PAGE, VirtAddr};
 use mm::calls::{
-    UFFDIO_CONTINUE, UFFDIO_COPY, UFFDIO_POISON, UFFDIO_WRITEPROTECT, UFFDIO_ZEROPAGE,
+    UFFDIO_CONTINUE, UFFDIO_COPY, UFFDIO_MOVE, UFFDIO_POISON, UFFDIO_WRITEPROTECT, UFFDIO_ZEROPAGE,
 };
 use mm::paging::AccessKind::{Execute, Read, Write};
 use mm::replay::calls::{Limit, MemoryCall as M, Pointee};
@@ -70,6 +70,7 @@ pub fn trials() -> Vec<Trial> {
         ("poison_cannot_be_populated", poison_populated),
         ("populating_for_a_userfaultfd_makes_an_identity", identity_for_userfaultfd),
         ("nothing_is_removed_past_the_largest_file", past_the_largest_file),
+        ("a_page_that_a_child_had_is_moved_once_it_is_written", moved_after_a_child),
     ];
     let trial = |&(name, deeds): &Found| {
         Trial::test(format!("differential::found::{name}"), move || compare(|_| deeds()))
@@ -288,6 +289,14 @@ fn clean_for_the_child() -> Deeds {
     let child = |page| (1, touch(page, Read));
     let before = of_one(before).into_iter().chain([child(0)]);
     before.chain(of_one(served)).chain([child(1)]).collect()
+}
+
+fn moved_after_a_child() -> Deeds {
+    let move_it = || Deed::Serve(3, UFFDIO_MOVE, [A + 2 * PAGE, A, PAGE, 0, 0]);
+    let register = Deed::Uffd(3, A + 2 * PAGE, 2 * PAGE, 3);
+    let before = [Deed::ServedUserfault(3), own(4), touch(0, Write), register, Deed::Fork(1)];
+    let before = of_one(before).into_iter().chain([(0, move_it()), (1, Deed::Exit)]);
+    before.chain(of_one([move_it(), touch(0, Write), move_it()])).collect()
 }
 
 fn poison(page: u64) -> Deed {

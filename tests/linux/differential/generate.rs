@@ -11,6 +11,7 @@ use std::ops::Range;
 use guest::random::Random;
 use libtest_mimic::Failed;
 use mm::addr::{PAGE_SIZE as PAGE, TASK_SIZE, VirtAddr, index};
+use mm::calls::UFFDIO_MOVE;
 use mm::paging::AccessKind;
 use mm::replay::calls::MemoryCall as M;
 
@@ -311,6 +312,12 @@ impl Generator {
             Deed::Call(call) => call.range().is_some_and(|(addr, len)| hits(addr.get(), len)),
             Deed::Uffd(_, addr, len, mode) => {
                 hits(*addr, *len) || self.serving == Serving::Yes && self.unlike(*addr, *len, *mode)
+            }
+            Deed::Serve(_, UFFDIO_MOVE, [to, from, len, ..]) => {
+                let len = (*len).min(LARGE);
+                let shared =
+                    self.processes > 1 && self.model.may_have_been_shared(self.process, *from, len);
+                shared || hits(*to, len) || hits(*from, len)
             }
             Deed::Serve(_, _, [addr, first, second, ..]) => {
                 hits(*addr, (*first).max(*second).min(LARGE)) || self.is_pooled(*addr, *second)

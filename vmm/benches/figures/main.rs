@@ -9,7 +9,9 @@
 //!   demand fault        an entry stored               SharedSpace::fault
 //!   flush               no other vCPU inside KVM      one inside, which is waited for
 //!   awk, hello          the host's kernel             mmvisor run
-//!   SIGSEGV caught      the host's kernel             mmvisor run
+//!   sort                the host's kernel             mmvisor run
+//!   write barrier       the host's kernel             mmvisor run
+//!   single things       the host's kernel             mmvisor run
 //!   memory              the host's kernel             mmvisor run
 //!   swap                a file, written and read      mmvisor run
 //!   equal pages         before they are merged        after it: memory, not time
@@ -19,6 +21,7 @@
 //!
 //! `cargo bench` measures. Started otherwise (`cargo test --benches`) it goes through everything once.
 
+mod costs;
 mod faults;
 mod floor;
 mod flush;
@@ -37,13 +40,14 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use costs::Costs;
 use faults::Need;
 use floor::{Around, Code, Floor, Populate};
 use mapped::Written;
 use rounds::{Outcome, Pair, Spent, alternate};
 use subject::Subject;
 use vmm::kvm::{Kind, Kvm};
-use whole::{Hello, Whole};
+use whole::Whole;
 
 /// Calls in a round.
 const CALLS: u64 = 300;
@@ -89,19 +93,26 @@ impl Figures {
             "-",
         );
         self.host_part()?;
-        match Whole::awk() {
-            Some(awk) => row("busybox awk (floor: native)", &self.whole(&awk)?, 1, "1.1"),
-            None => println!("{:<34} skipped: no busybox", "busybox awk (floor: native)"),
+        let directory = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        for (name, program) in [
+            ("busybox awk (floor: native)", Whole::awk()),
+            ("busybox sort (floor: native)", Whole::sort(directory)?),
+        ] {
+            match program {
+                Some(program) => row(name, &self.whole(&program)?, 1, "1.1"),
+                None => println!("{name:<34} skipped: no busybox"),
+            }
         }
-        let hello = Hello::new(Path::new(env!("CARGO_TARGET_TMPDIR")), &program::hello())?;
-        row("hello, all of it (floor: native)", &self.whole(&hello.program())?, 1, "-");
-        match Whole::barrier(Path::new(env!("CARGO_TARGET_TMPDIR"))) {
+        let hello = Whole::hello(directory, &program::hello())?;
+        row("hello, all of it (floor: native)", &self.whole(&hello)?, 1, "-");
+        match Whole::barrier(directory) {
             Some(barrier) => {
-                row("SIGSEGV caught (floor: native)", &self.whole(&barrier)?, whole::CAUGHT, "-");
+                row("a write barrier (floor: native)", &self.whole(&barrier)?, whole::CAUGHT, "-");
                 println!("  (each a fault, an mprotect and a sigreturn: 3 exits)");
             }
-            None => println!("{:<34} skipped: no gcc", "SIGSEGV caught (floor: native)"),
+            None => println!("{:<34} skipped: no gcc", "a write barrier (floor: native)"),
         }
+        self.costs(directory)?;
         self.memory()?;
         self.swapped()?;
         self.merged()?;
@@ -120,6 +131,24 @@ impl Figures {
             row(name, &pair, faults::FAULTS, "-");
             let apart = (pair.subject.median - moved) / (pair.floor.median - moved);
             println!("  (without writing the page itself: {apart:.2}; aim 0.5)");
+        }
+        Ok(())
+    }
+
+    /// What single things cost a program, against natively, and their exits.
+    fn costs(&self, directory: &Path) -> Outcome<()> {
+        let Some(costs) = Costs::new(directory)? else {
+            println!("{:<34} skipped: no gcc", costs::FIGURES[0].1);
+            return Ok(());
+        };
+        let pairs = costs.measure(self.effort)?;
+        for ((thing, name, aim), pair) in costs::FIGURES.iter().zip(&pairs) {
+            row(name, pair, costs::TIMES, aim);
+            let [calls, faults, exceptions] = costs.exits(thing)?;
+            println!(
+                "  ({:.2} exits: {calls:.2} calls, {faults:.2} page faults, {exceptions:.2} others)",
+                calls + faults + exceptions
+            );
         }
         Ok(())
     }

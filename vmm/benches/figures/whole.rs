@@ -1,6 +1,6 @@
 //! Whole programs, from their start to their end: natively, and by `mmvisor run`.
 
-use std::fs::{self, Permissions};
+use std::fs::{self, File, Permissions};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -23,33 +23,54 @@ const BUSYBOX: &str = "/bin/busybox";
 /// How many writes the write barrier catches.
 pub(crate) const CAUGHT: u64 = 20_000;
 
-/// A program with arguments, and what it prints.
+/// Lines that are sorted, and how many of them differ.
+const LINES: u32 = 300_000;
+const DIFFERENT: u32 = 1000;
+
+/// A program with arguments, what it reads and what it prints.
 #[derive(Debug)]
 pub(crate) struct Whole {
     path: PathBuf,
     args: &'static [&'static str],
-    prints: &'static str,
+    input: Option<Made>,
+    prints: String,
+    /// The program, where it is made for this.
+    _made: Option<Made>,
 }
 
 impl Whole {
     /// busybox's awk; `None` where there is no busybox.
     pub(crate) fn awk() -> Option<Whole> {
-        let path = PathBuf::from(BUSYBOX);
-        path.exists().then_some(Whole { path, args: &["awk", AWK], prints: AWK_PRINTS })
+        busybox(&["awk", AWK], None, AWK_PRINTS.to_owned())
+    }
+
+    /// busybox's sort of lines most of which are equal to others, so that little is printed; `None` where there is no
+    /// busybox.
+    pub(crate) fn sort(directory: &Path) -> io::Result<Option<Whole>> {
+        let mut lines = String::new();
+        let mut state = 1_u32;
+        for _ in 0..LINES {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            lines += &format!("line {:03}\n", (state >> 8) % DIFFERENT);
+        }
+        let input = Made::new(directory, "lines", lines.as_bytes())?;
+        let prints = (0..DIFFERENT).map(|number| format!("line {number:03}\n")).collect();
+        Ok(busybox(&["sort", "-u"], Some(input), prints))
     }
 
     /// A write barrier by mprotect and a handler of `SIGSEGV`; `None` where there is no compiler.
     pub(crate) fn barrier(directory: &Path) -> Option<Whole> {
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/programs/barrier.c");
-        let path = directory.join("barrier");
-        let built =
-            Command::new("gcc").args(["-O1", "-static", "-o"]).arg(&path).arg(source).status();
-        let prints = "caught 20000, wrong 0, sum cc703844d122757c\n";
-        built.is_ok_and(|status| status.success()).then_some(Whole {
-            path,
-            args: &["20", "1000"],
-            prints,
-        })
+        let prints = "caught 20000, wrong 0, sum cc703844d122757c\n".to_owned();
+        let path = built(directory, "barrier")?;
+        Some(Whole { path, args: &["20", "1000"], input: None, prints, _made: None })
+    }
+
+    /// The least program, of these bytes.
+    pub(crate) fn hello(directory: &Path, bytes: &[u8]) -> io::Result<Whole> {
+        let made = Made::new(directory, "hello", bytes)?;
+        fs::set_permissions(&made.0, Permissions::from_mode(0o755))?;
+        let (path, prints) = (made.0.clone(), "hello\n".to_owned());
+        Ok(Whole { path, args: &[], input: None, prints, _made: Some(made) })
     }
 
     /// Runs it natively.
@@ -66,7 +87,11 @@ impl Whole {
     }
 
     fn run(&self, command: &mut Command) -> Outcome<Spent> {
-        let command = command.env_clear().stdin(Stdio::null()).stderr(Stdio::inherit());
+        let input = match &self.input {
+            Some(made) => File::open(&made.0)?.into(),
+            None => Stdio::null(),
+        };
+        let command = command.env_clear().stdin(input).stderr(Stdio::inherit());
         let processor = children()?;
         let started = Instant::now();
         let output = command.output().map_err(|error| format!("{command:?}: {error}"))?;
@@ -87,26 +112,34 @@ fn children() -> Outcome<Duration> {
     Ok(Duration::from_micros(u64::try_from(microseconds)?))
 }
 
-/// The least program, as a file that is gone when this is dropped.
+/// busybox with these arguments, where it is.
+fn busybox(args: &'static [&'static str], input: Option<Made>, prints: String) -> Option<Whole> {
+    let path = PathBuf::from(BUSYBOX);
+    path.exists().then_some(Whole { path, args, input, prints, _made: None })
+}
+
+/// One of tests/programs, built; `None` where there is no compiler.
+pub(crate) fn built(directory: &Path, name: &str) -> Option<PathBuf> {
+    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/programs");
+    let source = sources.join(name).with_extension("c");
+    let path = directory.join(name);
+    let built = Command::new("gcc").args(["-O1", "-static", "-o"]).arg(&path).arg(source).status();
+    built.is_ok_and(|status| status.success()).then_some(path)
+}
+
+/// A file that is gone when this is dropped.
 #[derive(Debug)]
-pub(crate) struct Hello(PathBuf);
+struct Made(PathBuf);
 
-impl Hello {
-    /// Writes the program to the directory.
-    pub(crate) fn new(directory: &Path, bytes: &[u8]) -> io::Result<Hello> {
-        let file = Hello(directory.join(format!("hello-{}", std::process::id())));
-        fs::write(&file.0, bytes)?;
-        fs::set_permissions(&file.0, Permissions::from_mode(0o755))?;
-        Ok(file)
-    }
-
-    /// To be run.
-    pub(crate) fn program(&self) -> Whole {
-        Whole { path: self.0.clone(), args: &[], prints: "hello\n" }
+impl Made {
+    fn new(directory: &Path, name: &str, bytes: &[u8]) -> io::Result<Made> {
+        let made = Made(directory.join(format!("{name}-{}", std::process::id())));
+        fs::write(&made.0, bytes)?;
+        Ok(made)
     }
 }
 
-impl Drop for Hello {
+impl Drop for Made {
     fn drop(&mut self) {
         // Nothing is left to be done about a file that stays in the build's directory.
         let _ = fs::remove_file(&self.0);

@@ -36,10 +36,13 @@ impl Capability {
     pub const SETUID: Self = Capability(7);
     pub const SETPCAP: Self = Capability(8);
     pub const IPC_LOCK: Self = Capability(14);
+    pub const IPC_OWNER: Self = Capability(15);
     pub const SYS_RAWIO: Self = Capability(17);
+    pub const SYS_PTRACE: Self = Capability(19);
     pub const SYS_ADMIN: Self = Capability(21);
     pub const SYS_NICE: Self = Capability(23);
     pub const SYS_RESOURCE: Self = Capability(24);
+    pub const PERFMON: Self = Capability(38);
 }
 
 impl Capability {

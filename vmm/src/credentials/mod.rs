@@ -1,10 +1,12 @@
 //! Who a process is and what it may do (Linux's `cred`; credentials(7), capabilities(7)). Pure rules; the calls are in
 //! `hypercall/credentials`.
 
+mod access;
 mod capabilities;
 mod current;
 mod ids;
 
+pub use access::By;
 pub use capabilities::{Ambient, Capability, CapabilitySets, Fields};
 pub use current::{SharedCredentials, as_real_user, current, enter, may};
 pub use ids::{Ids, NewIds};
@@ -74,6 +76,8 @@ impl Credentials {
             (Capability::SYS_RESOURCE, Capabilities::SYS_RESOURCE),
             (Capability::SYS_NICE, Capabilities::SYS_NICE),
             (Capability::SYS_ADMIN, Capabilities::SYS_ADMIN),
+            (Capability::SYS_PTRACE, Capabilities::SYS_PTRACE),
+            (Capability::IPC_OWNER, Capabilities::IPC_OWNER),
         ]
         .into_iter()
         .filter(|&(capability, _)| self.may(capability))
@@ -231,6 +235,13 @@ impl Credentials {
         }
         new.secure.remove(Secure::KEEP_CAPS);
         new
+    }
+
+    /// Whether the rights that it has are another user's or group's, so that nobody may look into its new program
+    /// (`begin_new_exec`).
+    #[must_use]
+    pub fn has_others_rights(&self) -> bool {
+        [self.uids, self.gids].iter().any(|ids| ids.effective != ids.real)
     }
 
     /// As access(2) goes by: files are its real user's, and capabilities those that root has, or nobody else.

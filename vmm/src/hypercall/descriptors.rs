@@ -7,6 +7,7 @@ use mm::error::Errno;
 use nix::libc;
 
 use super::{Context, Served, Stop, userfault};
+use crate::files::tree::Device;
 use crate::files::{Object, Open};
 
 /// The largest pipe that a program may ask for without `CAP_SYS_RESOURCE`, in bytes (`fs.pipe-max-size`).
@@ -36,6 +37,7 @@ pub(super) fn ioctl(c: &mut Context<'_>) -> Served {
             return set_nonblocking(c, &open);
         }
         Object::Userfault(file) => return userfault::ioctl(c, file, request),
+        Object::Device(Device::Userfaultfd) => return userfault::make(c, request),
         Object::Made(made) => return Ok(made.ioctl(c.process, request, c.address(2))?),
         Object::Place => return Err(Errno::EBADF.into()),
         _ => return Err(Errno::ENOTTY.into()),

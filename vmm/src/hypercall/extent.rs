@@ -66,8 +66,8 @@ fn lacking(call: Sysno) -> Option<&'static str> {
         Sysno::close_range => "no `CLOSE_RANGE_UNSHARE` of descriptors that are shared: `ENOSYS`",
         Sysno::fcntl => "duplicates, flags, seals, sizes of pipes; locks, leases, owners: `EINVAL`",
         Sysno::ioctl => {
-            "`TCGETS`, `TIOCGWINSZ`, `FIONREAD`, `FIONBIO` of streams; of a userfaultfd all but \
-             `UFFDIO_MOVE`; of `/proc` `PROCMAP_QUERY` and `PAGEMAP_SCAN`; others: `ENOTTY`"
+            "`TCGETS`, `TIOCGWINSZ`, `FIONREAD`, `FIONBIO` of streams; all of a \
+             userfaultfd and of `/dev/userfaultfd`; of `/proc` `PROCMAP_QUERY` and `PAGEMAP_SCAN`; others: `ENOTTY`"
         }
         Sysno::mknod | Sysno::mknodat => "regular files; devices, pipes and sockets: `EPERM`",
         Sysno::renameat2 => "no `RENAME_WHITEOUT`: `EINVAL`",
@@ -85,6 +85,8 @@ fn lacking(call: Sysno) -> Option<&'static str> {
         Sysno::pkey_mprotect => "no key but -1 and 0: there are none",
         Sysno::set_robust_list => "taken and forgotten: there are no threads",
         Sysno::sched_yield => "of the vCPU's thread",
+        Sysno::sched_setscheduler => "kept and told; for real time: `EPERM`",
+        Sysno::membarrier => "none for restartable sequences: `EINVAL`",
         Sysno::uname | Sysno::sysinfo => "the guest's, some of it constant",
         Sysno::clock_gettime | Sysno::clock_getres => {
             "the host's clocks; no `CLOCK_TAI`, none of alarms, none of a descriptor: `EINVAL`"

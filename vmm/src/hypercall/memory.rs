@@ -3,14 +3,16 @@
 use std::sync::{Arc, PoisonError};
 
 use mm::backing::Backing;
-use mm::calls::Caller;
+use mm::calls::{Caller, Reach};
 use mm::error::Errno;
+use mm::segments::Asker;
 use mm::space::{SharedSpace, SpaceUser};
 use mm::userfault::Served;
 use mm::vma::policy::Policy;
 
 use super::descriptors::close_on_exec;
 use super::{Context, Served as Answer};
+use crate::credentials::By;
 use crate::files::{Object, Open, UserfaultFile};
 use crate::task::Process;
 
@@ -27,6 +29,27 @@ impl Caller for Process {
         let process = self.family.process(pid).ok_or(Errno::ESRCH)?.upgrade();
         // It has its own use meanwhile.
         Ok(process.map(|process| process.space.share()))
+    }
+
+    fn may_reach(&self, pid: i32, reach: Reach) -> bool {
+        let Some(other) = self.family.credentials(pid) else { return true };
+        let own = self.credentials.get();
+        let memory = || {
+            let process = self.family.process(pid).and_then(|process| process.upgrade());
+            process.map(|process| process.space.look().modes().dumpable)
+        };
+        match reach {
+            Reach::Attach | Reach::Place => own.may_look_into(&other, memory(), By::Real),
+            Reach::Advise => own.may_watch() || own.may_look_into(&other, memory(), By::Files),
+            Reach::Limit => own.may_limit(&other),
+        }
+    }
+
+    fn asker(&self) -> Asker {
+        let own = self.credentials.get();
+        let groups = own.groups().iter().copied().chain([own.gids.files]).collect();
+        let (user, group) = (own.uids.effective, own.gids.effective);
+        Asker { user, group, groups, capabilities: own.of_memory() }
     }
 
     fn process_behind(&self, fd: i32) -> Result<i32, Errno> {

@@ -4,6 +4,7 @@
 //! points to is copied once.
 
 mod attributes;
+mod barrier;
 mod clone;
 mod credentials;
 mod decode;
@@ -25,6 +26,7 @@ mod paths;
 mod pause;
 mod pidfd;
 mod pipes;
+mod policy;
 mod poll;
 mod process;
 mod schedule;
@@ -318,6 +320,15 @@ fn handler(number: u64) -> Option<Handler> {
         libc::SYS_getcpu => schedule::getcpu,
         libc::SYS_sched_getaffinity => schedule::sched_getaffinity,
         libc::SYS_sched_setaffinity => schedule::sched_setaffinity,
+        libc::SYS_sched_getscheduler => policy::sched_getscheduler,
+        libc::SYS_sched_setscheduler => policy::sched_setscheduler,
+        libc::SYS_sched_getparam => policy::sched_getparam,
+        libc::SYS_sched_setparam => policy::sched_setparam,
+        libc::SYS_sched_get_priority_max => policy::sched_get_priority_max,
+        libc::SYS_sched_get_priority_min => policy::sched_get_priority_min,
+        libc::SYS_sched_rr_get_interval => policy::sched_rr_get_interval,
+        libc::SYS_ioprio_get => policy::ioprio_get,
+        libc::SYS_membarrier => barrier::membarrier,
         libc::SYS_getpriority => schedule::getpriority,
         libc::SYS_setpriority => schedule::setpriority,
         libc::SYS_getrusage => process::getrusage,

@@ -367,6 +367,15 @@ fn process(call: Sysno) -> Option<&'static [Arg]> {
             &[Int, Address, Size, Address, Size, Hex]
         }
         Sysno::sched_getaffinity => &[Int, Size, Address],
+        Sysno::sched_setaffinity => &[Int, Size, Address],
+        Sysno::sched_getscheduler => &[Int],
+        Sysno::sched_setscheduler => &[Int, Int, Address],
+        Sysno::sched_getparam | Sysno::sched_setparam | Sysno::sched_rr_get_interval => {
+            &[Int, Address]
+        }
+        Sysno::sched_get_priority_max | Sysno::sched_get_priority_min => &[Int],
+        Sysno::ioprio_get => &[Int, Int],
+        Sysno::membarrier => &[Hex, Hex, Int],
         Sysno::getcpu => &[Address, Address, Address],
         Sysno::wait4 => &[Int, StatusOut, Flags(&flags::WAIT), Address],
         Sysno::waitid => &[Choice(&flags::P), Int, Address, Flags(&flags::WAIT), Address],

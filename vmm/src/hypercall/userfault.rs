@@ -1,7 +1,7 @@
 //! A userfaultfd's descriptor: ioctl(2), read(2) and poll(2) on it.
 
 use mm::addr::VirtAddr;
-use mm::calls::{OpenUserfault, userfault_ioctl};
+use mm::calls::{OpenUserfault, USERFAULTFD_IOC_NEW, new_userfault, userfault_ioctl};
 use mm::error::Errno;
 use nix::libc;
 use nix::poll::{PollFd, PollFlags};
@@ -17,6 +17,14 @@ pub(super) fn ioctl(c: &Context<'_>, file: &UserfaultFile, request: u64) -> Serv
         let open = OpenUserfault { uffd: file.uffd(), space: space.map(|space| &**space) };
         Ok(userfault_ioctl(c.process, open, request, c.address(2))?)
     })
+}
+
+/// ioctl(2) of `/dev/userfaultfd`. `EINVAL` anything but `USERFAULTFD_IOC_NEW`.
+pub(super) fn make(c: &Context<'_>, request: u64) -> Served {
+    if request != USERFAULTFD_IOC_NEW {
+        return Err(Errno::EINVAL.into());
+    }
+    Ok(new_userfault(c.process, c.args[2])?)
 }
 
 /// Whether poll(2) can wait for it (`userfaultfd_poll`). Who is not ready to be refused by read(2) is told that something is

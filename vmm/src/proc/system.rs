@@ -51,11 +51,11 @@ fn segments(system: &System) -> String {
         .to_owned();
     for (segment, s) in system.segments().all() {
         let (resident, swapped) = segment.present();
-        let (id, len, root) = (segment.id(), segment.len(), 0);
+        let (id, len) = (segment.id(), segment.len());
         // Writing to a text cannot fail.
         let _ = writeln!(
             text,
-            "{:10} {id:10}  {:4o} {len:21} {:5} {:5}  {:5} {:5} {:5} {root:5} {root:5} {:10} {:10} {:10} {:21} {:21}",
+            "{:10} {id:10}  {:4o} {len:21} {:5} {:5}  {:5} {:5} {:5} {:5} {:5} {:10} {:10} {:10} {:21} {:21}",
             s.key,
             s.mode,
             s.creator,
@@ -63,6 +63,8 @@ fn segments(system: &System) -> String {
             s.attached,
             s.owner,
             s.group,
+            s.made_by,
+            s.made_by_group,
             s.attached_at,
             s.detached_at,
             s.changed,

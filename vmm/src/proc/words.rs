@@ -10,7 +10,7 @@ use mm::vma::limits::{Limit, Resource, UNLIMITED};
 
 use super::process::{bounded, bytes};
 use crate::credentials::Ids;
-use crate::task::{Process, Target};
+use crate::task::Process;
 
 /// Which of a program's strings.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -150,7 +150,8 @@ pub(super) fn stat(process: &Process) -> Result<Vec<u8>, Errno> {
     let ([user, system], children) = (family.ticks_of(pid), family.children_usage(pid));
     let [of_children, in_kernel] = children.ticks();
     let used = family.memory_usage(process);
-    let nice = family.nice(Target::Process(pid), pid).unwrap_or(0);
+    let scheduling = family.scheduling(pid).unwrap_or_default();
+    let (nice, policy) = (scheduling.nice, scheduling.policy as i32);
     let priority = 20 + nice;
     let (faults, major) = (used.faults, used.major_faults);
     let (faults_of_children, major_of_children) = (children.faults, children.major_faults);
@@ -168,7 +169,7 @@ pub(super) fn stat(process: &Process) -> Result<Vec<u8>, Errno> {
     );
     let _ = write!(
         text,
-        " {} {} {} 0 0 0 {} {} {} 0 0 0 17 0 0 0 0 0 0",
+        " {} {} {} 0 0 0 {} {} {} 0 0 0 17 0 0 {policy} 0 0 0",
         layout.start_code.get(),
         layout.end_code.get(),
         layout.start_stack.get(),

@@ -20,6 +20,7 @@ mod process;
 mod replace;
 mod rest;
 mod run;
+mod scheduling;
 mod signals;
 mod stats;
 mod status;
@@ -39,6 +40,7 @@ pub use process::{Identity, Process};
 pub use replace::Replacement;
 pub use rest::{Interrupted, rest, rest_of_thread};
 pub use run::{End, Task, TaskError, Timing};
+pub use scheduling::{Children, Policy, Scheduling};
 pub use signals::{
     AltStack, ChildChange, Continuation, Core, Death, Delivery, Due, Effect, Info, InterruptedCall,
     KEPT, Place, QueueFull, Queued, Restart, SI_TKILL, SI_USER, Sent, Signal, SignalAction,

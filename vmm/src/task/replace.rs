@@ -3,6 +3,8 @@
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use mm::space::Dumpable;
+
 use super::process::{Identity, Process, sole};
 use super::{Delivery, Loaded, Task, TaskError};
 use crate::files::Descriptors;
@@ -28,7 +30,11 @@ impl Task {
         let files: Descriptors = old.files.copy();
         files.close_on_exec();
         old.signals.begin_program();
-        old.credentials.set(Arc::new(old.credentials.get().executed()));
+        let credentials = old.credentials.get().executed();
+        if credentials.has_others_rights() {
+            loaded.space.change().modes_mut().dumpable = Dumpable::No;
+        }
+        old.credentials.set(Arc::new(credentials));
         let policy = *old.policy.lock().unwrap_or_else(PoisonError::into_inner);
         let counters = Arc::clone(loaded.space.look().counters());
         let new = Arc::new(Process {

@@ -109,7 +109,7 @@ fn a_userfaultfd_registers_once_features_are_agreed_on() {
     assert_eq!(p.words(SCRATCH), [0; 3]);
     let right = p.put(SCRATCH, &[0xaa, 0, 0]);
     assert_eq!(ioctl(api, right), Ok(0));
-    assert_eq!(p.words(SCRATCH), [0xaa, 0xfdef, 0x8000_0000_0000_0003]);
+    assert_eq!(p.words(SCRATCH), [0xaa, 0x1_fdef, 0x8000_0000_0000_0003]);
     assert_eq!(ioctl(api, p.put(SCRATCH, &[0xaa, 0, 0])), Err(Errno::EINVAL), "a second time");
     assert_eq!(ioctl(register, BAD), Err(Errno::EFAULT));
     assert_eq!(ioctl(register, range), Ok(0));

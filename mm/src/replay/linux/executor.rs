@@ -182,6 +182,8 @@ impl Executor for Linux {
                     "CAP_SYS_RESOURCE" => Capabilities::SYS_RESOURCE,
                     "CAP_SYS_NICE" => Capabilities::SYS_NICE,
                     "CAP_SYS_ADMIN" => Capabilities::SYS_ADMIN,
+                    "CAP_SYS_PTRACE" => Capabilities::SYS_PTRACE,
+                    "CAP_IPC_OWNER" => Capabilities::IPC_OWNER,
                     _ => return Ok(Reply::Unsupported),
                 };
                 space.limits_mut().capabilities.set(capability, *held == Held::Yes);

@@ -32,6 +32,7 @@ mod swap;
 mod thp;
 mod touch;
 mod userfault;
+mod userfault_moves;
 mod vcpus;
 mod watched;
 mod windows;

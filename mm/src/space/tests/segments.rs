@@ -3,8 +3,9 @@
 
 use super::*;
 use crate::backing::{BackingName, HugeMemory, SharedMemory, Stays};
-use crate::segments::{Absent, Present, Segment, Wanted};
+use crate::segments::{Absent, Asker, Present, Segment, Wanted};
 use crate::swap::MemoryStore;
+use crate::vma::limits::Capabilities;
 
 const NONE: AttachFlags = AttachFlags::empty();
 
@@ -21,7 +22,12 @@ fn made_of(
 ) -> Arc<Segment> {
     let space = m.space.look();
     let system = space.system();
-    let wanted = Wanted { key: 5, len: pages * PAGE_SIZE, mode: 0o600 };
+    let wanted = Wanted {
+        key: 5,
+        len: pages * PAGE_SIZE,
+        mode: 0o600,
+        asker: Asker::root(Capabilities::all()),
+    };
     let make = |_: i32| Ok(make(system, BackingName::default()));
     let id = system.segments().get(&wanted, Absent::Make, Present::Refuse, make).unwrap();
     system.segments().find(id).unwrap().0
@@ -38,7 +44,7 @@ fn attached(m: &SoftwareMachine, id: i32) -> Option<u64> {
 }
 
 fn remove(m: &SoftwareMachine, id: i32) {
-    m.space.look().system().segments().remove(id).unwrap();
+    m.space.look().system().segments().remove(id, &Asker::root(Capabilities::all())).unwrap();
 }
 
 #[test]

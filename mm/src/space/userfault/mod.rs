@@ -4,6 +4,7 @@
 //! ```text
 //!   asked     is a fault told, and why                                    (`handle_userfault`)
 //!   fill      pages for those that wait, from who serves them             UFFDIO_COPY, ZEROPAGE, CONTINUE, POISON
+//!   moves     the pages of another range for those that wait               UFFDIO_MOVE
 //!   protect   the first write of a page is told                           UFFDIO_WRITEPROTECT
 //!   events    what else is told: forks, moves, pages that go              UFFD_FEATURE_EVENT_*
 //! ```
@@ -11,12 +12,14 @@
 mod asked;
 mod events;
 mod fill;
+mod moves;
 mod protect;
 
 use std::sync::Arc;
 
 pub(super) use events::Moved;
 pub use fill::Filling;
+pub use moves::Holes;
 pub use protect::Protection;
 
 use super::AddressSpace;

@@ -2,7 +2,7 @@
 
 use mm::addr::{PAGE_SIZE as PAGE, VirtAddr};
 use mm::calls::{
-    UFFDIO_CONTINUE, UFFDIO_COPY, UFFDIO_POISON, UFFDIO_WRITEPROTECT, UFFDIO_ZEROPAGE,
+    UFFDIO_CONTINUE, UFFDIO_COPY, UFFDIO_MOVE, UFFDIO_POISON, UFFDIO_WRITEPROTECT, UFFDIO_ZEROPAGE,
 };
 
 use super::super::act::Deed;
@@ -24,7 +24,7 @@ impl Generator {
         let (addr, few) = (addr.get(), len.min(PAGE * (1 + self.below(4))));
         let unaligned = if self.chance(3) { self.pick(&[1, PAGE - 1]) } else { 0 };
         let odd = |mode: u64, odd: u64| if unaligned == 1 { odd } else { mode };
-        Some(match self.below(16) {
+        Some(match self.below(19) {
             0..=3 => Deed::Uffd(fd, addr, len, self.pick(&[1, 2, 3, 3, 3, 5, 7, 7, 4, 0])),
             4..=6 => {
                 let mode = self.pick(&[0, 0, 0, 2, 1]);
@@ -46,7 +46,16 @@ impl Generator {
                 Deed::Serve(fd, UFFDIO_CONTINUE, [addr, few, odd(mode, 4), 0, 0])
             }
             11 => Deed::Serve(fd, UFFDIO_POISON, [addr, PAGE, odd(0, 2), 0, 0]),
-            12..=14 => Deed::Serve(fd, UFFDIO_WRITEPROTECT, [addr, len, odd(1, 3), 0, 0]),
+            12..=14 => {
+                let mode = self.pick(&[0, 0, 2, 2, 1, 3]);
+                let [missing, there] = self.model.to_move(self.process);
+                let misses = missing.is_empty() || self.chance(15);
+                let to = if misses { addr } else { self.pick(&missing) };
+                let misses = there.is_empty() || self.chance(15);
+                let from = if misses { self.mapped_page() } else { self.pick(&there) };
+                Deed::Serve(fd, UFFDIO_MOVE, [to, from + unaligned, few, odd(mode, 4), 0])
+            }
+            15..=17 => Deed::Serve(fd, UFFDIO_WRITEPROTECT, [addr, len, odd(1, 3), 0, 0]),
             _ => Deed::Serve(fd, UFFDIO_WRITEPROTECT, [addr, len, self.pick(&[0, 2]), 0, 0]),
         })
     }

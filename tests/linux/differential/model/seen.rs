@@ -304,6 +304,39 @@ impl Model {
         all
     }
 
+    /// Pages of anonymous memory for a move: those that are missing where a userfaultfd is told of it, and those that are
+    /// there.
+    pub fn to_move(&self, process: u8) -> [Vec<u64>; 2] {
+        let [mut missing, mut there] = [const { Vec::new() }; 2];
+        let Ok(space) = self.linux.space(Task(u32::from(process))) else { return [missing, there] };
+        let space = space.look();
+        for vma in space.vmas().iter().filter(|vma| vma.is_private() && vma.backing.is_none()) {
+            let near = vma.range().len().min(LOOKED_AT * PAGE_SIZE);
+            let Some(pages) = PageRange::from_len(vma.range().start(), near) else { continue };
+            let words = inspect::pagemap(&space, pages);
+            for (at, word) in (pages.start().get()..).step_by(PAGE_BYTES).zip(words) {
+                if word.intersects(PagemapWord::PRESENT | PagemapWord::SWAPPED) {
+                    there.push(at);
+                } else if vma.userfault().is_some() {
+                    missing.push(at);
+                }
+            }
+        }
+        [missing, there]
+    }
+
+    /// Whether a range has pages that other processes may have had, and have not any more: which of those a process has had
+    /// for itself since, Linux knows better.
+    pub fn may_have_been_shared(&self, process: u8, addr: u64, len: u64) -> bool {
+        let Ok(space) = self.linux.space(Task(u32::from(process))) else { return false };
+        let from = VirtAddr::new(addr).page_floor();
+        let len = len.min(LOOKED_AT * PAGE_SIZE).next_multiple_of(PAGE_SIZE);
+        let Some(pages) = PageRange::from_len(from, len) else { return false };
+        inspect::pagemap(&space.look(), pages)
+            .into_iter()
+            .any(|word| word.intersects(PagemapWord::EXCLUSIVE | PagemapWord::SWAPPED))
+    }
+
     /// Whether a VMA in a range is registered for write protection.
     pub fn is_range_protected(&self, process: u8, addr: u64, len: u64) -> bool {
         self.maps_any(process, addr, len, |vma| vma.flags.contains(VmFlags::UFFD_WP))

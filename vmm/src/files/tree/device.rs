@@ -6,7 +6,7 @@ use nix::libc;
 
 use crate::files::status::{FileKind, FileStatus, Timestamp};
 
-/// A character device (Linux's `drivers/char/mem.c`, `random.c`).
+/// A character device (Linux's `drivers/char/mem.c`, `random.c`, and of `fs/userfaultfd.c`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Device {
     /// `/dev/null`: empty, and takes everything.
@@ -19,27 +19,32 @@ pub enum Device {
     Random,
     /// `/dev/urandom`: the same.
     Urandom,
+    /// `/dev/userfaultfd`: makes userfaultfds for who may open it, by ioctl(2) alone.
+    Userfaultfd,
 }
 
 impl Device {
     /// All, with their names.
-    pub const ALL: [(&'static str, Self); 5] = [
+    pub const ALL: [(&'static str, Self); 6] = [
         ("null", Device::Null),
         ("zero", Device::Zero),
         ("full", Device::Full),
         ("random", Device::Random),
         ("urandom", Device::Urandom),
+        ("userfaultfd", Device::Userfaultfd),
     ];
 
     /// What stat(2) says: of the device 0:`minor` that it is found on.
     #[must_use]
     pub fn status(self) -> FileStatus {
-        let minor = match self {
-            Device::Null => 3,
-            Device::Zero => 5,
-            Device::Full => 7,
-            Device::Random => 8,
-            Device::Urandom => 9,
+        let (major, minor, permissions) = match self {
+            Device::Null => (1, 3, 0o666),
+            Device::Zero => (1, 5, 0o666),
+            Device::Full => (1, 7, 0o666),
+            Device::Random => (1, 8, 0o666),
+            Device::Urandom => (1, 9, 0o666),
+            // Linux gives it the first number that is free.
+            Device::Userfaultfd => (10, 257, 0o600),
         };
         let since = Timestamp::default();
         FileStatus {
@@ -47,10 +52,10 @@ impl Device {
             inode: u64::from(minor),
             links: 1,
             kind: FileKind::Character,
-            permissions: 0o666,
+            permissions,
             uid: 0,
             gid: 0,
-            stands_for: rustix::fs::makedev(1, minor),
+            stands_for: rustix::fs::makedev(major, minor),
             size: 0,
             block: 4096,
             blocks: 0,
@@ -63,9 +68,10 @@ impl Device {
     /// Fills a buffer; says how many bytes there are.
     ///
     /// # Errors
-    /// What the host says of random bytes.
+    /// What the host says of random bytes; `EINVAL` of `/dev/userfaultfd`.
     pub fn read(self, into: &mut [u8]) -> Result<usize, Errno> {
         match self {
+            Device::Userfaultfd => return Err(Errno::EINVAL),
             Device::Null => return Ok(0),
             Device::Zero | Device::Full => into.fill(0),
             Device::Random | Device::Urandom => {
@@ -82,9 +88,10 @@ impl Device {
     /// Takes so many bytes; says how many it took.
     ///
     /// # Errors
-    /// `ENOSPC` of `/dev/full`.
+    /// `ENOSPC` of `/dev/full`; `EINVAL` of `/dev/userfaultfd`.
     pub fn write(self, len: usize) -> Result<usize, Errno> {
         match self {
+            Device::Userfaultfd => Err(Errno::EINVAL),
             Device::Full => Err(Errno::from_raw(libc::ENOSPC)),
             Device::Null | Device::Zero | Device::Random | Device::Urandom => Ok(len),
         }

@@ -7,8 +7,8 @@ use mm::space::PageClass;
 
 use super::{Family, Target};
 use crate::credentials::Credentials;
-use crate::task::Usage;
 use crate::task::table::Member;
+use crate::task::{Scheduling, Usage};
 
 impl Family {
     /// How many processes there are, zombies included.
@@ -69,19 +69,27 @@ impl Family {
     pub fn nice(&self, target: Target, caller: i32) -> Option<i32> {
         let targets = self.targets(target, caller);
         let table = self.lock();
-        targets.iter().filter_map(|&pid| table.get(pid)).map(|member| member.nice).min()
+        targets.iter().filter_map(|&pid| table.get(pid)).map(|member| member.scheduling.nice).min()
     }
 
-    /// Has some processes be so nice; says whether there were any.
-    pub fn set_nice(&self, target: Target, caller: i32, nice: i32) -> bool {
-        let targets = self.targets(target, caller);
-        let mut table = self.lock();
-        for pid in &targets {
-            if let Some(member) = table.get_mut(*pid) {
-                member.nice = nice;
-            }
+    /// How a process wants to be scheduled; `None` where there is no such process, nor the zombie of one.
+    #[must_use]
+    pub fn scheduling(&self, pid: i32) -> Option<Scheduling> {
+        self.lock().get(pid).map(|member| member.scheduling)
+    }
+
+    /// Has a process be scheduled so.
+    pub fn set_scheduling(&self, pid: i32, scheduling: Scheduling) {
+        if let Some(member) = self.lock().get_mut(pid) {
+            member.scheduling = scheduling;
         }
-        !targets.is_empty()
+    }
+
+    /// Has a process be so nice.
+    pub fn set_nice(&self, pid: i32, nice: i32) {
+        if let Some(member) = self.lock().get_mut(pid) {
+            member.scheduling.nice = nice;
+        }
     }
 
     /// Pages of each process that lives: its own, files', shared. What several share is counted for each.

@@ -64,8 +64,8 @@ pub enum Target {
     Group(i32),
     /// All but the first and the sender.
     Others,
-    /// All.
-    All,
+    /// All whose real user it is.
+    User(u32),
 }
 
 /// What all processes together came to.
@@ -246,7 +246,9 @@ impl Family {
         let is_meant = |pid: &i32| match target {
             Target::Process(one) => one == *pid,
             Target::Group(group) => table.get(*pid).is_some_and(|member| member.group == group),
-            Target::All => true,
+            Target::User(user) => {
+                table.get(*pid).is_some_and(|member| member.credentials.get().uids.real == user)
+            }
             Target::Others => *pid != FIRST && *pid != sender,
         };
         table.pids().filter(is_meant).collect()

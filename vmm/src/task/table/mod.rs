@@ -23,7 +23,9 @@ use mm::space::Counters;
 use crate::credentials::SharedCredentials;
 use crate::kvm::Kicker;
 use crate::task::pidfd::Ending;
-use crate::task::{ChildChange, Info, Process, Sent, Signal, Signals, Status, To, Usage};
+use crate::task::{
+    ChildChange, Info, Process, Scheduling, Sent, Signal, Signals, Status, To, Usage,
+};
 
 /// The first process's number, as in a container.
 pub(in crate::task) const FIRST: i32 = 1;
@@ -48,8 +50,8 @@ pub(in crate::task) struct Member {
     pub(in crate::task) is_adopted: bool,
     /// Which of all that ever were it is: numbers come again.
     pub(in crate::task) birth: u64,
-    /// How nice it is, from -20 to 19.
-    pub(in crate::task) nice: i32,
+    /// How it wants to be scheduled.
+    pub(in crate::task) scheduling: Scheduling,
     /// Which CPU it has, once it runs.
     pub(in crate::task) cpu: u32,
     /// What it used before it had the program that it has, but for time.
@@ -126,7 +128,8 @@ impl Table {
     pub(in crate::task) fn add(&mut self, birth: Birth) -> Option<i32> {
         let pid = self.free_pid()?;
         let parent = self.members.get(&birth.parent);
-        let nice = parent.map_or(0, |parent| parent.nice);
+        let scheduling =
+            parent.map_or(Scheduling::default(), |parent| parent.scheduling.inherited());
         self.births += 1;
         let (group, session) = parent.map_or((pid, pid), |parent| (parent.group, parent.session));
         if let Some(parent) = self.members.get_mut(&birth.parent) {
@@ -140,7 +143,7 @@ impl Table {
             has_executed: false,
             is_adopted: false,
             birth: self.births,
-            nice,
+            scheduling,
             cpu: 0,
             earlier: Usage::default(),
             base: birth.base,

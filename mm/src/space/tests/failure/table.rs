@@ -368,6 +368,17 @@ fn attributes() -> Vec<Case> {
             done(registered.map(drop))
         })
         .in_parts(Errno::ENOMEM),
+        case("userfaultfd, moved", |f| {
+            let [to, from] = [1600, 508].map(|at| PageRange::from_len(page(at), 2 * PAGE_SIZE));
+            let (to, from) = (to.unwrap(), from.unwrap());
+            value(f.m.space.change().userfault_move(&f.uffd, to, from, Holes::Refused))
+        })
+        .after(|f| {
+            f.map(1600, 4, MapType::Private, None).unwrap();
+            let mut space = f.m.space.change();
+            space.userfault_register(&f.uffd, page(1600), 4 * PAGE_SIZE, 1).unwrap();
+        })
+        .on(Kind::Frame, &[(Told::Refusal, Leaves::Unseen)]),
         case("userfaultfd, ended", move |f| {
             done(f.m.space.change().userfault_unregister(&f.uffd, page(1), six))
         })
