@@ -70,6 +70,7 @@ pub fn trials() -> Vec<Trial> {
         ("poison_cannot_be_populated", poison_populated),
         ("populating_for_a_userfaultfd_makes_an_identity", identity_for_userfaultfd),
         ("nothing_is_removed_past_the_largest_file", past_the_largest_file),
+        ("a_private_copy_of_what_was_read_elsewhere_leaves_that_clean", copied_clean),
         ("a_page_that_a_child_had_is_moved_once_it_is_written", moved_after_a_child),
     ];
     let trial = |&(name, deeds): &Found| {
@@ -272,6 +273,25 @@ fn there_for_userfaultfd() -> Deeds {
     let populated = mmap(2, 3, SHARED | ANONYMOUS | POPULATE, -1);
     let present = Deed::Serve(3, UFFDIO_CONTINUE, [A, PAGE, 2, 0, 0]);
     of_one([Deed::ServedUserfault(3), populated, Deed::Uffd(3, A, 2 * PAGE, 3), present])
+}
+
+fn copied_clean() -> Deeds {
+    let map = |page, prot| {
+        let (addr, flags) = (at(page), PRIVATE | FIXED);
+        Deed::Call(M::Mmap { addr, len: PAGE, prot, flags, fd: 4, offset: 0 })
+    };
+    let files = [
+        Deed::ServedUserfault(3),
+        Deed::Open(4, Open::Memfd(456)),
+        map(0, 1),
+        map(8, 5),
+        touch(8, Read),
+    ];
+    let before = of_one(files.into_iter().chain([Deed::Fork(1), Deed::Uffd(3, A, PAGE, 3)]));
+    let protect = Deed::Call(M::Mprotect { addr: at(0), len: PAGE, prot: 3 });
+    let after =
+        of_one([Deed::Serve(3, UFFDIO_CONTINUE, [A, PAGE, 0, 0, 0]), protect, touch(0, Write)]);
+    before.into_iter().chain([(1, Deed::Fork(2))]).chain(after).collect()
 }
 
 fn table_for_userfaultfd() -> Deeds {

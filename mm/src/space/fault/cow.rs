@@ -316,7 +316,8 @@ impl AddressSpace {
         let frames = self.system.frames();
         self.counters.resident.remove(PageClass::of(copy.old, frames));
         self.counters.resident.add(PageClass::of(copy.new, frames));
-        batch.emptied(copy.old, frames);
+        // What a userfaultfd's page was marked as when it came goes with its entry (`wp_page_copy`).
+        batch.emptied(copy.old.clean(), frames);
         copy.held.map_or(Ok(()), |frame| frames.put(frame))
     }
 
