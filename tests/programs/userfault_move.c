@@ -150,7 +150,7 @@ static void huge(void) {
     printf("huge %ld %ld\n", huge_kib(AT), huge_kib(TO));
 }
 
-static void waits(void *at) { exit(*(volatile char *)at == 7 ? 0 : 1); }
+static void waits(void *at) { _exit(*(volatile char *)at == 7 ? 0 : 1); }
 
 static void waiting(void) {
     map(AT, 4 * PAGE, OWN, -1), map(TO, 4 * PAGE, OWN, -1);

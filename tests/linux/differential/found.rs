@@ -71,6 +71,7 @@ pub fn trials() -> Vec<Trial> {
         ("populating_for_a_userfaultfd_makes_an_identity", identity_for_userfaultfd),
         ("nothing_is_removed_past_the_largest_file", past_the_largest_file),
         ("a_private_copy_of_what_was_read_elsewhere_leaves_that_clean", copied_clean),
+        ("what_is_protected_before_the_first_gap_does_not_collapse", protected_before_a_gap),
         ("a_page_that_a_child_had_is_moved_once_it_is_written", moved_after_a_child),
     ];
     let trial = |&(name, deeds): &Found| {
@@ -273,6 +274,15 @@ fn there_for_userfaultfd() -> Deeds {
     let populated = mmap(2, 3, SHARED | ANONYMOUS | POPULATE, -1);
     let present = Deed::Serve(3, UFFDIO_CONTINUE, [A, PAGE, 2, 0, 0]);
     of_one([Deed::ServedUserfault(3), populated, Deed::Uffd(3, A, 2 * PAGE, 3), present])
+}
+
+/// Once there is an identity, which the refused move makes.
+fn protected_before_a_gap() -> Deeds {
+    let (register, len) = (Deed::Uffd(3, A, 512 * PAGE, 3), 512 * PAGE);
+    let collapse = Deed::Call(M::Madvise { addr: at(0), len, advice: COLLAPSE });
+    let before = [Deed::ServedUserfault(3), own(1024), touch(700, Write), register];
+    let protect = Deed::Serve(3, UFFDIO_WRITEPROTECT, [A, PAGE, 1, 0, 0]);
+    of_one(before.into_iter().chain([protect, collapse]))
 }
 
 fn copied_clean() -> Deeds {

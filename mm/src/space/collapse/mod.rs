@@ -74,8 +74,8 @@ impl AddressSpace {
             Below::Table(words) => words,
         };
         let entries = || words.iter().map(|word| Entry::new(word.load(ORDER)));
-        if vma.flags.intersects(VmFlags::UFFD) && !entries().all(|entry| self.is_filled(entry)) {
-            return Err(Errno::EBUSY.into());
+        if vma.flags.intersects(VmFlags::UFFD) {
+            entries().try_for_each(|entry| self.may_collapse_watched(entry))?;
         }
         if !self.bring_in_swapped(span)? {
             return Err(Errno::EAGAIN.into());
@@ -120,6 +120,18 @@ impl AddressSpace {
             }
         }
         Ok(true)
+    }
+
+    /// Whether an entry that a userfaultfd may be told of can come to be of a huge page.
+    ///
+    /// # Errors
+    /// `EINVAL` its writes are told; `EBUSY` it is to be filled. Source: `hpage_collapse_scan_pmd`, in the entries' order.
+    fn may_collapse_watched(&self, entry: Entry) -> Result<(), Errno> {
+        match () {
+            () if entry == Entry::PROTECTION || entry.is_protected() => Err(Errno::EINVAL),
+            () if self.is_filled(entry) => Ok(()),
+            () => Err(Errno::EBUSY),
+        }
     }
 
     /// Whether there is a page, and not only zeros.
