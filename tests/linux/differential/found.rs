@@ -72,6 +72,7 @@ pub fn trials() -> Vec<Trial> {
         ("nothing_is_removed_past_the_largest_file", past_the_largest_file),
         ("a_private_copy_of_what_was_read_elsewhere_leaves_that_clean", copied_clean),
         ("what_is_protected_before_the_first_gap_does_not_collapse", protected_before_a_gap),
+        ("where_writes_are_told_no_more_the_first_is_noted", unregistered),
         ("a_page_that_a_child_had_is_moved_once_it_is_written", moved_after_a_child),
     ];
     let trial = |&(name, deeds): &Found| {
@@ -379,6 +380,13 @@ fn unprotected_for_userfaultfd() -> Deeds {
     let written = [touch(1, Write), protect(2), touch(0, Write), Deed::Fork(1)];
     let child = [(1, touch(0, Read)), (1, touch(1, Read))];
     of_one(before.into_iter().chain(written)).into_iter().chain(child).collect()
+}
+
+fn unregistered() -> Deeds {
+    let before = [Deed::ServedUserfault(3), shared(3), touch(0, Read)];
+    let told = [Deed::Uffd(3, A, 3 * PAGE, 7), Deed::Fork(1), Deed::Uffd(3, A, 3 * PAGE, 0)];
+    let written = of_one(before.into_iter().chain(told).chain([touch(0, Write)]));
+    written.into_iter().chain([(1, touch(0, Read))]).collect()
 }
 
 fn protected_paged_out() -> Deeds {

@@ -25,6 +25,7 @@ pub use protect::Protection;
 use super::AddressSpace;
 use crate::addr::{PageRange, VirtAddr};
 use crate::error::{Broken, CallError, CallResult, Errno};
+use crate::paging::FlushBatch;
 use crate::userfault::Userfault;
 use crate::vma::{VmFlags, Vma};
 
@@ -168,7 +169,9 @@ impl AddressSpace {
         changed.set_userfault(uffd.map(Arc::clone));
         if old.contains(VmFlags::UFFD_WP) && !add.contains(VmFlags::UFFD_WP) {
             self.split_ends(part)?;
-            self.forget_protection(part);
+            let mut batch = FlushBatch::new();
+            self.end_protection(part, old, &mut batch);
+            self.finish(batch)?;
         }
         self.modify(changed, old)
     }

@@ -74,13 +74,18 @@ impl AddressSpace {
                     space.protect_pages(part, batch);
                 });
             }
-            Protection::Off => {
-                self.forget_protection(part);
-                // So that the next write is no fault, where it need not be noted.
-                self.change_pages(part, vma.flags, batch);
-            }
+            Protection::Off => self.end_protection(part, vma.flags, batch),
         }
         Ok(())
+    }
+
+    /// Has nobody told of writes in a part of a VMA with those flags (`uffd_wp_range`): the next write is no fault, but
+    /// where it has to be noted.
+    pub(super) fn end_protection(&self, part: PageRange, flags: VmFlags, batch: &mut FlushBatch) {
+        self.forget_protection(part);
+        if !flags.contains(VmFlags::HUGETLB) {
+            self.change_pages(part, flags, batch);
+        }
     }
 
     /// Marks what is there.
