@@ -222,7 +222,10 @@ impl Case {
             Expect::AsNatively => {
                 let native = self.run_natively();
                 let same = (native.status, &native.stdout) == (ran.status, &ran.stdout);
-                (!same).then(|| format!("natively:\n{}\nbut in the guest:", told(&native)))
+                (!same).then(|| {
+                    let first = first_other(&native.stdout, &ran.stdout);
+                    format!("{first}natively:\n{}\nbut in the guest:", told(&native))
+                })
             }
             Expect::FailsProbes(wanted) => match failed_probes(&ran.stdout) {
                 _ if ran.status != Some(1) => Some("the status should be 1".to_owned()),
@@ -255,6 +258,17 @@ fn told(ran: &Ran) -> String {
     let tail = stdout.char_indices().rev().nth(2000).map_or(0, |(at, _)| at);
     let (status, stderr) = (ran.status, &ran.stderr);
     format!("status {status:?}\nstandard output: {}\nstandard error: {stderr}", &stdout[tail..])
+}
+
+/// The first line in which outputs differ.
+fn first_other(native: &[u8], guest: &[u8]) -> String {
+    let lines = |text: &[u8]| -> Vec<String> {
+        String::from_utf8_lossy(text).lines().map(str::to_owned).collect()
+    };
+    let (native, guest) = (lines(native), lines(guest));
+    let same = native.iter().zip(&guest).take_while(|(native, guest)| native == guest).count();
+    let line = |of: &[String]| of.get(same).cloned().unwrap_or_else(|| "(its end)".to_owned());
+    format!("line {}, natively: {}\nin the guest: {}\n", same + 1, line(&native), line(&guest))
 }
 
 /// The probes that failed, by a report of `mmvisor doctor --json`, in its order.
