@@ -249,6 +249,9 @@ impl AddressSpace {
             } else if nodes.is_one() {
                 // Linux makes another page of it on the same node; that is all that can be seen of it.
                 self.remember_written(page.frame, seen.entry);
+                if page.maps > 1 && page.class == PageClass::Own {
+                    self.remember_written_by_all(page.frame);
+                }
             } else if self.can_move(seen.addr, page) {
                 self.queue_one(&mut queue, seen.addr, page.frame);
             } else {

@@ -263,6 +263,14 @@ impl AddressSpace {
         }
     }
 
+    /// The same for a page that several processes may have.
+    pub(super) fn remember_written_by_all(&self, frame: Frame) {
+        let _ = self.system.anon().entries_of(self.system.frames(), frame, |found| {
+            self.remember_written(frame, found.entry);
+            ControlFlow::<()>::Continue(())
+        });
+    }
+
     /// Whether nobody has a reference beside so many and ours; who has one for a moment is waited for.
     fn is_unheld(&self, frame: Frame, references: u32) -> bool {
         let expected = references.saturating_add(1);

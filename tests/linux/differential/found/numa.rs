@@ -11,8 +11,16 @@ pub(super) const FOUND: &[Found] = &[
     ("what_was_written_is_known_of_the_page_once_it_has_moved", written_before_it_moved),
     ("with_any_flag_the_programs_own_nodes_are_told", own_nodes),
     ("a_huge_page_of_which_a_part_is_nowhere_is_taken_apart_before_it_moves", remnant_moved),
+    ("what_a_child_may_have_written_is_known_of_the_page_once_it_has_moved", written_by_the_child),
     ("a_page_that_a_range_has_twice_cannot_move_the_second_time", met_twice),
 ];
+
+/// The child's entry says that it was written, the parent's not any more.
+fn written_by_the_child() -> Deeds {
+    let nodes = Pointee::Null;
+    let here = M::Mbind { addr: at(0), len: PAGE_SIZE, mode: 4, nodes, maxnode: 0, flags: 7 };
+    of_one([map(0, 1), write(0), Deed::Fork(1), advise(0, 1, 8), Deed::Call(here)])
+}
 
 /// A page of an object, mapped twice in a range.
 fn met_twice() -> Deeds {
